@@ -1,0 +1,47 @@
+"""What every test starts from: 8 small CPU devices and strict broadcasting.
+
+Test doubles of accelerators are CPU devices, so one machine can test meshes.
+`VDM_TEST_PLATFORM=cuda` (or tpu) runs the tests on an accelerator instead.
+"""
+
+import os
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Real clips and weights, kept beside the project and not part of it.
+SHARED = ROOT.parent / 'shared'
+
+# Before jax is imported: compiling dominates the tests' time, and level 0
+# brings it to a quarter.
+os.environ['JAX_PLATFORMS'] = os.environ.get('VDM_TEST_PLATFORM', 'cpu')
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0'
+).strip()
+# Compiled programs are kept beside pytest's own cache, so that a second run,
+# and the processes that tests start, compile little. jax's key holds the
+# program, the flags and the versions.
+for name, value in {
+  'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.pytest_cache/jax'),
+  'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
+  'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+  'TF_CPP_MIN_LOG_LEVEL': '2',
+}.items():
+  os.environ.setdefault(name, value)
+
+from absl import flags
+import jax
+import pytest
+
+jax.config.update('jax_num_cpu_devices', 8)
+# [b] against [b t h w c] raises instead of broadcasting over the channels.
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+# Grain and config_flags read flags, which nobody parses under pytest.
+flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def shared():
+  """The folder of real clips and weights; the test is skipped without it."""
+  if not SHARED.is_dir():
+    pytest.skip(f'real clips and weights are not here: no folder {SHARED}')
+  return SHARED

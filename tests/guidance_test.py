@@ -1,0 +1,88 @@
+"""Guidance against its formula, on a denoiser that depends on its condition."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdm.diffusion import guidance
+from vdm.diffusion import process
+
+SHAPE = (2, 3, 4, 4, 2)
+COND = dict(label=jnp.array([3, 5]), extra=jnp.array([[0.5], [1.5]]))
+NULL = dict(label=jnp.array([-1, -1]), extra=jnp.zeros((2, 1)))
+LEVELS = jnp.array([[-6.0, -2.0, 0.0], [2.0, 4.0, process.CLEAN]])
+
+
+def draw():
+  return np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+
+
+def denoise(z, levels, cond):
+  gain = cond['label'] * 0.25 + cond['extra'][:, 0]
+  return z * process.per_frame(gain[:, None] + levels / 10, z)
+
+
+def test_scale_one_is_the_conditional_in_one_evaluation():
+  rows = []
+
+  def counted(z, levels, cond):
+    rows.append(len(z))
+    return denoise(z, levels, cond)
+
+  z = draw()
+  plain = guidance.guided(counted, COND, NULL, scale=1.0)(z, LEVELS)
+  np.testing.assert_array_equal(plain, denoise(z, LEVELS, COND))
+  guidance.guided(counted, COND, NULL, scale=2.0)(z, LEVELS)
+  assert rows == [2, 4]
+
+
+@pytest.mark.parametrize('scale', [0.0, 0.5, 3.0])
+def test_guidance_extrapolates_from_the_null(scale):
+  z = draw()
+  guided = guidance.guided(denoise, COND, NULL, scale=scale)(z, LEVELS)
+  conditional, null = (denoise(z, LEVELS, c) for c in (COND, NULL))
+  wanted = null + scale * (conditional - null)
+  np.testing.assert_allclose(guided, wanted, rtol=0, atol=1e-5)
+
+
+def test_guidance_is_the_same_in_every_prediction():
+  z = draw()
+  levels = jnp.clip(LEVELS, -4, 4)
+  guided = guidance.guided(denoise, COND, NULL, scale=3.0)(z, levels)
+  for kind in process.PREDICTIONS:
+    conditional, null = (
+      process.convert('x0', kind, denoise(z, levels, c), z, levels)
+      for c in (COND, NULL)
+    )
+    there = null + 3.0 * (conditional - null)
+    x0 = process.to_x0(kind, there, z, levels)
+    np.testing.assert_allclose(x0, guided, rtol=0, atol=1e-3)
+
+
+def test_outside_the_interval_frames_are_conditional():
+  z = draw()
+  always = guidance.guided(denoise, COND, NULL, scale=3.0)(z, LEVELS)
+  within = guidance.guided(
+    denoise, COND, NULL, scale=3.0, interval=(-2.0, 2.0)
+  )(z, LEVELS)
+  conditional = denoise(z, LEVELS, COND)
+  inside = np.array([[False, True, True], [True, False, False]])
+  assert np.array_equal(within[inside], always[inside])
+  np.testing.assert_allclose(within[~inside], conditional[~inside], rtol=1e-6)
+
+
+def test_rescale_keeps_the_conditional_deviation():
+  z = draw()
+  wanted = np.std(denoise(z, LEVELS, COND), axis=(1, 2, 3, 4))
+  plain = guidance.guided(denoise, COND, NULL, scale=3.0)(z, LEVELS)
+  before = np.std(plain, axis=(1, 2, 3, 4))
+  for share in (0.5, 1.0):
+    scaled = guidance.guided(denoise, COND, NULL, scale=3.0, rescale=share)
+    after = np.std(scaled(z, LEVELS), axis=(1, 2, 3, 4))
+    mixed = share * wanted + (1 - share) * before
+    np.testing.assert_allclose(after, mixed, rtol=1e-5)
+  # A clip without contrast is left alone.
+  flat = guidance.guided(
+    lambda z, levels, cond: 0 * z, COND, NULL, scale=3.0, rescale=1.0
+  )
+  assert np.all(flat(z, LEVELS) == 0)

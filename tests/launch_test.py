@@ -1,0 +1,280 @@
+"""The launch scripts as black boxes: fake Pythons on PATH, no network."""
+
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+
+from conftest import ROOT
+import pytest
+
+# Logs its arguments, one call a line. Short programs run in a real Python,
+# `-m venv` leaves a copy of this script, and nothing else happens.
+FAKE = f"""#!/bin/bash
+if [ "$1" = -c ] || [ "$1" = - ]; then
+  case "$2" in
+    *ensurepip*) [ -z "${{FAKE_NO_VENV:-}}" ] ;;
+    *version_info*) [ -z "${{FAKE_OLD:-}}" ] ;;
+    *) exec {shlex.quote(sys.executable)} "$@" ;;
+  esac
+  exit
+fi
+printf '%s|' "$@" >>"$FAKE_LOG"; echo >>"$FAKE_LOG"
+case "$2" in
+  venv)
+    mkdir -p "$4/bin"
+    cp "$0" "$4/bin/python"
+    ;;
+  pip)
+    if [ "$3" = install ] && [ -n "${{FAKE_OFFLINE:-}}" ]; then
+      echo 'pip: no network' >&2
+      exit 1
+    fi
+    ;;
+  vdm.main) exit "${{FAKE_EXIT:-0}}" ;;
+esac
+"""
+
+
+class Machine:
+  """A clean clone, in a folder with a space, and what is on PATH."""
+
+  def __init__(self, folder: pathlib.Path):
+    self.root = folder / 'a clone'
+    self.bin = folder / 'bin'
+    self.log = folder / 'log'
+    shutil.copytree(ROOT / 'launch', self.root / 'launch')
+    shutil.copytree(ROOT / '.ci', self.root / '.ci')
+    for name in ('requirements.txt', 'pyproject.toml'):
+      shutil.copy(ROOT / name, self.root / name)
+    self.bin.mkdir()
+    for name in ('bash', 'cat', 'cp', 'dirname', 'env', 'mkdir', 'rm', 'uname'):
+      (self.bin / name).symlink_to(shutil.which(name))
+    self.add('python3.12', FAKE)
+
+  def add(self, name, text):
+    path = self.bin / name
+    path.write_text(text)
+    path.chmod(0o755)
+
+  def run(self, script, *arguments, **environ):
+    """Runs a script; returns its result and the calls of Python it made."""
+    self.log.write_text('')
+    result = subprocess.run(
+      [self.bin / 'bash', self.root / script, *arguments],
+      cwd=self.root.parent,
+      env={
+        'PATH': os.fspath(self.bin),
+        'FAKE_LOG': os.fspath(self.log),
+        'VDM_ACCELERATOR': 'cpu',
+        **environ,
+      },
+      capture_output=True,
+      text=True,
+      timeout=60,
+    )
+    return result, self.log.read_text().splitlines()
+
+  def packages(self):
+    text = (self.root / '.venv/vdm_packages.txt').read_text()
+    return text.split('\n')
+
+
+@pytest.fixture
+def machine(tmp_path):
+  return Machine(tmp_path)
+
+
+def is_install(call):
+  return call.startswith('-m|pip|install|')
+
+
+def test_first_start_installs_and_second_does_not(machine):
+  result, calls = machine.run('launch/local.sh', '--workdir', 'my runs/a')
+  assert result.returncode == 0, result.stderr
+  assert calls[0].startswith('-m|venv|')
+  assert sum(map(is_install, calls)) == 1
+  assert calls[-1] == '-m|vdm.main|--workdir|my runs/a|'
+  packages = machine.packages()
+  requirements = (ROOT / 'requirements.txt').read_text().splitlines()
+  assert set(requirements) <= set(packages)
+  assert 'jax' in packages
+  assert any(package.startswith('pytest') for package in packages)
+
+  result, calls = machine.run('launch/local.sh', '--config', 'configs/a.py')
+  assert result.returncode == 0, result.stderr
+  assert calls == ['-m|pip|--version|', '-m|vdm.main|--config|configs/a.py|']
+  assert result.stdout == ''
+
+
+def test_both_scripts_share_the_environment(machine):
+  machine.run('launch/local.sh')
+  result, calls = machine.run('launch/test.sh', '-m', 'slow', 'tests/a b.py')
+  assert result.returncode == 0, result.stderr
+  assert calls == [
+    '-m|pip|--version|',
+    '-m|ruff|check|--quiet|',
+    '-m|ruff|format|--check|--quiet|',
+    '-m|pytest|-m|slow|tests/a b.py|',
+  ]
+  assert os.access(ROOT / '.ci/run', os.X_OK)
+  _, calls = machine.run('.ci/run')
+  assert calls[-1] == '-m|pytest|'
+
+
+def test_new_requirements_and_accelerators_install_again(machine):
+  machine.run('launch/local.sh')
+  with (machine.root / 'requirements.txt').open('a') as file:
+    file.write('another>=1,<2\n')
+  _, calls = machine.run('launch/local.sh')
+  assert sum(map(is_install, calls)) == 1
+  _, calls = machine.run('launch/local.sh', VDM_ACCELERATOR='cuda12')
+  assert sum(map(is_install, calls)) == 1
+  assert 'jax[cuda12]' in machine.packages()
+
+
+def test_interrupted_install_is_done_again(machine):
+  result, calls = machine.run('launch/local.sh', FAKE_OFFLINE='1')
+  assert result.returncode == 1
+  assert 'Installing failed' in result.stderr
+  assert not any('vdm.main' in call for call in calls)
+  result, calls = machine.run('launch/local.sh')
+  assert result.returncode == 0
+  assert sum(map(is_install, calls)) == 1
+  # .venv itself was whole.
+  assert not any(call.startswith('-m|venv|') for call in calls)
+
+
+def test_environment_made_by_hand_is_kept(machine):
+  python = machine.root / '.venv/bin/python'
+  python.parent.mkdir(parents=True)
+  python.write_text(FAKE)
+  python.chmod(0o755)
+  (machine.bin / 'python3.12').unlink()
+  result, calls = machine.run('launch/local.sh')
+  assert result.returncode == 0, result.stderr
+  assert sum(map(is_install, calls)) == 1
+  assert not any(call.startswith('-m|venv|') for call in calls)
+
+
+def test_exit_code_of_the_command_is_kept(machine):
+  result, _ = machine.run('launch/local.sh', FAKE_EXIT='75')
+  assert result.returncode == 75
+
+
+def check_refused(result, calls, words):
+  assert words in result.stderr
+  assert result.stderr.count('\n') == 1
+  assert result.returncode == 1
+  assert not any('vdm.main' in call or 'pip' in call for call in calls)
+
+
+def test_no_python(machine):
+  (machine.bin / 'python3.12').unlink()
+  result, calls = machine.run('launch/local.sh')
+  check_refused(result, calls, 'No Python 3.11, 3.12 or 3.13 was found')
+
+
+def test_old_python(machine):
+  (machine.bin / 'python3.12').rename(machine.bin / 'python3')
+  result, calls = machine.run('launch/test.sh', FAKE_OLD='1')
+  check_refused(result, calls, 'No Python 3.11, 3.12 or 3.13 was found')
+
+
+def test_python_without_venv(machine):
+  result, calls = machine.run('launch/local.sh', FAKE_NO_VENV='1')
+  check_refused(result, calls, 'python3.12 has no venv module')
+
+
+def test_shims_that_do_not_run_are_passed_over(machine):
+  machine.add('python3.13', '#!/bin/bash\necho "not installed" >&2\nexit 127\n')
+  result, calls = machine.run('launch/local.sh')
+  assert result.returncode == 0, result.stderr
+  assert 'Making .venv with python3.12.' in result.stdout
+  assert calls[-1] == '-m|vdm.main|'
+
+
+def test_named_python(machine):
+  machine.add('my python', FAKE)
+  result, _ = machine.run(
+    'launch/local.sh', VDM_PYTHON=os.fspath(machine.bin / 'my python')
+  )
+  assert result.returncode == 0, result.stderr
+  assert 'my python' in result.stdout
+
+
+def test_named_python_that_does_not_run(machine):
+  result, calls = machine.run('launch/local.sh', VDM_PYTHON='/no/python')
+  check_refused(result, calls, 'VDM_PYTHON=/no/python is not a Python')
+
+
+def test_unknown_accelerator(machine):
+  result, calls = machine.run('launch/local.sh', VDM_ACCELERATOR='gpu')
+  check_refused(result, calls, 'it is cpu, cuda12, cuda13 or tpu')
+
+
+@pytest.mark.parametrize(
+  'gpus, accelerator',
+  [
+    ('535.183.01, 8.9', 'cuda12'),
+    ('580.65.06, 9.0', 'cuda13'),
+    ('590.44.01, 12.0\n590.44.01, 12.0', 'cuda13'),
+    # Volta ended with CUDA 12.
+    ('580.65.06, 7.0', 'cuda12'),
+    ('580.65.06, 7.5', 'cuda13'),
+    ('580.65.06, 9.0\n580.65.06, 6.1', 'cuda12'),
+    ('580.65.06, [N/A]', 'cuda12'),
+    ('', 'cpu'),
+  ],
+)
+def test_gpus_choose_the_accelerator(machine, gpus, accelerator):
+  machine.add('nvidia-smi', f"#!/bin/bash\nprintf '%s\\n' '{gpus}'\n")
+  assert find_accelerator(machine, machine.root) == accelerator
+
+
+def test_broken_driver_is_no_gpu(machine):
+  machine.add('nvidia-smi', '#!/bin/bash\necho "failed to talk"\nexit 9\n')
+  assert find_accelerator(machine, machine.root) == 'cpu'
+
+
+@pytest.mark.parametrize(
+  'device, accelerator',
+  [
+    ('accel0', 'tpu'),
+    ('vfio/0', 'tpu'),
+    # A host of virtual machines, and the accelerators of laptops.
+    ('vfio/vfio', 'cpu'),
+    ('accel/accel0', 'cpu'),
+  ],
+)
+def test_devices_choose_the_accelerator(machine, tmp_path, device, accelerator):
+  path = tmp_path / 'dev' / device
+  path.parent.mkdir(parents=True)
+  path.touch()
+  assert find_accelerator(machine, tmp_path / 'dev') == accelerator
+
+
+def test_macs_use_the_cpu(machine, tmp_path):
+  (machine.bin / 'uname').unlink()
+  machine.add('uname', '#!/bin/bash\necho Darwin\n')
+  (tmp_path / 'dev').mkdir()
+  (tmp_path / 'dev/accel0').touch()
+  assert find_accelerator(machine, tmp_path / 'dev') == 'cpu'
+
+
+def find_accelerator(machine, devices):
+  result = subprocess.run(
+    [
+      *(machine.bin / 'bash', '-c'),
+      'source "$1/launch/setup.sh" && find_accelerator "$2"',
+      *('-', machine.root, devices),
+    ],
+    env={'PATH': os.fspath(machine.bin)},
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=True,
+  )
+  return result.stdout.strip()

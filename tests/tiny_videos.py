@@ -1,0 +1,85 @@
+"""Small videos that tests encode, readable again after lossy coding."""
+
+import fractions
+
+import av
+import numpy as np
+
+
+def write_video(
+  path,
+  frames,
+  *,
+  rate=25,
+  ticks=None,
+  codec='mpeg4',
+  pixel_aspect=None,
+  options=None,
+):
+  """Encodes uint8 [t h w 3]; `ticks` are times in 1/1000 s."""
+  with av.open(str(path), 'w') as container:
+    stream = container.add_stream(codec, rate=rate, options=options or {})
+    stream.height, stream.width = frames.shape[1:3]
+    stream.pix_fmt = 'yuv420p'
+    stream.bit_rate = 4_000_000
+    if ticks is not None:
+      stream.codec_context.time_base = fractions.Fraction(1, 1000)
+    if pixel_aspect:
+      stream.codec_context.sample_aspect_ratio = pixel_aspect
+    for number, image in enumerate(frames):
+      frame = av.VideoFrame.from_ndarray(image, format='rgb24')
+      if ticks is not None:
+        frame.pts = int(ticks[number])
+        frame.time_base = fractions.Fraction(1, 1000)
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+def grey_steps(n, height=64, width=96):
+  """Frame i is grey of level 10 + 8 i: readable after any coding."""
+  levels = np.arange(n, dtype=np.uint8) * 8 + 10
+  return np.broadcast_to(
+    levels[:, None, None, None], (n, height, width, 3)
+  ).copy()
+
+
+def read_levels(frames):
+  """Returns which of the grey steps each frame is."""
+  return [round((float(np.mean(frame)) - 10) / 8) for frame in frames]
+
+
+def noise(n, height=64, width=96, seed=0):
+  """Frames that fill a file: damage to its bytes hits pictures."""
+  generator = np.random.default_rng(seed)
+  return generator.integers(0, 256, (n, height, width, 3), np.uint8)
+
+
+CLASSES = ('Archery', 'Biking', 'Diving')
+
+
+def make_ucf101(folder, n=6):
+  """Writes a UCF101 of 3 classes x 2 groups, of n-frame clips, and its lists.
+
+  Lists 01 and 02 differ in which group is for testing.
+
+  Returns:
+    The folder that holds `UCF-101` and `ucfTrainTestlist`.
+  """
+  lists = folder / 'ucfTrainTestlist'
+  lists.mkdir(parents=True)
+  numbered = [f'{i} {name}\r\n' for i, name in enumerate(CLASSES, 1)]
+  (lists / 'classInd.txt').write_text(''.join(numbered))
+  texts = {f'{part}list{k}': '' for part in ('train', 'test') for k in (1, 2)}
+  for number, name in enumerate(CLASSES, 1):
+    (folder / 'UCF-101' / name).mkdir(parents=True)
+    for group in (1, 2):
+      clip = f'{name}/v_{name}_g{group:02d}_c01.avi'
+      write_video(folder / 'UCF-101' / clip, grey_steps(n + group))
+      for k in (1, 2):
+        if group == k:
+          texts[f'testlist{k}'] += f'{clip}\r\n'
+        else:
+          texts[f'trainlist{k}'] += f'{clip} {number}\r\n'
+  for name, text in texts.items():
+    (lists / f'{name[:-1]}0{name[-1]}.txt').write_text(text)
+  return folder

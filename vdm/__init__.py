@@ -1,0 +1,1 @@
+"""vdm: train a latent video-diffusion model from scratch."""

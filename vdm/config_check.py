@@ -1,0 +1,339 @@
+"""Says what is impossible in a configuration, in one sentence.
+
+`validate` needs no device and no data; `check_devices` adds what depends on
+the machine. What only the mathematics can tell (a weighting that vanishes at
+zero terminal SNR) is checked where it is computed.
+"""
+
+from collections.abc import Iterable, Iterator
+import difflib
+import itertools
+import math
+from typing import Any
+
+from vdm import config as config_lib
+from vdm import config_io
+
+ConfigDict = config_lib.ConfigDict
+
+# Keys with a closed list of values. `stage.` stands for every stage.
+CHOICES = {
+  'data.name': ('synthetic_scenes', 'ucf101', 'video_folder'),
+  'data.encoding': ('webp', 'jpeg'),
+  'data.split_list': ('01', '02', '03'),
+  'data.scenes.objects': (1, 2, 3),
+  'data.scenes.ground': ('plain', 'textured'),
+  'data.scenes.motion': ('straight', 'gravity'),
+  'autoencoder.kind': ('kl', 'identity'),
+  'autoencoder.factor': (4, 8),
+  'autoencoder.scale': ('shared', 'channel'),
+  'model.convolution': ('factorised', 'full'),
+  'model.remat': ('none', 'block', 'dots'),
+  'diffusion.schedule': ('cosine', 'flow', 'linear'),
+  'diffusion.prediction': ('x0', 'eps', 'v', 'flow'),
+  'diffusion.weighting': ('x0', 'eps', 'v', 'flow', 'min_snr', 'edm'),
+  'diffusion.density': ('normal', 'uniform'),
+  'optim.name': ('adamw', 'muon'),
+  'sample.method': ('ddim', 'heun', 'dpmpp'),
+  'sample.grid': ('time', 'logsnr', 'rho'),
+  'train.compute_dtype': ('float32', 'bfloat16'),
+  'stage.objective': ('autoencoder', 'diffusion'),
+}
+# Numbers are at least 0; these are more than that.
+POSITIVE = frozenset(
+  """
+  data.resolution data.frame_rate data.stride data.threads
+  data.scenes.train data.scenes.validation data.scenes.frames
+  autoencoder.channels autoencoder.width autoencoder.statistics_clips
+  model.widths model.blocks model.temporal_depth model.head_size
+  model.embed_width diffusion.density_std optim.eps optim.ema
+  sample.steps sample.rho sample.sigma_min sample.sigma_max sample.num
+  sample.batch train.fsdp train.log_every train.eval_every train.eval_clips
+  train.preview_every train.save_every train.save_minutes train.keep
+  stage.steps stage.frames stage.resolution stage.batch stage.accumulate
+  stage.learning_rate
+  """.split()
+)
+# These may be negative.
+SIGNED = frozenset(
+  """
+  diffusion.logsnr_min diffusion.logsnr_max diffusion.density_mean
+  diffusion.bin_edges diffusion.eval_levels sample.guidance_interval
+  """.split()
+)
+# These are at most 1.
+SHARES = frozenset(
+  """
+  model.label_dropout model.dropout optim.b1 optim.b2 optim.muon_momentum
+  sample.eta sample.guidance_rescale stage.image_fraction stage.cooldown
+  """.split()
+)
+
+
+def suggest(name: str, valid: Iterable[str]) -> str:
+  """Returns the valid name nearest to `name`.
+
+  Keys are compared whole and by their last part, so that a key given in the
+  wrong group finds its own: 'model.steps' finds 'sample.steps'.
+  """
+  valid = list(valid)
+
+  def likeness(candidate):
+    whole = difflib.SequenceMatcher(None, name, candidate).ratio()
+    last = difflib.SequenceMatcher(
+      None, name.rpartition('.')[2], candidate.rpartition('.')[2]
+    ).ratio()
+    return whole + last
+
+  return max(valid, key=likeness)
+
+
+def validate(config: ConfigDict) -> None:
+  """Checks everything that needs neither a device nor the data.
+
+  Raises:
+    ValueError: in one sentence, the first thing found wrong.
+  """
+  _check_keys(config)
+  defaults = _wanted(config)
+  for key, value in config_io.flatten(config).items():
+    _check_value(key, value, defaults[key])
+  for problem in _problems(config):
+    raise ValueError(problem)
+
+
+def check_devices(
+  config: ConfigDict, num_devices: int, num_hosts: int = 1
+) -> None:
+  """Checks that every stage's batch divides over the devices and hosts.
+
+  Raises:
+    ValueError: in one sentence, the first thing found wrong.
+  """
+  if num_devices % config.train.fsdp:
+    raise ValueError(
+      f'config.train.fsdp={config.train.fsdp} does not divide the '
+      f'{num_devices} devices.'
+    )
+  for name in config.train.order:
+    stage = config.stages[name]
+    parts = math.lcm(num_devices, num_hosts) * stage.accumulate
+    if stage.batch % parts:
+      above = -(-stage.batch // parts) * parts
+      raise ValueError(
+        f'config.stages.{name}.batch={stage.batch} does not divide over '
+        f'{num_devices} devices on {num_hosts} hosts in {stage.accumulate} '
+        f'parts (accumulate): take a multiple of {parts}, such as {above}.'
+      )
+
+
+def _wanted(config: ConfigDict) -> dict[str, Any]:
+  """Returns the flat keys that `config` should have, with their defaults."""
+  keys = config_io.flatten(config_lib.default())
+  stage = config_io.flatten(config_lib.stage())
+  for name in config.get('stages', {}):
+    keys |= {f'stages.{name}.{key}': value for key, value in stage.items()}
+  return keys
+
+
+def _check_keys(config: ConfigDict) -> None:
+  wanted = _wanted(config)
+  found = config_io.flatten(config)
+  for key in found:
+    if key not in wanted:
+      raise ValueError(
+        f'config.{key} is not a key: did you mean '
+        f'config.{suggest(key, wanted)}?'
+      )
+  for key in wanted:
+    if key not in found:
+      raise ValueError(
+        f'config.{key} is missing: start from default() and stage() of '
+        'vdm/config.py.'
+      )
+
+
+def _check_value(key: str, value: Any, like: Any) -> None:
+  """Checks the type of one value, its choices and its range."""
+  if isinstance(like, tuple):
+    if not isinstance(value, tuple):
+      raise ValueError(f"config.{key}={value!r} is not a tuple, as in '(1,2)'.")
+    # The empty defaults hold names.
+    elements, like = value, like[0] if like else ''
+  else:
+    elements = (value,)
+  kind = type(like)
+  for element in elements:
+    if kind is float and type(element) is int:
+      continue
+    if type(element) is not kind:
+      raise ValueError(
+        f'config.{key}={value!r} is wrong: {element!r} is not '
+        f'{_KIND_NAMES[kind]}.'
+      )
+  name = _general(key)
+  if name in CHOICES and value not in CHOICES[name]:
+    nearest = suggest(str(value), map(str, CHOICES[name]))
+    raise ValueError(
+      f'config.{key}={value!r} is not one of '
+      f'{", ".join(map(str, CHOICES[name]))}: did you mean {nearest}?'
+    )
+  if kind in (int, float):
+    for element in elements:
+      _check_range(key, name, element)
+
+
+_KIND_NAMES = {
+  bool: 'True or False',
+  int: 'an integer',
+  float: 'a number',
+  str: 'a string',
+}
+
+
+def _general(key: str) -> str:
+  """Returns a stage's key without the stage's name: 'stage.steps'."""
+  if key.startswith('stages.'):
+    return 'stage.' + key.split('.', 2)[2]
+  return key
+
+
+def _check_range(key: str, name: str, value: float) -> None:
+  if not math.isfinite(value):
+    raise ValueError(f'config.{key}={value} is not a finite number.')
+  if name in POSITIVE and value <= 0:
+    raise ValueError(f'config.{key}={value} is not positive.')
+  if name not in SIGNED and value < 0:
+    raise ValueError(f'config.{key}={value} is negative.')
+  if name in SHARES and value > 1:
+    raise ValueError(f'config.{key}={value} is a share: at most 1.')
+
+
+def _problems(config: ConfigDict) -> Iterator[str]:
+  """Yields what is wrong between keys."""
+  yield from _order_problems(config)
+  yield from _model_problems(config)
+  yield from _diffusion_problems(config)
+  for name in config.train.order:
+    yield from _stage_problems(config, name)
+
+
+def _order_problems(config: ConfigDict) -> Iterator[str]:
+  order, stages = config.train.order, config.stages
+  if not order:
+    yield 'config.train.order is empty: name the stages to run, in order.'
+  for name in order:
+    if name not in stages:
+      hint = f': did you mean {suggest(name, stages)}?' if stages else '.'
+      yield f'config.train.order names {name!r}, which is no stage{hint}'
+  if len(set(order)) < len(order):
+    yield 'config.train.order names a stage twice.'
+  objectives = [stages[name].objective for name in order]
+  kind, load = config.autoencoder.kind, config.autoencoder.load
+  if kind == 'kl' and not load and objectives[:1] != ['autoencoder']:
+    yield (
+      'config.train.order starts with no autoencoder stage: add one, set '
+      'config.autoencoder.load to a run that has one, or set '
+      'config.autoencoder.kind=identity.'
+    )
+  if kind == 'identity' and load:
+    yield 'config.autoencoder.load is set, and kind=identity loads nothing.'
+  if (kind == 'identity' or load) and 'autoencoder' in objectives:
+    why = 'kind=identity' if kind == 'identity' else 'load'
+    yield (
+      f'config.train.order has an autoencoder stage, which config.autoencoder.'
+      f'{why} leaves nothing to train: drop it from the order.'
+    )
+  if objectives != sorted(objectives):
+    yield 'config.train.order has a diffusion stage before an autoencoder one.'
+
+
+def _model_problems(config: ConfigDict) -> Iterator[str]:
+  model = config.model
+  levels = len(model.widths)
+  if not levels:
+    yield 'config.model.widths is empty: give the channels of each level.'
+  if len(model.blocks) != levels:
+    yield (
+      f'config.model.blocks={model.blocks} and widths={model.widths} differ '
+      'in length: both have one number a level.'
+    )
+  for key in ('attention', 'temporal', 'temporal_attention'):
+    for level in model[f'{key}_levels']:
+      if level >= levels:
+        yield (
+          f'config.model.{key}_levels names level {level}: with '
+          f'{levels} widths the last is {levels - 1}.'
+        )
+  missing = set(model.temporal_attention_levels) - set(model.temporal_levels)
+  if missing:
+    yield (
+      f'config.model.temporal_attention_levels names level {min(missing)}, '
+      'which is not in temporal_levels.'
+    )
+
+
+def _diffusion_problems(config: ConfigDict) -> Iterator[str]:
+  diffusion, sample = config.diffusion, config.sample
+  for low, high, group, less in (
+    ('logsnr_min', 'logsnr_max', 'diffusion', diffusion),
+    ('sigma_min', 'sigma_max', 'sample', sample),
+  ):
+    if less[low] >= less[high]:
+      yield f'config.{group}.{low} is not below {high}.'
+  edges = diffusion.bin_edges
+  if any(a >= b for a, b in itertools.pairwise(edges)):
+    yield f'config.diffusion.bin_edges={edges} does not rise.'
+  if not diffusion.eval_levels:
+    yield 'config.diffusion.eval_levels is empty: give at least one log-SNR.'
+  interval = sample.guidance_interval
+  if len(interval) != 2 or interval[0] > interval[1]:
+    yield f'config.sample.guidance_interval={interval} is not (low, high).'
+  if sample.eta and sample.method != 'ddim':
+    yield f'config.sample.eta is for ddim alone, not for {sample.method}.'
+  # EDM2, equation 126: the power function exists below 12^-0.5.
+  if any(width >= 12**-0.5 for width in config.optim.ema):
+    yield f'config.optim.ema={config.optim.ema}: a width is below 0.288.'
+  if sample.ema not in config.optim.ema:
+    yield (
+      f'config.sample.ema={sample.ema} is not kept: config.optim.ema is '
+      f'{config.optim.ema}.'
+    )
+
+
+def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
+  stage, data, prefix = (
+    config.stages[name],
+    config.data,
+    f'config.stages.{name}',
+  )
+  if stage.batch % stage.accumulate:
+    yield (
+      f'{prefix}.batch={stage.batch} is not divisible by '
+      f'accumulate={stage.accumulate}.'
+    )
+  if stage.resolution > data.resolution:
+    yield (
+      f'{prefix}.resolution={stage.resolution} is above '
+      f'config.data.resolution={data.resolution}, which is what is stored.'
+    )
+  factor = config.autoencoder.factor if config.autoencoder.kind == 'kl' else 1
+  halvings = 0
+  if stage.objective == 'diffusion':
+    halvings = len(config.model.widths) - 1
+  if stage.resolution % (factor * 2**halvings):
+    yield (
+      f'{prefix}.resolution={stage.resolution} is not divisible by '
+      f'{factor * 2**halvings}: the autoencoder divides it by {factor} and '
+      f'the U-Net halves it {halvings} times.'
+    )
+  span = (stage.frames - 1) * data.stride + 1
+  if data.name == 'synthetic_scenes' and span > data.scenes.frames:
+    yield (
+      f'{prefix}.frames={stage.frames} at stride {data.stride} spans {span} '
+      f'frames: config.data.scenes.frames is {data.scenes.frames}.'
+    )
+  if stage.warmup > stage.steps:
+    yield f'{prefix}.warmup={stage.warmup} is above steps={stage.steps}.'
+  if sum(stage.frame_levels.values()) <= 0:
+    yield f'{prefix}.frame_levels are all 0: one share at least is positive.'

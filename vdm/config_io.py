@@ -1,0 +1,128 @@
+"""Configurations as flat keys, as a hash and as the file `config.json`.
+
+The file holds JSON and nothing that runs. A configuration holds no lists, so
+JSON's lists are its tuples.
+"""
+
+from collections.abc import Sequence
+import hashlib
+import json
+from typing import Any
+
+from etils import epath
+import ml_collections
+
+ConfigDict = ml_collections.ConfigDict
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+  """Returns `config` as nested dicts of plain values, references resolved."""
+  return config.copy_and_resolve_references().to_dict()
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+  """Returns {'model.widths': (32, 64), ...}; an empty group has no keys."""
+  flat = {}
+
+  def visit(node, prefix):
+    for key, value in node.items():
+      if isinstance(value, dict):
+        visit(value, f'{prefix}{key}.')
+      else:
+        flat[prefix + key] = value
+
+  visit(to_dict(config), '')
+  return flat
+
+
+def config_hash(config: ConfigDict) -> str:
+  """Returns the sha256 of the values, in hexadecimal.
+
+  It does not depend on the order in which keys were set, nor on the Python
+  or library version.
+  """
+  text = json.dumps(
+    to_dict(config), sort_keys=True, separators=(',', ':'), allow_nan=False
+  )
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def diff(old: ConfigDict, new: ConfigDict) -> list[str]:
+  """Returns a line 'key: old -> new' for each key that differs."""
+  old, new = flatten(old), flatten(new)
+  absent = '(no such key)'
+
+  def show(flat, key):
+    return repr(flat[key]) if key in flat else absent
+
+  return [
+    f'{key}: {show(old, key)} -> {show(new, key)}'
+    for key in sorted(old.keys() | new.keys())
+    if show(old, key) != show(new, key)
+  ]
+
+
+def save(
+  config: ConfigDict, path: epath.PathLike, label_names: Sequence[str] = ()
+) -> None:
+  """Writes `config.json`, whole or not at all.
+
+  Args:
+    config: what the run does, after every override.
+    path: of the file, local or on an object store.
+    label_names: of the classes, in the order of their numbers.
+  """
+  path = epath.Path(path)
+  text = json.dumps(
+    {
+      'hash': config_hash(config),
+      'label_names': list(label_names),
+      'config': to_dict(config),
+    },
+    indent=2,
+    allow_nan=False,
+  )
+  part = path.with_name(path.name + '.part')
+  part.write_text(text + '\n')
+  part.replace(path)
+
+
+def load(path: epath.PathLike) -> ConfigDict:
+  """Returns the configuration that `save` wrote.
+
+  Raises:
+    ValueError: the file is not what `save` wrote.
+  """
+  content = _read(path)
+  config = ConfigDict(_lists_to_tuples(content['config']))
+  if config_hash(config) != content['hash']:
+    raise ValueError(
+      f'{path} was changed after the run wrote it: restore it, or start a '
+      'new run.'
+    )
+  return config
+
+
+def load_label_names(path: epath.PathLike) -> list[str]:
+  """Returns the class names that `save` wrote, [] where there are none."""
+  return _read(path)['label_names']
+
+
+def _read(path: epath.PathLike) -> dict[str, Any]:
+  try:
+    content = json.loads(epath.Path(path).read_text())
+  except json.JSONDecodeError as error:
+    raise ValueError(f'{path} is damaged: {error}.') from error
+  if not isinstance(content, dict) or not (
+    {'hash', 'label_names', 'config'} <= content.keys()
+  ):
+    raise ValueError(f'{path} is not the config.json of a run.')
+  return content
+
+
+def _lists_to_tuples(node: Any) -> Any:
+  if isinstance(node, dict):
+    return {key: _lists_to_tuples(value) for key, value in node.items()}
+  if isinstance(node, list):
+    return tuple(_lists_to_tuples(value) for value in node)
+  return node

@@ -1,0 +1,1 @@
+"""Videos in, batches out: decoding, datasets of clips, the Grain pipeline."""

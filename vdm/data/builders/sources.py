@@ -1,0 +1,212 @@
+"""Files of a source: a folder, or an archive that is never trusted.
+
+Members of an archive are checked before anything is written: no absolute or
+`..` paths, no links, no sizes that do not fit. A .zip is then extracted one
+member at a time to a temporary file; a .rar by whatever unpacker is installed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import dataclasses
+import functools
+import os
+import pathlib
+import shutil
+import stat
+import subprocess
+import tempfile
+import zipfile
+import zlib
+
+from vdm.data import video
+from vdm.data.builders import records
+
+_MAX_FILE_BYTES = 16 << 30
+_MAX_TOTAL_BYTES = 1 << 40
+_MAX_RATIO = 200  # Video hardly compresses; a bomb does a thousandfold.
+
+# Per unpacker: how it lists the names of an archive, one a line, and how it
+# extracts into the folder it is started in.
+_UNPACKERS = {
+  'unrar': (('lb',), ('x', '-o+', '-idq', '-p-')),
+  'bsdtar': (('-tf',), ('-xf',)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+  """One file of a source.
+
+  Attributes:
+    name: path in the source, with forward slashes.
+    size: bytes.
+    open: gives a context in which the file lies at a path on disk.
+  """
+
+  name: str
+  size: int
+  open: Callable[[], contextlib.AbstractContextManager[str]]
+
+
+@contextlib.contextmanager
+def open_tree(source: str) -> Iterator[list[File]]:
+  """Yields all regular files of a folder or archive, sorted by name.
+
+  Raises:
+    BuildError: if the archive is unsafe, damaged or cannot be unpacked.
+  """
+  suffix = os.path.splitext(source)[1].lower()
+  if os.path.isdir(source):
+    yield list_folder(source)
+  elif suffix == '.zip':
+    with _zip_files(source) as files:
+      yield files
+  elif suffix == '.rar':
+    with tempfile.TemporaryDirectory(prefix='vdm_') as folder:
+      _unpack_rar(source, folder)
+      yield list_folder(folder)
+  else:
+    raise records.BuildError(
+      f'{source} is neither a folder nor a .zip or .rar archive.'
+    )
+
+
+def list_folder(folder: str) -> list[File]:
+  """Returns the regular files below a folder; links to folders stay out."""
+  files = []
+  for directory, subfolders, names in os.walk(folder):
+    # Dot files are what other systems leave beside the real ones.
+    subfolders[:] = sorted(n for n in subfolders if not n.startswith('.'))
+    for name in names:
+      path = os.path.join(directory, name)
+      if name.startswith('.') or not os.path.isfile(path):
+        continue
+      relative = pathlib.Path(os.path.relpath(path, folder)).as_posix()
+      relative = relative.encode('utf-8', 'backslashreplace').decode('utf-8')
+      opener = functools.partial(contextlib.nullcontext, path)
+      files.append(File(relative, os.path.getsize(path), opener))
+  return sorted(files, key=lambda file: file.name)
+
+
+def listing(source: str, suffixes: tuple[str, ...]) -> list:
+  """Returns what tells two sources apart without reading their content.
+
+  Args:
+    source: a folder or an archive.
+    suffixes: of the files that count, lower case.
+  """
+  if os.path.isdir(source):
+    return [
+      [file.name, file.size]
+      for file in list_folder(source)
+      if file.name.lower().endswith(suffixes)
+    ]
+  return [[os.path.basename(source), os.path.getsize(source)]]
+
+
+def check_names(names: Sequence[str], archive: str) -> None:
+  """Raises BuildError if a member could be written outside its folder."""
+  for name in names:
+    parts = name.replace('\\', '/').split('/')
+    if parts[0] == '' or ':' in parts[0] or '..' in parts or '\0' in name:
+      raise records.BuildError(
+        f'{archive} has the unsafe member name {name!r}; nothing was unpacked.'
+      )
+
+
+@contextlib.contextmanager
+def _zip_files(path: str) -> Iterator[list[File]]:
+  try:
+    archive = zipfile.ZipFile(path)
+  except zipfile.BadZipFile as error:
+    raise records.BuildError(f'{path} is no .zip archive: {error}') from error
+  with archive:
+    members = [m for m in archive.infolist() if not m.is_dir()]
+    _check_members(members, path)
+    yield sorted(
+      (
+        File(m.filename, m.file_size, lambda m=m: _extracted(archive, m))
+        for m in members
+        if not os.path.basename(m.filename).startswith('.')
+      ),
+      key=lambda file: file.name,
+    )
+
+
+def _check_members(members: Sequence[zipfile.ZipInfo], path: str) -> None:
+  check_names([m.filename for m in members], path)
+
+  def refuse(member, why):
+    raise records.BuildError(
+      f'{path}: member {member.filename!r} {why}; nothing was unpacked.'
+    )
+
+  seen, total = set(), 0
+  for member in members:
+    mode = member.external_attr >> 16
+    total += member.file_size
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+      refuse(member, 'is a link or a device')
+    if member.flag_bits & 1:
+      refuse(member, 'is encrypted')
+    if member.filename in seen:
+      refuse(member, 'is there twice')
+    if member.file_size > _MAX_RATIO * (member.compress_size + 4096):
+      refuse(member, f'unpacks to {member.file_size} bytes, like a bomb')
+    if member.file_size > _MAX_FILE_BYTES or total > _MAX_TOTAL_BYTES:
+      refuse(member, f'makes {total} bytes, more than is accepted')
+    seen.add(member.filename)
+
+
+@contextlib.contextmanager
+def _extracted(
+  archive: zipfile.ZipFile, member: zipfile.ZipInfo
+) -> Iterator[str]:
+  """Yields the path of a temporary file with a member's content."""
+  suffix = os.path.splitext(member.filename)[1]
+  with tempfile.NamedTemporaryFile(prefix='vdm_', suffix=suffix) as file:
+    try:
+      # ZipFile stops at the declared size and verifies the checksum.
+      with archive.open(member) as content:
+        shutil.copyfileobj(content, file, 1 << 20)
+      file.flush()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as e:
+      raise video.VideoError(
+        'undecodable', f'the archive is damaged there: {e}'
+      ) from e
+    yield file.name
+
+
+def _unpack_rar(path: str, folder: str) -> None:
+  program = next(filter(shutil.which, _UNPACKERS), None)
+  if program is None:
+    raise records.BuildError(
+      'Nothing here unpacks .rar: run `sudo apt-get install unrar`, or unpack'
+      f' it elsewhere with `unrar x {os.path.basename(path)}` and set'
+      ' data.source to the folder.'
+    )
+  path = os.path.abspath(path)
+  list_options, extract_options = _UNPACKERS[program]
+  names = _run([program, *list_options, path], folder).splitlines()
+  check_names(names, path)
+  _run([program, *extract_options, path], folder)
+  for directory, subfolders, files in os.walk(folder):
+    for name in (*subfolders, *files):
+      if os.path.islink(os.path.join(directory, name)):
+        raise records.BuildError(f'{path} holds the link {name!r}.')
+
+
+def _run(command: list[str], folder: str) -> str:
+  result = subprocess.run(
+    command,
+    cwd=folder,
+    stdin=subprocess.DEVNULL,
+    capture_output=True,
+    text=True,
+    errors='replace',
+    check=False,
+  )
+  if result.returncode:
+    lines = (result.stderr or result.stdout).strip().splitlines() or ['?']
+    raise records.BuildError(f'`{" ".join(command)}` failed: {lines[-1]}')
+  return result.stdout

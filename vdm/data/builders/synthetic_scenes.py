@@ -1,0 +1,88 @@
+"""Procedural scenes with exact truth, built on first use.
+
+Clip i is `scenes.render(i, seed=...)`: the dataset is a pure function of the
+settings. The training split comes first, so that more training clips shift
+the validation clips; fewer validation clips leave the others as they are.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vdm.data import scenes
+from vdm.data import video
+from vdm.data.builders import parallel
+from vdm.data.builders import records
+
+
+def config_name(data, folder: str) -> str:
+  """Returns the part of the directory that names the settings."""
+  del folder  # Needed by datasets that may have lost their source.
+  settings = _settings(data)
+  return (
+    f'{data.resolution}px_{data.scenes.frames}f_{data.encoding}'
+    f'_{records.settings_hash(settings)}'
+  )
+
+
+def make_plan(data, *, allow_missing: bool = False) -> records.Plan:
+  """Returns how to build the dataset; nothing can be missing from it."""
+  del allow_missing
+  options = _render_options(data)
+  truth = scenes.render(0, **options)['truth']
+  return records.Plan(
+    name='synthetic_scenes',
+    config_name=config_name(data, ''),
+    settings=_settings(data),
+    label_names=scenes.LABEL_NAMES,
+    splits=('train', 'validation'),
+    shots=lambda: _shots(data, options),
+    truth={
+      name: (str(array.dtype), _stored_shape(array, data.scenes.frames))
+      for name, array in truth.items()
+    },
+  )
+
+
+def _shots(data, options) -> Iterator[records.Shot]:
+  train = data.scenes.train
+
+  def make(index):
+    scene = scenes.render(index, **options)
+    n, height, width, _ = scene['frames'].shape
+    return records.Shot(
+      id=f'scene_{index:07d}',
+      frames=[video.encode_frame(f, data.encoding) for f in scene['frames']],
+      n=n,
+      frame_rate=data.frame_rate,
+      height=height,
+      width=width,
+      splits=('train' if index < train else 'validation',),
+      group=f'scene_{index:07d}',
+      label=int(scene['label']),
+      truth={name: np.asarray(a) for name, a in scene['truth'].items()},
+    )
+
+  indices = range(train + data.scenes.validation)
+  clips = parallel.ordered_map(make, indices)
+  yield from parallel.track(clips, len(indices), 'synthetic scenes', 'clip')
+
+
+def _render_options(data) -> dict:
+  options = data.scenes.to_dict()
+  del options['train'], options['validation']
+  return dict(options, resolution=data.resolution)
+
+
+def _settings(data) -> dict:
+  return dict(
+    resolution=data.resolution,
+    frame_rate=data.frame_rate,
+    encoding=data.encoding,
+    scenes=data.scenes.to_dict(),
+  )
+
+
+def _stored_shape(array: np.ndarray, frames: int) -> tuple[int | None, ...]:
+  per_frame = array.ndim and array.shape[0] == frames
+  return (None, *array.shape[1:]) if per_frame else array.shape

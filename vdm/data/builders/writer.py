@@ -1,0 +1,340 @@
+"""Writes a plan's shots as a TFDS dataset, with its index beside it.
+
+TFDS supplies the layout, the features, the metadata and the publication by
+rename. Its own writer is replaced: it sorts all records by key, in memory up
+to 1 GB and through TensorFlow's file system after that, and an order that
+follows the sources is wanted here, at any size, without TensorFlow.
+
+The result is read by `tfds.builder_from_directory(d).as_data_source('clips')`
+and, without TFDS, by `reader.ClipSource`.
+"""
+
+import collections
+from collections.abc import Iterator
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import os
+import shutil
+import socket
+import tempfile
+
+from absl import logging
+from array_record.python import array_record_module
+import numpy as np
+import tensorflow_datasets as tfds
+
+from vdm.data.builders import reader
+from vdm.data.builders import records
+
+_OWNER_FILE = 'owner.json'
+_SHARD_BYTES = 256 << 20
+# One record a group, so that any is read alone; images are compressed already.
+_OPTIONS = 'group_size:1,uncompressed'
+
+
+def write(plan: records.Plan, *, root: str, version: str) -> str:
+  """Builds the dataset and returns its directory.
+
+  Raises:
+    BuildError: if no shot comes out.
+  """
+  builder = _make_builder(plan, root, version)
+  directory = os.fspath(builder.data_dir)
+  os.makedirs(os.path.dirname(directory), exist_ok=True)
+  _remove_abandoned(os.path.dirname(directory))
+  # TFDS announces itself on the standard output, and wants a download folder.
+  with (
+    contextlib.redirect_stdout(io.StringIO()),
+    tempfile.TemporaryDirectory(prefix='vdm_') as downloads,
+  ):
+    try:
+      builder.download_and_prepare(
+        download_dir=downloads, file_format='array_record'
+      )
+    except OSError:
+      # Another process published the same dataset first.
+      if not reader.is_complete(directory):
+        raise
+  if not reader.is_complete(directory):
+    raise records.BuildError(
+      f'{directory} holds something else than a dataset of clips; move it away.'
+    )
+  return directory
+
+
+def _make_builder(plan: records.Plan, root: str, version: str) -> 'Clips':
+  # TFDS warns of every configuration that its class does not list.
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    return Clips(plan, root=root, version=version)
+  finally:
+    logging.set_verbosity(verbosity)
+
+
+class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """The TFDS builder of any plan."""
+
+  def __init__(self, plan: records.Plan, *, root: str, version: str):
+    self.plan = plan
+    self.name = plan.name
+    self._index = _Index(plan, version)
+    config = tfds.core.BuilderConfig(name=plan.config_name, version=version)
+    super().__init__(data_dir=root, config=config, version=version)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    features = tfds.features
+    names = list(self.plan.label_names)
+    text, integer = features.Text, np.int32
+    truth = {
+      name: features.Tensor(
+        shape=shape, dtype=np.dtype(dtype), encoding='bytes'
+      )
+      for name, (dtype, shape) in self.plan.truth.items()
+    }
+    fields = dict(
+      id=text(),
+      source_sha256=text(),
+      shot=integer,
+      start=integer,
+      n=integer,
+      frame_rate=np.float32,
+      height=integer,
+      width=integer,
+      group=text(),
+      label=features.ClassLabel(names=names) if names else integer,
+      caption=text(),
+      splits=features.Sequence(text()),
+      frames=features.Sequence(text()),  # Encoded images.
+    )
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='Video clips as encoded frames.',
+      features=features.FeaturesDict(
+        dict(fields, truth=truth) if truth else fields
+      ),
+      disable_shuffling=True,
+      metadata=self._index,
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager  # Nothing is downloaded.
+    return {reader.SPLIT: self._generate_examples()}
+
+  def _generate_examples(self):
+    for shot_number, shot in enumerate(self._shots()):
+      frames = iter(shot.frames)
+      for start in range(0, shot.n, records.RECORD_FRAMES):
+        chunk = list(itertools.islice(frames, records.RECORD_FRAMES))
+        assert len(chunk) == min(records.RECORD_FRAMES, shot.n - start)
+        record = _record(shot, shot_number, start, chunk)
+        self._index.add(record)
+        yield record['id'], record
+
+  def _shots(self) -> Iterator[records.Shot]:
+    for shot in self.plan.shots():
+      if isinstance(shot, records.Skipped):
+        self._index.skip(shot)
+      else:
+        yield shot
+
+  def _download_and_prepare(self, dl_manager, download_config) -> None:
+    del download_config
+    with open(os.path.join(self.data_dir, _OWNER_FILE), 'w') as file:
+      json.dump(dict(host=socket.gethostname(), pid=os.getpid()), file)
+    (split, examples), *_ = self._split_generators(dl_manager).items()
+    template = self._get_filename_template(split)
+    shards = _Shards(self.data_dir)
+    for _, example in examples:
+      shards.write(self.info.features.serialize_example(example))
+    lengths = shards.close()
+    if not lengths:
+      raise records.BuildError(
+        f'No clip came out for {self.plan.name}: {self._index.reasons()}.'
+      )
+    names = []
+    for number, part in enumerate(shards.paths):
+      path = template.sharded_filepath(
+        shard_index=number, num_shards=len(lengths)
+      )
+      os.rename(part, path)
+      names.append(path.name)
+    self._index.shards = list(zip(names, lengths))
+    split_info = tfds.core.SplitInfo(
+      name=split,
+      shard_lengths=lengths,
+      num_bytes=shards.num_bytes,
+      filename_template=template,
+    )
+    self.info.set_splits(tfds.core.splits.SplitDict([split_info]))
+    os.remove(os.path.join(self.data_dir, _OWNER_FILE))
+
+
+def _record(
+  shot: records.Shot, number: int, start: int, frames: list[bytes]
+) -> dict:
+  record = dict(
+    id=f'{shot.id}:{start:06d}',
+    source_sha256=shot.source_sha256,
+    shot=number,
+    start=start,
+    n=len(frames),
+    frame_rate=shot.frame_rate,
+    height=shot.height,
+    width=shot.width,
+    group=shot.group,
+    label=shot.label,
+    caption=shot.caption,
+    splits=list(shot.splits),
+    frames=frames,
+  )
+  if shot.truth is not None:
+    part = slice(start, start + len(frames))
+    record['truth'] = {
+      name: array[part] if array.shape[:1] == (shot.n,) else array
+      for name, array in shot.truth.items()
+    }
+  return record
+
+
+class _Shards:
+  """ArrayRecord files of about `_SHARD_BYTES`, filled one after the other."""
+
+  def __init__(self, directory: str):
+    self.paths = []
+    self.num_bytes = 0
+    self._directory = directory
+    self._lengths = []
+    self._writer = None
+    self._shard_bytes = 0
+
+  def write(self, data: bytes) -> None:
+    if self._writer is None or self._shard_bytes > _SHARD_BYTES:
+      self.close()
+      path = os.path.join(self._directory, f'part_{len(self.paths):05d}')
+      self._writer = array_record_module.ArrayRecordWriter(path, _OPTIONS)
+      self._shard_bytes = 0
+      self.paths.append(path)
+      self._lengths.append(0)
+    self._writer.write(data)
+    self._lengths[-1] += 1
+    self._shard_bytes += len(data)
+    self.num_bytes += len(data)
+
+  def close(self) -> list[int]:
+    if self._writer is not None:
+      self._writer.close()
+      self._writer = None
+    return self._lengths
+
+
+class _Index(tfds.core.Metadata):
+  """Gathers what the reader needs; TFDS saves it with its own metadata.
+
+  The fingerprint hashes, for every record in the order of ids, its id, label,
+  splits and the bytes of its frames: the content, whoever wrote it and in
+  which order.
+  """
+
+  def __init__(self, plan: records.Plan, version: str):
+    self.shards = []
+    self._plan = plan
+    self._version = version
+    self._rows = []
+    self._digests = []
+    self._skipped = []
+
+  def add(self, record: dict) -> None:
+    digest = hashlib.sha256()
+    head = [record['id'], record['label'], sorted(record['splits'])]
+    digest.update(json.dumps(head).encode())
+    for frame in record['frames']:
+      digest.update(len(frame).to_bytes(8, 'little'))
+      digest.update(frame)
+    self._digests.append((record['id'], digest.digest()))
+    row = {k: v for k, v in record.items() if k not in ('frames', 'truth')}
+    row['splits'] = [name in record['splits'] for name in self._plan.splits]
+    self._rows.append(row)
+
+  def skip(self, skipped: records.Skipped) -> None:
+    logging.warning(
+      'Skipped %s: %s (%s)', skipped.source, skipped.message, skipped.reason
+    )
+    self._skipped.append(skipped)
+
+  def reasons(self) -> str:
+    counts = collections.Counter(s.reason for s in self._skipped)
+    if not counts:
+      return 'there are no sources'
+    return ', '.join(f'{n} {reason}' for reason, n in counts.most_common())
+
+  def fingerprint(self) -> str:
+    digest = hashlib.sha256()
+    for _, record_digest in sorted(self._digests):
+      digest.update(record_digest)
+    return digest.hexdigest()
+
+  def load_metadata(self, data_dir) -> None:
+    """Nothing: `reader` loads what this class saves."""
+
+  def save_metadata(self, data_dir) -> None:
+    columns = {
+      name: np.array([row[name] for row in self._rows])
+      for name in self._rows[0]
+    }
+    for name in ('shot', 'start', 'n', 'height', 'width', 'label'):
+      columns[name] = columns[name].astype(np.int32)
+    columns['frame_rate'] = columns['frame_rate'].astype(np.float32)
+    np.savez(os.path.join(data_dir, reader.INDEX_FILE), **columns)
+    with open(os.path.join(data_dir, reader.SKIPPED_FILE), 'w') as file:
+      for skipped in self._skipped:
+        file.write(json.dumps(vars(skipped)) + '\n')
+    plan, settings = self._plan, self._plan.settings
+    info = dict(
+      name=plan.name,
+      version=self._version,
+      resolution=settings['resolution'],
+      frame_rate=settings['frame_rate'],
+      encoding=settings['encoding'],
+      label_names=list(plan.label_names),
+      num_classes=len(plan.label_names),
+      fingerprint=self.fingerprint(),
+      splits=list(plan.splits),
+      truth=plan.truth,
+      shards=self.shards,
+      records=len(self._rows),
+      shots=len(set(columns['shot'].tolist())),
+      frames=int(columns['n'].sum()),
+      skipped=len(self._skipped),
+      settings=settings,
+    )
+    # Last: its presence says that the dataset is whole.
+    with open(os.path.join(data_dir, reader.INFO_FILE), 'w') as file:
+      json.dump(info, file, indent=2)
+
+
+def _remove_abandoned(folder: str) -> None:
+  """Removes what builds on this machine left when they were killed."""
+  for name in os.listdir(folder):
+    path = os.path.join(folder, name)
+    try:
+      with open(os.path.join(path, _OWNER_FILE)) as file:
+        owner = json.load(file)
+    except (OSError, ValueError):
+      continue
+    if owner['host'] == socket.gethostname() and not _is_alive(owner['pid']):
+      logging.info('Removing the unfinished build %s.', path)
+      shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+  try:
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:
+    return True
+  return True

@@ -1,0 +1,1 @@
+"""Arrays to files that people look at."""

@@ -1,0 +1,1 @@
+"""What is measured on videos: arrays in, numbers out."""

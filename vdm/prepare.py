@@ -1,0 +1,75 @@
+"""Prepares datasets: python -m vdm.prepare clips --config configs/ucf101.py.
+
+`clips` decodes the videos that config.data names into a TFDS dataset of clips
+under config.data.root, and says what was kept and what was not.
+"""
+
+import collections
+from collections.abc import Sequence
+import os
+import sys
+
+from absl import app
+from absl import flags
+
+from vdm import config_flag
+from vdm.data import builders
+
+_CONFIG = config_flag.define()
+_ALLOW_MISSING = flags.DEFINE_bool(
+  'allow_missing',
+  False,
+  'Build without the listed clips that are missing or do not decode.',
+)
+_COMMANDS = ('clips',)
+
+
+def main(argv: Sequence[str]) -> None:
+  del argv
+  data = _CONFIG.value.data
+  try:
+    directory = builders.build(data, allow_missing=_ALLOW_MISSING.value)
+  except (builders.BuildError, builders.MissingDataset, ValueError) as error:
+    sys.exit(f'vdm.prepare: {error}')
+  print(_summary(directory))
+
+
+def _summary(directory: str) -> str:
+  """Returns what the dataset holds, a line each, for a person."""
+  info = builders.read_info(directory)
+  sizes = [entry.stat().st_size for entry in os.scandir(directory)]
+  seconds = info['frames'] / info['frame_rate']
+  lines = [
+    f'{info["name"]} {info["version"]} in {directory}',
+    f'  {info["shots"]} shots, {info["records"]} records, {info["frames"]}'
+    f' frames of {info["resolution"]} px at {info["frame_rate"]:g}/s,'
+    f' {seconds / 3600:.3g} hours, {sum(sizes) / 1e6:.1f} MB',
+    f'  splits: {", ".join(info["splits"])}; {info["num_classes"]} classes',
+    f'  fingerprint {info["fingerprint"]}',
+  ]
+  reasons = collections.Counter(
+    skipped['reason'] for skipped in builders.read_skipped(directory)
+  )
+  if reasons:
+    counts = ', '.join(f'{n} {reason}' for reason, n in reasons.most_common())
+    lines.append(
+      f'  skipped {reasons.total()} files: {counts}; each is listed in'
+      f' {os.path.join(directory, builders.SKIPPED_FILE)}'
+    )
+  return '\n'.join(lines)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  """Takes the command off the command line and parses the rest."""
+  wants_help = any(a.lstrip('-') in ('help', 'helpfull') for a in argv[1:])
+  if wants_help:
+    return config_flag.parse(argv)
+  if len(argv) < 2 or argv[1] not in _COMMANDS:
+    config_flag.stop(
+      'Say what to prepare: python -m vdm.prepare clips --config CONFIG.'
+    )
+  return config_flag.parse([argv[0], *argv[2:]])
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=_parse)

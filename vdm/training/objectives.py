@@ -1,0 +1,268 @@
+"""What a stage optimises: an objective is a handful of functions.
+
+  init     (key, clips)           -> parameters
+  draw     (batch, key)           -> rows: the batch and its randomness
+  loss     (params, frozen, rows) -> (total, count, sums), which add up over
+                                     rows; the loss is total / count
+  validate (params, frozen, clips)-> {name: number}
+  preview  (params, frozen, clips)-> {name: uint8 [n, t, h, w, 3]}
+
+`frozen` is an argument and never a captured constant: nothing for the
+autoencoder, and for diffusion the autoencoder's parameters and statistics.
+The training loop knows none of them.
+"""
+
+from typing import Any, Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vdm import generate
+from vdm import models
+from vdm.diffusion import losses
+from vdm.diffusion import process
+from vdm.models import autoencoders
+from vdm.models.autoencoders import latents
+from vdm.models.autoencoders import losses as autoencoder_losses
+from vdm.models import unet
+from vdm.training import sharding
+
+# Streams of a step's key and of a row's key.
+LEVELS, LABELS, ROWS = 0, 1, 2
+NOISE, DROPOUT = 0, 1
+
+
+class Objective(NamedTuple):
+  """The functions of an objective; see the module's docstring.
+
+  Attributes:
+    held: single_frames -> patterns of the paths that a step leaves alone, be
+      they frozen or not.
+    abstract_params: () -> shapes and dtypes of what `init` returns.
+  """
+
+  init: Callable[..., Any]
+  draw: Callable[..., Any]
+  loss: Callable[..., Any]
+  validate: Callable[..., Any]
+  preview: Callable[..., Any]
+  held: Callable[[bool], tuple[str, ...]]
+  abstract_params: Callable[[], Any]
+
+
+def make_objective(config, stage, mesh):
+  """Builds the objective of a stage."""
+  make = {'autoencoder': autoencoder, 'diffusion': diffusion}
+  return make[stage.objective](config, stage, mesh)
+
+
+def row_keys(key, rows):
+  """One key a row, so that a row is the same in any part of a batch."""
+  return jax.random.split(jax.random.fold_in(key, ROWS), rows)
+
+
+def chunks(clips, size):
+  """Yields a dict of arrays in pieces of `size` rows, the last one padded.
+
+  Yields:
+    (piece, n): n of its rows are real, the rest repeat the last one.
+  """
+  total = len(clips['video'])
+  for start in range(0, total, size):
+    index = np.minimum(np.arange(start, start + size), total - 1)
+    yield {k: v[index] for k, v in clips.items()}, min(size, total - start)
+
+
+def autoencoder(config, stage, mesh):
+  """Reconstruction, with a posterior sample a clip."""
+  codec = autoencoders.make_autoencoder(config.autoencoder)
+  dtype = jnp.dtype(config.train.compute_dtype)
+
+  def init(key, clips):
+    return codec.init(key, generate.to_float(clips['video']))
+
+  def draw(batch, key):
+    return {'video': batch['video'], 'key': row_keys(key, len(batch['video']))}
+
+  def loss(params, frozen, rows):
+    del frozen
+    x = generate.to_float(rows['video']).astype(dtype)
+    total, parts = codec.loss(params, x, rows['key'])
+    count = jnp.float32(len(total))
+    return total.sum(), count, {k: (v.sum(), count) for k, v in parts.items()}
+
+  @jax.jit
+  def reconstruct(params, video):
+    x = generate.to_float(video)
+    mean, _ = codec.encode(params, x.astype(dtype))
+    y = codec.decode(params, mean).astype(jnp.float32)
+    return generate.to_uint8(y), autoencoder_losses.psnr(x, y)
+
+  def run(params, clips):
+    videos, psnr = [], []
+    for piece, n in chunks(clips, stage.batch):
+      piece = jax.device_put(piece['video'], sharding.batch_sharding(mesh))
+      out = sharding.to_host(reconstruct(params, piece))
+      videos.append(out[0][:n])
+      psnr.append(out[1][:n])
+    return np.concatenate(videos), np.concatenate(psnr)
+
+  def validate(params, frozen, clips):
+    del frozen
+    return {'val_psnr': float(run(params, clips)[1].mean())}
+
+  def preview(params, frozen, clips):
+    del frozen
+    clips = {k: v[: config.sample.num] for k, v in clips.items()}
+    return {'real': clips['video'], 'reconstruction': run(params, clips)[0]}
+
+  def abstract_params():
+    # The fit needs values; any will do for the shapes.
+    side = 8 * codec.factor[1]
+    clips = np.random.default_rng(0).integers(0, 256, (16, 1, side, side, 3))
+    params = init(jax.random.key(0), {'video': clips.astype(np.uint8)})
+    return jax.tree.map(jax.typeof, params)
+
+  # The principal components are fitted, not trained.
+  held = lambda single_frames: ('^pca/',)
+  return Objective(init, draw, loss, validate, preview, held, abstract_params)
+
+
+def diffusion(config, stage, mesh):
+  """Denoising of latents, one noise level a frame."""
+  codec = autoencoders.make_autoencoder(config.autoencoder)
+  network = models.make_unet(config.model, codec.channels)
+  dtype = jnp.dtype(config.train.compute_dtype)
+  options = config.diffusion
+  schedule = generate.make_schedule(config, codec, stage)
+  losses.check(options.prediction, options.weighting, schedule)
+
+  def init(key, clips):
+    del clips
+    return jax.jit(network.init)(key)
+
+  def encode(frozen, video):
+    mean, _ = codec.encode(
+        frozen['params'], generate.to_float(video).astype(dtype)
+    )
+    return latents.normalise(mean.astype(jnp.float32), frozen['stats'])
+
+  def draw(batch, key):
+    rows, frames = batch['video'].shape[:2]
+    levels, loss_mask = losses.draw_levels(
+        jax.random.fold_in(key, LEVELS),
+        rows,
+        frames // codec.factor[0] if frames > 1 else 1,
+        density=options.density,
+        mean=options.density_mean,
+        std=options.density_std,
+        schedule=schedule,
+        frame_levels=stage.frame_levels.to_dict(),
+    )
+    dropped = jax.random.bernoulli(
+        jax.random.fold_in(key, LABELS), config.model.label_dropout, (rows,)
+    )
+    return {
+        'video': batch['video'],
+        'label': jnp.where(dropped, -1, batch['label']),
+        'levels': levels,
+        'loss_mask': loss_mask,
+        'key': row_keys(key, rows),
+    }
+
+  def predict(params, x0, rows, dropout_key=None):
+    eps = process.noise(process.fold_in(rows['key'], NOISE), x0.shape)
+    z = process.add_noise(x0, eps, rows['levels'])
+    output = network.apply(
+        params, z.astype(dtype), rows['levels'], rows, key=dropout_key
+    )
+    return losses.loss(
+        options.prediction,
+        output,
+        x0,
+        eps,
+        rows['levels'],
+        rows['loss_mask'],
+        options.weighting,
+    )
+
+  def loss(params, frozen, rows):
+    x0 = jax.lax.stop_gradient(encode(frozen, rows['video']))
+    keys = process.fold_in(rows['key'], DROPOUT)
+    total, count, frames = predict(
+        params, x0, rows, keys if config.model.dropout else None
+    )
+    bins = losses.level_bins(
+        rows['levels'], frames, rows['loss_mask'], options.bin_edges
+    )
+    names = bin_names(options.bin_edges)
+    return total, count, {
+        name: (bins[0][i], bins[1][i]) for i, name in enumerate(names)
+    }
+
+  @jax.jit
+  def losses_at(params, frozen, video, keys, level):
+    x0 = encode(frozen, video)
+    rows = {
+        'levels': jnp.full(x0.shape[:2], level),
+        'loss_mask': jnp.ones(x0.shape[:2]),
+        'label': jnp.full(x0.shape[:1], -1),
+        'key': keys,
+    }
+    weight = losses.weight(options.weighting, level)
+    of_zero = weight * jnp.mean(jnp.square(x0), axis=(1, 2, 3, 4))
+    return predict(params, x0, rows)[2].mean(axis=1), of_zero
+
+  def validate(params, frozen, clips):
+    results = {}
+    keys = jax.random.split(jax.random.key(config.seed), len(clips['video']))
+    clips = {'video': clips['video'], 'key': np.arange(len(clips['video']))}
+    rows_sharding = sharding.batch_sharding(mesh)
+    for level in options.eval_levels:
+      sums = np.zeros(2)
+      for piece, n in chunks(clips, stage.batch):
+        out = losses_at(
+            params,
+            frozen,
+            jax.device_put(piece['video'], rows_sharding),
+            jax.device_put(keys[piece['key']], rows_sharding),
+            level,
+        )
+        sums += [x[:n].sum() for x in sharding.to_host(out)]
+      mean = sums / len(clips['video'])
+      results[f'val_loss/logsnr_{level:+g}'] = float(mean[0])
+      results[f'val_loss_of_zero/logsnr_{level:+g}'] = float(mean[1])
+    results['val_loss'] = float(
+        np.mean([v for k, v in results.items() if 'val_loss/' in k])
+    )
+    return results
+
+  make = generate.make_generator(config, stage, mesh)
+
+  def preview(params, frozen, clips):
+    real = clips['video'][:1]
+    return {
+        'real': real,
+        'reconstruction': make.reconstruct(frozen, real),
+        'samples': make.samples(
+            params,
+            frozen,
+            generate.preview_labels(config, config.sample.num),
+            config.sample.seed + np.arange(config.sample.num),
+        ),
+    }
+
+  def abstract_params():
+    return jax.eval_shape(network.init, jax.random.key(0))
+
+  held = lambda single_frames: (unet.TEMPORAL,) if single_frames else ()
+  return Objective(init, draw, loss, validate, preview, held, abstract_params)
+
+
+def bin_names(edges):
+  """Names of the loss by noise level, the noisiest first."""
+  bounds = ['-inf', *(f'{edge:+g}' for edge in edges), '+inf']
+  return [
+      f'loss/logsnr_{low}_to_{high}' for low, high in zip(bounds, bounds[1:])
+  ]

@@ -1,0 +1,89 @@
+"""Whether a run may go on with a configuration, and where from.
+
+The step is all there is to restore beside the state: data and randomness are
+functions of it. What a configuration may change half-way is what neither the
+past of the run nor the meaning of its state depends on.
+"""
+
+import re
+
+from absl import logging
+
+from vdm import config_io
+from vdm.training import stages
+
+# Free at any time: cadences, logging, previews and where things are read.
+FREE = (
+    r'^sample\.',
+    r'^train\.(log_every|eval_every|eval_clips|preview_every|keep)$',
+    r'^train\.(save_every|save_minutes|tensorboard|fsdp|order)$',
+    r'^data\.(root|source|max_bad_records|threads|workers)$',
+)
+
+
+class ResumeError(ValueError):
+  """The run in the folder is not the one that was asked for."""
+
+
+def claim(config, path, stage, label_names):
+  """Writes `config.json`, or checks that the run may go on as asked.
+
+  Args:
+    config: the run's, as asked for now.
+    path: of config.json.
+    stage: name of the stage that the newest checkpoint is in, None for none.
+    label_names: of the data set's classes.
+
+  Raises:
+    ResumeError: the configuration differs where it may not.
+  """
+  if path.exists() and stage is not None:
+    old = config_io.load(path)
+    refused = [
+        line
+        for line in config_io.diff(old, config)
+        if not may_change(line.split(':')[0], old, config, stage)
+    ]
+    if refused:
+      raise ResumeError(
+          f'{path} was written with another configuration ('
+          + '; '.join(refused)
+          + '): take those values back, or give another --workdir.'
+      )
+    for line in config_io.diff(old, config):
+      logging.info('Changed on resume: %s', line)
+  config_io.save(config, path, label_names)
+
+
+def may_change(key, old, new, stage):
+  """Whether a run in `stage` may go on with another value of `key`."""
+  if any(re.search(pattern, key) for pattern in FREE):
+    done = list(old.train.order)[: list(old.train.order).index(stage) + 1]
+    return key != 'train.order' or list(new.train.order)[: len(done)] == done
+  match = re.match(r'stages\.(\w+)\.', key)
+  if not match:
+    return False
+  order = list(new.train.order)
+  if match[1] not in order or order.index(match[1]) > order.index(stage):
+    return True  # Not begun: it is still free.
+  return match[1] == stage and key.endswith('.steps')
+
+
+def span_of(config, step, name):
+  """The span of the stage a checkpoint names.
+
+  Raises:
+    ResumeError: the stage's steps no longer cover the checkpoint's.
+  """
+  for span in stages.spans(config):
+    if span.name == name:
+      if not span.start < step <= span.stop:
+        raise ResumeError(
+            f'The checkpoint is at step {step}, but stage {name} now covers '
+            f'{span.start} to {span.stop}: give it at least '
+            f'{step - span.start} steps.'
+        )
+      return span
+  raise ResumeError(
+      f'The checkpoint is in stage {name!r}, which train.order no longer names.'
+  )

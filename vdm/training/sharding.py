@@ -1,0 +1,92 @@
+"""Where arrays live: one mesh, one rule for state, one for batches.
+
+The mesh has two axes, ('data', 'fsdp'). A batch is split over both; the
+parameters, their averages and the optimizer's moments are copies on 'data'
+and split over 'fsdp' where they are large. The axes are Auto: the compiler
+inserts the collectives, and the numbers do not depend on the mesh beyond the
+order of float additions.
+"""
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+
+# A leaf with fewer values is a copy on every device: gathering it costs more
+# than it saves.
+MIN_SHARDED_SIZE = 2**16
+
+
+def make_mesh(fsdp=1, devices=None):
+  """A mesh of all devices, `fsdp` of them along the second axis.
+
+  Raises:
+    ValueError: `fsdp` does not divide the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  if len(devices) % fsdp:
+    raise ValueError(
+        f'train.fsdp={fsdp} does not divide the {len(devices)} devices: use '
+        'one of their divisors.'
+    )
+  return jax.make_mesh(
+      (len(devices) // fsdp, fsdp),
+      ('data', 'fsdp'),
+      axis_types=(AxisType.Auto,) * 2,
+      devices=devices,
+  )
+
+
+def leaf_sharding(mesh, leaf):
+  """Splits the largest divisible axis of a large leaf over 'fsdp'."""
+  spec = [None] * leaf.ndim
+  size = mesh.shape['fsdp']
+  if size > 1 and leaf.size >= MIN_SHARDED_SIZE:
+    for axis in np.argsort(leaf.shape, kind='stable')[::-1]:
+      if leaf.shape[axis] % size == 0:
+        spec[axis] = 'fsdp'
+        break
+  return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def tree_sharding(mesh, tree):
+  """The sharding of every leaf of a tree of arrays or abstract arrays."""
+  return jax.tree.map(lambda leaf: leaf_sharding(mesh, leaf), tree)
+
+
+def batch_sharding(mesh):
+  """Rows over all devices."""
+  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+
+def replicated(mesh):
+  """A copy on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def abstract(tree, sharding):
+  """ShapeDtypeStructs of a tree, with their shardings."""
+  return jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      tree,
+      sharding,
+  )
+
+
+def to_global(mesh, batch):
+  """This host's rows of a batch, as global arrays split over the mesh."""
+  sharding = batch_sharding(mesh)
+  return jax.tree.map(
+      lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+  )
+
+
+def to_host(tree):
+  """Global arrays as NumPy arrays, whole on every host."""
+
+  def fetch(x):
+    if x.is_fully_addressable:
+      return np.asarray(x)
+    gathered = jax.jit(lambda x: x, out_shardings=replicated(x.sharding.mesh))
+    return np.asarray(gathered(x).addressable_data(0))
+
+  return jax.tree.map(fetch, tree)

@@ -1,0 +1,100 @@
+"""What the order of the stages means for steps and parameters.
+
+One global step counts through all stages. At a border, and nowhere else:
+
+  objective changes   new parameters, moments and averages; the autoencoder
+                      is frozen and written
+  same objective      parameters, moments and averages carry over, each
+                      parameter's own; the averages go on counting its updates
+  always              the learning rate starts again at the stage's warm-up
+
+A frozen parameter keeps its value, its moments and its averages. Parameters
+of the temporal branches exist from the first diffusion stage on; a step on
+single frames leaves them alone in the same way.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+from vdm.training import optim
+
+
+class Span(NamedTuple):
+  """A stage and the global steps it covers.
+
+  Attributes:
+    name: of the stage.
+    stage: its config.
+    start: global step before its first.
+    stop: global step after its last.
+  """
+
+  name: str
+  stage: Any
+  start: int
+  stop: int
+
+
+def spans(config):
+  """The stages in the order in which they run."""
+  found, start = [], 0
+  for name in config.train.order:
+    stage = config.stages[name]
+    found.append(Span(name, stage, start, start + stage.steps))
+    start += stage.steps
+  return found
+
+
+def on_single_frames(stage, n):
+  """Whether step n of a stage takes its clips apart into single frames.
+
+  Chosen from the step alone, and evenly: any k steps in a row hold k times
+  `image_fraction` of them, to within one.
+  """
+  share = stage.image_fraction
+  return stage.frames > 1 and int((n + 1) * share) > int(n * share)
+
+
+def trained_paths(params, stage, held):
+  """The parameters that a step may change, in sorted order.
+
+  Args:
+    params: nested dict of arrays.
+    stage: its config; `frozen` are regular expressions searched in paths.
+    held: patterns of the paths that the step leaves alone all the same.
+
+  Raises:
+    ValueError: a pattern fits no parameter, or nothing is left to train.
+  """
+  paths = list(optim.flatten(params))
+  for pattern in stage.frozen:
+    if not any(re.search(pattern, path) for path in paths):
+      raise ValueError(
+          f'frozen={pattern!r} fits no parameter: paths look like '
+          f'{paths[0]!r} and {paths[-1]!r}.'
+      )
+  patterns = (*stage.frozen, *held)
+  free = [p for p in paths if not any(re.search(x, p) for x in patterns)]
+  if not free:
+    raise ValueError(f'frozen={tuple(stage.frozen)} leaves nothing to train.')
+  return free
+
+
+def describe(span, previous, params, trained):
+  """Sentences that say what the border before a stage does."""
+  flat = optim.flatten(params)
+  size = lambda paths: sum(flat[p].size for p in paths)
+  lines = [
+      f'Stage {span.name}: steps {span.start} to {span.stop}, '
+      f'{span.stage.frames} frame(s) of {span.stage.resolution} px, batch '
+      f'{span.stage.batch}; trains {size(trained):,} of {size(flat):,} '
+      f'parameters, {len(flat) - len(trained)} of {len(flat)} arrays frozen.'
+  ]
+  if previous is None or previous.stage.objective != span.stage.objective:
+    lines.append('Parameters, moments and averages are new.')
+  else:
+    lines.append(
+        f'Parameters, moments and averages carry over from {previous.name}; '
+        'the learning rate warms up again.'
+    )
+  return lines

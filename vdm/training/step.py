@@ -1,0 +1,140 @@
+"""One step of training, as a function that is compiled once for each shape.
+
+  rows     = objective.draw(batch, key)        randomness of the global batch
+  gradient = sum over parts of d total / d params, over the global count
+  update   clipping, AdamW or Muon, averages; of the trained parameters alone
+
+All randomness of a step is drawn for the global batch before it is worked
+through in parts, so gradient accumulation changes nothing but memory.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from vdm.training import ema
+from vdm.training import optim
+from vdm.training import sharding
+from vdm.training.state import TrainState, ema_name
+
+
+def make_train_step(config, stage, objective, trained, mesh, state):
+  """Compiles the step of a stage.
+
+  Args:
+    config: the run's.
+    stage: the stage's.
+    objective: see `objectives.Objective`.
+    trained: paths of the parameters this step may change.
+    mesh: see `sharding.make_mesh`.
+    state: TrainState of arrays or abstract arrays.
+
+  Returns:
+    step(state, frozen, batch, n, key) -> (state, metrics), where n counts the
+    stage's steps from 0, key is the stage's, and metrics is a dict of
+    (sum, count) pairs and of scalars. `state` is donated. It can be lowered
+    with abstract arguments, for devices that the host does not have.
+  """
+  trained = frozenset(trained)
+  state_sharding = sharding.tree_sharding(mesh, state)
+  copies = sharding.replicated(mesh)
+
+  @functools.partial(
+      jax.jit,
+      donate_argnums=0,
+      in_shardings=(
+          state_sharding,
+          copies,
+          sharding.batch_sharding(mesh),
+          copies,
+          copies,
+      ),
+      out_shardings=(state_sharding, copies),
+  )
+  def train_step(state, frozen, batch, n, key):
+    flat = optim.flatten(state.params)
+    live = {path: flat[path] for path in trained}
+
+    def total_loss(live, rows):
+      params = optim.unflatten({**flat, **live}, state.params)
+      total, count, sums = objective.loss(params, frozen, rows)
+      return total, (count, sums)
+
+    rows = objective.draw(batch, jax.random.fold_in(key, n))
+    grads, (total, count, sums) = accumulate(
+        jax.value_and_grad(total_loss, has_aux=True),
+        live,
+        rows,
+        stage.accumulate,
+        sharding.batch_sharding(mesh),
+    )
+    grads = jax.tree.map(lambda g: g / count, grads)
+    norm = global_norm(grads)
+    grads = optim.clip(grads, norm, config.optim.clip_norm)
+    factor = optim.learning_rate(stage, n)
+    slots = {path: state.opt_state[path] for path in trained}
+    live, slots = optim.update(
+        config.optim, stage, factor, grads, slots, live
+    )
+    averages = {}
+    for width in config.optim.ema:
+      name, exponent = ema_name(width), ema.gamma(width)
+      averages[name] = dict(state.ema[name])
+      for path, value in live.items():
+        averages[name][path] = ema.update(
+            state.ema[name][path], value, slots[path].count, exponent
+        )
+    new_state = TrainState(
+        params=optim.unflatten({**flat, **live}, state.params),
+        opt_state={**state.opt_state, **slots},
+        ema=averages,
+    )
+    metrics = {
+        **sums,
+        'loss': (total, count),
+        'grad_norm': norm,
+        'param_norm': global_norm(live),
+        'learning_rate': factor * stage.learning_rate,
+    }
+    return new_state, metrics
+
+  return train_step
+
+
+def accumulate(grad_fn, params, rows, parts, rows_sharding):
+  """Sums of gradients, totals and metrics over parts of the rows.
+
+  Part p takes every `parts`-th row, so that each device's rows stay its own.
+  """
+  if parts == 1:
+    (total, (count, sums)), grads = grad_fn(params, rows)
+    return grads, (total, count, sums)
+
+  def split(x):
+    x = x.reshape(-1, parts, *x.shape[1:])
+    return jnp.moveaxis(x, 1, 0)
+
+  rows = jax.tree.map(split, rows)
+
+  def one_part(carry, part):
+    part = jax.lax.with_sharding_constraint(
+        part, jax.tree.map(lambda _: rows_sharding, part)
+    )
+    (total, (count, sums)), grads = grad_fn(params, part)
+    return jax.tree.map(jnp.add, carry, (grads, (total, count, sums))), None
+
+  shapes = jax.eval_shape(grad_fn, params, jax.tree.map(lambda x: x[0], rows))
+  (total, (count, sums)), grads = shapes
+  zeros = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype), (grads, (total, count, sums))
+  )
+  return jax.lax.scan(one_part, zeros, rows)[0]
+
+
+def global_norm(tree):
+  """Root of the sum of squares of all leaves, float32."""
+  squares = [
+      jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)
+  ]
+  return jnp.sqrt(sum(squares))

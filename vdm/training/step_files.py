@@ -1,0 +1,121 @@
+"""Reads the files of one checkpoint, and tells when they are damaged."""
+
+from collections.abc import Mapping
+import json
+from typing import Any
+
+from etils import epath
+import jax
+from jax.experimental import multihost_utils
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from vdm.training import records
+
+
+class Damage(Exception):
+  """Why a step cannot be used."""
+
+
+def read_record(directory: epath.Path, step: int) -> records.Record:
+  """Returns a step's record.
+
+  Raises:
+    Damage: it is not what was saved, or an item is missing.
+  """
+  path = directory / str(step)
+  error = None
+  try:
+    # Read as a file: the handlers of Orbax's versions differ about JSON.
+    text = (path / 'meta' / 'metadata').read_text()
+    record = records.unseal(json.loads(text))
+    if record.step != step:
+      error = f'is a copy of step {record.step}'
+  except (OSError, ValueError, KeyError, TypeError) as caught:
+    error = f'is incomplete or its meta is damaged ({line(caught)})'
+  if not all_agree(error is None):
+    raise Damage(error or 'cannot be read by another process')
+  for item, named in record.items.items():
+    stored = any(0 not in shape for _, shape, _ in named.values())
+    if stored and not (path / item).exists():
+      raise Damage(f'has lost its {item}')
+  return record
+
+
+def read_item(
+  directory: epath.Path,
+  record: records.Record,
+  item: str,
+  targets: Mapping[str, Any],
+) -> dict[str, Any]:
+  """Returns the leaves of one item, compared with their record.
+
+  Args:
+    directory: of the steps.
+    record: of the step.
+    item: its name.
+    targets: {name: jax.ShapeDtypeStruct, whose sharding the leaf gets; None or
+      one without a sharding: a NumPy array}.
+
+  Raises:
+    Damage: a leaf is not what was saved.
+  """
+  recorded = record.items[item]
+  shardings = {n: getattr(t, 'sharding', None) for n, t in targets.items()}
+  stored = [n for n in targets if 0 not in recorded[n][1]]
+  path = directory / str(record.step) / item
+  leaves, error = {}, None
+  if stored:
+    try:
+      leaves = _read_arrays(
+        path, {n: (recorded[n], shardings[n]) for n in stored}
+      )
+      error = records.first_difference(leaves, recorded)
+    except Exception as caught:  # Damage reaches us as any type of error.
+      error = f'cannot be read: {item} ({line(caught)})'
+    else:
+      error = error and f'is not what was saved: {item} ({error})'
+  if not all_agree(error is None):
+    raise Damage(error or f'cannot be read by another process: {item}')
+  for name, (dtype, shape, _) in recorded.items():
+    sharding = shardings[name]
+    if name not in leaves:
+      leaves[name] = np.zeros(shape, records.data_type(dtype))
+      if sharding is not None:
+        leaves[name] = jax.device_put(leaves[name], sharding)
+    if dtype.startswith(records.KEY):
+      leaves[name] = jax.random.wrap_key_data(
+        jnp.asarray(leaves[name]), impl=dtype.removeprefix(records.KEY)
+      )
+  return {name: leaves[name] for name in targets}
+
+
+def all_agree(passed: bool) -> bool:
+  """Returns whether `passed` is true in every process of the run."""
+  if jax.process_count() == 1:
+    return passed
+  return bool(np.all(multihost_utils.process_allgather(np.asarray(passed))))
+
+
+def line(error: Exception) -> str:
+  """Returns an error as one short line."""
+  text = ' '.join(str(error).split())
+  return f'{type(error).__name__}: {text[:200]}'
+
+
+def _read_arrays(path, wanted) -> dict[str, Any]:
+  """Reads {name: array} of {name: ([dtype, shape, digest], sharding)}."""
+  item, args = {}, {}
+  for name, ((dtype, shape, _), sharding) in wanted.items():
+    item[name] = jax.ShapeDtypeStruct(tuple(shape), records.data_type(dtype))
+    if sharding is None:
+      args[name] = ocp.RestoreArgs(restore_type=np.ndarray)
+    else:
+      args[name] = ocp.ArrayRestoreArgs(
+        sharding=sharding, global_shape=tuple(shape)
+      )
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    return reader.restore(
+      path, args=ocp.args.PyTreeRestore(item=item, restore_args=args)
+    )
