@@ -13,24 +13,27 @@ one batch.
 """
 
 from vdm import config as config_lib
+from vdm import config_variants
 
 
 def get_config(variant=''):
   config = config_lib.default()
   config.data.name = 'synthetic_scenes'
-  config.autoencoder.update(factor=8, channels=8, width=64, blocks=2)
+  config.autoencoder.update(
+      factor=8, channels=8, width=128, blocks=2, kl_weight=5e-3
+  )
   config.model.update(widths=(32, 64), num_classes=8, label_dropout=0.15)
   config.diffusion.update(density_mean=1.8, density_std=1.3)
   config.optim.update(name='muon', muon_learning_rate=0.01)
   config.sample.update(guidance=3.0, steps=24, final=256, batch=64)
   config.stages.autoencoder = config_lib.stage(
       objective='autoencoder',
-      steps=500,
+      steps=2000,
       frames=1,
-      batch=64,
+      batch=8,
       learning_rate=3e-3,
       warmup=50,
-      cooldown=0.8,
+      cooldown=1.0,
   )
   config.stages.video = config_lib.stage(
       steps=1400,
@@ -49,12 +52,9 @@ def get_config(variant=''):
   )
   if variant == 'smoke':
     config.data.scenes.update(train=64, validation=16)
-    config.autoencoder.update(width=16, blocks=1, statistics_clips=16)
-    config.model.update(widths=(16, 32), embed_width=32)
-    config.sample.update(steps=4, final=16, num=4, batch=16)
-    config.train.update(log_every=5, eval_clips=8)
-    for stage in config.stages.values():
-      stage.update(steps=20, warmup=2, batch=8)
+    config_variants.smoke(config)
+  elif variant == 'overfit':
+    config_variants.overfit(config)
   elif variant:
     raise ValueError(f'configs/synthetic.py has no variant {variant!r}.')
   return config

@@ -33,6 +33,7 @@ def test_alpha_and_sigma_are_accurate_at_both_ends():
 
 def test_noising_mixes_and_copies_clean_frames_exactly():
   x0, eps = draw()
+  x0[1, 2] *= 1e-6  # Small enough for a noise of 2e-9 to be seen.
   z = process.add_noise(x0, eps, LEVELS)
   alpha, sigma = coefficients(LEVELS)
   np.testing.assert_allclose(z, alpha * x0 + sigma * eps, rtol=0, atol=1e-6)
@@ -91,16 +92,6 @@ def test_noise_of_a_row_depends_on_its_own_key_alone():
     process.noise(jax.random.PRNGKey(0), (2, 1))
   with pytest.raises(ValueError, match='give one a row'):
     process.noise(keys, (3, 1))
-
-
-def test_level_features_are_bounded_and_tell_levels_apart():
-  levels = jnp.linspace(-40, 40, 321)
-  features = process.level_features(levels)
-  assert features.shape == (321, 2)
-  assert np.abs(features).max() <= 1
-  # The angle falls where data and noise mix, the log-SNR rises throughout.
-  assert np.all(np.diff(features[:, 0])[120:200] < -1e-3)
-  assert np.all(np.diff(features[:, 1]) > 0)
 
 
 def test_unknown_prediction_is_refused():

@@ -39,13 +39,13 @@ def pad_grids(grid, counts=COUNTS):
 
 
 def even_in_logsnr(share):
+  """Returns the level of a share of the steps."""
   return LOW + share * (HIGH - LOW)
 
 
 def assert_order(errors, order, counts, tolerance):
   """Asserts that errors fall as count^-order, at the finest two counts."""
   slopes = -np.diff(np.log(np.abs(errors))) / np.diff(np.log(counts))
-  print('errors', errors, 'orders', slopes)
   assert abs(slopes[-1] - order) < tolerance, (errors, slopes)
 
 
@@ -57,6 +57,7 @@ def sample(denoise, z, levels, key=None, **kwargs):
 
 
 def denoise_gaussian(z, levels):
+  """Returns E[x0 | z] of x0 ~ N(MEAN, DEVIATION^2)."""
   alpha, sigma = process.alpha_sigma(process.per_frame(levels, z))
   gain = alpha * DEVIATION**2 / (alpha**2 * DEVIATION**2 + sigma**2)
   return MEAN + gain * (z - alpha * MEAN)
@@ -99,7 +100,7 @@ def test_mixture_is_carried_to_its_quantiles(method):
     halves = [scipy.special.ndtr((z - m * alpha) / scale) for m in (-1, 1)]
     return np.mean(halves, axis=0)
 
-  # States at which the flow's end is known: from ends back to the starts.
+  # Starts; the flow takes each to the end that has its quantile.
   nodes = np.linspace(-6, 6, 961)
   with jax.enable_x64(True):
     states = np.broadcast_to(nodes, (len(COUNTS), 1, len(nodes)))

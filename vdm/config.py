@@ -10,6 +10,57 @@ import ml_collections
 
 ConfigDict = ml_collections.ConfigDict
 
+# What a stage freezes to keep a trained image model while time is learned:
+# kernels and norms over space. Embeddings, conditioning (`film`) and temporal
+# branches stay free.
+SPATIAL = (
+    r'^(stem|head_norm|head_conv)/',
+    r'_resample/',
+    r'/spatial/((norm|conv)_(in|out)|skip)/(kernel|scale|bias)$',
+    r'/attention/(norm|attention)/',
+)
+
+# Networks by size; `config.model.update(PRESETS[...])`. Parameters are for
+# latents of 8 channels and 101 classes.
+PRESETS = {
+    'tiny': dict(  # 0.9 M: a CPU.
+        widths=(32, 64),
+        blocks=(1, 1),
+        attention_levels=(1,),
+        temporal_levels=(0, 1),
+        temporal_attention_levels=(1,),
+        head_size=32,
+        embed_width=128,
+    ),
+    'small': dict(
+        widths=(128, 256),
+        blocks=(2, 2),
+        attention_levels=(1,),
+        temporal_levels=(0, 1),
+        temporal_attention_levels=(1,),
+        head_size=64,
+        embed_width=512,
+    ),
+    'base': dict(
+        widths=(192, 384, 576),
+        blocks=(2, 2, 2),
+        attention_levels=(1, 2),
+        temporal_levels=(0, 1, 2),
+        temporal_attention_levels=(1, 2),
+        head_size=64,
+        embed_width=768,
+    ),
+    'large': dict(
+        widths=(256, 512, 768),
+        blocks=(2, 2, 3),
+        attention_levels=(1, 2),
+        temporal_levels=(0, 1, 2),
+        temporal_attention_levels=(1, 2),
+        head_size=64,
+        embed_width=1280,
+    ),
+}
+
 
 def default() -> ConfigDict:
   """Returns the configuration of a run with no stages."""
@@ -27,6 +78,7 @@ def default() -> ConfigDict:
           split_list='01',  # ucf101: the official train/test list.
           stride=1,  # A clip takes every stride-th stored frame.
           flip=False,  # Mirror half of the training clips.
+          fixed_clips=0,  # Train on so many clips alone; 0: on all windows.
           max_bad_records=16,  # More unreadable records than this stop a run.
           threads=2,  # Decoding threads of a host.
           workers=0,  # Decoding processes of a host; 0: threads alone.
@@ -51,9 +103,9 @@ def default() -> ConfigDict:
           load='',  # Another run's workdir: take its autoencoder instead.
           factor=8,  # Spatial reduction, 4 or 8.
           channels=8,  # Channels of a latent.
-          width=32,  # Channels of the branches beside the PCA skip.
+          width=128,  # Channels of the branches beside the PCA skip.
           blocks=2,  # Residual blocks a branch.
-          kl_weight=1e-4,  # Of KL(q(z|x) || N(0, s^2)), per latent value.
+          kl_weight=1e-3,  # Of KL(q(z|x) || N(0, 1)), nats per latent value.
           multiscale_weight=1.0,  # Of the L1 terms on smaller copies.
           scale='shared',  # Latents' standard deviation: shared | channel.
           statistics_clips=256,  # Training clips the statistics are over.

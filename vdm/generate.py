@@ -5,7 +5,8 @@ of many can be made again by itself, whatever the batch size, up to float
 rounding.
 """
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from etils import epath
 import jax
@@ -36,6 +37,7 @@ class Run(NamedTuple):
     params: nested dict of arrays: an average of the network's parameters.
     frozen: the autoencoder: {'params', 'stats'}.
     label_names: of the classes, [] where there are none.
+    frame_rate: of its videos, frames a second.
   """
 
   config: Any
@@ -44,6 +46,7 @@ class Run(NamedTuple):
   params: Any
   frozen: Any
   label_names: list[str]
+  frame_rate: float
 
 
 class Generator(NamedTuple):
@@ -245,6 +248,7 @@ def load_run(workdir, ema=None):
       params=nested(averages[name]),
       frozen={'params': params, 'stats': stats},
       label_names=config_io.load_label_names(workdir / 'config.json'),
+      frame_rate=config.data.frame_rate / config.data.stride,
   )
 
 

@@ -5,6 +5,7 @@ failed, 2 a mistake in the command or the configuration, 75 stopped before the
 end (run the same command again).
 """
 
+import os
 import pathlib
 import sys
 
@@ -13,6 +14,7 @@ from absl import flags
 from absl import logging
 
 from vdm import config_flag
+from vdm import console
 
 _CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(
@@ -33,6 +35,9 @@ OUT_OF_MEMORY = (
 
 def main(argv):
   del argv
+  # A run that goes on, or the next one like it, need not compile again.
+  cache = pathlib.Path.home() / '.cache' / 'vdm' / 'jax'
+  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
   # Only here: processes that read data import this module again.
   import jax
 
@@ -40,7 +45,7 @@ def main(argv):
   from vdm.training import distributed
   from vdm.training import resume
 
-  logging.set_verbosity(logging.INFO)
+  console.start()
   try:
     distributed.initialize(_DISTRIBUTED.value)
     logging.info(

@@ -7,42 +7,44 @@ import jax
 import numpy as np
 
 from vdm import generate
-from vdm.data import pipeline
 from vdm.media import videos
 from vdm.metrics import synthetic_truth
 
+DONE = 'step.txt'  # Written last: the step that the folder is complete for.
 GRID = 64  # Videos of the grid; all of them are in samples.npz.
 
 
-def final(config, stage, params, frozen, source, mesh, folder, step):
+def final(
+    config, stage, params, frozen, source, clips, mesh, folder, step
+):
   """Writes `final/`: samples.npz, the videos, metrics.json.
 
-  The samples are unselected: video i has label i mod classes and seed
-  `sample.seed` + i.
+  The samples are unselected: video i has seed `sample.seed` + i and label
+  i mod classes, or that of training clip i where those are fixed.
 
   Args:
     config: the run's.
     stage: the last stage's.
     params: the average that makes the videos.
     frozen: the autoencoder, {'params', 'stats'}.
-    source: held-out clips to put beside them.
+    source: data set of the clips to put beside them.
+    clips: () -> those clips; see `pipeline.fixed_clips`.
     mesh: devices to split the work over.
     folder: where to.
     step: global step of the parameters.
   """
+  if (folder / DONE).exists() and (folder / DONE).read_text() == str(step):
+    logging.info('Finished before: the videos are in %s.', folder)
+    return
   num = config.sample.final
   logging.info('Making the %d videos of %s', num, folder)
+  real = clips()
   labels = generate.preview_labels(config, num)
+  if config.data.fixed_clips:
+    labels = np.resize(real['label'], num)
   seeds = config.sample.seed + np.arange(num)
   make = generate.make_generator(config, stage, mesh)
   samples = make.samples(params, frozen, labels, seeds)
-  real = pipeline.fixed_clips(
-      source,
-      num=num,
-      frames=stage.frames,
-      stride=config.data.stride,
-      resolution=stage.resolution,
-  )
   reconstruction = make.reconstruct(frozen, real['video'])
   if jax.process_index():
     return
@@ -58,13 +60,31 @@ def final(config, stage, params, frozen, source, mesh, folder, step):
     rows = judge(samples, labels, real, reconstruction)
     metrics['synthetic_truth'] = rows
     logging.info('\n%s', synthetic_truth.table(rows))
+  if config.data.fixed_clips:
+    metrics['fixed_clips_psnr'] = {
+        'samples': nearest_psnr(samples, real['video']),
+        'reconstruction': nearest_psnr(reconstruction, real['video']),
+    }
+    logging.info('PSNR, dB: %s', metrics['fixed_clips_psnr'])
   (folder / 'metrics.json').write_text(json.dumps(metrics, indent=2) + '\n')
-  (folder / f'step_{step:08d}').write_text('')
+  (folder / DONE).write_text(str(step))
   logging.info('Finished: the videos are in %s; see grid.mp4.', folder)
 
 
-def write_samples(folder, samples, labels, label_names, seeds, frame_rate):
-  """Writes samples.npz, a grid of them as mp4 and a contact sheet."""
+def write_samples(
+    folder, samples, labels, label_names, seeds, frame_rate, each=False
+):
+  """Writes samples.npz, a contact sheet and a grid to watch.
+
+  Args:
+    folder: where to.
+    samples: uint8 [n, t, h, w, 3].
+    labels: [n], -1 for none.
+    label_names: of the classes.
+    seeds: [n].
+    frame_rate: frames a second.
+    each: whether every video gets an mp4 of its own, too.
+  """
   folder.mkdir(parents=True, exist_ok=True)
   partial = folder / 'samples.npz.partial'
   with partial.open('wb') as file:
@@ -88,6 +108,19 @@ def write_samples(folder, samples, labels, label_names, seeds, frame_rate):
   videos.write_mp4(
       folder / 'grid.mp4', videos.tile(shown), frame_rate, upscale=2
   )
+  for video, seed in zip(samples, seeds) if each else ():
+    path = folder / f'seed_{seed:06d}.mp4'
+    videos.write_mp4(path, video, frame_rate, upscale=None)
+
+
+def nearest_psnr(samples, clips):
+  """Mean over samples of the PSNR with the clip each comes nearest to, dB."""
+  errors = [
+      np.square(clips.astype(np.float64) - sample).mean(axis=(1, 2, 3, 4)).min()
+      for sample in samples
+  ]
+  peak = 10 * np.log10(255.0**2 / np.maximum(errors, 1e-3))
+  return float(np.mean(peak))
 
 
 def protocol(config, stage, source, num):

@@ -353,3 +353,28 @@ def fixed_clips(
     'row': np.asarray(source.index['row'], np.int64)[entries],
     'start': starts,
   }
+
+
+class Repeated(Iterator):
+  """The same clips in every batch, with the interface of `Batches`.
+
+  Row i of the global batch is clip i modulo their number.
+  """
+
+  bad_records = 0
+
+  def __init__(self, clips, batch, process_index=0, process_count=1):
+    own = batch // process_count
+    rows = np.arange(process_index * own, (process_index + 1) * own)
+    self._batch = {
+      name: clips[name][rows % len(clips[name])] for name in ('video', 'label')
+    }
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    return dict(self._batch)
+
+  def __enter__(self) -> 'Repeated':
+    return self
+
+  def __exit__(self, *unused):
+    del unused

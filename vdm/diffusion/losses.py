@@ -21,7 +21,8 @@ Normalised latents have sigma_data = 1, where EDM's weighting is that of v.
 The error is computed where the network made it and then weighted by the ratio
 w(l) / w_kind(l), taken as a difference of logarithms. Through x0 instead, a
 v network's error would be multiplied by sigma, lost in the rounding of x0, and
-divided by sigma again: at l = 15 that costs float32 four digits, at l = 30 all.
+divided by sigma again: in float32 the loss of an error of 0.01 is then wrong by
+2e-3 at l = 15 and 300-fold at l = 30; as it is, by 2e-6 at every level.
 """
 
 import math

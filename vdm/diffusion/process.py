@@ -53,17 +53,6 @@ def alpha_sigma(levels):
   return (1 + jnp.exp(-levels)) ** -0.5, (1 + jnp.exp(levels)) ** -0.5
 
 
-def level_features(levels):
-  """Returns what a network is told of its level: [..., 2] within [-1, 1].
-
-  The angle atan(sigma / alpha) resolves the levels where data and noise mix;
-  the log-SNR itself tells apart those near the two ends.
-  """
-  levels = at_least_float32(levels)
-  angle = jnp.arctan(jnp.exp(-levels / 2))
-  return jnp.stack([angle * (4 / jnp.pi) - 1, levels / CLEAN], axis=-1)
-
-
 def noise(key, shape):
   """Returns standard normal float32 noise, of training and of sampling.
 

@@ -133,7 +133,7 @@ def dpmpp_step(denoise, z, last, level, target, **_):
   x0 = denoise(z, level)
   last_x0, last_level = last
   past = level - last_level
-  usable = (past != 0) & (target < process.CLEAN)
+  usable = past != 0  # Not at first, nor after standing still.
   # 1 / (2 r) of the paper: this step over twice the last, in log-SNR.
   ahead = jnp.where(
     usable, (target - level) / jnp.where(usable, 2 * past, 1), 0

@@ -4,7 +4,8 @@ Only this package knows flax. Outside it a network is `init(key) -> params`
 and `apply(params, ...)`.
 """
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from flax import nnx
 

@@ -21,14 +21,19 @@ def scaled_normal(key, shape, fan_in, scale=1.0):
   return scale * fan_in**-0.5 * jax.random.normal(key, shape, jnp.float32)
 
 
+def along_channels(vector, x):
+  """A parameter [c] in the dtype and with the rank of x [..., c]."""
+  return vector.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
 def conv2d(x, kernel, stride=1):
   """Convolves [n, h, w, c] with [kh, kw, c, d], 'SAME' padding."""
   return jax.lax.conv_general_dilated(
-      x,
-      kernel.astype(x.dtype),
-      window_strides=(stride, stride),
-      padding='SAME',
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    x,
+    kernel.astype(x.dtype),
+    window_strides=(stride, stride),
+    padding='SAME',
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
 
 
@@ -37,13 +42,15 @@ class Linear(nnx.Module):
 
   def __init__(self, cin, cout, *, rngs, init_scale=1.0, bias=True):
     self.kernel = nnx.Param(
-        scaled_normal(rngs.params(), (cin, cout), cin, init_scale)
+      scaled_normal(rngs.params(), (cin, cout), cin, init_scale)
     )
     self.bias = nnx.Param(jnp.zeros((cout,), jnp.float32)) if bias else None
 
   def __call__(self, x):
     x = x @ self.kernel[...].astype(x.dtype)
-    return x if self.bias is None else x + self.bias[...].astype(x.dtype)
+    if self.bias is None:
+      return x
+    return x + along_channels(self.bias[...], x)
 
 
 class Conv(nnx.Module):
@@ -52,14 +59,14 @@ class Conv(nnx.Module):
   def __init__(self, cin, cout, kernel=3, *, rngs, init_scale=1.0, stride=1):
     shape = (kernel, kernel, cin, cout)
     self.kernel = nnx.Param(
-        scaled_normal(rngs.params(), shape, cin * kernel**2, init_scale)
+      scaled_normal(rngs.params(), shape, cin * kernel**2, init_scale)
     )
     self.bias = nnx.Param(jnp.zeros((cout,), jnp.float32))
     self.stride = stride
 
   def __call__(self, x):
     y = conv2d(x.reshape(-1, *x.shape[-3:]), self.kernel[...], self.stride)
-    y = y + self.bias[...].astype(x.dtype)
+    y = y + along_channels(self.bias[...], y)
     return y.reshape(*x.shape[:-3], *y.shape[-3:])
 
 
@@ -68,16 +75,17 @@ class TemporalConv(nnx.Module):
 
   def __init__(self, cin, cout, kernel=3, *, rngs, init_scale=1.0):
     self.kernel = nnx.Param(
-        scaled_normal(
-            rngs.params(), (kernel, 1, cin, cout), cin * kernel, init_scale
-        )
+      scaled_normal(
+        rngs.params(), (kernel, 1, cin, cout), cin * kernel, init_scale
+      )
     )
     self.bias = nnx.Param(jnp.zeros((cout,), jnp.float32))
 
   def __call__(self, x):
     b, t, h, w, c = x.shape
     y = conv2d(x.reshape(b, t, h * w, c), self.kernel[...])
-    return y.reshape(b, t, h, w, -1) + self.bias[...].astype(x.dtype)
+    y = y + along_channels(self.bias[...], y)
+    return y.reshape(b, t, h, w, -1)
 
 
 class FullConv(nnx.Module):
@@ -89,11 +97,11 @@ class FullConv(nnx.Module):
 
   def __init__(self, cin, cout, *, rngs, init_scale=1.0):
     self.kernel = nnx.Param(
-        scaled_normal(rngs.params(), (3, 3, cin, cout), 9 * cin, init_scale)
+      scaled_normal(rngs.params(), (3, 3, cin, cout), 9 * cin, init_scale)
     )
     self.bias = nnx.Param(jnp.zeros((cout,), jnp.float32))
     self.temporal_kernel = nnx.Param(
-        jnp.zeros((2, 3, 3, cin, cout), jnp.float32)
+      jnp.zeros((2, 3, 3, cin, cout), jnp.float32)
     )
 
   def __call__(self, x):
@@ -103,13 +111,13 @@ class FullConv(nnx.Module):
       before, after = self.temporal_kernel[...]
       kernel = jnp.stack([before, self.kernel[...], after])
       y = jax.lax.conv_general_dilated(
-          x,
-          kernel.astype(x.dtype),
-          window_strides=(1, 1, 1),
-          padding='SAME',
-          dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
+        x,
+        kernel.astype(x.dtype),
+        window_strides=(1, 1, 1),
+        padding='SAME',
+        dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
       )
-    return y + self.bias[...].astype(x.dtype)
+    return y + along_channels(self.bias[...], y)
 
 
 class GroupNorm(nnx.Module):
@@ -120,24 +128,31 @@ class GroupNorm(nnx.Module):
     self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
     # The widest group up to `group_size` that divides the channels.
     self.group_size = max(
-        n for n in range(1, group_size + 1) if channels % n == 0
+      n for n in range(1, group_size + 1) if channels % n == 0
     )
     self.epsilon = epsilon
 
   def __call__(self, x):
     *leading, h, w, c = x.shape
     y = x.astype(jnp.float32).reshape(
-        *leading, h * w, c // self.group_size, self.group_size
+      *leading, h * w, c // self.group_size, self.group_size
     )
     mean = y.mean(axis=(-3, -1), keepdims=True)
     variance = jnp.square(y - mean).mean(axis=(-3, -1), keepdims=True)
     y = (y - mean) * jax.lax.rsqrt(variance + self.epsilon)
-    y = y.reshape(x.shape) * self.scale[...] + self.bias[...]
-    return y.astype(x.dtype)
+    y = y.reshape(x.shape)
+    y = y * along_channels(self.scale[...], y)
+    return (y + along_channels(self.bias[...], y)).astype(x.dtype)
 
 
 def rms_norm(x, scale, epsilon=1e-6):
-  """Divides by the root mean square of the last axis, in float32."""
+  """Divides by the root mean square of the last axis, in float32.
+
+  Args:
+    x: [..., d].
+    scale: parameter with the rank of x.
+    epsilon: added to the mean square.
+  """
   y = x.astype(jnp.float32)
   y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + epsilon)
   return (y * scale).astype(x.dtype)
@@ -161,11 +176,13 @@ def rotate(x, positions, max_period=100.0):
   pairs, axes = x.shape[-1] // 2, positions.shape[-1]
   axis = jnp.arange(pairs) % axes
   rank = jnp.arange(pairs) // axes / max(1, -(-pairs // axes))
-  angle = positions[:, axis] * max_period**-rank  # [n, pairs]
-  cos, sin = jnp.cos(angle)[:, None, None], jnp.sin(angle)[:, None, None]
+  angle = positions[:, axis] * max_period ** -rank[None]  # [n, pairs]
+  # [n, 1, 1, pairs], over queries and keys and over heads.
+  angle = angle.reshape((1,) * (x.ndim - 4) + (len(angle), 1, 1, pairs))
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   return jnp.concatenate(
-      [first * cos - second * sin, second * cos + first * sin], axis=-1
+    [first * cos - second * sin, second * cos + first * sin], axis=-1
   ).astype(x.dtype)
 
 
@@ -197,7 +214,7 @@ class Attention(nnx.Module):
     n, tokens, _ = x.shape
     qkv = self.qkv(x).reshape(n, tokens, 3, self.heads, self.head_size)
     qk, v = qkv[:, :, :2], qkv[:, :, 2]
-    qk = rotate(rms_norm(qk, self.scale[...]), positions)
+    qk = rotate(rms_norm(qk, self.scale[...][None, None]), positions)
     y = jax.nn.dot_product_attention(qk[:, :, 0], qk[:, :, 1], v)
     return self.out(y.reshape(n, tokens, -1))
 
@@ -212,5 +229,8 @@ def dropout(x, rate, keys):
   """
   if keys is None or rate == 0.0:
     return x
-  draw = lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:])
+
+  def draw(key):
+    return jax.random.bernoulli(key, 1.0 - rate, x.shape[1:])
+
   return jnp.where(jax.vmap(draw)(keys), x / (1.0 - rate), 0.0).astype(x.dtype)

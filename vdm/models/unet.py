@@ -16,15 +16,15 @@ pattern: `temporal` occurs in the path of every temporal parameter, `film`
 in that of every projection of the conditioning.
 """
 
+import zlib
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
 from vdm.models import layers
 
-# What `config.stages.<name>.frozen` holds to keep a trained image model's
-# kernels and norms while its conditioning and the temporal branches learn.
-SPATIAL = r'^(stem|head|(down|middle|up)_.*/(spatial|attention|resample))/?(?!.*film)(?!.*temporal)'
+# Occurs in the path of every parameter that single frames do not use.
 TEMPORAL = r'temporal'
 
 
@@ -36,7 +36,7 @@ def level_features(levels, width):
   """
   bounded = 12.0 * jnp.tanh(levels.astype(jnp.float32) / 12.0)
   frequency = jnp.geomspace(0.05, 3.0, width // 2)
-  angle = bounded[..., None] * frequency
+  angle = bounded[..., None] * frequency[None, None]
   return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
@@ -45,7 +45,7 @@ class Film(nnx.Module):
 
   def __init__(self, embed_width, channels, *, rngs):
     self.linear = layers.Linear(
-        embed_width, 2 * channels, rngs=rngs, init_scale=0.0
+      embed_width, 2 * channels, rngs=rngs, init_scale=0.0
     )
 
   def __call__(self, x, embedding):
@@ -62,9 +62,7 @@ class ResidualBlock(nnx.Module):
     self.norm_out = layers.GroupNorm(cout)
     self.film = Film(embed_width, cout, rngs=rngs)
     self.conv_out = conv(cout, cout, rngs=rngs, init_scale=0.0)
-    self.skip = (
-        layers.Linear(cin, cout, rngs=rngs) if cin != cout else None
-    )
+    self.skip = layers.Linear(cin, cout, rngs=rngs) if cin != cout else None
     self.dropout = dropout
 
   def __call__(self, x, embedding, key):
@@ -103,7 +101,7 @@ class TemporalAttention(nnx.Module):
     y = self.film(self.norm(x), embedding)
     if self.joint:
       y = self.attention(
-          y.reshape(b, t * h * w, c), layers.grid_positions(t, h, w)
+        y.reshape(b, t * h * w, c), layers.grid_positions(t, h, w)
       )
       return x + y.reshape(x.shape)
     y = y.reshape(b, t, h * w, c).swapaxes(1, 2).reshape(b * h * w, t, c)
@@ -129,43 +127,53 @@ class Block(nnx.Module):
   """One step of a level: space, then time."""
 
   def __init__(
-      self,
-      cin,
-      cout,
-      *,
-      embed_width,
-      head_size,
-      dropout,
-      conv,
-      attention,
-      temporal,
-      temporal_attention,
-      joint_attention,
-      rngs,
+    self,
+    cin,
+    cout,
+    *,
+    embed_width,
+    head_size,
+    dropout,
+    conv,
+    attention,
+    temporal,
+    temporal_attention,
+    joint_attention,
+    rngs,
   ):
     self.spatial = ResidualBlock(
-        cin, cout, embed_width=embed_width, dropout=dropout, conv=conv,
-        rngs=rngs,
+      cin,
+      cout,
+      embed_width=embed_width,
+      dropout=dropout,
+      conv=conv,
+      rngs=rngs,
     )
     width = dict(embed_width=embed_width, rngs=rngs)
     self.attention = (
-        SpatialAttention(cout, head_size=head_size, **width)
-        if attention
-        else None
+      SpatialAttention(cout, head_size=head_size, **width)
+      if attention
+      else None
     )
     branches = []
     for i in range(temporal):
-      branches.append((f'temporal_conv_{i}', TemporalConvolution(cout, **width)))
+      branches.append(
+        (f'temporal_conv_{i}', TemporalConvolution(cout, **width))
+      )
       if temporal_attention:
-        branches.append((
+        branches.append(
+          (
             f'temporal_attention_{i}',
             TemporalAttention(cout, head_size=head_size, joint=False, **width),
-        ))
+          )
+        )
     if joint_attention:
-      branches.append((
+      branches.append(
+        (
           'temporal_joint',
           TemporalAttention(cout, head_size=head_size, joint=True, **width),
-      ))
+        )
+      )
     # Named attributes, not a list: they are what older flax can merge.
     self.branches = tuple(name for name, _ in branches)
     for name, branch in branches:
@@ -185,23 +193,23 @@ class UNet(nnx.Module):
   """The denoising network; see the module's docstring."""
 
   def __init__(
-      self,
-      channels,
-      *,
-      widths,
-      blocks,
-      attention_levels,
-      temporal_levels,
-      temporal_attention_levels,
-      temporal_depth,
-      joint_attention,
-      head_size,
-      embed_width,
-      num_classes,
-      dropout,
-      convolution,
-      remat,
-      rngs,
+    self,
+    channels,
+    *,
+    widths,
+    blocks,
+    attention_levels,
+    temporal_levels,
+    temporal_attention_levels,
+    temporal_depth,
+    joint_attention,
+    head_size,
+    embed_width,
+    num_classes,
+    dropout,
+    convolution,
+    remat,
+    rngs,
   ):
     self.remat = remat
     self.widths, self.blocks = tuple(widths), tuple(blocks)
@@ -210,30 +218,28 @@ class UNet(nnx.Module):
     self.embed_out = layers.Linear(embed_width, embed_width, rngs=rngs)
     # The last row is the null label.
     self.embed_label = (
-        nnx.Param(
-            layers.scaled_normal(
-                rngs.params(), (num_classes + 1, embed_width), 1
-            )
-        )
-        if num_classes
-        else None
+      nnx.Param(
+        layers.scaled_normal(rngs.params(), (num_classes + 1, embed_width), 1)
+      )
+      if num_classes
+      else None
     )
     last = len(widths) - 1
 
     def make_block(cin, level, joint=False):
       temporal = temporal_depth if level in temporal_levels else 0
       return Block(
-          cin,
-          widths[level],
-          embed_width=embed_width,
-          head_size=head_size,
-          dropout=dropout,
-          conv=layers.FullConv if convolution == 'full' else layers.Conv,
-          attention=level in attention_levels,
-          temporal=temporal,
-          temporal_attention=level in temporal_attention_levels,
-          joint_attention=joint and joint_attention and bool(temporal),
-          rngs=rngs,
+        cin,
+        widths[level],
+        embed_width=embed_width,
+        head_size=head_size,
+        dropout=dropout,
+        conv=layers.FullConv if convolution == 'full' else layers.Conv,
+        attention=level in attention_levels,
+        temporal=temporal,
+        temporal_attention=level in temporal_attention_levels,
+        joint_attention=joint and joint_attention and bool(temporal),
+        rngs=rngs,
       )
 
     width = widths[0]
@@ -242,9 +248,9 @@ class UNet(nnx.Module):
     for level in range(len(widths)):
       if level > 0:
         setattr(
-            self,
-            f'down_{level}_resample',
-            layers.Conv(width, width, stride=2, rngs=rngs),
+          self,
+          f'down_{level}_resample',
+          layers.Conv(width, width, stride=2, rngs=rngs),
         )
       for i in range(blocks[level]):
         block = make_block(width, level)
@@ -259,7 +265,7 @@ class UNet(nnx.Module):
         width = widths[level]
       if level > 0:
         setattr(
-            self, f'up_{level}_resample', layers.Conv(width, width, rngs=rngs)
+          self, f'up_{level}_resample', layers.Conv(width, width, rngs=rngs)
         )
     self.head_norm = layers.GroupNorm(width)
     self.head_conv = layers.Conv(width, channels, rngs=rngs, init_scale=0.0)
@@ -289,11 +295,14 @@ class UNet(nnx.Module):
     """
     embedding = self.embed(levels, cond).astype(z.dtype)
 
-    def run(block, x, index):
+    def run(name, x):
       block_key = key
       if key is not None:
-        block_key = jax.vmap(jax.random.fold_in, (0, None))(key, index)
-      return rematerialised(self.remat)(block, x, embedding, block_key)
+        block_key = jax.vmap(jax.random.fold_in, (0, None))(
+          key, zlib.crc32(name.encode())
+        )
+      call = rematerialised(self.remat)
+      return call(getattr(self, name), x, embedding, block_key)
 
     x = self.stem(z)
     skips = []
@@ -301,13 +310,13 @@ class UNet(nnx.Module):
       if level > 0:
         x = getattr(self, f'down_{level}_resample')(x)
       for i in range(blocks):
-        x = run(getattr(self, f'down_{level}_block_{i}'), x, 1 + len(skips))
+        x = run(f'down_{level}_block_{i}', x)
         skips.append(x)
-    x = run(self.middle_block, x, 0)
+    x = run('middle_block', x)
     for level, blocks in reversed(list(enumerate(self.blocks))):
       for i in range(blocks):
         x = jnp.concatenate([x, skips.pop()], axis=-1)
-        x = run(getattr(self, f'up_{level}_block_{i}'), x, -1 - len(skips))
+        x = run(f'up_{level}_block_{i}', x)
       if level > 0:
         x = getattr(self, f'up_{level}_resample')(upsample(x))
     return self.head_conv(nnx.silu(self.head_norm(x)))
@@ -322,7 +331,10 @@ def upsample(x):
 
 def rematerialised(policy):
   """Runs a block, with its activations recomputed backwards by `policy`."""
-  call = lambda block, x, embedding, key: block(x, embedding, key)
+
+  def call(block, x, embedding, key):
+    return block(x, embedding, key)
+
   if policy == 'none':
     return call
   if policy == 'dots':

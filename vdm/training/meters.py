@@ -10,15 +10,17 @@ from vdm.training import flops
 
 
 class Meter:
-  """Counts what happens between two rows of the log.
+  """Counts what happens between two rows of the log."""
 
-  Attributes:
-    clips: of a step, over all devices.
-    step_flops: operations of a step, over all devices.
-  """
+  def __init__(self, clips, dtype):
+    """Starts the first interval.
 
-  def __init__(self, clips, step_flops, dtype):
-    self.clips, self.step_flops, self.dtype = clips, step_flops, dtype
+    Args:
+      clips: of a step, over all devices.
+      dtype: that the network computes in, for the devices' peak.
+    """
+    self.clips, self.dtype = clips, dtype
+    self.tflops = 0.0  # Of a step.
     self.restart()
 
   def restart(self):
@@ -26,27 +28,34 @@ class Meter:
     self.began, self.waited, self.steps = time.perf_counter(), 0.0, 0
 
   def wait(self, function):
-    """Runs what brings the next batch, and counts its time as waiting."""
+    """Calls what brings the next batch, and counts its time as waiting."""
     began = time.perf_counter()
     result = function()
     self.waited += time.perf_counter() - began
     return result
+
+  def count(self, cost):
+    """Counts a step; one that was compiled begins a new interval."""
+    if cost:
+      self.tflops = self.tflops or cost['tflops_per_step']
+      self.restart()
+    self.steps += 1
 
   def read(self):
     """The interval's rates, and starts the next one."""
     seconds = max(time.perf_counter() - self.began, 1e-9)
     per_step = seconds / max(self.steps, 1)
     values = {
-        'seconds_per_step': per_step,
-        'clips_per_second': self.clips / per_step,
-        'data_wait_share': self.waited / seconds,
-        'tflops_per_second': self.step_flops / per_step / 1e12,
-        **memory(),
+      'seconds_per_step': per_step,
+      'clips_per_second': self.clips / per_step,
+      'data_wait_share': self.waited / seconds,
+      'tflops_per_second': self.tflops / per_step,
+      **memory(),
     }
     peak = flops.peak_flops(jax.devices()[0].device_kind, self.dtype)
     if peak:
-      total = peak * jax.device_count()
-      values['share_of_peak_flops'] = self.step_flops / per_step / total
+      peak *= jax.device_count() / 1e12
+      values['share_of_peak_flops'] = values['tflops_per_second'] / peak
     self.restart()
     return values
 
@@ -55,25 +64,24 @@ def memory():
   """Peak memory: of the fullest local device, or of this process's host."""
   stats = [d.memory_stats() for d in jax.local_devices()]
   if all(s and 'peak_bytes_in_use' in s for s in stats):
-    return {'device_peak_gib': max(s['peak_bytes_in_use'] for s in stats) / 2**30}
+    return {
+      'device_peak_gib': max(s['peak_bytes_in_use'] for s in stats) / 2**30
+    }
   unit = 1 if sys.platform == 'darwin' else 1024  # Of ru_maxrss, bytes.
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return {'host_rss_peak_gib': peak * unit / 2**30}
 
 
-def progress(span, n, values, seconds_per_step, steps_left):
-  """One line: where the run is, how it does and when it ends."""
-  numbers = [
-      f'{name} {values[name]:.4g}'
-      for name in ('loss', 'grad_norm', 'val_psnr', 'val_loss')
-      if name in values
-  ]
-  return (
-      f'{span.name} {n}/{span.stage.steps}  {"  ".join(numbers)}  '
-      f'{1 / seconds_per_step:.3g} steps/s  '
-      f'stage ends in {clock((span.stage.steps - n) * seconds_per_step)}, '
-      f'{steps_left} steps to go'
-  )
+def line(span, n, values, rates=None):
+  """One line: where a stage is, how it does and when it ends."""
+  shown = ('loss', 'grad_norm', 'val_psnr', 'val_loss')
+  parts = [f'{span.name} {n}/{span.stage.steps}']
+  parts += [f'{k} {values[k]:.4g}' for k in shown if k in values]
+  if rates:
+    seconds = rates['seconds_per_step']
+    left = clock((span.stage.steps - n) * seconds)
+    parts += [f'{seconds:.3g} s/step', f'{left} left in this stage']
+  return '  '.join(parts)
 
 
 def clock(seconds):

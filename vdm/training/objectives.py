@@ -12,7 +12,9 @@ autoencoder, and for diffusion the autoencoder's parameters and statistics.
 The training loop knows none of them.
 """
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+import itertools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +25,9 @@ from vdm import models
 from vdm.diffusion import losses
 from vdm.diffusion import process
 from vdm.models import autoencoders
+from vdm.models import unet
 from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import losses as autoencoder_losses
-from vdm.models import unet
 from vdm.training import sharding
 
 # Streams of a step's key and of a row's key.
@@ -40,6 +42,7 @@ class Objective(NamedTuple):
     held: single_frames -> patterns of the paths that a step leaves alone, be
       they frozen or not.
     abstract_params: () -> shapes and dtypes of what `init` returns.
+    inherits: whether `train.init_from` gives its parameters.
   """
 
   init: Callable[..., Any]
@@ -49,6 +52,7 @@ class Objective(NamedTuple):
   preview: Callable[..., Any]
   held: Callable[[bool], tuple[str, ...]]
   abstract_params: Callable[[], Any]
+  inherits: bool
 
 
 def make_objective(config, stage, mesh):
@@ -125,8 +129,12 @@ def autoencoder(config, stage, mesh):
     return jax.tree.map(jax.typeof, params)
 
   # The principal components are fitted, not trained.
-  held = lambda single_frames: ('^pca/',)
-  return Objective(init, draw, loss, validate, preview, held, abstract_params)
+  def held(single_frames):
+    return ('^pca/',)
+
+  return Objective(
+    init, draw, loss, validate, preview, held, abstract_params, False
+  )
 
 
 def diffusion(config, stage, mesh):
@@ -144,71 +152,73 @@ def diffusion(config, stage, mesh):
 
   def encode(frozen, video):
     mean, _ = codec.encode(
-        frozen['params'], generate.to_float(video).astype(dtype)
+      frozen['params'], generate.to_float(video).astype(dtype)
     )
     return latents.normalise(mean.astype(jnp.float32), frozen['stats'])
 
   def draw(batch, key):
     rows, frames = batch['video'].shape[:2]
     levels, loss_mask = losses.draw_levels(
-        jax.random.fold_in(key, LEVELS),
-        rows,
-        frames // codec.factor[0] if frames > 1 else 1,
-        density=options.density,
-        mean=options.density_mean,
-        std=options.density_std,
-        schedule=schedule,
-        frame_levels=stage.frame_levels.to_dict(),
+      jax.random.fold_in(key, LEVELS),
+      rows,
+      frames // codec.factor[0] if frames > 1 else 1,
+      density=options.density,
+      mean=options.density_mean,
+      std=options.density_std,
+      schedule=schedule,
+      frame_levels=stage.frame_levels.to_dict(),
     )
     dropped = jax.random.bernoulli(
-        jax.random.fold_in(key, LABELS), config.model.label_dropout, (rows,)
+      jax.random.fold_in(key, LABELS), config.model.label_dropout, (rows,)
     )
     return {
-        'video': batch['video'],
-        'label': jnp.where(dropped, -1, batch['label']),
-        'levels': levels,
-        'loss_mask': loss_mask,
-        'key': row_keys(key, rows),
+      'video': batch['video'],
+      'label': jnp.where(dropped, -1, batch['label']),
+      'levels': levels,
+      'loss_mask': loss_mask,
+      'key': row_keys(key, rows),
     }
 
   def predict(params, x0, rows, dropout_key=None):
     eps = process.noise(process.fold_in(rows['key'], NOISE), x0.shape)
     z = process.add_noise(x0, eps, rows['levels'])
     output = network.apply(
-        params, z.astype(dtype), rows['levels'], rows, key=dropout_key
+      params, z.astype(dtype), rows['levels'], rows, key=dropout_key
     )
     return losses.loss(
-        options.prediction,
-        output,
-        x0,
-        eps,
-        rows['levels'],
-        rows['loss_mask'],
-        options.weighting,
+      options.prediction,
+      output,
+      x0,
+      eps,
+      rows['levels'],
+      rows['loss_mask'],
+      options.weighting,
     )
 
   def loss(params, frozen, rows):
     x0 = jax.lax.stop_gradient(encode(frozen, rows['video']))
     keys = process.fold_in(rows['key'], DROPOUT)
     total, count, frames = predict(
-        params, x0, rows, keys if config.model.dropout else None
+      params, x0, rows, keys if config.model.dropout else None
     )
     bins = losses.level_bins(
-        rows['levels'], frames, rows['loss_mask'], options.bin_edges
+      rows['levels'], frames, rows['loss_mask'], options.bin_edges
     )
     names = bin_names(options.bin_edges)
-    return total, count, {
-        name: (bins[0][i], bins[1][i]) for i, name in enumerate(names)
-    }
+    return (
+      total,
+      count,
+      {name: (bins[0][i], bins[1][i]) for i, name in enumerate(names)},
+    )
 
   @jax.jit
   def losses_at(params, frozen, video, keys, level):
     x0 = encode(frozen, video)
     rows = {
-        'levels': jnp.full(x0.shape[:2], level),
-        'loss_mask': jnp.ones(x0.shape[:2]),
-        'label': jnp.full(x0.shape[:1], -1),
-        'key': keys,
+      'levels': jnp.full(x0.shape[:2], level),
+      'loss_mask': jnp.ones(x0.shape[:2]),
+      'label': jnp.full(x0.shape[:1], -1),
+      'key': keys,
     }
     weight = losses.weight(options.weighting, level)
     of_zero = weight * jnp.mean(jnp.square(x0), axis=(1, 2, 3, 4))
@@ -223,46 +233,50 @@ def diffusion(config, stage, mesh):
       sums = np.zeros(2)
       for piece, n in chunks(clips, stage.batch):
         out = losses_at(
-            params,
-            frozen,
-            jax.device_put(piece['video'], rows_sharding),
-            jax.device_put(keys[piece['key']], rows_sharding),
-            level,
+          params,
+          frozen,
+          jax.device_put(piece['video'], rows_sharding),
+          jax.device_put(keys[piece['key']], rows_sharding),
+          level,
         )
         sums += [x[:n].sum() for x in sharding.to_host(out)]
       mean = sums / len(clips['video'])
       results[f'val_loss/logsnr_{level:+g}'] = float(mean[0])
       results[f'val_loss_of_zero/logsnr_{level:+g}'] = float(mean[1])
     results['val_loss'] = float(
-        np.mean([v for k, v in results.items() if 'val_loss/' in k])
+      np.mean([v for k, v in results.items() if 'val_loss/' in k])
     )
     return results
 
   make = generate.make_generator(config, stage, mesh)
 
   def preview(params, frozen, clips):
-    real = clips['video'][:1]
+    index = np.arange(config.sample.num)
+    rows = index % len(clips['video'])
+    real = clips['video'][rows]
     return {
-        'real': real,
-        'reconstruction': make.reconstruct(frozen, real),
-        'samples': make.samples(
-            params,
-            frozen,
-            generate.preview_labels(config, config.sample.num),
-            config.sample.seed + np.arange(config.sample.num),
-        ),
+      'real': real,
+      'reconstruction': make.reconstruct(frozen, real),
+      # The labels of those clips, so that like stands beside like.
+      'samples': make.samples(
+        params, frozen, clips['label'][rows], config.sample.seed + index
+      ),
     }
 
   def abstract_params():
     return jax.eval_shape(network.init, jax.random.key(0))
 
-  held = lambda single_frames: (unet.TEMPORAL,) if single_frames else ()
-  return Objective(init, draw, loss, validate, preview, held, abstract_params)
+  def held(single_frames):
+    return (unet.TEMPORAL,) if single_frames else ()
+
+  return Objective(
+    init, draw, loss, validate, preview, held, abstract_params, True
+  )
 
 
 def bin_names(edges):
   """Names of the loss by noise level, the noisiest first."""
   bounds = ['-inf', *(f'{edge:+g}' for edge in edges), '+inf']
   return [
-      f'loss/logsnr_{low}_to_{high}' for low, high in zip(bounds, bounds[1:])
+    f'loss/logsnr_{low}_to_{high}' for low, high in itertools.pairwise(bounds)
   ]

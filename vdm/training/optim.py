@@ -43,16 +43,16 @@ def flatten(params):
 def unflatten(flat, like):
   """Inverts `flatten`, given a tree of the same structure."""
   return jax.tree.unflatten(
-      jax.tree.structure(like), [flat[path] for path in flatten(like)]
+    jax.tree.structure(like), [flat[path] for path in flatten(like)]
   )
 
 
 def is_matrix(path, param):
   """Whether Muon updates a parameter."""
   return (
-      path.endswith('kernel')
-      and param.ndim >= 2
-      and not re.search(NOT_HIDDEN, path)
+    path.endswith('kernel')
+    and param.ndim >= 2
+    and not re.search(NOT_HIDDEN, path)
   )
 
 
@@ -123,7 +123,7 @@ def update(config, stage, factor, grads, slots, params):
     if muon is not None and is_matrix(path, param):
       rate = config.muon_learning_rate
       direction, moments = muon.update(
-          as_matrix(grad), moments, as_matrix(param)
+        as_matrix(grad), moments, as_matrix(param)
       )
       # An orthogonal matrix, scaled to change outputs alike for any width.
       rows, columns = direction.shape

@@ -14,10 +14,10 @@ from vdm.training import stages
 
 # Free at any time: cadences, logging, previews and where things are read.
 FREE = (
-    r'^sample\.',
-    r'^train\.(log_every|eval_every|eval_clips|preview_every|keep)$',
-    r'^train\.(save_every|save_minutes|tensorboard|fsdp|order)$',
-    r'^data\.(root|source|max_bad_records|threads|workers)$',
+  r'^sample\.',
+  r'^train\.(log_every|eval_every|eval_clips|preview_every|keep)$',
+  r'^train\.(save_every|save_minutes|tensorboard|fsdp)$',
+  r'^data\.(root|source|max_bad_records|threads|workers)$',
 )
 
 
@@ -40,15 +40,15 @@ def claim(config, path, stage, label_names):
   if path.exists() and stage is not None:
     old = config_io.load(path)
     refused = [
-        line
-        for line in config_io.diff(old, config)
-        if not may_change(line.split(':')[0], old, config, stage)
+      line
+      for line in config_io.diff(old, config)
+      if not may_change(line.split(':')[0], old, config, stage)
     ]
     if refused:
       raise ResumeError(
-          f'{path} was written with another configuration ('
-          + '; '.join(refused)
-          + '): take those values back, or give another --workdir.'
+        f'{path} was written with another configuration ('
+        + '; '.join(refused)
+        + '): take those values back, or give another --workdir.'
       )
     for line in config_io.diff(old, config):
       logging.info('Changed on resume: %s', line)
@@ -57,15 +57,17 @@ def claim(config, path, stage, label_names):
 
 def may_change(key, old, new, stage):
   """Whether a run in `stage` may go on with another value of `key`."""
+  order = list(old.train.order)
+  begun = order[: order.index(stage) + 1]
+  if key == 'train.order':
+    return list(new.train.order)[: len(begun)] == begun
   if any(re.search(pattern, key) for pattern in FREE):
-    done = list(old.train.order)[: list(old.train.order).index(stage) + 1]
-    return key != 'train.order' or list(new.train.order)[: len(done)] == done
+    return True
   match = re.match(r'stages\.(\w+)\.', key)
   if not match:
     return False
-  order = list(new.train.order)
-  if match[1] not in order or order.index(match[1]) > order.index(stage):
-    return True  # Not begun: it is still free.
+  if match[1] not in begun:
+    return True
   return match[1] == stage and key.endswith('.steps')
 
 
@@ -79,11 +81,24 @@ def span_of(config, step, name):
     if span.name == name:
       if not span.start < step <= span.stop:
         raise ResumeError(
-            f'The checkpoint is at step {step}, but stage {name} now covers '
-            f'{span.start} to {span.stop}: give it at least '
-            f'{step - span.start} steps.'
+          f'The checkpoint is at step {step}, but stage {name} now covers '
+          f'{span.start} to {span.stop}: give it at least '
+          f'{step - span.start} steps.'
         )
       return span
   raise ResumeError(
-      f'The checkpoint is in stage {name!r}, which train.order no longer names.'
+    f'The checkpoint is in stage {name!r}, which train.order no longer names.'
   )
+
+
+def check_data(trained_on, now):
+  """Refuses to go on with another data set than the run's.
+
+  Raises:
+    ResumeError: the fingerprints differ.
+  """
+  if trained_on != now:
+    raise ResumeError(
+      f'The run was trained on data set {trained_on[:12]} and is now given '
+      f'{now[:12]}: bring that data back, or give another --workdir.'
+    )

@@ -8,7 +8,9 @@ order of float additions.
 """
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
 import numpy as np
 
 # A leaf with fewer values is a copy on every device: gathering it costs more
@@ -25,14 +27,14 @@ def make_mesh(fsdp=1, devices=None):
   devices = jax.devices() if devices is None else devices
   if len(devices) % fsdp:
     raise ValueError(
-        f'train.fsdp={fsdp} does not divide the {len(devices)} devices: use '
-        'one of their divisors.'
+      f'train.fsdp={fsdp} does not divide the {len(devices)} devices: use '
+      'one of their divisors.'
     )
   return jax.make_mesh(
-      (len(devices) // fsdp, fsdp),
-      ('data', 'fsdp'),
-      axis_types=(AxisType.Auto,) * 2,
-      devices=devices,
+    (len(devices) // fsdp, fsdp),
+    ('data', 'fsdp'),
+    axis_types=(AxisType.Auto,) * 2,
+    devices=devices,
   )
 
 
@@ -66,9 +68,9 @@ def replicated(mesh):
 def abstract(tree, sharding):
   """ShapeDtypeStructs of a tree, with their shardings."""
   return jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      tree,
-      sharding,
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    tree,
+    sharding,
   )
 
 
@@ -76,7 +78,7 @@ def to_global(mesh, batch):
   """This host's rows of a batch, as global arrays split over the mesh."""
   sharding = batch_sharding(mesh)
   return jax.tree.map(
-      lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+    lambda x: jax.make_array_from_process_local_data(sharding, x), batch
   )
 
 

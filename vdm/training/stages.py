@@ -70,8 +70,8 @@ def trained_paths(params, stage, held):
   for pattern in stage.frozen:
     if not any(re.search(pattern, path) for path in paths):
       raise ValueError(
-          f'frozen={pattern!r} fits no parameter: paths look like '
-          f'{paths[0]!r} and {paths[-1]!r}.'
+        f'frozen={pattern!r} fits no parameter: paths look like '
+        f'{paths[0]!r} and {paths[-1]!r}.'
       )
   patterns = (*stage.frozen, *held)
   free = [p for p in paths if not any(re.search(x, p) for x in patterns)]
@@ -83,18 +83,21 @@ def trained_paths(params, stage, held):
 def describe(span, previous, params, trained):
   """Sentences that say what the border before a stage does."""
   flat = optim.flatten(params)
-  size = lambda paths: sum(flat[p].size for p in paths)
+
+  def size(paths):
+    return sum(flat[p].size for p in paths)
+
   lines = [
-      f'Stage {span.name}: steps {span.start} to {span.stop}, '
-      f'{span.stage.frames} frame(s) of {span.stage.resolution} px, batch '
-      f'{span.stage.batch}; trains {size(trained):,} of {size(flat):,} '
-      f'parameters, {len(flat) - len(trained)} of {len(flat)} arrays frozen.'
+    f'Stage {span.name}: steps {span.start} to {span.stop}, '
+    f'{span.stage.frames} frame(s) of {span.stage.resolution} px, batch '
+    f'{span.stage.batch}; trains {size(trained):,} of {size(flat):,} '
+    f'parameters, {len(flat) - len(trained)} of {len(flat)} arrays frozen.'
   ]
   if previous is None or previous.stage.objective != span.stage.objective:
     lines.append('Parameters, moments and averages are new.')
   else:
     lines.append(
-        f'Parameters, moments and averages carry over from {previous.name}; '
-        'the learning rate warms up again.'
+      f'Parameters, moments and averages carry over from {previous.name}; '
+      'the learning rate warms up again.'
     )
   return lines

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from vdm.training import ema
 from vdm.training import optim
 from vdm.training import sharding
-from vdm.training.state import TrainState, ema_name
+from vdm.training.state import ema_name
+from vdm.training.state import TrainState
 
 
 def make_train_step(config, stage, objective, trained, mesh, state):
@@ -41,16 +42,16 @@ def make_train_step(config, stage, objective, trained, mesh, state):
   copies = sharding.replicated(mesh)
 
   @functools.partial(
-      jax.jit,
-      donate_argnums=0,
-      in_shardings=(
-          state_sharding,
-          copies,
-          sharding.batch_sharding(mesh),
-          copies,
-          copies,
-      ),
-      out_shardings=(state_sharding, copies),
+    jax.jit,
+    donate_argnums=0,
+    in_shardings=(
+      state_sharding,
+      copies,
+      sharding.batch_sharding(mesh),
+      copies,
+      copies,
+    ),
+    out_shardings=(state_sharding, copies),
   )
   def train_step(state, frozen, batch, n, key):
     flat = optim.flatten(state.params)
@@ -63,39 +64,37 @@ def make_train_step(config, stage, objective, trained, mesh, state):
 
     rows = objective.draw(batch, jax.random.fold_in(key, n))
     grads, (total, count, sums) = accumulate(
-        jax.value_and_grad(total_loss, has_aux=True),
-        live,
-        rows,
-        stage.accumulate,
-        sharding.batch_sharding(mesh),
+      jax.value_and_grad(total_loss, has_aux=True),
+      live,
+      rows,
+      stage.accumulate,
+      sharding.batch_sharding(mesh),
     )
     grads = jax.tree.map(lambda g: g / count, grads)
     norm = global_norm(grads)
     grads = optim.clip(grads, norm, config.optim.clip_norm)
     factor = optim.learning_rate(stage, n)
     slots = {path: state.opt_state[path] for path in trained}
-    live, slots = optim.update(
-        config.optim, stage, factor, grads, slots, live
-    )
+    live, slots = optim.update(config.optim, stage, factor, grads, slots, live)
     averages = {}
     for width in config.optim.ema:
       name, exponent = ema_name(width), ema.gamma(width)
       averages[name] = dict(state.ema[name])
       for path, value in live.items():
         averages[name][path] = ema.update(
-            state.ema[name][path], value, slots[path].count, exponent
+          state.ema[name][path], value, slots[path].count, exponent
         )
     new_state = TrainState(
-        params=optim.unflatten({**flat, **live}, state.params),
-        opt_state={**state.opt_state, **slots},
-        ema=averages,
+      params=optim.unflatten({**flat, **live}, state.params),
+      opt_state={**state.opt_state, **slots},
+      ema=averages,
     )
     metrics = {
-        **sums,
-        'loss': (total, count),
-        'grad_norm': norm,
-        'param_norm': global_norm(live),
-        'learning_rate': factor * stage.learning_rate,
+      **sums,
+      'loss': (total, count),
+      'grad_norm': norm,
+      'param_norm': global_norm(live),
+      'learning_rate': factor * stage.learning_rate,
     }
     return new_state, metrics
 
@@ -119,7 +118,7 @@ def accumulate(grad_fn, params, rows, parts, rows_sharding):
 
   def one_part(carry, part):
     part = jax.lax.with_sharding_constraint(
-        part, jax.tree.map(lambda _: rows_sharding, part)
+      part, jax.tree.map(lambda _: rows_sharding, part)
     )
     (total, (count, sums)), grads = grad_fn(params, part)
     return jax.tree.map(jnp.add, carry, (grads, (total, count, sums))), None
@@ -127,7 +126,7 @@ def accumulate(grad_fn, params, rows, parts, rows_sharding):
   shapes = jax.eval_shape(grad_fn, params, jax.tree.map(lambda x: x[0], rows))
   (total, (count, sums)), grads = shapes
   zeros = jax.tree.map(
-      lambda x: jnp.zeros(x.shape, x.dtype), (grads, (total, count, sums))
+    lambda x: jnp.zeros(x.shape, x.dtype), (grads, (total, count, sums))
   )
   return jax.lax.scan(one_part, zeros, rows)[0]
 
@@ -135,6 +134,6 @@ def accumulate(grad_fn, params, rows, parts, rows_sharding):
 def global_norm(tree):
   """Root of the sum of squares of all leaves, float32."""
   squares = [
-      jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)
+    jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)
   ]
   return jnp.sqrt(sum(squares))

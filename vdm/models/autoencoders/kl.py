@@ -7,12 +7,11 @@ fitted and never trained, plus a convolutional branch that starts at zero:
 
 So training starts at the quality of PCA and only learns what neighbouring
 patches and nonlinearity add. Posterior samples z = mean + exp(logvar / 2) eps
-start with a deviation of a tenth of the latents' and keep it, near enough,
-through the KL term to N(0, 1). The prior is that simple because the
-components are divided by one common number that makes a latent value's
-variance one; its weight is small, so that it bounds the noise from below and
-hardly shrinks the mean. Noise makes the decoder forgive the small errors of
-a diffusion model.
+start with a deviation of a tenth of the latents'. The prior of the KL term is
+N(0, 1), which fits because the components are divided by one common number
+that makes a latent value's variance one. Its weight decides where the noise
+settles, and so how small a component may be and still be kept, and how well
+the decoder forgives the errors of a diffusion model.
 
 Both branches work on patches, at the resolution of the latents: measured at
 equal cost on a CPU, wide and coarse beat narrow and fine. Norms act on single

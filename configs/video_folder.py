@@ -1,0 +1,60 @@
+"""Latent video diffusion on a folder of your own videos, without labels.
+
+16 frames of 64x64 at 12.5 frames a second (1.28 s). Cuts are not looked for:
+give videos of one shot each, such as driving clips.
+
+  python -m vdm.prepare clips --config configs/video_folder.py \
+      --config.data.source=/path/to/videos
+  python -m vdm.main --config configs/video_folder.py
+
+Every tenth source is kept for validation where there are ten or more, else
+the last fifth of each. Variants as in configs/ucf101.py: `smoke`, `overfit`.
+Expected: not measured yet.
+"""
+
+from vdm import config as config_lib
+from vdm import config_variants
+
+
+def get_config(variant=''):
+  config = config_lib.default()
+  config.data.update(
+      name='video_folder', source='videos', frame_rate=12.5, threads=8
+  )
+  config.autoencoder.update(factor=4, channels=8, width=256, blocks=4)
+  config.model.update(config_lib.PRESETS['small'])
+  config.diffusion.update(density_mean=0.8, density_std=1.4)
+  config.train.update(
+      order=('autoencoder', 'image', 'motion', 'video'),
+      compute_dtype='bfloat16',
+      log_every=50,
+      eval_every=2000,
+      preview_every=2000,
+      save_every=2000,
+  )
+  stage = dict(learning_rate=3e-4, warmup=500)
+  config.stages.autoencoder = config_lib.stage(
+      objective='autoencoder',
+      steps=30_000,
+      batch=64,
+      **stage | dict(learning_rate=1e-3),
+  )
+  config.stages.image = config_lib.stage(steps=30_000, batch=128, **stage)
+  config.stages.motion = config_lib.stage(
+      steps=10_000,
+      frames=16,
+      batch=32,
+      frozen=config_lib.SPATIAL,
+      cooldown=0.0,
+      **stage,
+  )
+  config.stages.video = config_lib.stage(
+      steps=60_000, frames=16, batch=32, image_fraction=0.2, **stage
+  )
+  if variant == 'smoke':
+    config_variants.smoke(config)
+  elif variant == 'overfit':
+    config_variants.overfit(config)
+  elif variant:
+    raise ValueError(f'configs/video_folder.py has no variant {variant!r}.')
+  return config

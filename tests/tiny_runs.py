@@ -1,0 +1,113 @@
+"""A run small enough for a test: a U-Net of one level on clips of 4 x 4 px."""
+
+import jax
+import numpy as np
+
+from vdm import config as config_lib
+from vdm.training import objectives
+from vdm.training import optim
+from vdm.training import sharding
+from vdm.training import state as state_lib
+from vdm.training import step as step_lib
+
+FRAMES, SIZE, CLASSES = 3, 4, 4
+
+
+def make_config(**stage):
+  """A pixel-space diffusion run with one stage, 'video'."""
+  config = config_lib.default()
+  config.autoencoder.update(kind='identity')
+  config.model.update(
+    widths=(8,),
+    blocks=(1,),
+    attention_levels=(),
+    temporal_levels=(0,),
+    temporal_attention_levels=(),
+    head_size=8,
+    embed_width=8,
+    num_classes=CLASSES,
+  )
+  config.data.update(name='synthetic_scenes', resolution=SIZE)
+  config.sample.update(num=2, batch=8, steps=2)
+  values = dict(frames=FRAMES, resolution=SIZE, batch=8, steps=10, warmup=2)
+  config.stages.video = config_lib.stage(**values | stage)
+  config.train.order = ('video',)
+  return config
+
+
+def batch(rows=8, frames=FRAMES, size=SIZE, seed=0):
+  """Random clips and labels."""
+  generator = np.random.default_rng(seed)
+  shape = (rows, frames, size, size, 3)
+  return {
+    'video': generator.integers(0, 256, shape, np.uint8),
+    'label': generator.integers(0, CLASSES, rows, np.int32),
+  }
+
+
+def autoencoder():
+  """The frozen autoencoder of `make_config`: pixels, nearly normalised."""
+  stats = {'mean': np.zeros(3, np.float32), 'scale': np.full(3, 0.5, 'f')}
+  return {'params': {}, 'stats': stats}
+
+
+def randomise(params, seed=1, scale=0.3):
+  """Parameters of which none is zero, as after training.
+
+  Args:
+    params: nested dict of arrays, abstract or not.
+    seed: of the values.
+    scale: of what a layer adds to its input, about.
+  """
+  generator = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    fan_in = max(1, np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 1
+    value = generator.normal(size=leaf.shape) * scale / fan_in**0.5
+    return np.float32(value + path.endswith('scale'))
+
+  flat = {path: draw(path, x) for path, x in optim.flatten(params).items()}
+  return optim.unflatten(flat, params)
+
+
+
+class Run:
+  """The compiled step of a run's stage, on some devices.
+
+  Attributes:
+    initial: TrainState of host arrays that every run of steps begins from.
+  """
+
+  def __init__(self, config, params=None, *, devices=1, fsdp=1, trained=None):
+    self.stage = config.stages.video
+    self.mesh = sharding.make_mesh(fsdp, jax.devices()[:devices])
+    self.objective = objectives.make_objective(config, self.stage, self.mesh)
+    if params is None:
+      params = randomise(self.objective.abstract_params())
+    self.initial = jax.tree.map(np.asarray, state_lib.create(config, params))
+    self.shardings = sharding.tree_sharding(self.mesh, self.initial)
+    if trained is None:
+      trained = list(optim.flatten(params))
+    self.step = step_lib.make_train_step(
+      config, self.stage, self.objective, trained, self.mesh, self.initial
+    )
+    self.copies = sharding.replicated(self.mesh)
+
+  def begin(self):
+    """A new copy of the initial state on the devices."""
+    return jax.device_put(self.initial, self.shardings)
+
+  def arguments(self, state, batch, n):
+    """The arguments of `step`."""
+    rows = sharding.to_global(self.mesh, batch)
+    others = (autoencoder(), np.int32(n), jax.random.key(7))
+    frozen, n, key = jax.device_put(others, self.copies)
+    return state, frozen, rows, n, key
+
+  def train(self, batches):
+    """State and metrics on the host after one step on each batch."""
+    state, metrics = self.begin(), []
+    for n, rows in enumerate(batches):
+      state, values = self.step(*self.arguments(state, rows, n))
+      metrics.append(jax.tree.map(np.asarray, values))
+    return jax.tree.map(np.asarray, state), metrics

@@ -1,0 +1,96 @@
+"""Makes videos with a trained run.
+
+  python -m vdm.sample --workdir runs/synthetic --label right --num 8 --out out
+
+Video i uses seed + i: any one of them can be made again alone.
+"""
+
+from absl import app
+from absl import flags
+from absl import logging
+from etils import epath
+
+from vdm import config_flag
+from vdm import console
+
+_WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
+_OUT = flags.DEFINE_string('out', 'samples', 'Folder for the videos.')
+_LABEL = flags.DEFINE_string(
+    'label', None, 'Class by name or number; by default one after the other.'
+)
+_NUM = flags.DEFINE_integer('num', 8, 'How many videos.', lower_bound=1)
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the first video.', lower_bound=0)
+_STEPS = flags.DEFINE_integer(
+    'steps', None, "Of the sampler; by default the run's.", lower_bound=1
+)
+_GUIDANCE = flags.DEFINE_float(
+    'guidance', None, "1 is none; by default the run's.", lower_bound=0.0
+)
+_METHOD = flags.DEFINE_enum(
+    'method', None, ['ddim', 'heun', 'dpmpp'], "By default the run's."
+)
+_EMA = flags.DEFINE_float(
+    'ema', None, "Width of the average to use; by default the run's."
+)
+
+
+def main(argv):
+  del argv
+  if not _WORKDIR.value:
+    config_flag.stop('Give the folder of a run: --workdir runs/NAME.')
+  import numpy as np
+
+  from vdm import generate
+  from vdm import score
+
+  console.start()
+  try:
+    run = generate.load_run(_WORKDIR.value, ema=_EMA.value)
+    labels = choose_labels(run, _LABEL.value, _NUM.value)
+  except (FileNotFoundError, ValueError) as error:
+    config_flag.stop(error)
+  for name, value in {
+      'steps': _STEPS.value,
+      'guidance': _GUIDANCE.value,
+      'method': _METHOD.value,
+  }.items():
+    if value is not None:
+      run.config.sample[name] = value
+  logging.info('Making %d videos with step %d.', _NUM.value, run.step)
+  seeds = _SEED.value + np.arange(_NUM.value)
+  make = generate.make_generator(run.config, run.stage)
+  videos = make.samples(run.params, run.frozen, labels, seeds)
+  out = epath.Path(_OUT.value)
+  score.write_samples(
+      out, videos, labels, run.label_names, seeds, run.frame_rate, each=True
+  )
+  logging.info('The videos are in %s.', out)
+
+
+def choose_labels(run, label, num):
+  """The class of each video.
+
+  Raises:
+    ValueError: the run has no such class.
+  """
+  from vdm import config_check
+  from vdm import generate
+
+  if label is None:
+    return generate.preview_labels(run.config, num)
+  classes = run.config.model.num_classes
+  names = run.label_names[:classes]
+  if label in names:
+    return [names.index(label)] * num
+  if label.isdigit() and int(label) < classes:
+    return [int(label)] * num
+  if not classes:
+    raise ValueError('The run knows no classes: leave --label out.')
+  raise ValueError(
+      f'The run has no class {label!r}: did you mean '
+      f'{config_check.suggest(label, names)!r}?'
+  )
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=config_flag.parse)

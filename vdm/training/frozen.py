@@ -1,0 +1,68 @@
+"""The autoencoder of a run: written once into its folder, then only read.
+
+It is the average of the run's own first stage, another run's
+(`autoencoder.load`), or one without parameters (`identity`).
+"""
+
+from absl import logging
+from etils import epath
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from vdm import generate
+from vdm.models import autoencoders
+from vdm.models.autoencoders import files
+from vdm.models.autoencoders import latents
+from vdm.training import sharding
+
+BATCH = 8  # Clips encoded at once for the statistics.
+
+
+def write(config, directory, params, clips):
+  """Measures the latents of clips and writes the frozen autoencoder.
+
+  Args:
+    config: `config.autoencoder`.
+    directory: `<workdir>/autoencoder`.
+    params: nested dict of arrays, whole on this host.
+    clips: uint8 [n, t, h, w, 3], training clips.
+  """
+  codec = autoencoders.make_autoencoder(config)
+  encode = jax.jit(
+    lambda params, video: codec.encode(params, generate.to_float(video))[0]
+  )
+  means = (
+    np.asarray(encode(params, clips[i : i + BATCH]))
+    for i in range(0, len(clips), BATCH)
+  )
+  stats = latents.statistics(means, config.scale)
+  if jax.process_index() == 0:
+    files.save(directory, config, params, stats)
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('autoencoder')
+
+
+def adopt(config, directory, key, clips):
+  """Writes an autoencoder that no stage of this run trains."""
+  if not config.load:
+    codec = autoencoders.make_autoencoder(config)
+    params = codec.init(key, generate.to_float(clips()))
+    write(config, directory, params, clips())
+    return
+  settings, params, stats, _ = files.load(
+    epath.Path(config.load) / 'autoencoder'
+  )
+  if jax.process_index() == 0:
+    files.save(directory, settings, params, stats)
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('autoencoder')
+
+
+def load(directory, mesh):
+  """{'params', 'stats'} of the run's autoencoder, a copy on every device."""
+  _, params, stats, fingerprint = files.load(directory)
+  logging.info('Autoencoder %s, %s.', directory, fingerprint[:12])
+  return jax.device_put(
+    {'params': params, 'stats': stats}, sharding.replicated(mesh)
+  )
