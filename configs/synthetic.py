@@ -19,36 +19,34 @@ from vdm import config_variants
 def get_config(variant=''):
   config = config_lib.default()
   config.data.name = 'synthetic_scenes'
-  config.autoencoder.update(
-      factor=8, channels=8, width=128, blocks=2, kl_weight=5e-3
-  )
+  config.autoencoder.update(factor=8, channels=8, kl_weight=5e-3)
   config.model.update(widths=(32, 64), num_classes=8, label_dropout=0.15)
   config.diffusion.update(density_mean=1.8, density_std=1.3)
   config.optim.update(name='muon', muon_learning_rate=0.01)
   config.sample.update(guidance=3.0, steps=24, final=256, batch=64)
   config.stages.autoencoder = config_lib.stage(
-      objective='autoencoder',
-      steps=2000,
-      frames=1,
-      batch=8,
-      learning_rate=3e-3,
-      warmup=50,
-      cooldown=1.0,
+    objective='autoencoder',
+    steps=2000,
+    frames=1,
+    batch=8,
+    learning_rate=3e-3,
+    warmup=50,
+    cooldown=1.0,
   )
   config.stages.video = config_lib.stage(
-      steps=1400,
-      frames=16,
-      batch=16,
-      learning_rate=3e-3,
-      warmup=50,
-      cooldown=0.8,
+    steps=1400,
+    frames=16,
+    batch=16,
+    learning_rate=3e-3,
+    warmup=50,
+    cooldown=0.8,
   )
   config.train.update(
-      order=('autoencoder', 'video'),
-      log_every=20,
-      eval_every=350,
-      preview_every=350,
-      save_every=350,
+    order=('autoencoder', 'video'),
+    log_every=20,
+    eval_every=350,
+    preview_every=350,
+    save_every=350,
   )
   if variant == 'smoke':
     config.data.scenes.update(train=64, validation=16)

@@ -33,63 +33,69 @@ def get_config(variants=''):
   known = {'64x32', '128x16', 'uncond', 'smoke', 'overfit'}
   if variants - known:
     raise ValueError(
-        f'configs/ucf101.py has no variant {sorted(variants - known)[0]!r}, '
-        f'only {", ".join(sorted(known))}.'
+      f'configs/ucf101.py has no variant {sorted(variants - known)[0]!r}, '
+      f'only {", ".join(sorted(known))}.'
     )
   resolution = 128 if '128x16' in variants else 64
   frames = 32 if '64x32' in variants else 16
 
   config = config_lib.default()
   config.data.update(
-      name='ucf101',
-      source='data/UCF101',
-      resolution=resolution,
-      frame_rate=25.0,
-      flip=True,
-      threads=8,
+    name='ucf101',
+    source='data/UCF101',
+    resolution=resolution,
+    frame_rate=25.0,
+    flip=True,
+    threads=8,
   )
-  config.autoencoder.update(factor=4, channels=8, width=256, blocks=4)
+  config.autoencoder.update(
+    factor=4,
+    channels=8,
+    encoder_width=128,
+    encoder_blocks=2,
+    decoder_width=256,
+    decoder_blocks=4,
+  )
   config.model.update(config_lib.PRESETS['base'])
   config.model.num_classes = 0 if 'uncond' in variants else 101
   config.diffusion.update(density_mean=0.8, density_std=1.4)
   config.optim.update(name='adamw', b2=0.99)
   config.sample.update(guidance=2.0, steps=50, final=256)
   config.train.update(
-      order=('autoencoder', 'image', 'motion', 'video'),
-      compute_dtype='bfloat16',
-      log_every=50,
-      eval_every=5000,
-      preview_every=5000,
-      save_every=5000,
-      eval_clips=256,
+    order=('autoencoder', 'image', 'motion', 'video'),
+    compute_dtype='bfloat16',
+    log_every=50,
+    eval_every=5000,
+    preview_every=5000,
+    save_every=5000,
+    eval_clips=256,
   )
   stage = dict(resolution=resolution, learning_rate=2e-4, warmup=1000)
   config.stages.autoencoder = config_lib.stage(
-      objective='autoencoder',
-      steps=50_000,
-      batch=64,
-      **stage | dict(learning_rate=1e-3),
+    objective='autoencoder',
+    steps=50_000,
+    batch=64,
+    **stage | dict(learning_rate=1e-3),
   )
   config.stages.image = config_lib.stage(steps=100_000, batch=256, **stage)
   # Time is learned first, on top of the images' kernels.
   config.stages.motion = config_lib.stage(
-      steps=20_000,
-      frames=frames,
-      batch=64,
-      frozen=config_lib.SPATIAL,
-      cooldown=0.0,
-      **stage,
+    steps=20_000,
+    frames=frames,
+    batch=64,
+    frozen=config_lib.SPATIAL,
+    cooldown=0.0,
+    **stage,
   )
   config.stages.video = config_lib.stage(
-      steps=200_000,
-      frames=frames,
-      batch=64,
-      image_fraction=0.2,
-      **stage,
+    steps=200_000,
+    frames=frames,
+    batch=64,
+    image_fraction=0.2,
+    **stage,
   )
   if 'overfit' in variants:
     config_variants.overfit(config)
   if 'smoke' in variants:
     config_variants.smoke(config)
   return config
-

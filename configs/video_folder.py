@@ -19,37 +19,44 @@ from vdm import config_variants
 def get_config(variant=''):
   config = config_lib.default()
   config.data.update(
-      name='video_folder', source='videos', frame_rate=12.5, threads=8
+    name='video_folder', source='videos', frame_rate=12.5, threads=8
   )
-  config.autoencoder.update(factor=4, channels=8, width=256, blocks=4)
+  config.autoencoder.update(
+    factor=4,
+    channels=8,
+    encoder_width=128,
+    encoder_blocks=2,
+    decoder_width=256,
+    decoder_blocks=4,
+  )
   config.model.update(config_lib.PRESETS['small'])
   config.diffusion.update(density_mean=0.8, density_std=1.4)
   config.train.update(
-      order=('autoencoder', 'image', 'motion', 'video'),
-      compute_dtype='bfloat16',
-      log_every=50,
-      eval_every=2000,
-      preview_every=2000,
-      save_every=2000,
+    order=('autoencoder', 'image', 'motion', 'video'),
+    compute_dtype='bfloat16',
+    log_every=50,
+    eval_every=2000,
+    preview_every=2000,
+    save_every=2000,
   )
   stage = dict(learning_rate=3e-4, warmup=500)
   config.stages.autoencoder = config_lib.stage(
-      objective='autoencoder',
-      steps=30_000,
-      batch=64,
-      **stage | dict(learning_rate=1e-3),
+    objective='autoencoder',
+    steps=30_000,
+    batch=64,
+    **stage | dict(learning_rate=1e-3),
   )
   config.stages.image = config_lib.stage(steps=30_000, batch=128, **stage)
   config.stages.motion = config_lib.stage(
-      steps=10_000,
-      frames=16,
-      batch=32,
-      frozen=config_lib.SPATIAL,
-      cooldown=0.0,
-      **stage,
+    steps=10_000,
+    frames=16,
+    batch=32,
+    frozen=config_lib.SPATIAL,
+    cooldown=0.0,
+    **stage,
   )
   config.stages.video = config_lib.stage(
-      steps=60_000, frames=16, batch=32, image_fraction=0.2, **stage
+    steps=60_000, frames=16, batch=32, image_fraction=0.2, **stage
   )
   if variant == 'smoke':
     config_variants.smoke(config)

@@ -45,3 +45,30 @@ def shared():
   if not SHARED.is_dir():
     pytest.skip(f'real clips and weights are not here: no folder {SHARED}')
   return SHARED
+
+
+@pytest.fixture(scope='session')
+def data_root(tmp_path_factory):
+  """Where the data sets of tiny runs are built, once."""
+  return tmp_path_factory.mktemp('data')
+
+
+@pytest.fixture(scope='session')
+def finished_run(data_root, tmp_path_factory):
+  """The folder of an uninterrupted tiny run; leave it as it is.
+
+  `keys_read.json` beside its files lists the keys of the configuration that
+  the package read by name while it ran.
+  """
+  # Here, so that tests without a run import nothing of it.
+  import json
+
+  import tiny_train
+
+  from vdm import train
+
+  workdir = tmp_path_factory.mktemp('finished')
+  with tiny_train.recorded_keys() as keys:
+    assert train.train(tiny_train.make_config(data_root), workdir) == 0
+  (workdir / 'keys_read.json').write_text(json.dumps(sorted(keys)))
+  return workdir

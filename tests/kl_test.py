@@ -19,8 +19,10 @@ CONFIG = ml_collections.ConfigDict(
     kind='kl',
     factor=4,
     channels=4,
-    width=8,
-    blocks=1,
+    encoder_width=8,
+    encoder_blocks=1,
+    decoder_width=8,
+    decoder_blocks=1,
     kl_weight=1e-3,
     multiscale_weight=1.0,
   )

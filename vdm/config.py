@@ -14,51 +14,51 @@ ConfigDict = ml_collections.ConfigDict
 # kernels and norms over space. Embeddings, conditioning (`film`) and temporal
 # branches stay free.
 SPATIAL = (
-    r'^(stem|head_norm|head_conv)/',
-    r'_resample/',
-    r'/spatial/((norm|conv)_(in|out)|skip)/(kernel|scale|bias)$',
-    r'/attention/(norm|attention)/',
+  r'^(stem|head_norm|head_conv)/',
+  r'_resample/',
+  r'/spatial/((norm|conv)_(in|out)|skip)/(kernel|scale|bias)$',
+  r'/attention/(norm|attention)/',
 )
 
 # Networks by size; `config.model.update(PRESETS[...])`. Parameters are for
 # latents of 8 channels and 101 classes.
 PRESETS = {
-    'tiny': dict(  # 0.9 M: a CPU.
-        widths=(32, 64),
-        blocks=(1, 1),
-        attention_levels=(1,),
-        temporal_levels=(0, 1),
-        temporal_attention_levels=(1,),
-        head_size=32,
-        embed_width=128,
-    ),
-    'small': dict(
-        widths=(128, 256),
-        blocks=(2, 2),
-        attention_levels=(1,),
-        temporal_levels=(0, 1),
-        temporal_attention_levels=(1,),
-        head_size=64,
-        embed_width=512,
-    ),
-    'base': dict(
-        widths=(192, 384, 576),
-        blocks=(2, 2, 2),
-        attention_levels=(1, 2),
-        temporal_levels=(0, 1, 2),
-        temporal_attention_levels=(1, 2),
-        head_size=64,
-        embed_width=768,
-    ),
-    'large': dict(
-        widths=(256, 512, 768),
-        blocks=(2, 2, 3),
-        attention_levels=(1, 2),
-        temporal_levels=(0, 1, 2),
-        temporal_attention_levels=(1, 2),
-        head_size=64,
-        embed_width=1280,
-    ),
+  'tiny': dict(  # 0.9 M: a CPU.
+    widths=(32, 64),
+    blocks=(1, 1),
+    attention_levels=(1,),
+    temporal_levels=(0, 1),
+    temporal_attention_levels=(1,),
+    head_size=32,
+    embed_width=128,
+  ),
+  'small': dict(
+    widths=(128, 256),
+    blocks=(2, 2),
+    attention_levels=(1,),
+    temporal_levels=(0, 1),
+    temporal_attention_levels=(1,),
+    head_size=64,
+    embed_width=512,
+  ),
+  'base': dict(
+    widths=(192, 384, 576),
+    blocks=(2, 2, 2),
+    attention_levels=(1, 2),
+    temporal_levels=(0, 1, 2),
+    temporal_attention_levels=(1, 2),
+    head_size=64,
+    embed_width=768,
+  ),
+  'large': dict(
+    widths=(256, 512, 768),
+    blocks=(2, 2, 3),
+    attention_levels=(1, 2),
+    temporal_levels=(0, 1, 2),
+    temporal_attention_levels=(1, 2),
+    head_size=64,
+    embed_width=1280,
+  ),
 }
 
 
@@ -68,134 +68,136 @@ def default() -> ConfigDict:
   config.seed = 0  # Root of every random key and of the order of the data.
 
   config.data = ConfigDict(
-      dict(
-          name='synthetic_scenes',  # synthetic_scenes | ucf101 | video_folder.
-          root='data',  # Folder under which built datasets live.
-          source='',  # Folder or archive of the videos it is built from.
-          resolution=64,  # Stored height and width, px.
-          frame_rate=25.0,  # Stored frames per second.
-          encoding='webp',  # webp (lossless) | jpeg (4:4:4, quality 95).
-          split_list='01',  # ucf101: the official train/test list.
-          stride=1,  # A clip takes every stride-th stored frame.
-          flip=False,  # Mirror half of the training clips.
-          fixed_clips=0,  # Train on so many clips alone; 0: on all windows.
-          max_bad_records=16,  # More unreadable records than this stop a run.
-          threads=2,  # Decoding threads of a host.
-          workers=0,  # Decoding processes of a host; 0: threads alone.
-          scenes=dict(  # synthetic_scenes: what `scenes.render` is given.
-              train=2048,  # Clips of the training split.
-              validation=512,  # Clips of the validation split.
-              seed=0,  # Of the scenes, not of the run.
-              frames=16,  # Frames of a clip.
-              objects=1,  # Moving objects, 1 to 3.
-              ground='plain',  # plain | textured.
-              motion='straight',  # straight | gravity.
-              rotation=False,  # Objects turn.
-              walls=False,  # Objects bounce off the frame's border.
-              crossings=False,  # Paths cross, nearer objects hide others.
-          ),
-      )
+    dict(
+      name='synthetic_scenes',  # synthetic_scenes | ucf101 | video_folder.
+      root='data',  # Folder under which built datasets live.
+      source='',  # Folder or archive of the videos it is built from.
+      resolution=64,  # Stored height and width, px.
+      frame_rate=25.0,  # Stored frames per second.
+      encoding='webp',  # webp (lossless) | jpeg (4:4:4, quality 95).
+      split_list='01',  # ucf101: the official train/test list.
+      stride=1,  # A clip takes every stride-th stored frame.
+      flip=False,  # Mirror half of the training clips.
+      fixed_clips=0,  # Train on so many clips alone; 0: on all windows.
+      max_bad_records=16,  # More unreadable records than this stop a run.
+      threads=2,  # Decoding threads of a host.
+      workers=0,  # Decoding processes of a host; 0: threads alone.
+      scenes=dict(  # synthetic_scenes: what `scenes.render` is given.
+        train=2048,  # Clips of the training split.
+        validation=512,  # Clips of the validation split.
+        seed=0,  # Of the scenes, not of the run.
+        frames=16,  # Frames of a clip.
+        objects=1,  # Moving objects, 1 to 3.
+        ground='plain',  # plain | textured.
+        motion='straight',  # straight | gravity.
+        rotation=False,  # Objects turn.
+        walls=False,  # Objects bounce off the frame's border.
+        crossings=False,  # Paths cross, nearer objects hide others.
+      ),
+    )
   )
 
   config.autoencoder = ConfigDict(
-      dict(
-          kind='kl',  # kl | identity (pixel-space diffusion).
-          load='',  # Another run's workdir: take its autoencoder instead.
-          factor=8,  # Spatial reduction, 4 or 8.
-          channels=8,  # Channels of a latent.
-          width=128,  # Channels of the branches beside the PCA skip.
-          blocks=2,  # Residual blocks a branch.
-          kl_weight=1e-3,  # Of KL(q(z|x) || N(0, 1)), nats per latent value.
-          multiscale_weight=1.0,  # Of the L1 terms on smaller copies.
-          scale='shared',  # Latents' standard deviation: shared | channel.
-          statistics_clips=256,  # Training clips the statistics are over.
-      )
+    dict(
+      kind='kl',  # kl | identity (pixel-space diffusion).
+      load='',  # Another run's workdir: take its autoencoder instead.
+      factor=8,  # Spatial reduction, 4 or 8.
+      channels=8,  # Channels of a latent.
+      encoder_width=64,  # Of the branch beside the PCA skip.
+      encoder_blocks=1,  # Residual blocks in it.
+      decoder_width=128,
+      decoder_blocks=2,
+      kl_weight=1e-3,  # Of KL(q(z|x) || N(0, 1)), nats per latent value.
+      multiscale_weight=1.0,  # Of the L1 terms on smaller copies.
+      scale='shared',  # Latents' standard deviation: shared | channel.
+      statistics_clips=256,  # Training clips the statistics are over.
+    )
   )
 
   config.model = ConfigDict(
-      dict(
-          widths=(32, 64),  # Channels a level, finest first.
-          blocks=(1, 1),  # Residual blocks a level.
-          attention_levels=(1,),  # Levels with attention over (h w).
-          temporal_levels=(0, 1),  # Levels with temporal branches.
-          temporal_attention_levels=(1,),  # Of those, with attention over t.
-          temporal_depth=1,  # Temporal branches after a spatial block.
-          joint_attention=True,  # At the coarsest level, over (t h w).
-          head_size=32,  # Channels of an attention head.
-          embed_width=128,  # Of the vector that noise level and cond become.
-          num_classes=0,  # Labels to condition on; 0: unconditional.
-          label_dropout=0.1,  # Share of labels replaced by the null label.
-          dropout=0.0,  # In residual blocks.
-          convolution='factorised',  # factorised | full (3 x 3 x 3 kernels).
-          remat='none',  # Activations recomputed: none | block | dots.
-      )
+    dict(
+      widths=(32, 64),  # Channels a level, finest first.
+      blocks=(1, 1),  # Residual blocks a level.
+      attention_levels=(1,),  # Levels with attention over (h w).
+      temporal_levels=(0, 1),  # Levels with temporal branches.
+      temporal_attention_levels=(1,),  # Of those, with attention over t.
+      temporal_depth=1,  # Temporal branches after a spatial block.
+      joint_attention=True,  # At the coarsest level, over (t h w).
+      head_size=32,  # Channels of an attention head.
+      embed_width=128,  # Of the vector that noise level and cond become.
+      num_classes=0,  # Labels to condition on; 0: unconditional.
+      label_dropout=0.1,  # Share of labels replaced by the null label.
+      dropout=0.0,  # In residual blocks.
+      convolution='factorised',  # factorised | full (3 x 3 x 3 kernels).
+      remat='none',  # Activations recomputed: none | block | dots.
+    )
   )
 
   config.diffusion = ConfigDict(
-      dict(
-          schedule='cosine',  # cosine | flow | linear (DDPM's betas).
-          logsnr_min=-15.0,  # The schedule's ends; -40: zero terminal SNR.
-          logsnr_max=15.0,
-          shift_base=0,  # Latent tokens (t h w) with no shift; 0: no shift.
-          prediction='v',  # The network's output: x0 | eps | v | flow.
-          weighting='v',  # Loss flat in: x0 | eps | v | flow; min_snr | edm.
-          density='normal',  # normal in log(sigma/alpha) | uniform in time.
-          density_mean=1.0,  # Of log(sigma/alpha), for 'normal'.
-          density_std=1.4,
-          bin_edges=(-6.0, -3.0, 0.0, 3.0, 6.0),  # Loss bins, in log-SNR.
-          eval_levels=(-6.0, -3.0, 0.0, 3.0, 6.0),  # Of the validation loss.
-      )
+    dict(
+      schedule='cosine',  # cosine | flow | linear (DDPM's betas).
+      logsnr_min=-15.0,  # The schedule's ends; -40: zero terminal SNR.
+      logsnr_max=15.0,
+      shift_base=0,  # Latent tokens (t h w) with no shift; 0: no shift.
+      prediction='v',  # The network's output: x0 | eps | v | flow.
+      weighting='v',  # Loss flat in: x0 | eps | v | flow; min_snr | edm.
+      density='normal',  # normal in log(sigma/alpha) | uniform in time.
+      density_mean=1.0,  # Of log(sigma/alpha), for 'normal'.
+      density_std=1.4,
+      bin_edges=(-6.0, -3.0, 0.0, 3.0, 6.0),  # Loss bins, in log-SNR.
+      eval_levels=(-6.0, -3.0, 0.0, 3.0, 6.0),  # Of the validation loss.
+    )
   )
 
   config.optim = ConfigDict(
-      dict(
-          name='adamw',  # adamw | muon (on hidden matrices, AdamW elsewhere).
-          b1=0.9,
-          b2=0.99,
-          eps=1e-8,
-          weight_decay=0.0,
-          muon_learning_rate=0.01,  # At the peak; scales with a stage's rate.
-          muon_momentum=0.95,
-          clip_norm=1.0,  # Global gradient norm; 0: no clipping.
-          ema=(0.05, 0.10),  # Widths of the averages, sigma_rel (EDM2).
-      )
+    dict(
+      name='adamw',  # adamw | muon (on hidden matrices, AdamW elsewhere).
+      b1=0.9,
+      b2=0.99,
+      eps=1e-8,
+      weight_decay=0.0,
+      muon_learning_rate=0.01,  # At the peak; scales with a stage's rate.
+      muon_momentum=0.95,
+      clip_norm=1.0,  # Global gradient norm; 0: no clipping.
+      ema=(0.05, 0.10),  # Widths of the averages, sigma_rel (EDM2).
+    )
   )
 
   config.sample = ConfigDict(
-      dict(
-          method='ddim',  # ddim | heun | dpmpp.
-          steps=32,
-          eta=0.0,  # ddim: 0 deterministic, 1 ancestral.
-          grid='rho',  # time | logsnr | rho.
-          rho=5.0,
-          sigma_max=50.0,  # Of sigma/alpha, for the rho grid.
-          sigma_min=0.05,
-          guidance=2.0,  # 1: none.
-          guidance_interval=(-40.0, 40.0),  # Log-SNR range it acts in.
-          guidance_rescale=0.0,
-          ema=0.10,  # Which average makes the videos.
-          num=8,  # Videos of a preview, one label after the other.
-          batch=32,  # Videos made at once.
-          final=64,  # Videos of `final/`, when the run ends.
-          seed=0,  # Video i uses seed + i.
-      )
+    dict(
+      method='ddim',  # ddim | heun | dpmpp.
+      steps=32,
+      eta=0.0,  # ddim: 0 deterministic, 1 ancestral.
+      grid='rho',  # time | logsnr | rho.
+      rho=5.0,
+      sigma_max=50.0,  # Of sigma/alpha, for the rho grid.
+      sigma_min=0.05,
+      guidance=2.0,  # 1: none.
+      guidance_interval=(-40.0, 40.0),  # Log-SNR range it acts in.
+      guidance_rescale=0.0,
+      ema=0.10,  # Which average makes the videos.
+      num=8,  # Videos of a preview, one label after the other.
+      batch=32,  # Videos made at once.
+      final=64,  # Videos of `final/`, when the run ends.
+      seed=0,  # Video i uses seed + i.
+    )
   )
 
   config.train = ConfigDict(
-      dict(
-          order=(),  # Names of the stages, in the order they run.
-          init_from='',  # A run whose average a new run starts from.
-          compute_dtype='float32',  # float32 | bfloat16; state is float32.
-          fsdp=1,  # Devices over which big parameters are sharded.
-          log_every=10,  # Steps between rows of metrics.jsonl.
-          eval_every=200,  # Steps between validation losses.
-          eval_clips=64,  # Held-out clips of the validation loss.
-          preview_every=200,  # Steps between sets of sample videos.
-          save_every=200,  # Steps between checkpoints.
-          save_minutes=10.0,  # Or this long after the last one.
-          keep=2,  # Latest checkpoints kept.
-          tensorboard=True,
-      )
+    dict(
+      order=(),  # Names of the stages, in the order they run.
+      init_from='',  # A run whose average a new run starts from.
+      compute_dtype='float32',  # float32 | bfloat16; state is float32.
+      fsdp=1,  # Devices over which big parameters are sharded.
+      log_every=10,  # Steps between rows of metrics.jsonl.
+      eval_every=200,  # Steps between validation losses.
+      eval_clips=64,  # Held-out clips of the validation loss.
+      preview_every=200,  # Steps between sets of sample videos.
+      save_every=200,  # Steps between checkpoints.
+      save_minutes=10.0,  # Or this long after the last one.
+      keep=2,  # Latest checkpoints kept.
+      tensorboard=True,
+    )
   )
   config.stages = ConfigDict()
   return config
@@ -204,20 +206,20 @@ def default() -> ConfigDict:
 def stage(**values) -> ConfigDict:
   """Returns one stage's configuration, `values` over its defaults."""
   config = ConfigDict(
-      dict(
-          objective='diffusion',  # autoencoder | diffusion.
-          steps=0,
-          frames=1,  # Of a training clip; 1: images.
-          resolution=64,  # Of a training clip, px; at most data.resolution.
-          batch=8,  # Clips a step, over all devices and hosts.
-          accumulate=1,  # Parts a batch is worked through in.
-          image_fraction=0.0,  # Share of the steps made on single frames.
-          frozen=(),  # Parameters held: patterns over their paths.
-          learning_rate=1e-3,  # At its peak.
-          warmup=100,  # Steps up to the peak.
-          cooldown=0.5,  # Share of the steps, at the end, down to zero.
-          frame_levels=dict(shared=1.0, context=0.0, independent=0.0),
-      )
+    dict(
+      objective='diffusion',  # autoencoder | diffusion.
+      steps=0,
+      frames=1,  # Of a training clip; 1: images.
+      resolution=64,  # Of a training clip, px; at most data.resolution.
+      batch=8,  # Clips a step, over all devices and hosts.
+      accumulate=1,  # Parts a batch is worked through in.
+      image_fraction=0.0,  # Share of the steps made on single frames.
+      frozen=(),  # Parameters held: patterns over their paths.
+      learning_rate=1e-3,  # At its peak.
+      warmup=100,  # Steps up to the peak.
+      cooldown=0.5,  # Share of the steps, at the end, down to zero.
+      frame_levels=dict(shared=1.0, context=0.0, independent=0.0),
+    )
   )
   config.update(values)
   return config

@@ -10,7 +10,13 @@ from vdm import config as config_lib
 def smoke(config):
   """Every stage and every output, in minutes on a CPU."""
   on_a_cpu(config)
-  config.autoencoder.update(width=16, blocks=1, statistics_clips=8)
+  config.autoencoder.update(
+    encoder_width=16,
+    encoder_blocks=1,
+    decoder_width=16,
+    decoder_blocks=1,
+    statistics_clips=8,
+  )
   config.model.update(widths=(16, 32), embed_width=32)
   config.sample.update(steps=4, final=8, num=2, batch=4)
   config.train.update(log_every=10, eval_clips=8)
@@ -24,10 +30,16 @@ def overfit(config):
   """Learns two clips: what a model must be able to do before all else."""
   on_a_cpu(config)
   config.data.update(flip=False, fixed_clips=2)
-  config.autoencoder.update(width=64, blocks=2, statistics_clips=2)
+  config.autoencoder.update(
+    encoder_width=64,
+    encoder_blocks=1,
+    decoder_width=64,
+    decoder_blocks=2,
+    statistics_clips=2,
+  )
   config.sample.update(steps=32, final=4, num=2, batch=4)
   config.train.update(
-      log_every=20, eval_every=400, preview_every=400, save_every=400
+    log_every=20, eval_every=400, preview_every=400, save_every=400
   )
   # One stage for the autoencoder and the last one, for videos.
   config.train.order = (config.train.order[0], config.train.order[-1])
@@ -37,13 +49,13 @@ def overfit(config):
   for stage in config.stages.values():
     own = stage.objective == 'autoencoder'
     stage.update(
-        steps=1000 if own else 800,
-        batch=8 if own else 4,
-        accumulate=1,
-        image_fraction=0.0,
-        learning_rate=3e-3,
-        warmup=50,
-        cooldown=0.8,
+      steps=1000 if own else 800,
+      batch=8 if own else 4,
+      accumulate=1,
+      image_fraction=0.0,
+      learning_rate=3e-3,
+      warmup=50,
+      cooldown=0.8,
     )
 
 

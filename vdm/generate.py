@@ -77,10 +77,10 @@ def latent_shape(codec, frames, resolution):
   """(t, h, w, c) of the latents of a clip."""
   t, h, w = codec.factor
   return (
-      frames // t if frames > 1 else 1,
-      resolution // h,
-      resolution // w,
-      codec.channels,
+    frames // t if frames > 1 else 1,
+    resolution // h,
+    resolution // w,
+    codec.channels,
   )
 
 
@@ -89,10 +89,10 @@ def make_schedule(config, codec, stage):
   shape = latent_shape(codec, stage.frames, stage.resolution)
   options = config.diffusion
   return schedules.make_schedule(
-      options.schedule,
-      logsnr_min=options.logsnr_min,
-      logsnr_max=options.logsnr_max,
-      shift=schedules.shift_for(*shape[:3], options.shift_base),
+    options.schedule,
+    logsnr_min=options.logsnr_min,
+    logsnr_max=options.logsnr_max,
+    shift=schedules.shift_for(*shape[:3], options.shift_base),
   )
 
 
@@ -116,12 +116,12 @@ def make_generator(config, stage, mesh=None):
   shape = latent_shape(codec, stage.frames, stage.resolution)
   options = config.sample
   grid = samplers.make_grid(
-      options.grid,
-      options.steps,
-      make_schedule(config, codec, stage),
-      rho=options.rho,
-      sigma_min=options.sigma_min,
-      sigma_max=options.sigma_max,
+    options.grid,
+    options.steps,
+    make_schedule(config, codec, stage),
+    rho=options.rho,
+    sigma_min=options.sigma_min,
+    sigma_max=options.sigma_max,
   )
   scale = options.guidance if config.model.num_classes else 1.0
 
@@ -141,22 +141,22 @@ def make_generator(config, stage, mesh=None):
     keys = jax.vmap(jax.random.key)(seeds)
     cond = {'label': labels}
     denoise = guidance.guided(
-        denoiser(params),
-        cond,
-        {'label': jnp.full_like(labels, -1)},
-        scale=scale,
-        interval=options.guidance_interval,
-        rescale=options.guidance_rescale,
+      denoiser(params),
+      cond,
+      {'label': jnp.full_like(labels, -1)},
+      scale=scale,
+      interval=options.guidance_interval,
+      rescale=options.guidance_rescale,
     )
     levels = jnp.broadcast_to(grid[:, None, None], (len(grid), 1, shape[0]))
     z = process.noise(process.fold_in(keys, START), (len(labels), *shape))
     z = samplers.sample(
-        denoise,
-        z,
-        levels,
-        process.fold_in(keys, STEPS),
-        method=options.method,
-        eta=options.eta,
+      denoise,
+      z,
+      levels,
+      process.fold_in(keys, STEPS),
+      method=options.method,
+      eta=options.eta,
     )
     return decode(frozen, z)
 
@@ -165,21 +165,21 @@ def make_generator(config, stage, mesh=None):
     mean, _ = codec.encode(frozen['params'], to_float(video).astype(dtype))
     # As diffusion sees it: through the statistics and back.
     return decode(
-        frozen, latents.normalise(mean.astype(jnp.float32), frozen['stats'])
+      frozen, latents.normalise(mean.astype(jnp.float32), frozen['stats'])
     )
 
   def samples(params, frozen, labels, seeds):
     labels, seeds = np.asarray(labels, np.int32), np.asarray(seeds, np.uint32)
     return batched(
-        lambda *rows: sample(params, frozen, *rows),
-        (labels, seeds),
-        options.batch,
-        mesh,
+      lambda *rows: sample(params, frozen, *rows),
+      (labels, seeds),
+      options.batch,
+      mesh,
     )
 
   def reconstructions(frozen, video):
     return batched(
-        lambda rows: reconstruct(frozen, rows), (video,), options.batch, mesh
+      lambda rows: reconstruct(frozen, rows), (video,), options.batch, mesh
     )
 
   return Generator(samples, reconstructions)
@@ -204,7 +204,7 @@ def batched(function, arrays, size, mesh=None):
     output = function(*rows)
     if not output.is_fully_addressable:
       output = jax.experimental.multihost_utils.process_allgather(
-          output, tiled=True
+        output, tiled=True
       )
     outputs.append(np.asarray(output)[: total - start])
   return np.concatenate(outputs)
@@ -223,32 +223,32 @@ def load_run(workdir, ema=None):
   workdir = epath.Path(workdir)
   if not (workdir / 'config.json').exists():
     raise FileNotFoundError(
-        f'{workdir} holds no run: give the folder that training printed.'
+      f'{workdir} holds no run: give the folder that training printed.'
     )
   config = config_io.load(workdir / 'config.json')
   with checkpoints.Checkpoints(
-      workdir / 'checkpoints', read_only=True
+    workdir / 'checkpoints', read_only=True
   ) as store:
     found = store.restore_item('ema')
   if found is None or 'autoencoder' == found[2]['objective']:
     raise FileNotFoundError(
-        f'{workdir} has no diffusion model yet: train it further first.'
+      f'{workdir} has no diffusion model yet: train it further first.'
     )
   step, averages, meta = found
   name = f'{config.sample.ema if ema is None else ema:.3f}'
   if name not in averages:
     raise ValueError(
-        f'The run keeps averages of width {", ".join(averages)}, not {name}.'
+      f'The run keeps averages of width {", ".join(averages)}, not {name}.'
     )
   _, params, stats, _ = files.load(workdir / 'autoencoder')
   return Run(
-      config=config,
-      stage=config.stages[meta['stage']],
-      step=step,
-      params=nested(averages[name]),
-      frozen={'params': params, 'stats': stats},
-      label_names=config_io.load_label_names(workdir / 'config.json'),
-      frame_rate=config.data.frame_rate / config.data.stride,
+    config=config,
+    stage=config.stages[meta['stage']],
+    step=step,
+    params=nested(averages[name]),
+    frozen={'params': params, 'stats': stats},
+    label_names=config_io.load_label_names(workdir / 'config.json'),
+    frame_rate=config.data.frame_rate / config.data.stride,
   )
 
 

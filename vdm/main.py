@@ -18,18 +18,18 @@ from vdm import console
 
 _CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(
-    'workdir',
-    None,
-    "The run's folder, local or gs://; by default runs/<name of the config>.",
+  'workdir',
+  None,
+  "The run's folder, local or gs://; by default runs/<name of the config>.",
 )
 _DISTRIBUTED = flags.DEFINE_enum(
-    'distributed', 'auto', ['auto', 'on', 'off'], 'Join other processes.'
+  'distributed', 'auto', ['auto', 'on', 'off'], 'Join other processes.'
 )
 
 OUT_OF_MEMORY = (
-    'Out of device memory: lower stages.<name>.batch, or raise '
-    "stages.<name>.accumulate, or set --config.model.remat=block, or "
-    '--config.train.compute_dtype=bfloat16.'
+  'Out of device memory: lower stages.<name>.batch, or raise '
+  'stages.<name>.accumulate, or set --config.model.remat=block, or '
+  '--config.train.compute_dtype=bfloat16.'
 )
 
 
@@ -49,10 +49,10 @@ def main(argv):
   try:
     distributed.initialize(_DISTRIBUTED.value)
     logging.info(
-        'jax %s on %d x %s',
-        jax.__version__,
-        jax.device_count(),
-        jax.devices()[0].device_kind,
+      'jax %s on %d x %s',
+      jax.__version__,
+      jax.device_count(),
+      jax.devices()[0].device_kind,
     )
     code = train.train(_CONFIG.value, workdir())
   except (resume.ResumeError, FileNotFoundError, ValueError) as error:

@@ -16,21 +16,21 @@ from vdm import console
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
 _OUT = flags.DEFINE_string('out', 'samples', 'Folder for the videos.')
 _LABEL = flags.DEFINE_string(
-    'label', None, 'Class by name or number; by default one after the other.'
+  'label', None, 'Class by name or number; by default one after the other.'
 )
 _NUM = flags.DEFINE_integer('num', 8, 'How many videos.', lower_bound=1)
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the first video.', lower_bound=0)
 _STEPS = flags.DEFINE_integer(
-    'steps', None, "Of the sampler; by default the run's.", lower_bound=1
+  'steps', None, "Of the sampler; by default the run's.", lower_bound=1
 )
 _GUIDANCE = flags.DEFINE_float(
-    'guidance', None, "1 is none; by default the run's.", lower_bound=0.0
+  'guidance', None, "1 is none; by default the run's.", lower_bound=0.0
 )
 _METHOD = flags.DEFINE_enum(
-    'method', None, ['ddim', 'heun', 'dpmpp'], "By default the run's."
+  'method', None, ['ddim', 'heun', 'dpmpp'], "By default the run's."
 )
 _EMA = flags.DEFINE_float(
-    'ema', None, "Width of the average to use; by default the run's."
+  'ema', None, "Width of the average to use; by default the run's."
 )
 
 
@@ -50,9 +50,9 @@ def main(argv):
   except (FileNotFoundError, ValueError) as error:
     config_flag.stop(error)
   for name, value in {
-      'steps': _STEPS.value,
-      'guidance': _GUIDANCE.value,
-      'method': _METHOD.value,
+    'steps': _STEPS.value,
+    'guidance': _GUIDANCE.value,
+    'method': _METHOD.value,
   }.items():
     if value is not None:
       run.config.sample[name] = value
@@ -62,7 +62,7 @@ def main(argv):
   videos = make.samples(run.params, run.frozen, labels, seeds)
   out = epath.Path(_OUT.value)
   score.write_samples(
-      out, videos, labels, run.label_names, seeds, run.frame_rate, each=True
+    out, videos, labels, run.label_names, seeds, run.frame_rate, each=True
   )
   logging.info('The videos are in %s.', out)
 
@@ -87,8 +87,8 @@ def choose_labels(run, label, num):
   if not classes:
     raise ValueError('The run knows no classes: leave --label out.')
   raise ValueError(
-      f'The run has no class {label!r}: did you mean '
-      f'{config_check.suggest(label, names)!r}?'
+    f'The run has no class {label!r}: did you mean '
+    f'{config_check.suggest(label, names)!r}?'
   )
 
 

@@ -14,9 +14,7 @@ DONE = 'step.txt'  # Written last: the step that the folder is complete for.
 GRID = 64  # Videos of the grid; all of them are in samples.npz.
 
 
-def final(
-    config, stage, params, frozen, source, clips, mesh, folder, step
-):
+def final(config, stage, params, frozen, source, clips, mesh, folder, step):
   """Writes `final/`: samples.npz, the videos, metrics.json.
 
   The samples are unselected: video i has seed `sample.seed` + i and label
@@ -50,11 +48,11 @@ def final(
     return
   frame_rate = source.info['frame_rate'] / config.data.stride
   write_samples(
-      folder, samples, labels, source.info['label_names'], seeds, frame_rate
+    folder, samples, labels, source.info['label_names'], seeds, frame_rate
   )
   metrics = {
-      'step': step,
-      'protocol': protocol(config, stage, source, num),
+    'step': step,
+    'protocol': protocol(config, stage, source, num),
   }
   if is_synthetic(config):
     rows = judge(samples, labels, real, reconstruction)
@@ -62,8 +60,8 @@ def final(
     logging.info('\n%s', synthetic_truth.table(rows))
   if config.data.fixed_clips:
     metrics['fixed_clips_psnr'] = {
-        'samples': nearest_psnr(samples, real['video']),
-        'reconstruction': nearest_psnr(reconstruction, real['video']),
+      'samples': nearest_psnr(samples, real['video']),
+      'reconstruction': nearest_psnr(reconstruction, real['video']),
     }
     logging.info('PSNR, dB: %s', metrics['fixed_clips_psnr'])
   (folder / 'metrics.json').write_text(json.dumps(metrics, indent=2) + '\n')
@@ -72,7 +70,7 @@ def final(
 
 
 def write_samples(
-    folder, samples, labels, label_names, seeds, frame_rate, each=False
+  folder, samples, labels, label_names, seeds, frame_rate, each=False
 ):
   """Writes samples.npz, a contact sheet and a grid to watch.
 
@@ -89,24 +87,24 @@ def write_samples(
   partial = folder / 'samples.npz.partial'
   with partial.open('wb') as file:
     np.savez(
-        file,
-        videos=samples,
-        labels=np.asarray(labels, np.int32),
-        label_names=np.asarray(label_names, dtype=np.str_),
-        seeds=np.asarray(seeds, np.int64),
+      file,
+      videos=samples,
+      labels=np.asarray(labels, np.int32),
+      label_names=np.asarray(label_names, dtype=np.str_),
+      seeds=np.asarray(seeds, np.int64),
     )
   partial.replace(folder / 'samples.npz')
   shown = samples[:GRID]
   names = [
-      f'{label_names[label] if label >= 0 else "sample"}\nseed {seed}'
-      for label, seed in zip(labels, seeds)
+    f'{label_names[label] if label >= 0 else "sample"}\nseed {seed}'
+    for label, seed in zip(labels, seeds)
   ]
   videos.write_png(
-      folder / 'sheet.png',
-      videos.contact_sheet(shown[:16], names[:16][: len(shown)], upscale=2),
+    folder / 'sheet.png',
+    videos.contact_sheet(shown[:16], names[:16][: len(shown)], upscale=2),
   )
   videos.write_mp4(
-      folder / 'grid.mp4', videos.tile(shown), frame_rate, upscale=2
+    folder / 'grid.mp4', videos.tile(shown), frame_rate, upscale=2
   )
   for video, seed in zip(samples, seeds) if each else ():
     path = folder / f'seed_{seed:06d}.mp4'
@@ -116,8 +114,8 @@ def write_samples(
 def nearest_psnr(samples, clips):
   """Mean over samples of the PSNR with the clip each comes nearest to, dB."""
   errors = [
-      np.square(clips.astype(np.float64) - sample).mean(axis=(1, 2, 3, 4)).min()
-      for sample in samples
+    np.square(clips.astype(np.float64) - sample).mean(axis=(1, 2, 3, 4)).min()
+    for sample in samples
   ]
   peak = 10 * np.log10(255.0**2 / np.maximum(errors, 1e-3))
   return float(np.mean(peak))
@@ -126,14 +124,14 @@ def nearest_psnr(samples, clips):
 def protocol(config, stage, source, num):
   """What a number has to say about where it comes from."""
   return {
-      'dataset': source.info['name'],
-      'dataset_fingerprint': source.info['fingerprint'],
-      'split': source.split,
-      'videos': num,
-      'frames': stage.frames,
-      'stride': config.data.stride,
-      'resolution': stage.resolution,
-      'sample': config.sample.to_dict(),
+    'dataset': source.info['name'],
+    'dataset_fingerprint': source.info['fingerprint'],
+    'split': source.split,
+    'videos': num,
+    'frames': stage.frames,
+    'stride': config.data.stride,
+    'resolution': stage.resolution,
+    'sample': config.sample.to_dict(),
   }
 
 
@@ -141,10 +139,10 @@ def is_synthetic(config):
   """Whether the scenes are those the judge knows: one straight mover."""
   scenes = config.data.scenes
   return (
-      config.data.name == 'synthetic_scenes'
-      and scenes.objects == 1
-      and scenes.motion == 'straight'
-      and not scenes.walls
+    config.data.name == 'synthetic_scenes'
+    and scenes.objects == 1
+    and scenes.motion == 'straight'
+    and not scenes.walls
   )
 
 
@@ -152,21 +150,21 @@ def judge(samples, labels, real, reconstruction):
   """Summaries of the samples, of what they aim at and of what would fail."""
   reference = synthetic_truth.measure(real['video'])
   clips = {
-      'samples': (samples, labels),
-      'real': (real['video'], real['label']),
-      'reconstruction': (reconstruction, real['label']),
-      'shuffled': (
-          synthetic_truth.shuffle_frames(real['video'], seed=0),
-          real['label'],
-      ),
-      'mixed': (
-          synthetic_truth.mix_clips(real['video'], seed=0),
-          real['label'],
-      ),
+    'samples': (samples, labels),
+    'real': (real['video'], real['label']),
+    'reconstruction': (reconstruction, real['label']),
+    'shuffled': (
+      synthetic_truth.shuffle_frames(real['video'], seed=0),
+      real['label'],
+    ),
+    'mixed': (
+      synthetic_truth.mix_clips(real['video'], seed=0),
+      real['label'],
+    ),
   }
   return {
-      name: synthetic_truth.summarise(
-          synthetic_truth.measure(video), label, reference
-      )
-      for name, (video, label) in clips.items()
+    name: synthetic_truth.summarise(
+      synthetic_truth.measure(video), label, reference
+    )
+    for name, (video, label) in clips.items()
   }

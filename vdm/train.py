@@ -66,30 +66,26 @@ def train(config, workdir):
   config_check.check_devices(config, jax.device_count(), jax.process_count())
   data = builders.ensure(config.data)
   sources = {
-      split: builders.open_source(data, split, config.data.split_list)
-      for split in ('train', 'validation')
+    split: builders.open_source(data, split, config.data.split_list)
+    for split in ('train', 'validation')
   }
   info = sources['train'].info
   mesh = sharding.make_mesh(config.train.fsdp)
 
   with (
-      checkpoints.Checkpoints(
-          workdir / 'checkpoints', keep=config.train.keep
-      ) as store,
-      writer_lib.Writer(
-          workdir, tensorboard=config.train.tensorboard
-      ) as writer,
+    checkpoints.Checkpoints(
+      workdir / 'checkpoints', keep=config.train.keep
+    ) as store,
+    writer_lib.Writer(workdir, tensorboard=config.train.tensorboard) as writer,
   ):
     run = Run(
-        config, workdir, sources, mesh, store, writer, signals.StopSignal()
+      config, workdir, sources, mesh, store, writer, signals.StopSignal()
     )
     newest = store.latest()
     began_in = None if newest is None else store.read_meta(newest)['stage']
-    resume.claim(
-        config, workdir / 'config.json', began_in, info['label_names']
-    )
+    resume.claim(config, workdir / 'config.json', began_in, info['label_names'])
     step, previous, state = begin.restore(
-        config, store, mesh, info['fingerprint']
+      config, store, mesh, info['fingerprint']
     )
     writer.rewind(step)
     spans = stages.spans(config)
@@ -102,15 +98,15 @@ def train(config, workdir):
       objective = objectives.make_objective(config, span.stage, mesh)
       if previous is None or previous.stage.objective != span.stage.objective:
         state = begin.fresh(
-            config,
-            objective,
-            stream(config, 'init', span.stage.objective),
-            fixed_clips(run, 'train', span, config.autoencoder.statistics_clips),
-            mesh,
+          config,
+          objective,
+          stream(config, 'init', span.stage.objective),
+          fixed_clips(run, 'train', span, config.autoencoder.statistics_clips),
+          mesh,
         )
       step = max(step, span.start)
       step, state = train_stage(run, span, previous, objective, step, state)
-      if step < span.stop:
+      if (span is not spans[-1] and run.stop.received()) or step < span.stop:
         logging.info('Stopped early: the same command goes on from here.')
         return STOPPED
       if span.stage.objective == 'autoencoder':
@@ -159,12 +155,12 @@ def train_stage(run, span, previous, objective, step, state):
 
       stopping = run.stop.received()
       evaluating, previewing, saving = (
-          step == span.stop or n % every == 0
-          for every in (
-              config.train.eval_every,
-              config.train.preview_every,
-              config.train.save_every,
-          )
+        step == span.stop or n % every == 0
+        for every in (
+          config.train.eval_every,
+          config.train.preview_every,
+          config.train.save_every,
+        )
       )
       saving |= stopping or time_to_save(config, saved_at)
       if n == 1 or n % config.train.log_every == 0 or step == span.stop:
@@ -189,7 +185,6 @@ def train_stage(run, span, previous, objective, step, state):
       if evaluating or previewing or saving:
         meter.restart()
       if stopping:
-        run.store.wait()
         break
   return step, state
 
@@ -206,15 +201,15 @@ class Steps:
     self.run, self.span, self.objective = run, span, objective
     self.frozen = frozen
     self.key = jax.device_put(
-        stream(run.config, 'stage', span.name), sharding.replicated(run.mesh)
+      stream(run.config, 'stage', span.name), sharding.replicated(run.mesh)
     )
     self.trained = [
-        stages.trained_paths(
-            state.params,
-            span.stage,
-            objective.held(single or span.stage.frames == 1),
-        )
-        for single in (False, True)
+      stages.trained_paths(
+        state.params,
+        span.stage,
+        objective.held(single or span.stage.frames == 1),
+      )
+      for single in (False, True)
     ]
     self._compiled = {}
 
@@ -225,11 +220,11 @@ class Steps:
       batch = as_single_frames(batch)
     copies = sharding.replicated(self.run.mesh)
     arguments = (
-        state,
-        self.frozen,
-        sharding.to_global(self.run.mesh, batch),
-        jax.device_put(jnp.int32(n), copies),
-        self.key,
+      state,
+      self.frozen,
+      sharding.to_global(self.run.mesh, batch),
+      jax.device_put(jnp.int32(n), copies),
+      self.key,
     )
     cost = {}
     if single not in self._compiled:
@@ -239,18 +234,18 @@ class Steps:
   def _compile(self, single, arguments):
     began = time.perf_counter()
     train_step = step_lib.make_train_step(
-        self.run.config,
-        self.span.stage,
-        self.objective,
-        self.trained[single],
-        self.run.mesh,
-        arguments[0],
+      self.run.config,
+      self.span.stage,
+      self.objective,
+      self.trained[single],
+      self.run.mesh,
+      arguments[0],
     )
     tflops = flops.count_flops(train_step, *arguments) / 1e12
     compiled = train_step.lower(*arguments).compile()
     cost = {
-        'compile_seconds': time.perf_counter() - began,
-        'tflops_per_step': tflops,
+      'compile_seconds': time.perf_counter() - began,
+      'tflops_per_step': tflops,
     }
     logging.info('%s: compiled a step, %s', self.span.name, cost)
     return compiled, cost
@@ -260,8 +255,8 @@ def as_single_frames(batch):
   """Clips [b, t, ...] as b t clips of one frame."""
   video, label = batch['video'], batch['label']
   return {
-      'video': video.reshape(-1, 1, *video.shape[2:]),
-      'label': np.repeat(label, video.shape[1]),
+    'video': video.reshape(-1, 1, *video.shape[2:]),
+    'label': np.repeat(label, video.shape[1]),
   }
 
 
@@ -281,22 +276,20 @@ def write_row(run, span, step, metrics, extra, meter):
   run.writer.write(step, span.name, {**values, **rates, **extra})
   if not math.isfinite(values['loss']):
     raise FloatingPointError(
-        f'The loss is {values["loss"]} at step {step}: lower '
-        f'stages.{span.name}.learning_rate or train in float32 '
-        '(train.compute_dtype); the checkpoints before it are sound.'
+      f'The loss is {values["loss"]} at step {step}: lower '
+      f'stages.{span.name}.learning_rate or train in float32 '
+      '(train.compute_dtype); the checkpoints before it are sound.'
     )
-  logging.info(
-      '%s', meters.line(span, step - span.start, values, rates)
-  )
+  logging.info('%s', meters.line(span, step - span.start, values, rates))
 
 
 def save(run, span, step, state):
   """Begins to write a checkpoint; later calls of the store say if it failed."""
   run.writer.flush()
   meta = {
-      'stage': span.name,
-      'objective': span.stage.objective,
-      'dataset': run.sources['train'].info['fingerprint'],
+    'stage': span.name,
+    'objective': span.stage.objective,
+    'dataset': run.sources['train'].info['fingerprint'],
   }
   run.store.save(step, state._asdict(), meta)
 
@@ -324,28 +317,28 @@ def make_batches(run, span, start):
   data, stage = run.config.data, span.stage
   if data.fixed_clips:
     return pipeline.Repeated(
-        fixed_clips(run, 'train', span, data.fixed_clips),
-        stage.batch,
-        jax.process_index(),
-        jax.process_count(),
+      fixed_clips(run, 'train', span, data.fixed_clips),
+      stage.batch,
+      jax.process_index(),
+      jax.process_count(),
     )
   return pipeline.make_batches(
-      run.sources['train'],
-      frames=stage.frames,
-      stride=data.stride,
-      resolution=stage.resolution,
-      batch=stage.batch,
-      seed=run.config.seed,
-      stage=span.name,
-      start=start,
-      stop=stage.steps,
-      flip=data.flip,
-      num_classes=run.config.model.num_classes,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      threads=data.threads,
-      workers=data.workers,
-      max_bad=data.max_bad_records,
+    run.sources['train'],
+    frames=stage.frames,
+    stride=data.stride,
+    resolution=stage.resolution,
+    batch=stage.batch,
+    seed=run.config.seed,
+    stage=span.name,
+    start=start,
+    stop=stage.steps,
+    flip=data.flip,
+    num_classes=run.config.model.num_classes,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    threads=data.threads,
+    workers=data.workers,
+    max_bad=data.max_bad_records,
   )
 
 
@@ -353,12 +346,12 @@ def fixed_clips(run, split, span, num):
   """The same clips of a split every time, of a stage's shape."""
   data, stage = run.config.data, span.stage
   return pipeline.fixed_clips(
-      run.sources[split],
-      num=num,
-      frames=stage.frames,
-      stride=data.stride,
-      resolution=stage.resolution,
-      max_bad=data.max_bad_records,
+    run.sources[split],
+    num=num,
+    frames=stage.frames,
+    stride=data.stride,
+    resolution=stage.resolution,
+    max_bad=data.max_bad_records,
   )
 
 
@@ -380,9 +373,9 @@ def frozen_autoencoder(run, span):
     return {}
   config, directory = run.config.autoencoder, run.workdir / 'autoencoder'
   if not files.exists(directory):
-    clips = lambda: fixed_clips(run, 'train', span, config.statistics_clips)
+    clips = fixed_clips(run, 'train', span, config.statistics_clips)
     key = stream(run.config, 'init', 'autoencoder')
-    frozen_lib.adopt(config, directory, key, lambda: clips()['video'])
+    frozen_lib.adopt(config, directory, key, clips['video'])
   return frozen_lib.load(directory, run.mesh)
 
 
@@ -403,13 +396,13 @@ def finish(run, span, state):
     logging.info('Finished: the autoencoder is in %s.', run.workdir)
     return
   score.final(
-      run.config,
-      span.stage,
-      state_lib.averaged(state, run.config.sample.ema),
-      frozen_autoencoder(run, span),
-      run.sources['train' if run.config.data.fixed_clips else 'validation'],
-      lambda: held_out_clips(run, span, run.config.sample.final),
-      run.mesh,
-      run.workdir / 'final',
-      span.stop,
+    run.config,
+    span.stage,
+    state_lib.averaged(state, run.config.sample.ema),
+    frozen_autoencoder(run, span),
+    run.sources['train' if run.config.data.fixed_clips else 'validation'],
+    lambda: held_out_clips(run, span, run.config.sample.final),
+    run.mesh,
+    run.workdir / 'final',
+    span.stop,
   )

@@ -17,6 +17,7 @@ from vdm.models.autoencoders import latents
 from vdm.training import sharding
 
 BATCH = 8  # Clips encoded at once for the statistics.
+NETWORK = ('kind', 'factor', 'channels', 'width', 'blocks')
 
 
 def write(config, directory, params, clips):
@@ -44,15 +45,31 @@ def write(config, directory, params, clips):
 
 
 def adopt(config, directory, key, clips):
-  """Writes an autoencoder that no stage of this run trains."""
+  """Writes an autoencoder that no stage of this run trains.
+
+  Args:
+    config: `config.autoencoder`; `load` names the run to take one of.
+    directory: `<workdir>/autoencoder`.
+    key: of the initial values, where there is nothing to load.
+    clips: () -> uint8 [n, t, h, w, 3], for what is fitted to them.
+
+  Raises:
+    ValueError: the one to load is another network than the run's.
+  """
   if not config.load:
     codec = autoencoders.make_autoencoder(config)
-    params = codec.init(key, generate.to_float(clips()))
-    write(config, directory, params, clips())
+    params = codec.init(key, generate.to_float(clips))
+    write(config, directory, params, clips)
     return
   settings, params, stats, _ = files.load(
     epath.Path(config.load) / 'autoencoder'
   )
+  for name in NETWORK:
+    if settings[name] != config[name]:
+      raise ValueError(
+        f'The autoencoder of {config.load} has {name}={settings[name]!r}: set '
+        f'config.autoencoder.{name} to that, not to {config[name]!r}.'
+      )
   if jax.process_index() == 0:
     files.save(directory, settings, params, stats)
   if jax.process_count() > 1:

@@ -55,7 +55,10 @@ def make_autoencoder(config) -> Autoencoder:
       f'autoencoder.kind is one of {", ".join(KINDS)}, not {config.kind!r}.'
     )
   init, encode, decode = kl.make(
-    config.factor, config.channels, config.width, config.blocks
+    config.factor,
+    config.channels,
+    encoder=(config.encoder_width, config.encoder_blocks),
+    decoder=(config.decoder_width, config.decoder_blocks),
   )
   return Autoencoder(
     factor=(1, config.factor, config.factor),

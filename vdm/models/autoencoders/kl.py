@@ -14,7 +14,8 @@ settles, and so how small a component may be and still be kept, and how well
 the decoder forgives the errors of a diffusion model.
 
 Both branches work on patches, at the resolution of the latents: measured at
-equal cost on a CPU, wide and coarse beat narrow and fine. Norms act on single
+equal cost on a CPU, wide and coarse beat narrow and fine. The encoder may be
+the smaller one: every step of diffusion pays for it. Norms act on single
 places, so a latent depends on a neighbourhood, and neither on the rest of the
 frame nor on other frames.
 """
@@ -62,21 +63,28 @@ class Branch(nnx.Module):
     return self.head(jax.nn.silu(x))
 
 
-def make(factor, channels, width, blocks):
-  """Returns (init, encode, decode) over {'pca', 'encoder', 'decoder'}."""
+def make(factor, channels, *, encoder, decoder):
+  """Returns (init, encode, decode) over {'pca', 'encoder', 'decoder'}.
+
+  Args:
+    factor: spatial reduction, 4 or 8.
+    channels: of a latent.
+    encoder: (width, residual blocks) of its branch.
+    decoder: the same of the other.
+  """
   if factor not in (4, 8):
     raise ValueError(f'autoencoder.factor is 4 or 8, not {factor}.')
   patch = 3 * factor**2
 
   def build_encoder(key):
     rngs = nnx.Rngs(params=key)
-    return Branch(patch, 2 * channels, width, blocks, rngs=rngs)
+    return Branch(patch, 2 * channels, *encoder, rngs=rngs)
 
   def build_decoder(key):
     rngs = nnx.Rngs(params=key)
-    return Branch(channels, patch, width, blocks, rngs=rngs)
+    return Branch(channels, patch, *decoder, rngs=rngs)
 
-  encoder, decoder = (
+  encoder_graph, decoder_graph = (
     nnx.graphdef(nnx.eval_shape(lambda build=build: build(0)))
     for build in (build_encoder, build_decoder)
   )
@@ -92,13 +100,13 @@ def make(factor, channels, width, blocks):
 
   def encode(params, x):
     linear = pca.encode(jax.lax.stop_gradient(params['pca']), x, factor)
-    branch = nnx.merge(encoder, params['encoder'])
+    branch = nnx.merge(encoder_graph, params['encoder'])
     mean, logvar = jnp.split(branch(pca.space_to_depth(x, factor)), 2, axis=-1)
     return linear + mean, LOGVAR + logvar
 
   def decode(params, z):
     linear = pca.decode(jax.lax.stop_gradient(params['pca']), z, factor)
-    branch = nnx.merge(decoder, params['decoder'])
+    branch = nnx.merge(decoder_graph, params['decoder'])
     return linear + pca.depth_to_space(branch(z), factor)
 
   return init, encode, decode

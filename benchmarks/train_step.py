@@ -1,0 +1,144 @@
+"""Times the train step of a configuration, with its own data or without.
+
+  python benchmarks/train_step.py --config configs/ucf101.py --stage video
+  python benchmarks/train_step.py --config configs/synthetic.py --stage video \
+      --batches 8,16,32 --record benchmarks/records/my_machine.json
+
+For each batch size: compile time, step time (median and range), clips a
+second, FLOPs, share of the device's bfloat16 peak where that is known, peak
+memory. Batches are random arrays on the device, so that nothing but the step
+is timed; the share of time a run waits for data is in its own metrics.jsonl.
+"""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+
+from absl import app
+from absl import flags
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from vdm import config_flag
+
+_CONFIG = config_flag.define()
+_STAGE = flags.DEFINE_string('stage', 'video', 'Name of a diffusion stage.')
+_BATCHES = flags.DEFINE_list('batches', None, "By default the stage's own.")
+_STEPS = flags.DEFINE_integer('steps', 10, 'Timed, after three more.')
+_RECORD = flags.DEFINE_string('record', None, 'JSON file for the numbers.')
+
+
+def measure(config, stage, batch):
+  """The numbers of one batch size."""
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  from vdm.models import autoencoders
+  from vdm.training import flops
+  from vdm.training import meters
+  from vdm.training import objectives
+  from vdm.training import sharding
+  from vdm.training import stages
+  from vdm.training import state as state_lib
+  from vdm.training import step as step_lib
+
+  stage.batch = batch
+  mesh = sharding.make_mesh(config.train.fsdp)
+  copies = sharding.replicated(mesh)
+  objective = objectives.make_objective(config, stage, mesh)
+  params = objective.init(jax.random.key(0), None)
+  state = state_lib.create(config, params)
+  state = jax.device_put(state, sharding.tree_sharding(mesh, state))
+  random = np.random.default_rng(0)
+  shape = (stage.frames, stage.resolution, stage.resolution, 3)
+  videos = random.integers(0, 256, (batch, *shape), np.uint8)
+  # The step's time does not depend on what the autoencoder has learned.
+  codec = autoencoders.make_autoencoder(config.autoencoder)
+  autoencoder = {
+    'params': codec.init(jax.random.key(2), videos[:1] / np.float32(127.5) - 1),
+    'stats': {
+      'mean': np.zeros(codec.channels, np.float32),
+      'scale': np.ones(codec.channels, np.float32),
+    },
+  }
+  arguments = (
+    jax.device_put(autoencoder, copies),
+    sharding.to_global(
+      mesh,
+      {
+        'video': videos,
+        'label': np.zeros(batch, np.int32),
+      },
+    ),
+    jax.device_put(jnp.int32(0), copies),
+    jax.device_put(jax.random.key(1), copies),
+  )
+  trained = stages.trained_paths(params, stage, objective.held(False))
+  train_step = step_lib.make_train_step(
+    config, stage, objective, trained, mesh, state
+  )
+  operations = flops.count_flops(train_step, state, *arguments)
+  began = time.perf_counter()
+  compiled = train_step.lower(state, *arguments).compile()
+  compile_seconds = time.perf_counter() - began
+  seconds = []
+  for _ in range(3 + _STEPS.value):
+    began = time.perf_counter()
+    state, metrics = compiled(state, *arguments)
+    jax.block_until_ready(metrics)
+    seconds.append(time.perf_counter() - began)
+  seconds = seconds[3:]
+  median = statistics.median(seconds)
+  peak = flops.peak_flops(
+    jax.devices()[0].device_kind, config.train.compute_dtype
+  )
+  return {
+    'batch': batch,
+    'parameters': sum(x.size for x in jax.tree.leaves(params)),
+    'compile_seconds': compile_seconds,
+    'seconds_per_step': median,
+    'seconds_range': [min(seconds), max(seconds)],
+    'clips_per_second': batch / median,
+    'tflops_per_step': operations / 1e12,
+    'share_of_peak_flops': peak
+    and operations / median / peak / jax.device_count(),
+    **meters.memory(),
+  }
+
+
+def main(argv):
+  del argv
+  import jax
+
+  config = _CONFIG.value
+  if _STAGE.value not in config.stages:
+    config_flag.stop(
+      f'--stage={_STAGE.value} is none of {", ".join(config.stages)}.'
+    )
+  stage = config.stages[_STAGE.value]
+  batches = [int(x) for x in _BATCHES.value or [stage.batch]]
+  record = {
+    'command': ' '.join(['python', *sys.argv]),
+    'device': jax.devices()[0].device_kind,
+    'devices': jax.device_count(),
+    'cores': os.cpu_count(),
+    'python': platform.python_version(),
+    'jax': jax.__version__,
+    'compute_dtype': config.train.compute_dtype,
+    'rows': [],
+  }
+  for batch in batches:
+    row = measure(config, stage, batch)
+    record['rows'].append(row)
+    print(json.dumps(row))
+  if _RECORD.value:
+    with open(_RECORD.value, 'w') as file:
+      file.write(json.dumps(record, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=config_flag.parse)

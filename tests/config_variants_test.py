@@ -1,0 +1,74 @@
+"""Every config file, in every variant, is one the code can run."""
+
+import importlib.util
+
+from conftest import ROOT
+import pytest
+
+from vdm import config_check
+from vdm import config_io
+from vdm import config_variants
+
+VARIANTS = {
+  'synthetic': ('', 'smoke', 'overfit'),
+  'video_folder': ('', 'smoke', 'overfit'),
+  'ucf101': (
+    *('', 'smoke', 'overfit', '64x32', '128x16', 'uncond'),
+    '128x16,uncond,smoke',
+  ),
+}
+
+
+def get_config(name, variant=''):
+  path = ROOT / 'configs' / f'{name}.py'
+  spec = importlib.util.spec_from_file_location(name, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(variant)
+
+
+@pytest.mark.parametrize(
+  'name, variant', [(n, v) for n, vs in VARIANTS.items() for v in vs]
+)
+def test_config_is_valid(name, variant):
+  config = get_config(name, variant)
+  config_check.validate(config)
+  assert config_io.config_hash(config) == config_io.config_hash(
+    get_config(name, variant)
+  )
+
+
+def test_every_config_file_is_tested():
+  files = {path.stem for path in (ROOT / 'configs').glob('*.py')}
+  assert files == set(VARIANTS)
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_smoke_swaps_neither_data_nor_stages(name):
+  full, small = get_config(name), get_config(name, 'smoke')
+  kept = [
+    line
+    for line in config_io.diff(full, small)
+    if line.startswith(('data.', 'diffusion.', 'train.order'))
+    and not line.startswith(('data.scenes.', 'data.threads'))
+  ]
+  assert kept == []
+  assert all(stage.steps <= 60 for stage in small.stages.values())
+
+
+def test_overfit_keeps_the_first_and_the_last_stage():
+  config = get_config('ucf101', 'overfit')
+  assert config.train.order == ('autoencoder', 'video')
+  assert set(config.stages) == {'autoencoder', 'video'}
+  assert config.data.fixed_clips == 2
+
+
+def test_unknown_variant_names_the_known_ones():
+  with pytest.raises(ValueError, match='no variant'):
+    get_config('ucf101', 'somke')
+
+
+def test_variants_need_no_particular_config():
+  config = get_config('ucf101', '128x16')
+  config_variants.smoke(config)
+  config_check.validate(config)

@@ -1,0 +1,91 @@
+"""Videos from a run's folder: each from its own seed, whatever the batch."""
+
+import numpy as np
+import pytest
+
+from vdm import generate
+from vdm import sample
+from vdm import score
+
+
+@pytest.fixture(scope='module')
+def run(finished_run):
+  return generate.load_run(finished_run)
+
+
+def test_a_run_is_loaded_with_all_that_sampling_needs(run):
+  assert run.step == 12
+  assert run.stage.frames == 4
+  assert run.label_names[0] == 'right'
+  assert run.frame_rate == 25.0
+  assert run.frozen['stats']['mean'].shape == (4,)
+
+
+def test_a_video_is_the_same_alone_and_in_any_batch(run, finished_run):
+  with np.load(finished_run / 'final/samples.npz', allow_pickle=False) as file:
+    videos = file['videos']
+  make = generate.make_generator(run.config, run.stage)
+  alone = make.samples(run.params, run.frozen, [5], [5])[0]
+  # Another batch size may round otherwise: by a grey level, not more.
+  assert np.abs(alone.astype(int) - videos[5]).max() <= 1
+  assert np.abs(alone.astype(int) - videos[4]).max() > 1
+
+
+def test_no_run_and_no_such_average_are_one_sentence(finished_run, tmp_path):
+  with pytest.raises(FileNotFoundError, match='holds no run'):
+    generate.load_run(tmp_path)
+  with pytest.raises(ValueError, match='averages of width'):
+    generate.load_run(finished_run, ema=0.2)
+
+
+def test_uint8_and_float_are_inverse():
+  values = np.arange(256, dtype=np.uint8)
+  back = generate.to_uint8(generate.to_float(values))
+  np.testing.assert_array_equal(back, values)
+
+
+def test_batches_are_filled_up_and_cut_off():
+  sizes = []
+
+  def double(rows):
+    sizes.append(len(rows))
+    return rows * 2
+
+  out = generate.batched(double, (np.arange(7),), 3)
+  np.testing.assert_array_equal(out, 2 * np.arange(7))
+  assert sizes == [3, 3, 3]
+
+
+def test_labels_by_name_and_number(run):
+  assert sample.choose_labels(run, 'down', 2) == [2, 2]
+  assert sample.choose_labels(run, '7', 1) == [7]
+  assert list(sample.choose_labels(run, None, 3)) == [0, 1, 2]
+  with pytest.raises(ValueError, match="did you mean 'up-right'"):
+    sample.choose_labels(run, 'upright', 1)
+
+
+def test_samples_are_written_for_machines_and_for_people(tmp_path):
+  videos = np.random.default_rng(0).integers(0, 256, (3, 4, 16, 16, 3), 'u1')
+  score.write_samples(
+    tmp_path, videos, [1, -1, 0], ['a', 'b'], [7, 8, 9], 25.0, each=True
+  )
+  names = {path.name for path in tmp_path.iterdir()}
+  assert names == {
+    'samples.npz',
+    'sheet.png',
+    'grid.mp4',
+    *(f'seed_{i:06d}.mp4' for i in (7, 8, 9)),
+  }
+  with np.load(tmp_path / 'samples.npz', allow_pickle=False) as file:
+    np.testing.assert_array_equal(file['videos'], videos)
+    assert list(file['labels']) == [1, -1, 0]
+    assert list(file['label_names']) == ['a', 'b']
+
+
+def test_psnr_of_the_nearest_clip():
+  clips = np.zeros((2, 1, 4, 4, 3), np.uint8)
+  clips[1] = 200
+  samples = clips[::-1].copy()
+  samples[0] -= 10  # 200 to 190.
+  exact, ten = 10 * np.log10(255**2 / 1e-3), 20 * np.log10(25.5)
+  assert score.nearest_psnr(samples, clips) == pytest.approx((exact + ten) / 2)

@@ -1,0 +1,217 @@
+"""The optimizer against optax over whole trees, and the schedule by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vdm import config as config_lib
+from vdm.training import optim
+
+# Like a network's: first and last layers, a table, hidden matrices, norms.
+SHAPES = {
+  'stem': {'kernel': (3, 3, 2, 4), 'bias': (4,)},
+  'embed_in': {'kernel': (4, 6)},
+  'embed_label': (3, 6),
+  'block': {
+    'conv': {'kernel': (3, 3, 4, 8), 'bias': (8,)},
+    'temporal': {'kernel': (3, 1, 4, 4)},
+    'linear': {'kernel': (6, 5)},
+    'scale': (4,),
+  },
+  'head_conv': {'kernel': (1, 1, 8, 2)},
+}
+HIDDEN = {
+  'block/conv/kernel',
+  'block/temporal/kernel',
+  'block/linear/kernel',
+}
+
+
+def values(seed):
+  generator = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda shape: jnp.asarray(generator.normal(size=shape), jnp.float32),
+    SHAPES,
+    is_leaf=lambda x: isinstance(x, tuple),
+  )
+
+
+def options(**changes):
+  config = config_lib.default().optim
+  config.update(weight_decay=0.1, **changes)
+  return config
+
+
+def run(config, stage, paths, gradients, params):
+  """Parameters {path: array} and slots after an update on each gradient."""
+  slots = optim.init(config, params)
+  live = optim.flatten(params)
+  paths = sorted(paths)
+  update = jax.jit(lambda *args: optim.update(config, stage, 0.5, *args))
+  for gradient in gradients:
+    trees = (optim.flatten(gradient), slots, live)
+    new, new_slots = update(*({p: tree[p] for p in paths} for tree in trees))
+    live, slots = {**live, **new}, {**slots, **new_slots}
+  return live, slots
+
+
+def run_optax(transform, gradients, params):
+  state = transform.init(params)
+
+  @jax.jit
+  def update(gradient, state, params):
+    updates, state = transform.update(gradient, state, params)
+    return optax.apply_updates(params, updates), state
+
+  for gradient in gradients:
+    params, state = update(gradient, state, params)
+  return params
+
+
+def assert_close(actual, wanted):
+  for path, value in wanted.items():
+    np.testing.assert_allclose(
+      actual[path], value, rtol=1e-5, atol=1e-6, err_msg=path
+    )
+
+
+@pytest.fixture(scope='module')
+def gradients():
+  return [values(seed) for seed in range(1, 6)]
+
+
+def test_flatten_and_unflatten_are_inverse():
+  params = values(0)
+  flat = optim.flatten(params)
+  assert 'block/conv/kernel' in flat and list(flat) == sorted(flat)
+  again = optim.unflatten(flat, params)
+  jax.tree.map(np.testing.assert_array_equal, again, params)
+  # By name, not by the order in which they are given.
+  again = optim.unflatten(dict(reversed(flat.items())), params)
+  jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+def test_adamw_is_optax_adamw(gradients):
+  config = options(name='adamw')
+  stage = config_lib.stage(learning_rate=2e-2)
+  params = values(0)
+  live, slots = run(config, stage, optim.flatten(params), gradients, params)
+  transform = optax.adamw(
+    0.5 * 2e-2,
+    b1=config.b1,
+    b2=config.b2,
+    eps=config.eps,
+    weight_decay=0.1,
+    mask=lambda tree: jax.tree.map(lambda x: x.ndim >= 2, tree),
+  )
+  wanted = run_optax(transform, gradients, params)
+  assert_close(live, optim.flatten(wanted))
+  assert {int(slot.count) for slot in slots.values()} == {5}
+
+
+def test_muon_is_optax_muon_on_hidden_matrices_and_adamw_elsewhere(gradients):
+  config = options(name='muon', muon_learning_rate=5e-2)
+  stage = config_lib.stage(learning_rate=2e-2)
+  params = values(0)
+  flat = optim.flatten(params)
+  assert {p for p, x in flat.items() if optim.is_matrix(p, x)} == HIDDEN
+  live, _ = run(config, stage, flat, gradients, params)
+
+  # optax reshapes convolution kernels itself, told which axes are which.
+  def dimensions(tree):
+    return {
+      path: optax.contrib.MuonDimensionNumbers(
+        tuple(range(x.ndim - 1)), x.ndim - 1
+      )
+      for path, x in tree.items()
+    }
+
+  hidden = [{p: optim.flatten(g)[p] for p in HIDDEN} for g in gradients]
+  muon = optax.contrib.muon(
+    0.5 * 5e-2,
+    beta=config.muon_momentum,
+    weight_decay=0.1,
+    muon_weight_dimension_numbers=dimensions,
+  )
+  wanted = run_optax(muon, hidden, {p: flat[p] for p in HIDDEN})
+  # Newton and Schulz's iterations amplify the rounding of a reshape.
+  for path in HIDDEN:
+    np.testing.assert_allclose(live[path], wanted[path], atol=1e-4)
+    # The moves are larger by far than that.
+    assert np.abs(wanted[path] - flat[path]).max() > 1e-2
+
+  adamw = options(name='adamw')
+  others = flat.keys() - HIDDEN
+  wanted, _ = run(adamw, stage, others, gradients, params)
+  assert_close(live, {path: wanted[path] for path in others})
+
+
+def test_muon_turns_a_gradient_into_an_orthogonal_matrix(gradients):
+  config = options(name='muon', muon_learning_rate=1.0)
+  config.weight_decay = 0.0
+  stage, params = config_lib.stage(), values(0)
+  live, _ = run(config, stage, ['block/linear/kernel'], gradients[:1], params)
+  move = (
+    live['block/linear/kernel'] - params['block']['linear']['kernel']
+  ) / 0.5
+  # Five iterations bring every singular value to within 0.3 of one.
+  np.testing.assert_allclose(np.linalg.svd(move)[1], 1.0, atol=0.35)
+
+
+def test_a_parameter_that_is_left_out_keeps_its_slot(gradients):
+  config = options(name='muon')
+  params = values(0)
+  paths = [p for p in optim.flatten(params) if 'temporal' not in p]
+  live, slots = run(config, config_lib.stage(), paths, gradients, params)
+  initial = optim.init(config, params)['block/temporal/kernel']
+  slot = slots['block/temporal/kernel']
+  jax.tree.map(np.testing.assert_array_equal, slot, initial)
+  assert live['block/temporal/kernel'] is params['block']['temporal']['kernel']
+  assert int(slots['block/conv/kernel'].count) == 5
+
+
+def test_a_parameter_that_joins_later_has_its_own_bias_correction(gradients):
+  config = options(name='adamw')
+  config.weight_decay = 0.0
+  stage = config_lib.stage(learning_rate=2e-2)
+  params = values(0)
+  late, flat = 'block/scale', optim.flatten(params)
+  early = [path for path in flat if path != late]
+  slots, live = optim.init(config, params), flat
+  for i, gradient in enumerate(gradients):
+    paths = early if i < 3 else list(flat)
+    chosen = {path: optim.flatten(gradient)[path] for path in paths}
+    new, new_slots = optim.update(config, stage, 1.0, chosen, slots, live)
+    live, slots = {**live, **new}, {**slots, **new_slots}
+  transform = optax.adam(2e-2, b1=config.b1, b2=config.b2, eps=config.eps)
+  since = [g['block']['scale'] for g in gradients[3:]]
+  wanted = run_optax(transform, since, params['block']['scale'])
+  assert_close(live, {late: wanted})
+  assert int(slots[late].count) == 2
+
+
+def test_learning_rate_warms_up_holds_and_cools_down():
+  stage = config_lib.stage(steps=10, warmup=4, cooldown=0.5)
+  found = [float(optim.learning_rate(stage, n)) for n in range(10)]
+  wanted = [0.25, 0.5, 0.75, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]
+  np.testing.assert_allclose(found, wanted, rtol=1e-6)
+  held = config_lib.stage(steps=10, warmup=0, cooldown=0.0)
+  assert [float(optim.learning_rate(held, n)) for n in (0, 5, 9)] == [1, 1, 1]
+  whole = config_lib.stage(steps=4, warmup=0, cooldown=1.0)
+  found = [float(optim.learning_rate(whole, n)) for n in range(4)]
+  np.testing.assert_allclose(found, [1, 0.75, 0.5, 0.25], rtol=1e-6)
+
+
+def test_clipping_scales_to_the_limit_and_no_further():
+  grads = {'a': jnp.array([3.0, 0.0]), 'b': jnp.array([[4.0]])}
+  clipped = optim.clip(grads, jnp.float32(5.0), 1.0)
+  np.testing.assert_allclose(clipped['a'], [0.6, 0.0], rtol=1e-6)
+  np.testing.assert_allclose(clipped['b'], [[0.8]], rtol=1e-6)
+  same = optim.clip(grads, jnp.float32(5.0), 6.0)
+  jax.tree.map(np.testing.assert_array_equal, same, grads)
+  assert optim.clip(grads, jnp.float32(5.0), 0.0) is grads
+  zero = jax.tree.map(jnp.zeros_like, grads)
+  zero = optim.clip(zero, jnp.float32(0.0), 1.0)
+  assert not any(np.any(x) for x in jax.tree.leaves(zero))

@@ -1,0 +1,155 @@
+"""What may change when a run goes on, and what refuses to."""
+
+from etils import epath
+import pytest
+
+from vdm import config as config_lib
+from vdm import config_io
+from vdm.training import resume
+
+
+def make_config():
+  config = config_lib.default()
+  config.stages.codec = config_lib.stage(objective='autoencoder', steps=7)
+  config.stages.image = config_lib.stage(steps=4)
+  config.stages.video = config_lib.stage(steps=5, frames=16)
+  config.train.order = ('codec', 'image', 'video')
+  return config
+
+
+# Of a run whose newest checkpoint is in 'image'.
+MAY = {
+  'train.log_every': 3,
+  'train.eval_every': 3,
+  'train.eval_clips': 3,
+  'train.preview_every': 3,
+  'train.save_every': 3,
+  'train.save_minutes': 3.0,
+  'train.keep': 5,
+  'train.fsdp': 2,
+  'train.tensorboard': False,
+  'sample.guidance': 1.5,
+  'sample.num': 3,
+  'data.threads': 8,
+  'data.workers': 2,
+  'data.root': 'elsewhere',
+  'stages.image.steps': 40,
+  'stages.video.steps': 50,
+  'stages.video.batch': 2,
+  'stages.video.learning_rate': 1e-4,
+  'stages.video.frozen': ('stem',),
+  'stages.video.frame_levels.context': 0.5,
+}
+MAY_NOT = {
+  'seed': 1,
+  'model.widths': (8, 16),
+  'model.dropout': 0.1,
+  'data.name': 'ucf101',
+  'data.stride': 2,
+  'data.flip': True,
+  'data.scenes.train': 17,
+  'autoencoder.channels': 4,
+  'diffusion.weighting': 'x0',
+  'optim.name': 'muon',
+  'optim.ema': (0.10,),
+  'train.compute_dtype': 'bfloat16',
+  'train.init_from': 'another',
+  'stages.codec.steps': 8,
+  'stages.codec.batch': 16,
+  'stages.image.batch': 16,
+  'stages.image.learning_rate': 1e-4,
+  'stages.image.warmup': 1,
+}
+
+
+def changed(key, value):
+  config = make_config()
+  config.update_from_flattened_dict({key: value})
+  return config
+
+
+@pytest.mark.parametrize('key', MAY)
+def test_what_may_change(key):
+  new = changed(key, MAY[key])
+  assert [d.split(':')[0] for d in config_io.diff(make_config(), new)] == [key]
+  assert resume.may_change(key, make_config(), new, 'image')
+
+
+@pytest.mark.parametrize('key', MAY_NOT)
+def test_what_may_not(key):
+  new = changed(key, MAY_NOT[key])
+  assert [d.split(':')[0] for d in config_io.diff(make_config(), new)] == [key]
+  assert not resume.may_change(key, make_config(), new, 'image')
+
+
+@pytest.mark.parametrize(
+  'order, allowed',
+  [
+    (('codec', 'image'), True),  # A stage not begun is left out,
+    (('codec', 'image', 'extra', 'video'), True),  # or put in between.
+    (('codec', 'video', 'image'), False),
+    (('image', 'video'), False),
+    (('codec', 'video'), False),  # The stage the run is in has gone.
+  ],
+)
+def test_the_order_may_change_after_the_stage_the_run_is_in(
+  order, allowed, tmp_path
+):
+  path = epath.Path(tmp_path) / 'config.json'
+  config_io.save(make_config(), path)
+  new = make_config()
+  new.stages.extra = config_lib.stage(steps=3)
+  new.train.order = order
+  if allowed:
+    resume.claim(new, path, 'image', [])
+    assert tuple(config_io.load(path).train.order) == order
+    return
+  with pytest.raises(resume.ResumeError, match='train.order: '):
+    resume.claim(new, path, 'image', [])
+
+
+def test_a_new_run_writes_its_configuration(tmp_path):
+  path = epath.Path(tmp_path) / 'config.json'
+  resume.claim(make_config(), path, None, ['left', 'right'])
+  assert config_io.config_hash(config_io.load(path)) == config_io.config_hash(
+    make_config()
+  )
+  assert config_io.load_label_names(path) == ['left', 'right']
+  # Nothing has been saved yet: anything may still change.
+  resume.claim(changed('seed', 1), path, None, [])
+  assert config_io.load(path).seed == 1
+
+
+def test_a_refusal_names_every_difference_and_changes_nothing(tmp_path, caplog):
+  path = epath.Path(tmp_path) / 'config.json'
+  config_io.save(make_config(), path)
+  before = path.read_text()
+  new = changed('seed', 1)
+  new.stages.codec.batch = 16
+  new.train.log_every = 3
+  with pytest.raises(resume.ResumeError) as error:
+    resume.claim(new, path, 'image', [])
+  assert 'seed: 0 -> 1' in str(error.value)
+  assert 'stages.codec.batch: 8 -> 16' in str(error.value)
+  assert 'log_every' not in str(error.value)
+  assert path.read_text() == before
+  with caplog.at_level('INFO', logger='absl'):
+    resume.claim(changed('train.log_every', 3), path, 'image', [])
+  assert 'train.log_every: 10 -> 3' in caplog.text
+  assert config_io.load(path).train.log_every == 3
+
+
+def test_the_checkpoint_must_lie_in_its_stage():
+  config = make_config()  # image: 7 to 11.
+  assert resume.span_of(config, 8, 'image').start == 7
+  assert resume.span_of(config, 11, 'image').name == 'image'
+  with pytest.raises(resume.ResumeError, match='give it at least 5 steps'):
+    resume.span_of(config, 12, 'image')
+  with pytest.raises(resume.ResumeError, match="'motion', which train.order"):
+    resume.span_of(config, 8, 'motion')
+
+
+def test_other_data_are_refused():
+  resume.check_data('a' * 64, 'a' * 64)
+  with pytest.raises(resume.ResumeError, match='aaaaaaaaaaaa and is now given'):
+    resume.check_data('a' * 64, 'b' * 64)

@@ -1,0 +1,83 @@
+"""A run of four stages that takes seconds, once it is compiled."""
+
+import contextlib
+import os
+import sys
+
+from vdm import config as config_lib
+
+
+def make_config(root):
+  """Four stages of a few steps on scenes of 16 px."""
+  config = config_lib.default()
+  config.data.update(root=str(root), resolution=16, threads=1)
+  config.data.scenes.update(train=24, validation=8, frames=4)
+  config.autoencoder.update(
+    factor=4, channels=4, decoder_width=8, encoder_width=8, statistics_clips=8
+  )
+  config.model.update(
+    widths=(8,),
+    blocks=(1,),
+    attention_levels=(),
+    temporal_levels=(0,),
+    temporal_attention_levels=(),
+    head_size=8,
+    embed_width=8,
+    num_classes=8,
+  )
+  config.sample.update(steps=2, num=2, batch=8, final=8)
+  config.train.update(
+    order=('autoencoder', 'image', 'motion', 'video'),
+    log_every=1,
+    eval_every=100,
+    eval_clips=4,
+    preview_every=100,
+    save_every=100,
+    tensorboard=False,
+  )
+  stage = dict(resolution=16, batch=8, warmup=1, learning_rate=1e-2)
+  config.stages.autoencoder = config_lib.stage(
+    objective='autoencoder', steps=3, **stage
+  )
+  config.stages.image = config_lib.stage(steps=2, **stage)
+  config.stages.motion = config_lib.stage(
+    steps=2, frames=4, frozen=config_lib.SPATIAL, **stage
+  )
+  config.stages.video = config_lib.stage(
+    steps=5, frames=4, image_fraction=0.4, **stage
+  )
+  return config
+
+
+@contextlib.contextmanager
+def recorded_keys():
+  """Collects the names of the keys that `vdm` reads, but for its config room.
+
+  Checking, hashing and storing a configuration reads every key: that does not
+  count. `items()` hands all of a group's keys on by name, and counts for them.
+  """
+  keys = set()
+  get, items = config_lib.ConfigDict.__getattr__, config_lib.ConfigDict.items
+
+  def reader():
+    file = sys._getframe(2).f_code.co_filename
+    inside = f'{os.sep}vdm{os.sep}' in file
+    return inside and not os.path.basename(file).startswith('config')
+
+  def recorded_get(self, name):
+    if reader():
+      keys.add(name)
+    return get(self, name)
+
+  def recorded_items(self, *args, **kwargs):
+    if reader():
+      keys.update(self.keys())
+    return items(self, *args, **kwargs)
+
+  config_lib.ConfigDict.__getattr__ = recorded_get
+  config_lib.ConfigDict.items = recorded_items
+  try:
+    yield keys
+  finally:
+    config_lib.ConfigDict.__getattr__ = get
+    config_lib.ConfigDict.items = items

@@ -1,0 +1,143 @@
+"""The whole loop, in small: stop anywhere, go on, and nothing has changed."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_train
+
+from vdm import config_io
+from vdm import train
+from vdm.training import checkpoints
+from vdm.training import resume
+from vdm.training import signals
+from vdm.training import writer
+
+# Values of a row that tell of the machine, not of the training.
+OF_THE_MACHINE = {
+  'seconds_per_step',
+  'clips_per_second',
+  'data_wait_share',
+  'tflops_per_second',
+  'host_rss_peak_gib',
+  'device_peak_gib',
+  'compile_seconds',
+}
+
+
+def rows(workdir):
+  """{(step, kind of row): values that training decides}."""
+  found = {}
+  for row in writer.read_rows(workdir):
+    kinds = [k for k in ('loss', 'val_psnr', 'val_loss') if k in row]
+    kind = kinds[0] if kinds else 'resumed_from'
+    found[row['step'], kind] = {
+      k: v for k, v in row.items() if k not in OF_THE_MACHINE
+    }
+  return found
+
+
+def restored(workdir):
+  """The last checkpoint's parameters, moments and averages."""
+  with checkpoints.Checkpoints(
+    workdir / 'checkpoints', read_only=True
+  ) as store:
+    return {
+      name: store.restore_item(name) for name in ('params', 'opt_state', 'ema')
+    }
+
+
+class StopAfter:
+  """A stop signal that comes at a certain poll and stays."""
+
+  def __init__(self, polls):
+    self.polls = polls
+
+  def received(self):
+    self.polls -= 1
+    return self.polls <= 0
+
+
+def test_run_leaves_what_it_promises(finished_run):
+  logged = rows(finished_run)
+  steps = [step for step, kind in logged if kind == 'loss']
+  assert steps == list(range(1, 13))  # From step one, no step twice.
+  assert {'val_loss', 'val_loss/logsnr_+0', 'val_loss_of_zero/logsnr_+0'} <= (
+    logged[12, 'val_loss'].keys()
+  )
+  for name in ('config.json', 'autoencoder/weights.npz', 'final/grid.mp4'):
+    assert (finished_run / name).exists(), name
+  for step in (3, 5, 7, 12):  # Every stage ends with something to look at.
+    assert (finished_run / f'samples/step_{step:08d}/sheet.png').exists()
+  metrics = json.loads((finished_run / 'final/metrics.json').read_text())
+  assert metrics['synthetic_truth']['real']['label_agreement'] == 1.0
+
+
+def test_final_samples_are_made_of_seeds_and_labels(finished_run):
+  with np.load(
+    finished_run / 'final/samples.npz', allow_pickle=False
+  ) as arrays:
+    assert arrays['videos'].shape == (8, 4, 16, 16, 3)
+    assert arrays['videos'].dtype == np.uint8
+    assert list(arrays['labels']) == list(range(8))
+    assert list(arrays['seeds']) == list(range(8))
+    assert arrays['label_names'][0] == 'right'
+
+
+@pytest.mark.parametrize('polls, steps', [(1, 1), (3, 3), (6, 5), (12, 9)])
+def test_stopped_and_resumed_run_is_the_uninterrupted_one(
+  polls, steps, finished_run, data_root, tmp_path, monkeypatch
+):
+  """In the middle of stages (1, 9) and at borders (3: a new objective, 5)."""
+  config = tiny_train.make_config(data_root)
+  monkeypatch.setattr(signals, 'StopSignal', lambda: StopAfter(polls))
+  assert train.train(config, tmp_path) == train.STOPPED
+  monkeypatch.undo()
+  # Lines past the checkpoint, the last one torn, as after a kill.
+  with (tmp_path / 'metrics.jsonl').open('a') as file:
+    file.write(json.dumps({'step': steps + 1, 'stage': 'x', 'loss': 9.0}))
+    file.write('\n{"step": 99, "sta')
+  assert train.train(config, tmp_path) == 0
+  resumed = [r for r in writer.read_rows(tmp_path) if 'resumed_from' in r]
+  assert [r['resumed_from'] for r in resumed] == [steps]
+  ours, theirs = rows(tmp_path), rows(finished_run)
+  for key in theirs:
+    assert {**ours[key], 'bad_records': 0} == {**theirs[key], 'bad_records': 0}
+  jax.tree.map(
+    np.testing.assert_array_equal, restored(tmp_path), restored(finished_run)
+  )
+  for name in ('videos', 'labels'):
+    arrays = [
+      np.load(folder / 'final/samples.npz', allow_pickle=False)[name]
+      for folder in (tmp_path, finished_run)
+    ]
+    np.testing.assert_array_equal(*arrays)
+
+
+def test_finished_run_trains_no_more(finished_run, data_root):
+  before = (finished_run / 'metrics.jsonl').read_text()
+  made = (finished_run / 'final/samples.npz').stat().st_mtime_ns
+  assert train.train(tiny_train.make_config(data_root), finished_run) == 0
+  after = (finished_run / 'metrics.jsonl').read_text()
+  assert after.startswith(before)
+  assert 'loss' not in after[len(before) :]
+  assert (finished_run / 'final/samples.npz').stat().st_mtime_ns == made
+
+
+def test_another_seed_is_refused(finished_run, data_root):
+  config = tiny_train.make_config(data_root)
+  config.seed = 1
+  with pytest.raises(resume.ResumeError, match='seed: 0 -> 1'):
+    train.train(config, finished_run)
+
+
+def test_every_key_is_read_by_something(finished_run):
+  read = set(json.loads((finished_run / 'keys_read.json').read_text()))
+  elsewhere = {
+    'source',  # Of videos: builders_test, ucf101_test, video_folder_test.
+    'load',  # Another run's autoencoder: frozen_test.
+  }
+  for key in config_io.flatten(tiny_train.make_config('')):
+    name = key.split('.')[-1]
+    assert name in read | elsewhere, f'nothing reads config.{key}'
