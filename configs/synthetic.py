@@ -23,30 +23,34 @@ def get_config(variant=''):
   config.model.update(widths=(32, 64), num_classes=8, label_dropout=0.15)
   config.diffusion.update(density_mean=1.8, density_std=1.3)
   config.optim.update(name='muon', muon_learning_rate=0.01)
-  config.sample.update(guidance=3.0, steps=24, final=256, batch=64)
-  config.stages.autoencoder = config_lib.stage(
-    objective='autoencoder',
-    steps=2000,
-    frames=1,
-    batch=8,
-    learning_rate=3e-3,
-    warmup=50,
-    cooldown=1.0,
-  )
-  config.stages.video = config_lib.stage(
-    steps=1400,
-    frames=16,
-    batch=16,
-    learning_rate=3e-3,
-    warmup=50,
-    cooldown=0.8,
+  config.sample.update(
+    guidance=2.5, steps=20, ema=0.05, num=8, final=256, batch=32
   )
   config.train.update(
-    order=('autoencoder', 'video'),
+    order=('autoencoder', 'image', 'motion', 'video'),
     log_every=20,
-    eval_every=350,
-    preview_every=350,
-    save_every=350,
+    eval_every=400,
+    preview_every=400,
+    save_every=400,
+  )
+  stage = dict(learning_rate=3e-3, warmup=50)
+  config.stages.autoencoder = config_lib.stage(
+    objective='autoencoder', steps=1600, batch=8, cooldown=1.0, **stage
+  )
+  config.stages.image = config_lib.stage(
+    steps=300, batch=128, cooldown=0.5, **stage
+  )
+  # Time is learned first, on top of the images' kernels.
+  config.stages.motion = config_lib.stage(
+    steps=100,
+    frames=16,
+    batch=16,
+    frozen=config_lib.SPATIAL,
+    cooldown=0.0,
+    **stage,
+  )
+  config.stages.video = config_lib.stage(
+    steps=1200, frames=16, batch=16, cooldown=0.8, **stage
   )
   if variant == 'smoke':
     config.data.scenes.update(train=64, validation=16)

@@ -9,6 +9,7 @@ SCRIPT = """
 import logging as standard
 from absl import logging
 from vdm import console
+logging.use_absl_handler()
 console.start()
 logging.info('ours')
 logger = logging.get_absl_logger()

@@ -180,7 +180,9 @@ def test_chunks_are_all_of_one_size():
 def codec(mesh):
   """The autoencoder's objective, its parameters and some clips."""
   config = config_lib.default()
-  config.autoencoder.update(factor=4, channels=4, width=4, blocks=1)
+  config.autoencoder.update(
+    factor=4, channels=4, encoder_width=4, decoder_width=4, decoder_blocks=1
+  )
   config.sample.num = 2
   config.stages.codec = config_lib.stage(objective='autoencoder', batch=2)
   objective = objectives.make_objective(config, config.stages.codec, mesh)

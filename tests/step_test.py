@@ -5,10 +5,12 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny_runs
 
 from vdm import config as config_lib
+from vdm.training import ema
 from vdm.training import objectives
 from vdm.training import optim
 from vdm.training import sharding
@@ -74,6 +76,53 @@ def test_the_batch_has_given_frames_and_dropped_labels(one_device):
   np.testing.assert_allclose(
     np.sum(bins, axis=0), metrics[0]['loss'], rtol=1e-5
   )
+
+
+def test_a_step_is_optax_on_the_gradient_of_the_mean(one_device):
+  run, *_ = one_device
+  initial = run.initial
+  # In the middle of a run: five updates old, and averages that lag behind.
+  state = initial._replace(
+    opt_state={
+      path: optim.Slot(np.int32(5), slot.moments)
+      for path, slot in initial.opt_state.items()
+    },
+    ema={
+      name: {path: x + 1 for path, x in average.items()}
+      for name, average in initial.ema.items()
+    },
+  )
+  state = jax.device_put(state, run.shardings)
+  arguments = run.arguments(state, BATCHES[0], 1)
+  *_, rows, n, key = arguments
+  rows = run.objective.draw(rows, jax.random.fold_in(key, n))
+
+  def mean(params):
+    total, count, _ = run.objective.loss(params, tiny_runs.autoencoder(), rows)
+    return total / count
+
+  grads = jax.jit(jax.grad(mean))(initial.params)
+  norm = sum(np.square(g).sum() for g in jax.tree.leaves(grads)) ** 0.5
+  transform = optax.chain(
+    optax.clip_by_global_norm(1.0), optax.adam(1e-3, b1=0.9, b2=0.99)
+  )
+  assert norm > 1  # So that clipping matters.
+  updates, _ = jax.jit(transform.update)(grads, transform.init(grads))
+  found, metrics = run.step(*arguments)
+  np.testing.assert_allclose(metrics['grad_norm'], norm, rtol=1e-4)
+  np.testing.assert_allclose(metrics['learning_rate'], 1e-3, rtol=1e-6)
+  live, updates = optim.flatten(found.params), optim.flatten(updates)
+  start = optim.flatten(initial.params)
+  for path, value in live.items():
+    move = value - start[path]
+    # See `assert_same_training`; a parameter is known to 1e-7 of itself.
+    np.testing.assert_allclose(move, updates[path], rtol=1e-2, atol=5e-5)
+    for width in (0.05, 0.10):
+      beta = (1 - 1 / 6) ** (ema.gamma(width) + 1)
+      wanted = value + beta * (start[path] + 1 - value)
+      average = found.ema[f'{width:.3f}'][path]
+      np.testing.assert_allclose(average, wanted, atol=1e-5)
+    assert found.opt_state[path].count == 6
 
 
 def test_parts_on_two_devices_equal_the_full_batch(one_device):

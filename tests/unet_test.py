@@ -1,7 +1,10 @@
 """The U-Net: an image model that a video model contains exactly."""
 
 import re
+import subprocess
+import sys
 
+import conftest
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -251,6 +254,15 @@ def test_spatial_patterns_fit_kernels_and_norms_over_space(convolution):
     assert path in rest, path
   kernel = 'middle_block/spatial/conv_in/temporal_kernel'
   assert (kernel in rest) == (convolution == 'full')
+
+
+def test_the_patterns_are_read_without_jax():
+  """Files in `configs/` hold them, and are read before a backend starts."""
+  program = (
+    'import sys; from vdm import config; assert config.SPATIAL; '
+    'assert not {"jax", "flax"} & set(sys.modules)'
+  )
+  subprocess.run([sys.executable, '-c', program], cwd=conftest.ROOT, check=True)
 
 
 @pytest.mark.parametrize('pattern', config_lib.SPATIAL)

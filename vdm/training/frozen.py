@@ -17,7 +17,16 @@ from vdm.models.autoencoders import latents
 from vdm.training import sharding
 
 BATCH = 8  # Clips encoded at once for the statistics.
-NETWORK = ('kind', 'factor', 'channels', 'width', 'blocks')
+# The settings that an autoencoder's parameters depend on.
+NETWORK = (
+  'kind',
+  'factor',
+  'channels',
+  'encoder_width',
+  'encoder_blocks',
+  'decoder_width',
+  'decoder_blocks',
+)
 
 
 def write(config, directory, params, clips):
@@ -51,7 +60,7 @@ def adopt(config, directory, key, clips):
     config: `config.autoencoder`; `load` names the run to take one of.
     directory: `<workdir>/autoencoder`.
     key: of the initial values, where there is nothing to load.
-    clips: () -> uint8 [n, t, h, w, 3], for what is fitted to them.
+    clips: uint8 [n, t, h, w, 3], for the statistics; not used to load.
 
   Raises:
     ValueError: the one to load is another network than the run's.
