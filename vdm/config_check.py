@@ -254,6 +254,11 @@ def _model_problems(config: ConfigDict) -> Iterator[str]:
   levels = len(model.widths)
   if not levels:
     yield 'config.model.widths is empty: give the channels of each level.'
+  if model.embed_width % 2:
+    yield (
+      f'config.model.embed_width={model.embed_width} is odd: the noise level '
+      'takes it as pairs.'
+    )
   if len(model.blocks) != levels:
     yield (
       f'config.model.blocks={model.blocks} and widths={model.widths} differ '

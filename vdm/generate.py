@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 import jax
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 
@@ -203,9 +204,7 @@ def batched(function, arrays, size, mesh=None):
       rows = jax.device_put(rows, jax.sharding.NamedSharding(mesh, spec))
     output = function(*rows)
     if not output.is_fully_addressable:
-      output = jax.experimental.multihost_utils.process_allgather(
-        output, tiled=True
-      )
+      output = multihost_utils.process_allgather(output, tiled=True)
     outputs.append(np.asarray(output)[: total - start])
   return np.concatenate(outputs)
 

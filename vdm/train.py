@@ -8,32 +8,28 @@ numbers when the same command is given again.
 import math
 import time
 from typing import Any, NamedTuple
-import zlib
 
 from absl import logging
 from etils import epath
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from vdm import config_check
 from vdm import score
 from vdm.data import builders
-from vdm.data import pipeline
-from vdm.models.autoencoders import files
 from vdm.training import begin
 from vdm.training import checkpoints
-from vdm.training import flops
 from vdm.training import frozen as frozen_lib
+from vdm.training import inputs
 from vdm.training import meters
 from vdm.training import objectives
 from vdm.training import previews
 from vdm.training import resume
 from vdm.training import sharding
 from vdm.training import signals
+from vdm.training import stage_steps
 from vdm.training import stages
 from vdm.training import state as state_lib
-from vdm.training import step as step_lib
+from vdm.training import streams
 from vdm.training import writer as writer_lib
 
 STOPPED = 75  # Exit code: run the same command again.
@@ -100,17 +96,22 @@ def train(config, workdir):
         state = begin.fresh(
           config,
           objective,
-          stream(config, 'init', span.stage.objective),
-          fixed_clips(run, 'train', span, config.autoencoder.statistics_clips),
+          streams.stream(config, 'init', span.stage.objective),
+          inputs.fixed_clips(
+            config, sources['train'], span, config.autoencoder.statistics_clips
+          ),
           mesh,
         )
-      step = max(step, span.start)
+      step = began = max(step, span.start)
       step, state = train_stage(run, span, previous, objective, step, state)
       if (span is not spans[-1] and run.stop.received()) or step < span.stop:
         logging.info('Stopped early: the same command goes on from here.')
         return STOPPED
       if span.stage.objective == 'autoencoder':
-        freeze_autoencoder(run, span, state)
+        store.wait()  # It belongs to the checkpoint of the stage's end.
+        frozen_lib.freeze(
+          config, sources['train'], span, state, workdir, trained=step > began
+        )
       previous = span
     store.wait()
     finish(run, previous, state)
@@ -132,16 +133,23 @@ def train_stage(run, span, previous, objective, step, state):
     (step, state); the step is before `span.stop` where a signal came.
   """
   config, stage = run.config, span.stage
-  steps = Steps(run, span, objective, frozen_autoencoder(run, span), state)
+  source = run.sources['train']
+  frozen = frozen_lib.ensure(config, source, span, run.workdir, run.mesh)
+  steps = stage_steps.StageSteps(
+    config, run.mesh, span, objective, frozen, state
+  )
   for line in stages.describe(span, previous, state.params, steps.trained[0]):
     logging.info('%s', line)
   if step == span.stop:
     return step, state
-  held_out = held_out_clips(run, span, config.train.eval_clips)
+  held_out = inputs.held_out_clips(
+    config, run.sources, span, config.train.eval_clips
+  )
   meter = meters.Meter(stage.batch, config.train.compute_dtype)
   row, saved_at = None, time.monotonic()
+  frame_rate = source.info['frame_rate'] / config.data.stride
 
-  with make_batches(run, span, step - span.start) as batches:
+  with inputs.make_batches(config, source, span, step - span.start) as batches:
     while step < span.stop:
       n = step - span.start
       # A stage's first step is compiled here, and its batch waited for, but
@@ -169,14 +177,14 @@ def train_stage(run, span, previous, objective, step, state):
           row = write_row(run, span, *row, meter)
       if evaluating:
         average = state_lib.averaged(state, config.optim.ema[-1])
-        values = objective.validate(average, steps.frozen, held_out)
+        values = objective.validate(average, frozen, held_out)
         run.writer.write(step, span.name, values)
         logging.info('%s', meters.line(span, n, values))
       if previewing:
         average = state_lib.averaged(state, config.sample.ema)
-        clips = objective.preview(average, steps.frozen, held_out)
+        clips = objective.preview(average, frozen, held_out)
         folder = run.workdir / 'samples' / f'step_{step:08d}'
-        gif = previews.write(folder, clips, frame_rate(run))
+        gif = previews.write(folder, clips, frame_rate)
         run.writer.write_gifs(step, {'samples': gif} if gif else {})
       run.store.check()
       if saving:
@@ -187,77 +195,6 @@ def train_stage(run, span, previous, objective, step, state):
       if stopping:
         break
   return step, state
-
-
-class Steps:
-  """The compiled steps of a stage: on clips, and on their single frames.
-
-  Attributes:
-    trained: paths that the step on clips trains, and that on single frames.
-    frozen: the autoencoder that the stage's objective works in.
-  """
-
-  def __init__(self, run, span, objective, frozen, state):
-    self.run, self.span, self.objective = run, span, objective
-    self.frozen = frozen
-    self.key = jax.device_put(
-      stream(run.config, 'stage', span.name), sharding.replicated(run.mesh)
-    )
-    self.trained = [
-      stages.trained_paths(
-        state.params,
-        span.stage,
-        objective.held(single or span.stage.frames == 1),
-      )
-      for single in (False, True)
-    ]
-    self._compiled = {}
-
-  def __call__(self, state, batch, n):
-    """(state, metrics, cost): cost says what was compiled, if anything."""
-    single = stages.on_single_frames(self.span.stage, n)
-    if single:
-      batch = as_single_frames(batch)
-    copies = sharding.replicated(self.run.mesh)
-    arguments = (
-      state,
-      self.frozen,
-      sharding.to_global(self.run.mesh, batch),
-      jax.device_put(jnp.int32(n), copies),
-      self.key,
-    )
-    cost = {}
-    if single not in self._compiled:
-      self._compiled[single], cost = self._compile(single, arguments)
-    return *self._compiled[single](*arguments), cost
-
-  def _compile(self, single, arguments):
-    began = time.perf_counter()
-    train_step = step_lib.make_train_step(
-      self.run.config,
-      self.span.stage,
-      self.objective,
-      self.trained[single],
-      self.run.mesh,
-      arguments[0],
-    )
-    tflops = flops.count_flops(train_step, *arguments) / 1e12
-    compiled = train_step.lower(*arguments).compile()
-    cost = {
-      'compile_seconds': time.perf_counter() - began,
-      'tflops_per_step': tflops,
-    }
-    logging.info('%s: compiled a step, %s', self.span.name, cost)
-    return compiled, cost
-
-
-def as_single_frames(batch):
-  """Clips [b, t, ...] as b t clips of one frame."""
-  video, label = batch['video'], batch['label']
-  return {
-    'video': video.reshape(-1, 1, *video.shape[2:]),
-    'label': np.repeat(label, video.shape[1]),
-  }
 
 
 def write_row(run, span, step, metrics, extra, meter):
@@ -304,104 +241,19 @@ def time_to_save(config, saved_at):
   return jax.process_count() == 1 and time.monotonic() - saved_at > seconds
 
 
-def stream(config, *names):
-  """A key that the seed and these names decide."""
-  key = jax.random.key(config.seed)
-  for name in names:
-    key = jax.random.fold_in(key, zlib.crc32(name.encode()))
-  return key
-
-
-def make_batches(run, span, start):
-  """The stage's batches on this host, from its step `start` on."""
-  data, stage = run.config.data, span.stage
-  if data.fixed_clips:
-    return pipeline.Repeated(
-      fixed_clips(run, 'train', span, data.fixed_clips),
-      stage.batch,
-      jax.process_index(),
-      jax.process_count(),
-    )
-  return pipeline.make_batches(
-    run.sources['train'],
-    frames=stage.frames,
-    stride=data.stride,
-    resolution=stage.resolution,
-    batch=stage.batch,
-    seed=run.config.seed,
-    stage=span.name,
-    start=start,
-    stop=stage.steps,
-    flip=data.flip,
-    num_classes=run.config.model.num_classes,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-    threads=data.threads,
-    workers=data.workers,
-    max_bad=data.max_bad_records,
-  )
-
-
-def fixed_clips(run, split, span, num):
-  """The same clips of a split every time, of a stage's shape."""
-  data, stage = run.config.data, span.stage
-  return pipeline.fixed_clips(
-    run.sources[split],
-    num=num,
-    frames=stage.frames,
-    stride=data.stride,
-    resolution=stage.resolution,
-    max_bad=data.max_bad_records,
-  )
-
-
-def held_out_clips(run, span, num):
-  """Clips to validate on; the training clips where those are fixed."""
-  if run.config.data.fixed_clips:
-    return fixed_clips(run, 'train', span, run.config.data.fixed_clips)
-  return fixed_clips(run, 'validation', span, num)
-
-
-def frame_rate(run):
-  """Frames a second of the clips that the network sees."""
-  return run.sources['train'].info['frame_rate'] / run.config.data.stride
-
-
-def frozen_autoencoder(run, span):
-  """The autoencoder that a stage works in; nothing for its own training."""
-  if span.stage.objective == 'autoencoder':
-    return {}
-  config, directory = run.config.autoencoder, run.workdir / 'autoencoder'
-  if not files.exists(directory):
-    clips = fixed_clips(run, 'train', span, config.statistics_clips)
-    key = stream(run.config, 'init', 'autoencoder')
-    frozen_lib.adopt(config, directory, key, clips['video'])
-  return frozen_lib.load(directory, run.mesh)
-
-
-def freeze_autoencoder(run, span, state):
-  """Writes the average of the stage's autoencoder, unless it is there."""
-  config, directory = run.config.autoencoder, run.workdir / 'autoencoder'
-  if files.exists(directory):
-    return
-  params = state_lib.averaged(state, run.config.optim.ema[-1])
-  clips = fixed_clips(run, 'train', span, config.statistics_clips)
-  params = sharding.to_host(params)
-  frozen_lib.write(config, directory, params, clips['video'])
-
-
 def finish(run, span, state):
   """Makes the run's last videos and puts numbers to them, once."""
   if span.stage.objective != 'diffusion':
     logging.info('Finished: the autoencoder is in %s.', run.workdir)
     return
+  config, sources = run.config, run.sources
   score.final(
-    run.config,
+    config,
     span.stage,
-    state_lib.averaged(state, run.config.sample.ema),
-    frozen_autoencoder(run, span),
-    run.sources['train' if run.config.data.fixed_clips else 'validation'],
-    lambda: held_out_clips(run, span, run.config.sample.final),
+    state_lib.averaged(state, config.sample.ema),
+    frozen_lib.ensure(config, sources['train'], span, run.workdir, run.mesh),
+    sources['train' if config.data.fixed_clips else 'validation'],
+    lambda: inputs.held_out_clips(config, sources, span, config.sample.final),
     run.mesh,
     run.workdir / 'final',
     span.stop,

@@ -14,7 +14,10 @@ from vdm import generate
 from vdm.models import autoencoders
 from vdm.models.autoencoders import files
 from vdm.models.autoencoders import latents
+from vdm.training import inputs
 from vdm.training import sharding
+from vdm.training import state as state_lib
+from vdm.training import streams
 
 BATCH = 8  # Clips encoded at once for the statistics.
 # The settings that an autoencoder's parameters depend on.
@@ -29,6 +32,18 @@ NETWORK = (
 )
 
 
+def exists(directory):
+  """Whether an autoencoder is there: one answer, the first process's, for all.
+
+  Each looking for itself, a late process could see what the first one has
+  just written, and be missing where the others wait for it.
+  """
+  there = files.exists(directory)
+  if jax.process_count() == 1:
+    return there
+  return bool(multihost_utils.broadcast_one_to_all(np.int32(there)))
+
+
 def write(config, directory, params, clips):
   """Measures the latents of clips and writes the frozen autoencoder.
 
@@ -37,6 +52,9 @@ def write(config, directory, params, clips):
     directory: `<workdir>/autoencoder`.
     params: nested dict of arrays, whole on this host.
     clips: uint8 [n, t, h, w, 3], training clips.
+
+  Raises:
+    FileExistsError: the folder holds another one.
   """
   codec = autoencoders.make_autoencoder(config)
   encode = jax.jit(
@@ -83,6 +101,52 @@ def adopt(config, directory, key, clips):
     files.save(directory, settings, params, stats)
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices('autoencoder')
+
+
+def freeze(config, source, span, state, workdir, *, trained):
+  """Writes the average of a stage's autoencoder.
+
+  Args:
+    config: the run's.
+    source: `builders.ClipSource` of the training split.
+    span: the stage.
+    state: `state.TrainState` at its end.
+    workdir: the run's folder.
+    trained: whether it was trained just now. If so, an autoencoder that is
+      there already must be the same; a run that was resumed at the border
+      keeps it.
+  """
+  directory = workdir / 'autoencoder'
+  if exists(directory) and not trained:
+    return
+  params = sharding.to_host(state_lib.averaged(state, config.optim.ema[-1]))
+  num = config.autoencoder.statistics_clips
+  clips = inputs.fixed_clips(config, source, span, num)
+  write(config.autoencoder, directory, params, clips['video'])
+
+
+def ensure(config, source, span, workdir, mesh):
+  """The autoencoder that a stage works in, written first where it must be.
+
+  Args:
+    config: the run's.
+    source: `builders.ClipSource` of the training split.
+    span: the stage.
+    workdir: the run's folder.
+    mesh: to copy it to every device of.
+
+  Returns:
+    {'params', 'stats'}; nothing for the stage that trains one.
+  """
+  if span.stage.objective == 'autoencoder':
+    return {}
+  directory = workdir / 'autoencoder'
+  if not exists(directory):
+    num = config.autoencoder.statistics_clips
+    clips = inputs.fixed_clips(config, source, span, num)
+    key = streams.stream(config, 'init', 'autoencoder')
+    adopt(config.autoencoder, directory, key, clips['video'])
+  return load(directory, mesh)
 
 
 def load(directory, mesh):

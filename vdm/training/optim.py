@@ -6,8 +6,10 @@ its average stand still; one that joins later starts with a fresh count and
 Adam's bias correction is right for it. No masks, no partitions.
 
 Muon (Jordan et al., 2024) takes the hidden matrices, with convolution kernels
-as matrices [kh kw cin, cout]; everything else (embeddings, the first and last
-layer, norms, biases) takes AdamW at the stage's learning rate.
+as matrices [kh kw cin, cout]; everything else (embeddings, the U-Net's first
+and last layer, norms, biases) takes AdamW at the stage's learning rate. The
+branches of an autoencoder lie beside its linear skip, so all their matrices
+are hidden ones.
 """
 
 import re

@@ -1,0 +1,88 @@
+"""The compiled steps of one stage: on clips, and on their single frames."""
+
+import time
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+
+from vdm.training import flops
+from vdm.training import inputs
+from vdm.training import sharding
+from vdm.training import stages
+from vdm.training import step as step_lib
+from vdm.training import streams
+
+
+class StageSteps:
+  """Does a stage's steps, each compiled when it is first needed.
+
+  Attributes:
+    trained: paths that the step on clips trains, and that on single frames.
+    frozen: the autoencoder that the stage's objective works in.
+  """
+
+  def __init__(self, config, mesh, span, objective, frozen, state):
+    self.config, self.mesh, self.span = config, mesh, span
+    self.objective, self.frozen = objective, frozen
+    self.key = jax.device_put(
+      streams.stream(config, 'stage', span.name), sharding.replicated(mesh)
+    )
+    alone = span.stage.frames == 1
+    self.trained = [
+      stages.trained_paths(
+        state.params, span.stage, objective.held(single or alone)
+      )
+      for single in (False, True)
+    ]
+    self._compiled = {}
+
+  def __call__(self, state, batch, n):
+    """Step n of the stage, from 0.
+
+    Args:
+      state: `state.TrainState`, donated.
+      batch: this host's rows, NumPy.
+      n: which step.
+
+    Returns:
+      (state, metrics, cost): cost says what was compiled for it, if anything.
+    """
+    single = stages.on_single_frames(self.span.stage, n)
+    if single:
+      batch = inputs.as_single_frames(batch)
+    arguments = (
+      state,
+      self.frozen,
+      sharding.to_global(self.mesh, batch),
+      jax.device_put(jnp.int32(n), sharding.replicated(self.mesh)),
+      self.key,
+    )
+    cost = {}
+    if single not in self._compiled:
+      self._compiled[single], cost = self._compile(single, arguments)
+    return *self._compiled[single](*arguments), cost
+
+  def _compile(self, single, arguments):
+    began = time.perf_counter()
+    train_step = step_lib.make_train_step(
+      self.config,
+      self.span.stage,
+      self.objective,
+      self.trained[single],
+      self.mesh,
+      arguments[0],
+    )
+    tflops = flops.count_flops(train_step, *arguments) / 1e12
+    compiled = train_step.lower(*arguments).compile()
+    cost = {
+      'compile_seconds': time.perf_counter() - began,
+      'tflops_per_step': tflops,
+    }
+    logging.info(
+      '%s: compiled a step%s in %.1f s, %.3g TFLOP',
+      self.span.name,
+      ' on single frames' if single else '',
+      *cost.values(),
+    )
+    return compiled, cost
