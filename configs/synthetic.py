@@ -35,7 +35,7 @@ def get_config(variant=''):
   )
   stage = dict(learning_rate=3e-3, warmup=50)
   config.stages.autoencoder = config_lib.stage(
-    objective='autoencoder', steps=1600, batch=8, cooldown=1.0, **stage
+    objective='autoencoder', steps=1500, batch=8, cooldown=1.0, **stage
   )
   config.stages.image = config_lib.stage(
     steps=300, batch=128, cooldown=0.5, **stage
@@ -50,7 +50,7 @@ def get_config(variant=''):
     **stage,
   )
   config.stages.video = config_lib.stage(
-    steps=1200, frames=16, batch=16, cooldown=0.8, **stage
+    steps=1050, frames=16, batch=16, cooldown=0.8, **stage
   )
   if variant == 'smoke':
     config.data.scenes.update(train=64, validation=16)
