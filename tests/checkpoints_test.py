@@ -132,6 +132,19 @@ def test_saved_on_one_mesh_restores_on_others_bit_for_bit(tmp_path):
         assert x.sharding == struct.sharding
 
 
+def test_a_relative_folder_is_as_good_as_any(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with checkpoints.Checkpoints('runs/one') as store:
+    store.save(1, _items(), {})
+  with checkpoints.Checkpoints('runs/one', read_only=True) as store:
+    assert store.latest() == 1
+    step, ema, _ = store.restore_item('ema')
+  assert step == 1
+  np.testing.assert_array_equal(
+    ema['0.05']['out']['kernel'], _items()['ema']['0.05']['out']['kernel']
+  )
+
+
 def test_arrays_may_be_donated_as_soon_as_save_returns(tmp_path):
   overwrite = jax.jit(
     lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0

@@ -28,11 +28,11 @@ def test_rates_are_over_the_interval(clock, monkeypatch):
   # The first step is compiled: its time and its waiting do not count.
   clock[0] += 50
   assert meter.wait(slow) == 'batch'
-  meter.count({'tflops_per_step': 4.0})
+  meter.count(4.0, compiled=True)
   clock[0] += 1.0
   for _ in range(3):
     meter.wait(slow)
-    meter.count({})
+    meter.count(4.0, compiled=False)
     clock[0] += 1.0
   values = meter.read()
   # 4 steps in 1 + 3 x 1.5 s, of which 1.5 s waiting.
@@ -44,7 +44,7 @@ def test_rates_are_over_the_interval(clock, monkeypatch):
   assert values['share_of_peak_flops'] == pytest.approx(share)
   # The next interval starts there.
   clock[0] += 2.0
-  meter.count({})
+  meter.count(4.0, compiled=False)
   assert meter.read()['seconds_per_step'] == pytest.approx(2.0)
 
 

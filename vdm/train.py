@@ -152,14 +152,14 @@ def train_stage(run, span, previous, objective, step, state):
   with inputs.make_batches(config, source, span, step - span.start) as batches:
     while step < span.stop:
       n = step - span.start
-      # A stage's first step is compiled here, and its batch waited for, but
-      # neither counts as training.
       batch = meter.wait(lambda: next(batches))
       state, metrics, cost = steps(state, batch, n)
-      meter.count(cost)
+      meter.count(steps.tflops, compiled=bool(cost))
       step, n = step + 1, n + 1
       # The last row's numbers are fetched now that the next step is running.
-      row = row and write_row(run, span, *row, meter)
+      if row:
+        write_row(run, span, *row, meter)
+        row = None
 
       stopping = run.stop.received()
       evaluating, previewing, saving = (
@@ -174,7 +174,8 @@ def train_stage(run, span, previous, objective, step, state):
       if n == 1 or n % config.train.log_every == 0 or step == span.stop:
         row = (step, metrics, {'bad_records': batches.bad_records, **cost})
         if evaluating or previewing or saving:
-          row = write_row(run, span, *row, meter)
+          write_row(run, span, *row, meter)
+          row = None
       if evaluating:
         average = state_lib.averaged(state, config.optim.ema[-1])
         values = objective.validate(average, frozen, held_out)
@@ -198,7 +199,7 @@ def train_stage(run, span, previous, objective, step, state):
 
 
 def write_row(run, span, step, metrics, extra, meter):
-  """Writes a row of the log and the progress line; returns None.
+  """Writes a row of the log and the progress line.
 
   Raises:
     FloatingPointError: the loss is not a number.

@@ -64,7 +64,8 @@ class Checkpoints:
       read_only: never writes, renames or deletes: for anyone who looks at a
         run that another program may be training.
     """
-    self.directory = epath.Path(directory)
+    # Orbax takes absolute paths alone.
+    self.directory = epath.Path(directory).resolve()
     self._manager = (
       None if read_only else _manager(self.directory, keep, keep_every)
     )

@@ -20,12 +20,12 @@ class Meter:
       dtype: that the network computes in, for the devices' peak.
     """
     self.clips, self.dtype = clips, dtype
-    self.tflops = 0.0  # Of a step.
     self.restart()
 
   def restart(self):
     """Starts a new interval."""
-    self.began, self.waited, self.steps = time.perf_counter(), 0.0, 0
+    self.began, self.waited = time.perf_counter(), 0.0
+    self.steps, self.tflops = 0, 0.0
 
   def wait(self, function):
     """Calls what brings the next batch, and counts its time as waiting."""
@@ -34,12 +34,12 @@ class Meter:
     self.waited += time.perf_counter() - began
     return result
 
-  def count(self, cost):
-    """Counts a step; one that was compiled begins a new interval."""
-    if cost:
-      self.tflops = self.tflops or cost['tflops_per_step']
+  def count(self, tflops, *, compiled):
+    """Counts a step; one that had to be compiled begins a new interval."""
+    if compiled:
       self.restart()
     self.steps += 1
+    self.tflops += tflops
 
   def read(self):
     """The interval's rates, and starts the next one."""
@@ -49,7 +49,7 @@ class Meter:
       'seconds_per_step': per_step,
       'clips_per_second': self.clips / per_step,
       'data_wait_share': self.waited / seconds,
-      'tflops_per_second': self.tflops / per_step,
+      'tflops_per_second': self.tflops / seconds,
       **memory(),
     }
     peak = flops.peak_flops(jax.devices()[0].device_kind, self.dtype)

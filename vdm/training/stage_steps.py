@@ -20,6 +20,7 @@ class StageSteps:
   Attributes:
     trained: paths that the step on clips trains, and that on single frames.
     frozen: the autoencoder that the stage's objective works in.
+    tflops: of the last step, over the global batch.
   """
 
   def __init__(self, config, mesh, span, objective, frozen, state):
@@ -35,6 +36,7 @@ class StageSteps:
       )
       for single in (False, True)
     ]
+    self.tflops = 0.0
     self._compiled = {}
 
   def __call__(self, state, batch, n):
@@ -61,7 +63,8 @@ class StageSteps:
     cost = {}
     if single not in self._compiled:
       self._compiled[single], cost = self._compile(single, arguments)
-    return *self._compiled[single](*arguments), cost
+    compiled, self.tflops = self._compiled[single]
+    return *compiled(*arguments), cost
 
   def _compile(self, single, arguments):
     began = time.perf_counter()
@@ -85,4 +88,4 @@ class StageSteps:
       ' on single frames' if single else '',
       *cost.values(),
     )
-    return compiled, cost
+    return (compiled, tflops), cost

@@ -37,7 +37,7 @@ def make_train_step(config, stage, objective, trained, mesh, state):
     (sum, count) pairs and of scalars. `state` is donated. It can be lowered
     with abstract arguments, for devices that the host does not have.
   """
-  trained = frozenset(trained)
+  trained = sorted(trained)  # One program, whatever order a set has.
   state_sharding = sharding.tree_sharding(mesh, state)
   copies = sharding.replicated(mesh)
 
