@@ -64,8 +64,9 @@ class Checkpoints:
       read_only: never writes, renames or deletes: for anyone who looks at a
         run that another program may be training.
     """
-    # Orbax takes absolute paths alone.
-    self.directory = epath.Path(directory).resolve()
+    self.directory = epath.Path(directory)
+    if '://' not in os.fspath(directory):
+      self.directory = self.directory.resolve()  # Orbax wants it absolute.
     self._manager = (
       None if read_only else _manager(self.directory, keep, keep_every)
     )
