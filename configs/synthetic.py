@@ -7,9 +7,12 @@ the truth of every clip is known.
 
   bash launch/local.sh --config configs/synthetic.py
 
-The stages are the recipe of larger runs in small: an autoencoder, then the
-denoiser of its latents. `:smoke` is the same in a minute, `:overfit` learns
-one batch.
+Two stages: an autoencoder, then videos. With images and frozen kernels first,
+as in configs/ucf101.py, the validation loss was lower at equal time, but what
+an object is stayed less constant over time; see README.md. `:smoke` is the
+same in minutes, `:overfit` learns two clips.
+
+@EXPECTED@
 """
 
 from vdm import config as config_lib
@@ -20,37 +23,27 @@ def get_config(variant=''):
   config = config_lib.default()
   config.data.name = 'synthetic_scenes'
   config.autoencoder.update(factor=8, channels=8, kl_weight=5e-3)
-  config.model.update(widths=(32, 64), num_classes=8, label_dropout=0.15)
+  config.model.update(config_lib.PRESETS['tiny'])
+  # Attention over (t h w) is all the attention over space that 4 x 4 needs.
+  config.model.update(attention_levels=(), num_classes=8, label_dropout=0.15)
   config.diffusion.update(density_mean=1.8, density_std=1.3)
   config.optim.update(name='muon', muon_learning_rate=0.01)
   config.sample.update(
-    guidance=2.5, steps=20, ema=0.05, num=8, final=256, batch=32
+    guidance=3.0, steps=20, ema=0.05, num=8, final=256, batch=32
   )
   config.train.update(
-    order=('autoencoder', 'image', 'motion', 'video'),
+    order=('autoencoder', 'video'),
     log_every=20,
-    eval_every=400,
-    preview_every=400,
-    save_every=400,
+    eval_every=500,
+    preview_every=500,
+    save_every=500,
   )
   stage = dict(learning_rate=3e-3, warmup=50)
   config.stages.autoencoder = config_lib.stage(
-    objective='autoencoder', steps=1500, batch=8, cooldown=1.0, **stage
-  )
-  config.stages.image = config_lib.stage(
-    steps=300, batch=128, cooldown=0.5, **stage
-  )
-  # Time is learned first, on top of the images' kernels.
-  config.stages.motion = config_lib.stage(
-    steps=100,
-    frames=16,
-    batch=16,
-    frozen=config_lib.SPATIAL,
-    cooldown=0.0,
-    **stage,
+    objective='autoencoder', steps=1300, batch=8, cooldown=1.0, **stage
   )
   config.stages.video = config_lib.stage(
-    steps=1050, frames=16, batch=16, cooldown=0.8, **stage
+    steps=1450, frames=16, batch=16, cooldown=0.8, **stage
   )
   if variant == 'smoke':
     config.data.scenes.update(train=64, validation=16)

@@ -1,5 +1,6 @@
 """Videos from a run's folder: each from its own seed, whatever the batch."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -49,7 +50,7 @@ def test_batches_are_filled_up_and_cut_off():
 
   def double(rows):
     sizes.append(len(rows))
-    return rows * 2
+    return jnp.asarray(rows) * 2
 
   out = generate.batched(double, (np.arange(7),), 3)
   np.testing.assert_array_equal(out, 2 * np.arange(7))
