@@ -101,7 +101,7 @@ def test_an_inflated_image_model_is_itself_frame_by_frame(name, request):
   np.testing.assert_allclose(
     y, case.frame_by_frame(case.inflated, z), rtol=1e-4, atol=2e-5
   )
-  assert y.std() > 0.1
+  assert y.std() > 0.05  # There is something to be equal.
 
 
 @pytest.mark.parametrize('name', ['factorised', 'full'])
@@ -116,7 +116,8 @@ def test_frames_know_each_other_through_temporal_parameters_alone(
     (case.trained, [True, True, True]),
   ):
     change = np.abs(case(params, z) - case(params, other)).max(axis=(2, 3, 4))
-    np.testing.assert_array_equal(change[0] > 1e-3, seen)
+    # Rounding is a thousandth of that.
+    np.testing.assert_array_equal(change[0] > 1e-4, seen)
     assert not change[1].any()  # The other clip's never do.
 
 
