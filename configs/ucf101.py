@@ -20,7 +20,7 @@ factor 4, trained in stages: autoencoder, images, motion alone, everything.
 
 Expected: not measured yet. The recipe follows what small runs agree on
 (v-prediction, noise levels shifted towards noise, image and video batches
-together, averages of the weights, guidance at sampling). A base model of 125 M
+together, averages of the weights, guidance at sampling). A base model of 121 M
 parameters in bfloat16 is meant for one GPU of 24 GB or more.
 """
 

@@ -23,7 +23,7 @@ SPATIAL = (
 # Networks by size; `config.model.update(PRESETS[...])`. Parameters are for
 # latents of 8 channels and 101 classes.
 PRESETS = {
-  'tiny': dict(  # 0.9 M, for a CPU.
+  'tiny': dict(  # 0.8 M, for a CPU.
     widths=(32, 64),
     blocks=(1, 1),
     attention_levels=(1,),
@@ -32,7 +32,7 @@ PRESETS = {
     head_size=32,
     embed_width=128,
   ),
-  'small': dict(  # 22 M.
+  'small': dict(  # 21 M.
     widths=(128, 256),
     blocks=(2, 2),
     attention_levels=(1,),
@@ -41,7 +41,7 @@ PRESETS = {
     head_size=64,
     embed_width=512,
   ),
-  'base': dict(  # 125 M, for UCF101.
+  'base': dict(  # 121 M, for UCF101.
     widths=(192, 384, 576),
     blocks=(2, 2, 2),
     attention_levels=(1, 2),
@@ -50,7 +50,7 @@ PRESETS = {
     head_size=64,
     embed_width=768,
   ),
-  'large': dict(  # 300 M.
+  'large': dict(  # 287 M.
     widths=(256, 512, 768),
     blocks=(2, 2, 3),
     attention_levels=(1, 2),
@@ -122,7 +122,7 @@ def default() -> ConfigDict:
       temporal_levels=(0, 1),  # Levels with temporal branches.
       temporal_attention_levels=(1,),  # Of those, with attention over t.
       temporal_depth=1,  # Temporal branches after a spatial block.
-      joint_attention=True,  # At the coarsest level, over (t h w).
+      joint_attention=True,  # In the middle, over (t h w).
       head_size=32,  # Channels of an attention head.
       embed_width=128,  # Of the vector that noise level and cond become.
       num_classes=0,  # Labels to condition on; 0: unconditional.

@@ -253,7 +253,7 @@ class UNet(nnx.Module):
           layers.Conv(width, width, stride=2, rngs=rngs),
         )
       for i in range(blocks[level]):
-        block = make_block(width, level, joint=level == last)
+        block = make_block(width, level)
         setattr(self, f'down_{level}_block_{i}', block)
         width = widths[level]
         skips.append(width)
