@@ -3,7 +3,7 @@
 Each level runs spatial residual blocks on single frames (and attention where
 the grid is small), each followed by a temporal branch: a convolution over t,
 then attention over t at every place. An object that moves leaves its column
-of places, so the coarsest level also attends over all of (t h w).
+of places, so the middle, at the coarsest level, also attends over (t h w).
 
 Temporal branches are conditioned like the spatial ones, end in a projection
 that starts at zero, and are left out when t = 1. With one frame this is an
