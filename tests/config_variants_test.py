@@ -61,6 +61,8 @@ def test_overfit_keeps_the_first_and_the_last_stage():
   assert config.train.order == ('autoencoder', 'video')
   assert set(config.stages) == {'autoencoder', 'video'}
   assert config.data.fixed_clips == 2
+  # The autoencoder has to know every frame that the videos consist of.
+  assert {stage.frames for stage in config.stages.values()} == {16}
 
 
 def test_unknown_variant_names_the_known_ones():

@@ -46,11 +46,13 @@ def overfit(config):
   for name in list(config.stages):
     if name not in config.train.order:
       del config.stages[name]
+  frames = config.stages[config.train.order[-1]].frames
   for stage in config.stages.values():
     own = stage.objective == 'autoencoder'
     stage.update(
       steps=1000 if own else 800,
-      batch=8 if own else 4,
+      frames=frames,  # The autoencoder, too, sees all frames of the clips.
+      batch=2 if own else 4,
       accumulate=1,
       image_fraction=0.0,
       learning_rate=3e-3,
