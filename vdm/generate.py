@@ -244,20 +244,8 @@ def load_run(workdir, ema=None):
     config=config,
     stage=config.stages[meta['stage']],
     step=step,
-    params=nested(averages[name]),
+    params=files.nested(averages[name]),
     frozen={'params': params, 'stats': stats},
     label_names=config_io.load_label_names(workdir / 'config.json'),
     frame_rate=config.data.frame_rate / config.data.stride,
   )
-
-
-def nested(flat):
-  """{'/'-joined path: array} -> nested dict."""
-  tree = {}
-  for path, leaf in flat.items():
-    *parents, last = path.split('/')
-    node = tree
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[last] = leaf
-  return tree

@@ -55,10 +55,8 @@ def main(argv):
       jax.devices()[0].device_kind,
     )
     code = train.train(_CONFIG.value, workdir())
-  except (resume.ResumeError, FileNotFoundError, ValueError) as error:
-    if isinstance(error, (resume.ResumeError, FileNotFoundError)):
-      config_flag.stop(error)
-    raise
+  except (resume.ResumeError, FileNotFoundError) as error:
+    config_flag.stop(error)
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise

@@ -64,7 +64,11 @@ def write(config, directory, params, clips):
     np.asarray(encode(params, clips[i : i + BATCH]))
     for i in range(0, len(clips), BATCH)
   )
-  stats = latents.statistics(means, config.scale)
+  publish(directory, config, params, latents.statistics(means, config.scale))
+
+
+def publish(directory, config, params, stats):
+  """The first process writes the files; returns on all when they are there."""
   if jax.process_index() == 0:
     files.save(directory, config, params, stats)
   if jax.process_count() > 1:
@@ -97,10 +101,7 @@ def adopt(config, directory, key, clips):
         f'The autoencoder of {config.load} has {name}={settings[name]!r}: set '
         f'config.autoencoder.{name} to that, not to {config[name]!r}.'
       )
-  if jax.process_index() == 0:
-    files.save(directory, settings, params, stats)
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices('autoencoder')
+  publish(directory, settings, params, stats)
 
 
 def freeze(config, source, span, state, workdir, *, trained):

@@ -161,7 +161,7 @@ def diffusion(config, stage, mesh):
     levels, loss_mask = losses.draw_levels(
       jax.random.fold_in(key, LEVELS),
       rows,
-      frames // codec.factor[0] if frames > 1 else 1,
+      generate.latent_shape(codec, frames, stage.resolution)[0],
       density=options.density,
       mean=options.density_mean,
       std=options.density_std,

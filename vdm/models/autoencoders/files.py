@@ -121,13 +121,18 @@ def _pack(params) -> bytes:
   return buffer.getvalue()
 
 
+def nested(flat):
+  """{'/'-joined path: array} -> nested dict."""
+  tree = {}
+  for path, leaf in flat.items():
+    *parents, last = path.split('/')
+    node = tree
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[last] = leaf
+  return tree
+
+
 def _unpack(data: bytes) -> dict:
-  params = {}
   with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-    for name in arrays.files:
-      *parents, leaf = name.split('/')
-      node = params
-      for parent in parents:
-        node = node.setdefault(parent, {})
-      node[leaf] = arrays[name]
-  return params
+    return nested(dict(arrays))

@@ -24,6 +24,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from vdm import models
 from vdm.models import layers
 from vdm.models.autoencoders import losses
 from vdm.models.autoencoders import pca
@@ -84,30 +85,28 @@ def make(factor, channels, *, encoder, decoder):
     rngs = nnx.Rngs(params=key)
     return Branch(channels, patch, *decoder, rngs=rngs)
 
-  encoder_graph, decoder_graph = (
-    nnx.graphdef(nnx.eval_shape(lambda build=build: build(0)))
-    for build in (build_encoder, build_decoder)
-  )
+  encoder_net = models.functional(build_encoder)
+  decoder_net = models.functional(build_decoder)
 
   def init(key, clips):
     key_encoder, key_decoder = jax.random.split(key)
     components = pca.fit(clips, factor, channels)
     return {
       'pca': jax.tree.map(jnp.asarray, components),
-      'encoder': nnx.to_pure_dict(nnx.state(build_encoder(key_encoder))),
-      'decoder': nnx.to_pure_dict(nnx.state(build_decoder(key_decoder))),
+      'encoder': encoder_net.init(key_encoder),
+      'decoder': decoder_net.init(key_decoder),
     }
 
   def encode(params, x):
     linear = pca.encode(jax.lax.stop_gradient(params['pca']), x, factor)
-    branch = nnx.merge(encoder_graph, params['encoder'])
-    mean, logvar = jnp.split(branch(pca.space_to_depth(x, factor)), 2, axis=-1)
+    branch = encoder_net.apply(params['encoder'], pca.space_to_depth(x, factor))
+    mean, logvar = jnp.split(branch, 2, axis=-1)
     return linear + mean, LOGVAR + logvar
 
   def decode(params, z):
     linear = pca.decode(jax.lax.stop_gradient(params['pca']), z, factor)
-    branch = nnx.merge(decoder_graph, params['decoder'])
-    return linear + pca.depth_to_space(branch(z), factor)
+    branch = decoder_net.apply(params['decoder'], z)
+    return linear + pca.depth_to_space(branch, factor)
 
   return init, encode, decode
 
