@@ -8,23 +8,13 @@ import ml_collections
 import numpy as np
 import pytest
 
+from vdm import config as config_lib
 from vdm.models import autoencoders
 from vdm.models.autoencoders import files
 
-CONFIG = ml_collections.ConfigDict(
-  dict(
-    kind='kl',
-    load='',
-    factor=4,
-    channels=4,
-    encoder_width=4,
-    encoder_blocks=1,
-    decoder_width=4,
-    decoder_blocks=1,
-    kl_weight=1e-3,
-    multiscale_weight=1.0,
-    scale='shared',
-  )
+CONFIG = config_lib.default().autoencoder
+CONFIG.update(
+  factor=4, channels=4, encoder_width=4, decoder_width=4, decoder_blocks=1
 )
 STATS = {
   'mean': np.array([0.1, -0.2, 0.3, 1 / 3], np.float32),

@@ -1,5 +1,6 @@
 """Statistics of latents against numpy over everything at once."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -60,3 +61,20 @@ def test_impossible_requests_are_refused():
     latents.statistics(batches(), 'none')
   with pytest.raises(ValueError, match='at least one clip'):
     latents.statistics([])
+
+
+def test_posterior_sample_has_its_moments():
+  mean = jnp.full((2, 1, 50, 50, 4), 3.0)
+  keys = jax.random.split(jax.random.key(1), 2)
+  z = latents.sample(mean, jnp.full_like(mean, np.log(0.25)), keys)
+  # Of 20 000 values: 5 standard errors.
+  np.testing.assert_allclose(z.mean(), 3.0, atol=0.5 * 5 / 20000**0.5)
+  np.testing.assert_allclose(z.std(), 0.5, rtol=5 / 40000**0.5)
+  assert not np.array_equal(z[0], z[1])
+
+
+def test_certain_latents_have_no_noise():
+  z, logvar = latents.certain(jnp.full((1, 1, 2, 2, 3), 0.25, jnp.bfloat16))
+  assert logvar.dtype == z.dtype == jnp.bfloat16
+  drawn = latents.sample(z, logvar, jax.random.split(jax.random.key(0), 1))
+  np.testing.assert_array_equal(drawn, z)

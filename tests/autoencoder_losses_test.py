@@ -11,11 +11,16 @@ def videos():
   return random.uniform(-1, 1, (2, 3, 2, 8, 8, 3)).astype(np.float32)
 
 
-def test_l1_and_multiscale_l1():
+def test_l1_l2_and_multiscale_l1():
   x, y = videos()
   np.testing.assert_allclose(
     losses.l1(jnp.asarray(x), jnp.asarray(y)),
     np.abs(x - y).mean(axis=(1, 2, 3, 4)),
+    rtol=1e-5,
+  )
+  np.testing.assert_allclose(
+    losses.l2(jnp.asarray(x), jnp.asarray(y)),
+    np.square(x - y).mean(axis=(1, 2, 3, 4)),
     rtol=1e-5,
   )
   expected = 0.0

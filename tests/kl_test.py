@@ -4,29 +4,28 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 import pytest
 
+from vdm import config as config_lib
 from vdm.models import autoencoders
-from vdm.models.autoencoders import kl
+from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import losses
 from vdm.models.autoencoders import pca
 
-CONFIG = ml_collections.ConfigDict(
-  dict(
-    kind='kl',
+
+def make_config(**changes):
+  config = config_lib.default().autoencoder
+  config.update(
     factor=4,
     channels=4,
     encoder_width=8,
-    encoder_blocks=1,
     decoder_width=8,
     decoder_blocks=1,
-    kl_weight=1e-3,
-    multiscale_weight=1.0,
+    **changes,
   )
-)
+  return config
 
 
 def clips(n=4, t=2, size=16):
@@ -42,7 +41,7 @@ def clips(n=4, t=2, size=16):
 
 @functools.cache
 def setup():
-  autoencoder = autoencoders.make_autoencoder(CONFIG)
+  autoencoder = autoencoders.make_autoencoder(make_config())
   return autoencoder, autoencoder.init(jax.random.key(0), clips())
 
 
@@ -133,15 +132,6 @@ def test_loss_is_per_example():
   np.testing.assert_array_equal((other != total).nonzero()[0], [2])
 
 
-def test_posterior_sample_has_its_moments():
-  mean = jnp.full((2, 1, 50, 50, 4), 3.0)
-  z = kl.sample(mean, jnp.full_like(mean, np.log(0.25)), keys(2))
-  # Of 20 000 values: 5 standard errors.
-  np.testing.assert_allclose(z.mean(), 3.0, atol=0.5 * 5 / 20000**0.5)
-  np.testing.assert_allclose(z.std(), 0.5, rtol=5 / 40000**0.5)
-  assert not np.array_equal(z[0], z[1])
-
-
 def test_computes_in_the_dtype_of_its_input():
   autoencoder, params = setup()
   x = jnp.asarray(clips())
@@ -188,7 +178,103 @@ def test_training_beats_pca():
 
 
 def test_impossible_sizes_are_refused():
-  config = CONFIG.copy_and_resolve_references()
+  config = make_config()
   config.factor = 3
   with pytest.raises(ValueError, match='autoencoder.factor is 4 or 8, not 3'):
     autoencoders.make_autoencoder(config)
+
+
+def test_terms_have_their_weights():
+  weights = dict(l1=0.5, l2=2.0, multiscale=0.0, kl=0.01, equivariance=3.0)
+  config = make_config(**{f'{k}_weight': v for k, v in weights.items()})
+  autoencoder = autoencoders.make_autoencoder(config)
+  params, x = perturbed(setup()[1]), jnp.asarray(clips())
+  total, parts = jax.jit(autoencoder.loss)(params, x, keys(4))
+  assert set(parts) == {'l1', 'l2', 'kl', 'equivariance'}
+  wanted = sum(weights[name] * value for name, value in parts.items())
+  np.testing.assert_allclose(total, wanted, rtol=1e-6)
+
+
+def test_equivariance_compares_the_frames_of_halved_latents():
+  """With one component, the mean colour, PCA scales perfectly."""
+  config = make_config(equivariance_weight=1.0, l1_weight=0.0, kl_weight=0.0)
+  config.update(multiscale_weight=0.0, channels=1)
+  autoencoder = autoencoders.make_autoencoder(config)
+  grey = np.random.default_rng(0).uniform(-1, 1, (4, 1, 4, 4, 1, 1))
+  # Blocks of 8 px: halved they are blocks of 4, as latents are.
+  x = np.broadcast_to(grey, (4, 1, 4, 4, 8, 24)).reshape(4, 1, 4, 4, 8, 8, 3)
+  x = x.swapaxes(3, 4).reshape(4, 1, 32, 32, 3).astype(np.float32)
+  params = autoencoder.init(jax.random.key(0), x)
+  # exp(-15): without noise.
+  params['encoder']['head']['bias'] = jnp.array([0.0, -30.0])
+  total, _ = autoencoder.loss(params, jnp.asarray(x), keys(4))
+  np.testing.assert_allclose(total, 0.0, atol=1e-4)
+  # Half a block further, halved frames mix colours where latents do not.
+  total, _ = autoencoder.loss(params, jnp.roll(x, 4, axis=3), keys(4))
+  assert total.min() > 0.01
+
+
+def test_temporal_decoder_is_the_framewise_one_until_it_has_learned():
+  config = make_config(decoder_temporal=True)
+  autoencoder = autoencoders.make_autoencoder(config)
+  x = jnp.asarray(clips(t=4))
+  params = autoencoder.init(jax.random.key(0), clips())
+  framewise, plain = setup()
+  z, _ = autoencoder.encode(params, x)
+  before = autoencoder.decode(params, z)
+  np.testing.assert_allclose(before, framewise.decode(plain, z), atol=1e-6)
+  params = perturbed(params)
+  decode = jax.jit(autoencoder.decode)
+  # A frame by itself decodes as if there were no time.
+  block = dict(params['decoder']['block_00'])
+  del block['time']
+  without = {**params, 'decoder': {**params['decoder'], 'block_00': block}}
+  np.testing.assert_allclose(
+    decode(params, z[:, :1]), framewise.decode(without, z[:, :1]), atol=1e-6
+  )
+  # One block sees one frame to each side, and latents no other at all.
+  changed = decode(params, z.at[0, 0].add(1.0)) != decode(params, z)
+  frames = np.any(np.asarray(changed), axis=(2, 3, 4))
+  np.testing.assert_array_equal(frames.nonzero(), [[0, 0], [0, 1]])
+  mean, _ = jax.jit(autoencoder.encode)(params, x)
+  alone, _ = jax.jit(autoencoder.encode)(params, x[:, 2:3])
+  np.testing.assert_allclose(mean[:, 2:3], alone, atol=1e-6)
+
+
+@functools.cache
+def tokens_setup():
+  config = make_config(bottleneck='fsq', levels=(8, 5, 3, 2))
+  autoencoder = autoencoders.make_autoencoder(config)
+  return autoencoder, autoencoder.init(jax.random.key(0), clips())
+
+
+def test_codes_start_as_quantised_components():
+  autoencoder, params = tokens_setup()
+  x = jnp.asarray(clips())
+  q, logvar = autoencoder.encode(params, x)
+  z = np.asarray(pca.encode(params['pca'], x, 4), np.float64).reshape(-1, 4)
+  wanted = fsq.quantise(jnp.asarray(z / z.std(axis=0)), (8, 5, 3, 2))
+  assert np.mean(q.reshape(-1, 4) == wanted) > 0.999  # But for ties.
+  np.testing.assert_allclose(jnp.exp(0.5 * logvar), 0.0, atol=1e-6)
+  # The decoder's multiple is the least-squares fit, channel by channel.
+  values = np.asarray(q, np.float64).reshape(-1, 4)
+  fits = [np.linalg.lstsq(values[:, [c]], z[:, c])[0][0] for c in range(4)]
+  np.testing.assert_allclose(params['grid']['value'], fits, rtol=1e-3)
+
+
+def test_codes_train_straight_through_the_rounding():
+  autoencoder, params = tokens_setup()
+  params, x = perturbed(params), jnp.asarray(clips())
+  total, parts = autoencoder.loss(params, x, keys(4))
+  assert set(parts) == {'l1', 'multiscale'}  # No prior, no noise:
+  other, _ = autoencoder.loss(params, x, keys(4)[::-1])
+  np.testing.assert_array_equal(total, other)
+  gradient = jax.jit(
+    jax.grad(lambda p: autoencoder.loss(p, x, keys(4))[0].sum())
+  )(params)
+  for name in ('encoder', 'decoder'):
+    for leaf in jax.tree.leaves(gradient[name]):
+      assert np.abs(leaf).max() > 0
+  for name in ('pca', 'grid'):
+    for leaf in jax.tree.leaves(gradient[name]):
+      np.testing.assert_array_equal(leaf, 0.0)

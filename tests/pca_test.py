@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vdm import config as config_lib
+from vdm.models import autoencoders
 from vdm.models.autoencoders import pca
 
 
@@ -72,3 +74,16 @@ def test_constant_clips_are_fitted():
 def test_too_many_channels_are_refused():
   with pytest.raises(ValueError, match='between 1 and 48'):
     pca.fit(clips(), 4, 49)
+
+
+def test_it_is_an_autoencoder_of_its_own():
+  config = config_lib.default().autoencoder
+  config.update(kind='pca', factor=4, channels=48)
+  autoencoder = autoencoders.make_autoencoder(config)
+  assert autoencoder.factor == (1, 4, 4) and autoencoder.channels == 48
+  assert autoencoder.loss is None  # Nothing is left to train.
+  x = jnp.asarray(clips())
+  params = autoencoder.init(None, clips())
+  z, logvar = autoencoder.encode(params, x)
+  assert z.shape == logvar.shape == (3, 2, 4, 4, 48)
+  np.testing.assert_allclose(autoencoder.decode(params, z), x, atol=1e-5)

@@ -116,6 +116,58 @@ def test_starts_are_uniform_over_the_legal_ones():
   assert np.sum((counts - 100) ** 2 / 100) < 20.5
 
 
+@pytest.mark.parametrize(
+  'options, sides',
+  [
+    (dict(crop=4), (4, 4)),  # Of 8 px, all stored ones.
+    (dict(resolution=4, zoom=(1.0, 2.0)), (4, 8)),
+    (dict(resolution=4, crop=2, zoom=(1.0, 1.0)), (4, 4)),
+    (dict(resolution=4, crop=2, zoom=(2.0, 2.0)), (2, 2)),
+  ],
+)
+def test_crops_lie_anywhere_and_have_the_size_asked_for(options, sides):
+  batches, _ = take(Source(LENGTHS), 30, frames=1, **options)
+  clips = np.concatenate([batch['video'] for batch in batches])
+  size = options.get('crop', options.get('resolution'))
+  assert clips.shape == (360, 1, size, size, 3)
+  # Blue is the column: its mean and its range say which part this is.
+  blue = clips[:, 0, 0, :, 2].astype(float)
+  step = (blue[:, -1] - blue[:, 0]) / (size - 1)
+  found = np.rint(step * size)
+  assert (found.min(), found.max()) == sides
+  smallest = blue[found == sides[0]].mean(axis=1)
+  centres = np.unique(np.rint(2 * smallest))
+  # A part of `side` px lies at any of SIZE - side + 1 columns.
+  assert len(centres) == SIZE - sides[0] + 1
+
+
+def test_crops_are_the_same_for_any_number_of_hosts():
+  options = dict(resolution=4, crop=2, zoom=(1.0, 2.0), flip=True)
+  whole, _ = take(Source(LENGTHS), 2, **options)
+  parts = [
+    take(Source(LENGTHS), 2, process_index=i, process_count=2, **options)[0]
+    for i in range(2)
+  ]
+  for n, batch in enumerate(whole):
+    joined = np.concatenate([part[n]['video'] for part in parts])
+    np.testing.assert_array_equal(joined, batch['video'])
+
+
+def test_whole_frames_are_drawn_as_without_crops():
+  plain, _ = take(Source(LENGTHS), 2, flip=True)
+  assert_same(plain, take(Source(LENGTHS), 2, flip=True, crop=SIZE)[0])
+
+
+def test_crops_that_would_enlarge_are_refused():
+  for options in (
+    dict(crop=9),
+    dict(zoom=(1.0, 1.5)),
+    dict(resolution=4, zoom=(0.5, 1.0)),
+  ):
+    with pytest.raises(ValueError, match='cannot be had from frames'):
+      take(Source(LENGTHS), 1, **options)
+
+
 def test_more_rows_than_shots():
   batches, _ = take(Source((30, 25)), 2, batch=16)
   for batch in batches:

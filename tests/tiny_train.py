@@ -37,7 +37,7 @@ def make_config(root):
   )
   stage = dict(resolution=16, batch=8, warmup=1, learning_rate=1e-2)
   config.stages.autoencoder = config_lib.stage(
-    objective='autoencoder', steps=3, **stage
+    objective='autoencoder', steps=3, crop=8, **stage
   )
   config.stages.image = config_lib.stage(steps=2, **stage)
   # One level without attention: two of the patterns would fit nothing.

@@ -99,16 +99,22 @@ def default() -> ConfigDict:
 
   config.autoencoder = ConfigDict(
     dict(
-      kind='kl',  # kl | identity (pixel-space diffusion).
+      kind='kl',  # kl | pca (linear) | identity (pixel-space diffusion).
       load='',  # Another run's workdir: take its autoencoder instead.
       factor=8,  # Spatial reduction, 4 or 8.
       channels=8,  # Channels of a latent.
+      bottleneck='kl',  # kl (noise and a prior) | fsq (tokens).
+      levels=(8, 5, 5, 5),  # fsq: the values each of the channels takes.
       encoder_width=64,  # Of the branch beside the PCA skip.
       encoder_blocks=1,  # Residual blocks in it.
       decoder_width=128,
       decoder_blocks=2,
+      decoder_temporal=False,  # It sees the frames before and after.
+      l1_weight=1.0,
+      l2_weight=0.0,
       kl_weight=1e-3,  # Of KL(q(z|x) || N(0, 1)), nats per latent value.
       multiscale_weight=1.0,  # Of the L1 terms on smaller copies.
+      equivariance_weight=0.0,  # L1: halved latents are those of halved frames.
       scale='shared',  # Latents' standard deviation: shared | channel.
       statistics_clips=256,  # Training clips the statistics are over.
     )
@@ -210,7 +216,9 @@ def stage(**values) -> ConfigDict:
       objective='diffusion',  # autoencoder | diffusion.
       steps=0,
       frames=1,  # Of a training clip; 1: images.
-      resolution=64,  # Of a training clip, px; at most data.resolution.
+      resolution=64,  # Of a clip, px; at most data.resolution.
+      crop=0,  # Train on random parts of so many px; 0: on all of a clip.
+      zoom=(1.0, 1.0),  # Range: frames so much larger, before the crop.
       batch=8,  # Clips a step, over all devices and hosts.
       accumulate=1,  # Parts a batch is worked through in.
       image_fraction=0.0,  # Share of the steps made on single frames.

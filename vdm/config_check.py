@@ -24,7 +24,8 @@ CHOICES = {
   'data.scenes.objects': (1, 2, 3),
   'data.scenes.ground': ('plain', 'textured'),
   'data.scenes.motion': ('straight', 'gravity'),
-  'autoencoder.kind': ('kl', 'identity'),
+  'autoencoder.kind': ('kl', 'pca', 'identity'),
+  'autoencoder.bottleneck': ('kl', 'fsq'),
   'autoencoder.factor': (4, 8),
   'autoencoder.scale': ('shared', 'channel'),
   'model.convolution': ('factorised', 'full'),
@@ -44,7 +45,7 @@ POSITIVE = frozenset(
   """
   data.resolution data.frame_rate data.stride data.threads
   data.scenes.train data.scenes.validation data.scenes.frames
-  autoencoder.channels autoencoder.encoder_width
+  autoencoder.channels autoencoder.levels autoencoder.encoder_width
   autoencoder.decoder_width autoencoder.statistics_clips
   model.widths model.blocks model.temporal_depth model.head_size
   model.embed_width diffusion.density_std optim.eps optim.ema
@@ -213,6 +214,7 @@ def _check_range(key: str, name: str, value: float) -> None:
 def _problems(config: ConfigDict) -> Iterator[str]:
   """Yields what is wrong between keys."""
   yield from _order_problems(config)
+  yield from _autoencoder_problems(config)
   yield from _model_problems(config)
   yield from _diffusion_problems(config)
   for name in config.train.order:
@@ -235,18 +237,44 @@ def _order_problems(config: ConfigDict) -> Iterator[str]:
     yield (
       'config.train.order starts with no autoencoder stage: add one, set '
       'config.autoencoder.load to a run that has one, or set '
-      'config.autoencoder.kind=identity.'
+      'config.autoencoder.kind to pca or identity.'
     )
   if kind == 'identity' and load:
     yield 'config.autoencoder.load is set, and kind=identity loads nothing.'
-  if (kind == 'identity' or load) and 'autoencoder' in objectives:
-    why = 'kind=identity' if kind == 'identity' else 'load'
+  if (kind != 'kl' or load) and 'autoencoder' in objectives:
+    why = 'load' if kind == 'kl' else f'kind={kind}'
     yield (
       f'config.train.order has an autoencoder stage, which config.autoencoder.'
       f'{why} leaves nothing to train: drop it from the order.'
     )
   if objectives != sorted(objectives):
     yield 'config.train.order has a diffusion stage before an autoencoder one.'
+
+
+def _autoencoder_problems(config: ConfigDict) -> Iterator[str]:
+  autoencoder = config.autoencoder
+  if autoencoder.kind != 'kl':
+    return
+  if autoencoder.bottleneck == 'fsq':
+    if len(autoencoder.levels) != autoencoder.channels:
+      yield (
+        f'config.autoencoder.levels={autoencoder.levels} has not one number '
+        f'for each of the {autoencoder.channels} channels: '
+        f'config.autoencoder.channels={len(autoencoder.levels)} fits.'
+      )
+    if min(autoencoder.levels, default=2) < 2:
+      yield (
+        f'config.autoencoder.levels={autoencoder.levels}: a channel takes at '
+        'least 2 values.'
+      )
+  if autoencoder.decoder_temporal and not autoencoder.load:
+    for name in config.train.order:
+      stage = config.stages[name]
+      if stage.objective == 'autoencoder' and stage.frames == 1:
+        yield (
+          f'config.stages.{name}.frames=1 has no neighbours for '
+          'config.autoencoder.decoder_temporal to learn from: take more.'
+        )
 
 
 def _model_problems(config: ConfigDict) -> Iterator[str]:
@@ -323,16 +351,31 @@ def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
       f'{prefix}.resolution={stage.resolution} is above '
       f'config.data.resolution={data.resolution}, which is what is stored.'
     )
-  factor = config.autoencoder.factor if config.autoencoder.kind == 'kl' else 1
+  if stage.crop > stage.resolution:
+    yield (
+      f'{prefix}.crop={stage.crop} is above resolution={stage.resolution}.'
+    )
+  if len(stage.zoom) != 2 or not 1 <= stage.zoom[0] <= stage.zoom[1]:
+    yield f'{prefix}.zoom={stage.zoom} is not (low, high), both at least 1.'
+  elif stage.zoom[1] * stage.resolution > data.resolution:
+    yield (
+      f'{prefix}.zoom={stage.zoom} enlarges: config.data.resolution='
+      f'{data.resolution} is {data.resolution / stage.resolution:g} times '
+      f'resolution={stage.resolution}.'
+    )
+  factor = 1
+  if config.autoencoder.kind != 'identity':
+    factor = config.autoencoder.factor
   halvings = 0
   if stage.objective == 'diffusion':
     halvings = len(config.model.widths) - 1
-  if stage.resolution % (factor * 2**halvings):
-    yield (
-      f'{prefix}.resolution={stage.resolution} is not divisible by '
-      f'{factor * 2**halvings}: the autoencoder divides it by {factor} and '
-      f'the U-Net halves it {halvings} times.'
-    )
+  for key in ('resolution', 'crop'):
+    if stage[key] % (factor * 2**halvings):
+      yield (
+        f'{prefix}.{key}={stage[key]} is not divisible by '
+        f'{factor * 2**halvings}: the autoencoder divides it by {factor} and '
+        f'the U-Net halves it {halvings} times.'
+      )
   span = (stage.frames - 1) * data.stride + 1
   if data.name == 'synthetic_scenes' and span > data.scenes.frames:
     yield (

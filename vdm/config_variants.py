@@ -55,6 +55,8 @@ def overfit(config):
       batch=2 if own else 4,
       accumulate=1,
       image_fraction=0.0,
+      crop=0,
+      zoom=(1.0, 1.0),
       learning_rate=3e-3,
       warmup=50,
       cooldown=0.8,

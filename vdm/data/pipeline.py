@@ -62,6 +62,8 @@ class _Clips:
   source: object
   windows: windows_lib.Windows
   resolution: int
+  crop: int
+  zoom: tuple[float, float]
   flip: bool
   max_bad: int
   entropy: tuple[int, int]
@@ -84,13 +86,14 @@ class _Clips:
     first = int(_order(self.entropy, epoch, shots)[place])
     rng = np.random.default_rng((*self.entropy, 1, number))
     mirrored = rng.random() < 0.5
+    region = self._region(rng)
     bad = []
     for turn in range(shots):
       shot = (first + turn) % shots
       start = int(rng.integers(self.windows.starts[shot]))
       try:
         clip = windows_lib.read_window(
-          self.source, self.windows, shot, start, self.resolution
+          self.source, self.windows, shot, start, self.crop, region
         )
       except windows_lib.UnreadableError as error:
         bad.append((error.entry, error.reason))
@@ -103,6 +106,17 @@ class _Clips:
       label = self.source.index['label'][entry]
       return {'video': clip, 'label': label, 'bad': bad}
     raise windows_lib.too_many_bad(self.source, bad)
+
+  def _region(self, rng) -> tuple[int, int, int] | None:
+    """Draws the part of the stored frames that a clip shows."""
+    if self.crop == self.resolution and self.zoom == (1.0, 1.0):
+      return None
+    stored = self.source.info['resolution']
+    zoom = rng.uniform(*self.zoom)
+    side = round(self.crop * stored / (self.resolution * zoom))
+    side = min(max(side, self.crop), stored)
+    top, left = rng.integers(stored - side + 1, size=2)
+    return int(top), int(left), side
 
 
 def _stack(clips: Sequence[dict]) -> dict:
@@ -212,6 +226,8 @@ def make_batches(
   stage: str,
   start: int = 0,
   stop: int | None = None,
+  crop: int = 0,
+  zoom: tuple[float, float] = (1.0, 1.0),
   flip: bool = False,
   num_classes: int = 0,
   process_index: int = 0,
@@ -232,6 +248,10 @@ def make_batches(
     stage: name of the stage, which has its own order and windows.
     start: the first batch.
     stop: the batch before which to end; None: never.
+    crop: height and width of the part of a clip that is trained on, at a
+      random place, px; 0: all of it.
+    zoom: range from which it is drawn how many times larger than `resolution`
+      the frame is that the part is cut from; at most what is stored.
     flip: mirror half of the clips. Not for labels that have a direction.
     num_classes: labels that the model knows; 0: labels are not looked at.
     process_index: this host, which gets rows `process_index * batch /
@@ -258,6 +278,14 @@ def make_batches(
       'call absl.flags.FLAGS.mark_as_parsed(), or set data.workers=0.'
     )
   windows_lib.check_resolution(source, resolution)
+  stored = source.info['resolution']
+  if not (
+    crop <= resolution and 1 <= zoom[0] <= zoom[1] <= stored / resolution
+  ):
+    raise ValueError(
+      f'Crops of {crop} px at a zoom of {zoom} cannot be had from frames of '
+      f'{resolution} px, stored at {stored} px.'
+    )
   windows = windows_lib.find_windows(source, frames=frames, stride=stride)
   largest = int(np.max(source.index['label']))
   if num_classes and largest >= num_classes:
@@ -269,6 +297,8 @@ def make_batches(
     source,
     windows,
     resolution,
+    crop or resolution,
+    tuple(zoom),
     flip,
     max_bad,
     # A stable hash: Python's own differs from process to process.

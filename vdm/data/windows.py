@@ -162,9 +162,23 @@ def check_resolution(source, resolution: int):
 
 
 def read_window(
-  source, windows: Windows, shot: int, start: int, resolution: int
+  source,
+  windows: Windows,
+  shot: int,
+  start: int,
+  resolution: int,
+  region: tuple[int, int, int] | None = None,
 ) -> np.ndarray:
   """Returns one window, uint8 [t h w 3], area-resized to `resolution`.
+
+  Args:
+    source: a clip source.
+    windows: what `find_windows` returned for it.
+    shot: number of the shot, in the order of `windows`.
+    start: number of the window in it.
+    resolution: height and width that come out, px.
+    region: (top, left, side) of the part that is cut out of the stored
+      frames, px; None for all of them.
 
   Raises:
     UnreadableError: a record of it cannot be read or is not what it should be.
@@ -187,7 +201,11 @@ def read_window(
     except Exception as error:
       reason = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
       raise UnreadableError(entry, reason) from error
-  if resolution < stored:
+  side = stored
+  if region is not None:
+    top, left, side = region
+    images = [x[top : top + side, left : left + side] for x in images]
+  if resolution < side:
     size = (resolution, resolution)
     images = [cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in images]
   return np.stack(images)

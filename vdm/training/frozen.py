@@ -25,10 +25,13 @@ NETWORK = (
   'kind',
   'factor',
   'channels',
+  'bottleneck',
+  'levels',
   'encoder_width',
   'encoder_blocks',
   'decoder_width',
   'decoder_blocks',
+  'decoder_temporal',
 )
 
 
@@ -96,10 +99,10 @@ def adopt(config, directory, key, clips):
     epath.Path(config.load) / 'autoencoder'
   )
   for name in NETWORK:
-    if settings[name] != config[name]:
+    if settings.get(name) != config[name]:
       raise ValueError(
-        f'The autoencoder of {config.load} has {name}={settings[name]!r}: set '
-        f'config.autoencoder.{name} to that, not to {config[name]!r}.'
+        f'The autoencoder of {config.load} has {name}={settings.get(name)!r}: '
+        f'set config.autoencoder.{name} to that, not to {config[name]!r}.'
       )
   publish(directory, settings, params, stats)
 

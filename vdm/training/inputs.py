@@ -33,6 +33,8 @@ def make_batches(config, source, span, start):
     stage=span.name,
     start=start,
     stop=stage.steps,
+    crop=stage.crop,
+    zoom=stage.zoom,
     flip=data.flip,
     num_classes=config.model.num_classes,
     process_index=jax.process_index(),

@@ -26,6 +26,7 @@ from vdm.diffusion import losses
 from vdm.diffusion import process
 from vdm.models import autoencoders
 from vdm.models import unet
+from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import losses as autoencoder_losses
 from vdm.training import sharding
@@ -101,20 +102,24 @@ def autoencoder(config, stage, mesh):
     x = generate.to_float(video)
     mean, _ = codec.encode(params, x.astype(dtype))
     y = codec.decode(params, mean).astype(jnp.float32)
-    return generate.to_uint8(y), autoencoder_losses.psnr(x, y)
+    return generate.to_uint8(y), autoencoder_losses.psnr(x, y), mean
 
   def run(params, clips):
-    videos, psnr = [], []
+    pieces = []
     for piece, n in chunks(clips, stage.batch):
       piece = jax.device_put(piece['video'], sharding.batch_sharding(mesh))
       out = sharding.to_host(reconstruct(params, piece))
-      videos.append(out[0][:n])
-      psnr.append(out[1][:n])
-    return np.concatenate(videos), np.concatenate(psnr)
+      pieces.append([x[:n] for x in out])
+    return [np.concatenate(x) for x in zip(*pieces)]
 
   def validate(params, frozen, clips):
     del frozen
-    return {'val_psnr': float(run(params, clips)[1].mean())}
+    _, psnr, mean = run(params, clips)
+    values = {'val_psnr': float(psnr.mean())}
+    if codec.levels:
+      tokens = fsq.to_tokens(jnp.asarray(mean), codec.levels)
+      values |= fsq.usage(tokens, fsq.size(codec.levels))
+    return values
 
   def preview(params, frozen, clips):
     del frozen
@@ -128,12 +133,8 @@ def autoencoder(config, stage, mesh):
     params = init(jax.random.key(0), {'video': clips.astype(np.uint8)})
     return jax.tree.map(jax.typeof, params)
 
-  # The principal components are fitted, not trained.
-  def held(single_frames):
-    return ('^pca/',)
-
   return Objective(
-    init, draw, loss, validate, preview, held, abstract_params, False
+    init, draw, loss, validate, preview, codec.held, abstract_params, False
   )
 
 

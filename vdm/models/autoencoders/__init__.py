@@ -11,8 +11,9 @@ from typing import Any
 
 from vdm.models.autoencoders import identity
 from vdm.models.autoencoders import kl
+from vdm.models.autoencoders import pca
 
-KINDS = ('kl', 'identity')
+KINDS = ('kl', 'pca', 'identity')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Autoencoder:
     decode: (params, z) -> x, not clipped.
     loss: (params, x, keys [b]) -> total [b] and a dict of its parts [b]; None
       where there is nothing to train.
+    held: single_frames -> patterns of the paths of parameters that training
+      leaves alone.
+    levels: values each channel may take, where latents are codes; see `fsq`.
   """
 
   factor: tuple[int, int, int]
@@ -36,40 +40,59 @@ class Autoencoder:
   init: Callable[..., Any]
   encode: Callable[..., Any]
   decode: Callable[..., Any]
-  loss: Callable[..., Any] | None
+  loss: Callable[..., Any] | None = None
+  held: Callable[[bool], tuple[str, ...]] = lambda single_frames: ()
+  levels: tuple[int, ...] = ()
 
 
 def make_autoencoder(config) -> Autoencoder:
   """Builds the autoencoder of `config.autoencoder`."""
-  if config.kind == 'identity':
-    return Autoencoder(
-      factor=(1, 1, 1),
-      channels=3,
-      init=identity.init,
-      encode=identity.encode,
-      decode=identity.decode,
-      loss=None,
-    )
-  if config.kind != 'kl':
+  make = {'kl': _make_kl, 'pca': _make_pca, 'identity': _make_identity}
+  if config.kind not in make:
     raise ValueError(
       f'autoencoder.kind is one of {", ".join(KINDS)}, not {config.kind!r}.'
     )
+  return make[config.kind](config)
+
+
+def _make_identity(config) -> Autoencoder:
+  del config
+  return Autoencoder(
+    (1, 1, 1), 3, identity.init, identity.encode, identity.decode
+  )
+
+
+def _make_pca(config) -> Autoencoder:
+  return Autoencoder(
+    (1, config.factor, config.factor),
+    config.channels,
+    *pca.make(config.factor, config.channels),
+  )
+
+
+def _make_kl(config) -> Autoencoder:
+  levels = tuple(config.levels) if config.bottleneck == 'fsq' else ()
   init, encode, decode = kl.make(
     config.factor,
     config.channels,
     encoder=(config.encoder_width, config.encoder_blocks),
     decoder=(config.decoder_width, config.decoder_blocks),
+    temporal=config.decoder_temporal,
+    levels=levels,
   )
+  weights = {
+    name: config[f'{name}_weight']
+    for name in ('l1', 'l2', 'multiscale', 'kl', 'equivariance')
+  }
   return Autoencoder(
     factor=(1, config.factor, config.factor),
     channels=config.channels,
     init=init,
     encode=encode,
     decode=decode,
-    loss=kl.make_loss(
-      encode,
-      decode,
-      kl_weight=config.kl_weight,
-      multiscale_weight=config.multiscale_weight,
+    loss=kl.make_loss(encode, decode, quantised=bool(levels), weights=weights),
+    held=lambda single_frames: (
+      (kl.FITTED, kl.TEMPORAL) if single_frames else (kl.FITTED,)
     ),
+    levels=levels,
   )

@@ -91,7 +91,13 @@ def load(directory):
   stats = {
     k: np.asarray(v, np.float32) for k, v in content['statistics'].items()
   }
-  config = ml_collections.ConfigDict(content['settings'])
+  # JSON has no tuples, and a configuration no lists.
+  config = ml_collections.ConfigDict(
+    {
+      name: tuple(value) if isinstance(value, list) else value
+      for name, value in content['settings'].items()
+    }
+  )
   return config, _unpack(weights), stats, content['fingerprint']
 
 

@@ -1,4 +1,4 @@
-"""A KL autoencoder of single frames around a linear skip.
+"""A convolutional autoencoder around a linear skip, with KL or FSQ bottleneck.
 
 Encoder and decoder are principal components of patches (`pca`), which are
 fitted and never trained, plus a convolutional branch that starts at zero:
@@ -13,11 +13,18 @@ that makes a latent value's variance one. Its weight decides where the noise
 settles, and so how small a component may be and still be kept, and how well
 the decoder forgives the errors of a diffusion model.
 
+With a bottleneck of finite scalars (`fsq`) a component is divided by its own
+deviation first, so that every channel uses its levels, and the decoder's
+linear part gives each channel the multiple of its value that fits best:
+a = E[z q] / E[q^2]. There is no noise and no prior then.
+
 Both branches work on patches, at the resolution of the latents: measured at
 equal cost on a CPU, wide and coarse beat narrow and fine. The encoder may be
 the smaller one: every step of diffusion pays for it. Norms act on single
 places, so a latent depends on a neighbourhood, and neither on the rest of the
-frame nor on other frames.
+frame nor on other frames. The decoder may look at the frames before and after
+(`temporal`), against shimmer where nothing moves: latents stay those of single
+frames, and single frames decode as if it did not.
 """
 
 from flax import nnx
@@ -26,6 +33,8 @@ import jax.numpy as jnp
 
 from vdm import models
 from vdm.models import layers
+from vdm.models.autoencoders import fsq
+from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import losses
 from vdm.models.autoencoders import pca
 
@@ -33,28 +42,41 @@ from vdm.models.autoencoders import pca
 LOGVAR = -4.6
 
 
+# What is fitted and never trained, and what sees other frames: patterns over
+# the paths of the parameters.
+FITTED, TEMPORAL = r'^(pca|grid)/', r'/time/'
+
+
 class Block(nnx.Module):
   """A residual block of a convolution and a projection that starts at zero."""
 
-  def __init__(self, channels, *, rngs):
+  def __init__(self, channels, temporal, *, rngs):
     self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
     self.conv = layers.Conv(channels, channels, rngs=rngs)
     self.out = layers.Conv(channels, channels, 1, rngs=rngs, init_scale=0.0)
+    self.time = (
+      layers.TemporalConv(channels, channels, rngs=rngs, init_scale=0.0)
+      if temporal
+      else None
+    )
 
   def __call__(self, x):
     scale = self.scale[...].reshape((1,) * (x.ndim - 1) + (-1,))
     y = jax.nn.silu(layers.rms_norm(x, scale))
-    return x + self.out(jax.nn.silu(self.conv(y)))
+    x = x + self.out(jax.nn.silu(self.conv(y)))
+    if self.time is not None and x.shape[1] > 1:
+      x = x + self.time(y)
+    return x
 
 
 class Branch(nnx.Module):
   """Residual blocks between two convolutions, the last of them zero."""
 
-  def __init__(self, cin, cout, width, blocks, *, rngs):
+  def __init__(self, cin, cout, width, blocks, temporal=False, *, rngs):
     self.stem = layers.Conv(cin, width, rngs=rngs)
     self.names = tuple(f'block_{i:02d}' for i in range(blocks))
     for name in self.names:
-      setattr(self, name, Block(width, rngs=rngs))
+      setattr(self, name, Block(width, temporal, rngs=rngs))
     self.head = layers.Conv(width, cout, rngs=rngs, init_scale=0.0)
 
   def __call__(self, x):
@@ -64,7 +86,7 @@ class Branch(nnx.Module):
     return self.head(jax.nn.silu(x))
 
 
-def make(factor, channels, *, encoder, decoder):
+def make(factor, channels, *, encoder, decoder, temporal=False, levels=()):
   """Returns (init, encode, decode) over {'pca', 'encoder', 'decoder'}.
 
   Args:
@@ -72,18 +94,22 @@ def make(factor, channels, *, encoder, decoder):
     channels: of a latent.
     encoder: (width, residual blocks) of its branch.
     decoder: the same of the other.
+    temporal: whether the decoder's blocks look at neighbouring frames.
+    levels: values that each channel may take; () for a KL bottleneck. With
+      levels the parameters have a 'grid', too.
   """
   if factor not in (4, 8):
     raise ValueError(f'autoencoder.factor is 4 or 8, not {factor}.')
   patch = 3 * factor**2
+  moments = channels if levels else 2 * channels
 
   def build_encoder(key):
     rngs = nnx.Rngs(params=key)
-    return Branch(patch, 2 * channels, *encoder, rngs=rngs)
+    return Branch(patch, moments, *encoder, rngs=rngs)
 
   def build_decoder(key):
     rngs = nnx.Rngs(params=key)
-    return Branch(channels, patch, *decoder, rngs=rngs)
+    return Branch(channels, patch, *decoder, temporal, rngs=rngs)
 
   encoder_net = models.functional(build_encoder)
   decoder_net = models.functional(build_decoder)
@@ -91,50 +117,96 @@ def make(factor, channels, *, encoder, decoder):
   def init(key, clips):
     key_encoder, key_decoder = jax.random.split(key)
     components = pca.fit(clips, factor, channels)
-    return {
+    params = {
       'pca': jax.tree.map(jnp.asarray, components),
       'encoder': encoder_net.init(key_encoder),
       'decoder': decoder_net.init(key_decoder),
     }
+    if levels:
+      params['grid'] = fit_grid(params['pca'], clips, factor, levels)
+    return params
 
   def encode(params, x):
     linear = pca.encode(jax.lax.stop_gradient(params['pca']), x, factor)
     branch = encoder_net.apply(params['encoder'], pca.space_to_depth(x, factor))
+    if levels:
+      gain = jax.lax.stop_gradient(params['grid']['gain'])
+      z = linear * layers.along_channels(gain, linear) + branch
+      return latents.certain(fsq.quantise(z, levels))
     mean, logvar = jnp.split(branch, 2, axis=-1)
     return linear + mean, LOGVAR + logvar
 
   def decode(params, z):
-    linear = pca.decode(jax.lax.stop_gradient(params['pca']), z, factor)
+    scaled = z
+    if levels:
+      value = jax.lax.stop_gradient(params['grid']['value'])
+      scaled = z * layers.along_channels(value, z)
+    linear = pca.decode(jax.lax.stop_gradient(params['pca']), scaled, factor)
     branch = decoder_net.apply(params['decoder'], z)
     return linear + pca.depth_to_space(branch, factor)
 
   return init, encode, decode
 
 
-def make_loss(encode, decode, *, kl_weight, multiscale_weight):
-  """Returns the training loss over one batch of clips."""
+def fit_grid(components, clips, factor, levels):
+  """Fits what lies between principal components and the grid.
+
+  Args:
+    components: of `pca.fit`.
+    clips: float [n, t, h, w, 3] in [-1, 1].
+    factor: of the components.
+    levels: see `make`.
+
+  Returns:
+    {'gain': [c], what a component is multiplied by before it is quantised, so
+    that its deviation is one; 'value': [c], what the quantised value is
+    multiplied by to come nearest to the component}, float32.
+  """
+  z = jnp.concatenate(
+    [
+      pca.encode(components, jnp.asarray(clip, jnp.float32), factor).reshape(
+        -1, len(levels)
+      )
+      for clip in clips
+    ]
+  )
+  deviation = z.std(axis=0)
+  gain = jnp.where(deviation > 1e-6, 1.0 / jnp.maximum(deviation, 1e-6), 1.0)
+  q = fsq.quantise(z * gain[None], levels)
+  square = jnp.maximum(jnp.square(q).mean(axis=0), 1e-12)
+  return {'gain': gain, 'value': (z * q).mean(axis=0) / square}
+
+
+def make_loss(encode, decode, *, quantised, weights):
+  """Returns the training loss over one batch of clips.
+
+  Args:
+    encode: (params, x) -> mean, log-variance.
+    decode: (params, z) -> x.
+    quantised: whether latents are codes, without noise or prior.
+    weights: {'l1', 'l2', 'multiscale', 'kl', 'equivariance': weight}; a term
+      without weight is not computed.
+  """
+  weights = {
+    name: weight
+    for name, weight in weights.items()
+    if weight and not (quantised and name == 'kl')
+  }
 
   def loss(params, x, keys):
     mean, logvar = encode(params, x)
-    z = sample(mean, logvar, keys)
-    reconstruction = decode(params, z)
-    parts = {
-      'l1': losses.l1(reconstruction, x),
-      'multiscale': losses.multiscale_l1(reconstruction, x),
-      'kl': losses.kl(mean, logvar),
+    z = mean if quantised else latents.sample(mean, logvar, keys)
+    y = decode(params, z)
+    terms = {
+      'l1': lambda: losses.l1(y, x),
+      'l2': lambda: losses.l2(y, x),
+      'multiscale': lambda: losses.multiscale_l1(y, x),
+      'kl': lambda: losses.kl(mean, logvar),
+      'equivariance': lambda: losses.l1(
+        decode(params, losses.shrink(z, 2)), losses.shrink(x, 2)
+      ),
     }
-    total = (
-      parts['l1']
-      + multiscale_weight * parts['multiscale']
-      + kl_weight * parts['kl']
-    )
-    return total, parts
+    parts = {name: terms[name]() for name in weights}
+    return sum(weights[name] * parts[name] for name in weights), parts
 
   return loss
-
-
-def sample(mean, logvar, keys):
-  """A posterior sample, row i of it from keys[i] alone."""
-  eps = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
-  noise = jnp.exp(0.5 * logvar.astype(jnp.float32)) * eps
-  return mean + noise.astype(mean.dtype)

@@ -6,10 +6,26 @@ deviation a channel is the alternative. The statistics are over the data the
 diffusion model is trained on and are stored with the autoencoder.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 KINDS = ('shared', 'channel')
+# Log-variance of latents without noise: exp of half of it is a deviation far
+# below a grey level.
+CERTAIN = -30.0
+
+
+def certain(z):
+  """Mean and log-variance of latents that have no noise."""
+  return z, jnp.full_like(z, CERTAIN)
+
+
+def sample(mean, logvar, keys):
+  """A sample of the posterior, row i of it from keys[i] alone."""
+  eps = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
+  noise = jnp.exp(0.5 * logvar.astype(jnp.float32)) * eps
+  return mean + noise.astype(mean.dtype)
 
 
 def statistics(batches, kind='shared'):

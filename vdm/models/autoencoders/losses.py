@@ -24,6 +24,11 @@ def l1(x, y):
   return mean_per_example(jnp.abs(difference(x, y)))
 
 
+def l2(x, y):
+  """Mean squared difference, [b]."""
+  return mean_per_example(jnp.square(difference(x, y)))
+
+
 def multiscale_l1(x, y, factors=(2, 4)):
   """Sum of the mean absolute differences of smaller copies, [b].
 

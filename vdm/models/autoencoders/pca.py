@@ -15,8 +15,11 @@ No map with the same number of values a patch, linear and blind to the
 neighbours, reconstructs with a smaller squared error.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+
+from vdm.models.autoencoders import latents
 
 
 def space_to_depth(x, factor):
@@ -73,6 +76,20 @@ def fit(clips, factor, channels):
     'mean': mean.astype(np.float32),
     'scale': np.float32(scale if scale > 1e-6 else 1.0),
   }
+
+
+def make(factor, channels):
+  """Returns (init, encode, decode) of the linear autoencoder by itself."""
+
+  def init(key, clips):
+    del key
+    return jax.tree.map(jnp.asarray, fit(clips, factor, channels))
+
+  return (
+    init,
+    lambda params, x: latents.certain(encode(params, x, factor)),
+    lambda params, z: decode(params, z, factor),
+  )
 
 
 def encode(params, x, factor):
