@@ -43,7 +43,7 @@ def get_config(variant=''):
     objective='autoencoder', steps=1500, batch=8, cooldown=1.0, **stage
   )
   config.stages.video = config_lib.stage(
-    steps=1400, frames=16, batch=16, cooldown=0.8, **stage
+    steps=1800, frames=16, batch=16, cooldown=0.8, **stage
   )
   if variant == 'smoke':
     config.data.scenes.update(train=64, validation=16)
