@@ -38,6 +38,14 @@ def get_config(variant=''):
 """
 
 
+# A run in the latents of published weights.
+TINY = {
+  'autoencoder__kind': 'tiny',
+  'autoencoder__weights': 'encoder.pth,decoder.pth',
+  'train__order': ('video',),
+}
+
+
 def make_config():
   config = config_lib.default()
   config.stages.autoencoder = config_lib.stage(
@@ -92,6 +100,21 @@ def test_tables_name_keys_and_defaults_that_exist():
     ({'train__order': ('video', 'autoencoder')}, 'no autoencoder stage'),
     ({'autoencoder__kind': 'identity'}, 'kind=identity leaves nothing'),
     ({'autoencoder__load': 'runs/a'}, 'autoencoder.load leaves nothing'),
+    ({'autoencoder__kind': 'tiny'}, 'kind=tiny leaves nothing'),
+    (
+      {'autoencoder__kind': 'tiny', 'train__order': ('video',)},
+      'set config.autoencoder.weights to its files',
+    ),
+    ({'autoencoder__weights': 'a.pth'}, 'and kind=kl is none'),
+    (
+      TINY | {'autoencoder__load': 'runs/a'},
+      'load and weights are both set',
+    ),
+    (TINY | {'autoencoder__weights_sha256': '12ab'}, "'12ab' is no sha256"),
+    (
+      TINY | {'autoencoder__weights_sha256': ','.join(['0' * 64] * 3)},
+      '3 hashes for the 2 files',
+    ),
     (
       {'stages__video__batch': 7, 'stages__video__accumulate': 2},
       'batch=7 is not divisible by accumulate=2',
@@ -162,6 +185,15 @@ def test_identity_needs_no_autoencoder_stage():
   # 60 is no multiple of the autoencoder's 8, but of the U-Net's 2.
   config.stages.video.resolution = 60
   config_check.validate(config)
+
+
+def test_published_weights_need_no_autoencoder_stage():
+  config_check.validate(changed(**TINY))
+  hashes = ','.join(['0' * 64, 'f' * 64])
+  config_check.validate(changed(**TINY, autoencoder__weights_sha256=hashes))
+  config = changed(**TINY, stages__video__resolution=56)
+  with pytest.raises(ValueError, match='the autoencoder divides it by 8'):
+    config_check.validate(config)
 
 
 def test_batches_divide_over_devices_and_hosts():

@@ -3,6 +3,7 @@
 import fractions
 
 import av
+import cv2
 import numpy as np
 
 
@@ -83,3 +84,17 @@ def make_ucf101(folder, n=6):
   for name, text in texts.items():
     (lists / f'{name[:-1]}0{name[-1]}.txt').write_text(text)
   return folder
+
+
+def real_frame(path, index, size):
+  """Frame `index` of a video, its middle square, area-resized to `size`."""
+  with av.open(str(path)) as container:
+    for number, picture in enumerate(container.decode(video=0)):
+      if number == index:
+        frame = picture.to_ndarray(format='rgb24')
+        break
+  height, width = frame.shape[:2]
+  side = min(height, width)
+  top, left = (height - side) // 2, (width - side) // 2
+  frame = frame[top : top + side, left : left + side]
+  return cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)

@@ -138,6 +138,8 @@ def test_every_key_is_read_by_something(finished_run):
   read |= {
     'source',  # Of videos: builders_test, ucf101_test, video_folder_test.
     'load',  # Another run's autoencoder: frozen_test.
+    'weights',  # A published one's: pretrained_test.
+    'weights_sha256',
     'muon_learning_rate',  # The run has AdamW: optim_test, step_test.
     'muon_momentum',
   }

@@ -99,8 +99,10 @@ def default() -> ConfigDict:
 
   config.autoencoder = ConfigDict(
     dict(
-      kind='kl',  # kl | pca (linear) | identity (pixel-space diffusion).
+      kind='kl',  # kl | pca (linear) | identity (pixels) | tiny (published).
       load='',  # Another run's workdir: take its autoencoder instead.
+      weights='',  # Published ones: file, or encoder,decoder; or on the hub.
+      weights_sha256='',  # What theirs must be; '': what is there.
       factor=8,  # Spatial reduction, 4 or 8.
       channels=8,  # Channels of a latent.
       bottleneck='kl',  # kl (noise and a prior) | fsq (tokens).

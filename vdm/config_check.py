@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import difflib
 import itertools
 import math
+import re
 from typing import Any
 
 from vdm import config as config_lib
@@ -24,7 +25,7 @@ CHOICES = {
   'data.scenes.objects': (1, 2, 3),
   'data.scenes.ground': ('plain', 'textured'),
   'data.scenes.motion': ('straight', 'gravity'),
-  'autoencoder.kind': ('kl', 'pca', 'identity'),
+  'autoencoder.kind': ('kl', 'pca', 'identity', 'tiny'),
   'autoencoder.bottleneck': ('kl', 'fsq'),
   'autoencoder.factor': (4, 8),
   'autoencoder.scale': ('shared', 'channel'),
@@ -70,6 +71,8 @@ SHARES = frozenset(
   sample.eta sample.guidance_rescale stage.image_fraction stage.cooldown
   """.split()
 )
+# Autoencoders with weights from elsewhere.
+PUBLISHED = ('tiny',)
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:
@@ -215,6 +218,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
   """Yields what is wrong between keys."""
   yield from _order_problems(config)
   yield from _autoencoder_problems(config)
+  yield from _weights_problems(config)
   yield from _model_problems(config)
   yield from _diffusion_problems(config)
   for name in config.train.order:
@@ -275,6 +279,35 @@ def _autoencoder_problems(config: ConfigDict) -> Iterator[str]:
           f'config.stages.{name}.frames=1 has no neighbours for '
           'config.autoencoder.decoder_temporal to learn from: take more.'
         )
+
+
+def _weights_problems(config: ConfigDict) -> Iterator[str]:
+  autoencoder = config.autoencoder
+  kind, weights = autoencoder.kind, autoencoder.weights
+  hashes = autoencoder.weights_sha256
+  if kind in PUBLISHED and not weights and not autoencoder.load:
+    yield (
+      f'config.autoencoder.kind={kind} is a published network: set '
+      'config.autoencoder.weights to its files, see README.md.'
+    )
+  if (weights or hashes) and kind not in PUBLISHED:
+    yield (
+      f'config.autoencoder.weights is for published networks, and kind={kind} '
+      'is none.'
+    )
+  if weights and autoencoder.load:
+    yield 'config.autoencoder.load and weights are both set: give one.'
+  parts = hashes.split(',') if hashes else []
+  if any(not re.fullmatch(r'\s*[0-9a-f]{64}\s*', part) for part in parts):
+    yield (
+      f'config.autoencoder.weights_sha256={hashes!r} is no sha256: give the 64 '
+      'hexadecimal digits that sha256sum prints, of several files with commas.'
+    )
+  if parts and len(parts) != len(weights.split(',')):
+    yield (
+      f'config.autoencoder.weights_sha256 has {len(parts)} hashes for the '
+      f'{len(weights.split(","))} files of weights: give one each.'
+    )
 
 
 def _model_problems(config: ConfigDict) -> Iterator[str]:

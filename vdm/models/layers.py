@@ -26,15 +26,22 @@ def along_channels(vector, x):
   return vector.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def conv2d(x, kernel, stride=1):
-  """Convolves [n, h, w, c] with [kh, kw, c, d], 'SAME' padding."""
+def conv2d(x, kernel, stride=1, padding='SAME'):
+  """Convolves [n, h, w, c] with [kh, kw, c, d]."""
   return jax.lax.conv_general_dilated(
     x,
     kernel.astype(x.dtype),
     window_strides=(stride, stride),
-    padding='SAME',
+    padding=padding,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
+
+
+def upsample(x):
+  """Repeats each place of [b, t, h, w, c] twice along h and w."""
+  b, t, h, w, c = x.shape
+  x = jnp.broadcast_to(x[:, :, :, None, :, None], (b, t, h, 2, w, 2, c))
+  return x.reshape(b, t, 2 * h, 2 * w, c)
 
 
 class Linear(nnx.Module):
@@ -54,19 +61,35 @@ class Linear(nnx.Module):
 
 
 class Conv(nnx.Module):
-  """A convolution over (h, w) of [..., h, w, c]; leading axes are folded."""
+  """A convolution over (h, w) of [..., h, w, c]; leading axes are folded.
 
-  def __init__(self, cin, cout, kernel=3, *, rngs, init_scale=1.0, stride=1):
+  `padding` is 'SAME' or ((above, below), (left, right)).
+  """
+
+  def __init__(
+    self,
+    cin,
+    cout,
+    kernel=3,
+    *,
+    rngs,
+    init_scale=1.0,
+    stride=1,
+    padding='SAME',
+    bias=True,
+  ):
     shape = (kernel, kernel, cin, cout)
     self.kernel = nnx.Param(
       scaled_normal(rngs.params(), shape, cin * kernel**2, init_scale)
     )
-    self.bias = nnx.Param(jnp.zeros((cout,), jnp.float32))
-    self.stride = stride
+    self.bias = nnx.Param(jnp.zeros((cout,), jnp.float32)) if bias else None
+    self.stride, self.padding = stride, padding
 
   def __call__(self, x):
-    y = conv2d(x.reshape(-1, *x.shape[-3:]), self.kernel[...], self.stride)
-    y = y + along_channels(self.bias[...], y)
+    y = x.reshape(-1, *x.shape[-3:])
+    y = conv2d(y, self.kernel[...], self.stride, self.padding)
+    if self.bias is not None:
+      y = y + along_channels(self.bias[...], y)
     return y.reshape(*x.shape[:-3], *y.shape[-3:])
 
 

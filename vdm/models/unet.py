@@ -318,15 +318,8 @@ class UNet(nnx.Module):
         x = jnp.concatenate([x, skips.pop()], axis=-1)
         x = run(f'up_{level}_block_{i}', x)
       if level > 0:
-        x = getattr(self, f'up_{level}_resample')(upsample(x))
+        x = getattr(self, f'up_{level}_resample')(layers.upsample(x))
     return self.head_conv(nnx.silu(self.head_norm(x)))
-
-
-def upsample(x):
-  """Repeats each place of [b, t, h, w, c] twice along h and w."""
-  b, t, h, w, c = x.shape
-  x = jnp.broadcast_to(x[:, :, :, None, :, None], (b, t, h, 2, w, 2, c))
-  return x.reshape(b, t, 2 * h, 2 * w, c)
 
 
 def rematerialised(policy):

@@ -1,7 +1,8 @@
 """The autoencoder of a run: written once into its folder, then only read.
 
 It is the average of the run's own first stage, another run's
-(`autoencoder.load`), or one without parameters (`identity`).
+(`autoencoder.load`), a published one (`autoencoder.weights`), or one without
+parameters (`identity`).
 """
 
 from absl import logging
@@ -14,6 +15,7 @@ from vdm import generate
 from vdm.models import autoencoders
 from vdm.models.autoencoders import files
 from vdm.models.autoencoders import latents
+from vdm.models.autoencoders import pretrained
 from vdm.training import inputs
 from vdm.training import sharding
 from vdm.training import state as state_lib
@@ -21,10 +23,8 @@ from vdm.training import streams
 
 BATCH = 8  # Clips encoded at once for the statistics.
 # The settings that an autoencoder's parameters depend on.
-NETWORK = (
-  'kind',
-  'factor',
-  'channels',
+NETWORK = ('kind', 'factor', 'channels')
+BRANCHES = (  # With kind='kl' these as well.
   'bottleneck',
   'levels',
   'encoder_width',
@@ -82,7 +82,8 @@ def adopt(config, directory, key, clips):
   """Writes an autoencoder that no stage of this run trains.
 
   Args:
-    config: `config.autoencoder`; `load` names the run to take one of.
+    config: `config.autoencoder`; `load` names the run to take one of, or
+      `weights` the files of a published one.
     directory: `<workdir>/autoencoder`.
     key: of the initial values, where there is nothing to load.
     clips: uint8 [n, t, h, w, 3], for the statistics; not used to load.
@@ -91,14 +92,19 @@ def adopt(config, directory, key, clips):
     ValueError: the one to load is another network than the run's.
   """
   if not config.load:
-    codec = autoencoders.make_autoencoder(config)
-    params = codec.init(key, generate.to_float(clips))
+    if config.weights:
+      params, sha256 = pretrained.load(config)
+      config = config.copy_and_resolve_references()
+      config.weights_sha256 = sha256
+    else:
+      codec = autoencoders.make_autoencoder(config)
+      params = codec.init(key, generate.to_float(clips))
     write(config, directory, params, clips)
     return
   settings, params, stats, _ = files.load(
     epath.Path(config.load) / 'autoencoder'
   )
-  for name in NETWORK:
+  for name in NETWORK + (BRANCHES if config.kind == 'kl' else ()):
     if settings.get(name) != config[name]:
       raise ValueError(
         f'The autoencoder of {config.load} has {name}={settings.get(name)!r}: '

@@ -18,6 +18,7 @@ FREE = (
   r'^train\.(log_every|eval_every|eval_clips|preview_every|keep)$',
   r'^train\.(save_every|save_minutes|tensorboard|fsdp)$',
   r'^data\.(root|source|max_bad_records|threads|workers)$',
+  r'^autoencoder\.weights$',  # The workdir has them by then.
 )
 
 

@@ -1,8 +1,9 @@
 """Autoencoders: from clips to the latents that diffusion works on, and back.
 
 An autoencoder is functions over a plain nested dict of arrays. It is trained
-in the first stage of a run or taken from another run, then frozen, together
-with the statistics of its latents (`latents`), on disk (`files`).
+in the first stage of a run, taken from another run or published with its
+weights (`pretrained`), then frozen, together with the statistics of its
+latents (`latents`), on disk (`files`).
 """
 
 from collections.abc import Callable
@@ -12,8 +13,9 @@ from typing import Any
 from vdm.models.autoencoders import identity
 from vdm.models.autoencoders import kl
 from vdm.models.autoencoders import pca
+from vdm.models.autoencoders import tiny
 
-KINDS = ('kl', 'pca', 'identity')
+KINDS = ('kl', 'pca', 'identity', 'tiny')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Autoencoder:
     factor: (t, h, w), pixels a latent stands for along each axis.
     channels: of a latent.
     init: (key, clips [n, t, h, w, 3] float32 in [-1, 1]) -> parameters. Fits
-      what has a closed form on the host: not to be traced.
+      what has a closed form on the host: not to be traced. None where they
+      are published: see `pretrained.load`.
     encode: (params, x [b, t, h, w, 3]) -> mean and log-variance, each
       [b, t', h', w', channels].
     decode: (params, z) -> x, not clipped.
@@ -37,7 +40,7 @@ class Autoencoder:
 
   factor: tuple[int, int, int]
   channels: int
-  init: Callable[..., Any]
+  init: Callable[..., Any] | None
   encode: Callable[..., Any]
   decode: Callable[..., Any]
   loss: Callable[..., Any] | None = None
@@ -47,7 +50,12 @@ class Autoencoder:
 
 def make_autoencoder(config) -> Autoencoder:
   """Builds the autoencoder of `config.autoencoder`."""
-  make = {'kl': _make_kl, 'pca': _make_pca, 'identity': _make_identity}
+  make = {
+    'kl': _make_kl,
+    'pca': _make_pca,
+    'identity': _make_identity,
+    'tiny': _make_tiny,
+  }
   if config.kind not in make:
     raise ValueError(
       f'autoencoder.kind is one of {", ".join(KINDS)}, not {config.kind!r}.'
@@ -68,6 +76,11 @@ def _make_pca(config) -> Autoencoder:
     config.channels,
     *pca.make(config.factor, config.channels),
   )
+
+
+def _make_tiny(config) -> Autoencoder:
+  factor = (1, config.factor, config.factor)
+  return Autoencoder(factor, config.channels, None, tiny.encode, tiny.decode)
 
 
 def _make_kl(config) -> Autoencoder:

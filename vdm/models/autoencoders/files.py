@@ -24,7 +24,7 @@ def save(directory, config, params, stats) -> str:
 
   Args:
     directory: where to; made if it does not exist.
-    config: `config.autoencoder`, of which `load` is left out.
+    config: `config.autoencoder`, of which all but where it came from is kept.
     params: nested dict of float32 arrays.
     stats: {'mean': [c], 'scale': [c]}, see `latents.statistics`.
 
@@ -33,7 +33,8 @@ def save(directory, config, params, stats) -> str:
   """
   directory = epath.Path(directory)
   weights = _pack(params)
-  settings = {k: v for k, v in dict(config).items() if k != 'load'}
+  origin = ('load', 'weights')
+  settings = {k: v for k, v in dict(config).items() if k not in origin}
   content = {
     'settings': settings,
     'statistics': {k: np.asarray(v).tolist() for k, v in stats.items()},
