@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from vdm import models
 from vdm.models import import_weights
 from vdm.models import layers
-from vdm.models.autoencoders import identity
+from vdm.models.autoencoders import latents
 
 ENCODER_BLOCKS = (1, 3, 3, 3)  # Residual blocks a level, finest first.
 DECODER_BLOCKS = (3, 3, 3, 1)  # And coarsest first.
@@ -116,7 +116,7 @@ def encode(params, x):
   z = network('encoder', *sizes(params)).apply(
     params['encoder'], (x + 1.0) / 2.0
   )
-  return z, jnp.full_like(z, identity.LOGVAR)
+  return latents.certain(z)
 
 
 def decode(params, z):
