@@ -140,6 +140,8 @@ def test_every_key_is_read_by_something(finished_run):
     'load',  # Another run's autoencoder: frozen_test.
     'weights',  # A published one's: pretrained_test.
     'weights_sha256',
+    'scaling_factor',  # autoencoder_kl_test.
+    'shift_factor',
     'muon_learning_rate',  # The run has AdamW: optim_test, step_test.
     'muon_momentum',
   }

@@ -99,10 +99,12 @@ def default() -> ConfigDict:
 
   config.autoencoder = ConfigDict(
     dict(
-      kind='kl',  # kl | pca (linear) | identity (pixels) | tiny (published).
+      kind='kl',  # kl | pca | identity (pixels) | tiny | autoencoder_kl.
       load='',  # Another run's workdir: take its autoencoder instead.
-      weights='',  # Published ones: file, or encoder,decoder; or on the hub.
-      weights_sha256='',  # What theirs must be; '': what is there.
+      weights='',  # tiny, autoencoder_kl: their file, or encoder,decoder.
+      weights_sha256='',  # What the files' must be; '': what is there.
+      scaling_factor=1.0,  # autoencoder_kl: latents (z - shift) * scaling,
+      shift_factor=0.0,  # as published diffusion models see them.
       factor=8,  # Spatial reduction, 4 or 8.
       channels=8,  # Channels of a latent.
       bottleneck='kl',  # kl (noise and a prior) | fsq (tokens).

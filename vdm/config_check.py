@@ -25,7 +25,7 @@ CHOICES = {
   'data.scenes.objects': (1, 2, 3),
   'data.scenes.ground': ('plain', 'textured'),
   'data.scenes.motion': ('straight', 'gravity'),
-  'autoencoder.kind': ('kl', 'pca', 'identity', 'tiny'),
+  'autoencoder.kind': ('kl', 'pca', 'identity', 'tiny', 'autoencoder_kl'),
   'autoencoder.bottleneck': ('kl', 'fsq'),
   'autoencoder.factor': (4, 8),
   'autoencoder.scale': ('shared', 'channel'),
@@ -46,7 +46,8 @@ POSITIVE = frozenset(
   """
   data.resolution data.frame_rate data.stride data.threads
   data.scenes.train data.scenes.validation data.scenes.frames
-  autoencoder.channels autoencoder.levels autoencoder.encoder_width
+  autoencoder.channels autoencoder.scaling_factor
+  autoencoder.levels autoencoder.encoder_width
   autoencoder.decoder_width autoencoder.statistics_clips
   model.widths model.blocks model.temporal_depth model.head_size
   model.embed_width diffusion.density_std optim.eps optim.ema
@@ -60,6 +61,7 @@ POSITIVE = frozenset(
 # These may be negative.
 SIGNED = frozenset(
   """
+  autoencoder.shift_factor
   diffusion.logsnr_min diffusion.logsnr_max diffusion.density_mean
   diffusion.bin_edges diffusion.eval_levels sample.guidance_interval
   """.split()
@@ -72,7 +74,7 @@ SHARES = frozenset(
   """.split()
 )
 # Autoencoders with weights from elsewhere.
-PUBLISHED = ('tiny',)
+PUBLISHED = ('tiny', 'autoencoder_kl')
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:

@@ -10,12 +10,13 @@ from collections.abc import Callable
 import dataclasses
 from typing import Any
 
+from vdm.models.autoencoders import autoencoder_kl
 from vdm.models.autoencoders import identity
 from vdm.models.autoencoders import kl
 from vdm.models.autoencoders import pca
 from vdm.models.autoencoders import tiny
 
-KINDS = ('kl', 'pca', 'identity', 'tiny')
+KINDS = ('kl', 'pca', 'identity', 'tiny', 'autoencoder_kl')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,7 @@ def make_autoencoder(config) -> Autoencoder:
     'pca': _make_pca,
     'identity': _make_identity,
     'tiny': _make_tiny,
+    'autoencoder_kl': _make_autoencoder_kl,
   }
   if config.kind not in make:
     raise ValueError(
@@ -81,6 +83,14 @@ def _make_pca(config) -> Autoencoder:
 def _make_tiny(config) -> Autoencoder:
   factor = (1, config.factor, config.factor)
   return Autoencoder(factor, config.channels, None, tiny.encode, tiny.decode)
+
+
+def _make_autoencoder_kl(config) -> Autoencoder:
+  encode, decode = autoencoder_kl.make(
+    config.scaling_factor, config.shift_factor
+  )
+  factor = (1, config.factor, config.factor)
+  return Autoencoder(factor, config.channels, None, encode, decode)
 
 
 def _make_kl(config) -> Autoencoder:

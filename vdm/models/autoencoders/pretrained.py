@@ -8,10 +8,11 @@ import jax
 import numpy as np
 
 from vdm.models import import_weights
+from vdm.models.autoencoders import autoencoder_kl
 from vdm.models.autoencoders import files
 from vdm.models.autoencoders import tiny
 
-MODULES = {'tiny': tiny}
+MODULES = {'tiny': tiny, 'autoencoder_kl': autoencoder_kl}
 
 
 def load(config):
@@ -47,7 +48,7 @@ def load(config):
     flat |= part
     found.append(weights.sha256)
   params = match(config.weights, flat, module.abstract)
-  _agree(config, 'channels', module.sizes(params)[0])
+  _agree(config, 'channels', module.channels(params))
   _agree(config, 'factor', module.factor(params))
   return params, ','.join(found)
 

@@ -132,6 +132,11 @@ def sizes(params):
   return kernel.shape[-1], kernel.shape[-2], normed
 
 
+def channels(params):
+  """Channels of a latent."""
+  return sizes(params)[0]
+
+
 def factor(params):
   """Pixels that a latent stands for along h and w."""
   del params

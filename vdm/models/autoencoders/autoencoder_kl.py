@@ -1,0 +1,308 @@
+"""The autoencoders of latent diffusion on images, with published weights.
+
+AutoencoderKL (Rombach et al., 2112.10752): residual convolutions, three
+halvings, attention over the frame in the middle, a Gaussian posterior. Its
+kin differ in sizes, in 1 x 1 convolutions around the latents and in whether
+there is attention, all of which the parameters' names and shapes say:
+
+              channels  scaling_factor  shift_factor
+  SD, ft-mse  4         0.18215         0
+  SDXL        4         0.13025         0
+  SD3         16        1.5305          0.0609
+  FLUX.1      16        0.3611          0.1159
+
+Published diffusion models see (z - shift) * scale; a run has statistics of
+its own data, which undo any such choice.
+"""
+
+import functools
+import re
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from vdm import models
+from vdm.models import layers
+
+GROUPS = 32  # Of every norm, in all of them.
+LOGVAR = (-30.0, 20.0)  # Range of the log-variance.
+
+
+def norm(channels, groups):
+  return layers.GroupNorm(
+    channels, group_size=max(1, channels // groups), epsilon=1e-6
+  )
+
+
+class Residual(nnx.Module):
+  """Two convolutions after norms, beside a skip."""
+
+  def __init__(self, cin, cout, groups, *, rngs):
+    self.norm1 = norm(cin, groups)
+    self.conv1 = layers.Conv(cin, cout, rngs=rngs)
+    self.norm2 = norm(cout, groups)
+    self.conv2 = layers.Conv(cout, cout, rngs=rngs)
+    self.conv_shortcut = (
+      layers.Conv(cin, cout, 1, rngs=rngs) if cin != cout else None
+    )
+
+  def __call__(self, x):
+    y = self.conv1(jax.nn.silu(self.norm1(x)))
+    y = self.conv2(jax.nn.silu(self.norm2(y)))
+    return y + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Attention(nnx.Module):
+  """One head over all places of a frame."""
+
+  def __init__(self, channels, groups, *, rngs):
+    self.group_norm = norm(channels, groups)
+    for name in ('to_q', 'to_k', 'to_v', 'to_out'):
+      setattr(self, name, layers.Linear(channels, channels, rngs=rngs))
+
+  def __call__(self, x):
+    *leading, h, w, c = x.shape
+    y = self.group_norm(x).reshape(-1, h * w, 1, c)
+    y = jax.nn.dot_product_attention(self.to_q(y), self.to_k(y), self.to_v(y))
+    return x + self.to_out(y).reshape(*leading, h, w, c)
+
+
+class Middle(nnx.Module):
+  """Residual blocks at the coarsest size, with attention between or not."""
+
+  def __init__(self, channels, attention, groups, *, rngs):
+    self.block_0 = Residual(channels, channels, groups, rngs=rngs)
+    self.attention = (
+      Attention(channels, groups, rngs=rngs) if attention else None
+    )
+    self.block_1 = Residual(channels, channels, groups, rngs=rngs)
+
+  def __call__(self, x):
+    x = self.block_0(x)
+    if self.attention is not None:
+      x = self.attention(x)
+    return self.block_1(x)
+
+
+class Encoder(nnx.Module):
+  """[..., h, w, 3] -> [..., h', w', 2 channels]: mean and log-variance."""
+
+  def __init__(
+    self, channels, widths, blocks, *, attention, quant, groups, rngs
+  ):
+    self.levels, self.blocks = len(widths), blocks
+    self.conv_in = layers.Conv(3, widths[0], rngs=rngs)
+    cin = widths[0]
+    for level, width in enumerate(widths):
+      for i in range(blocks):
+        block = Residual(cin, width, groups, rngs=rngs)
+        setattr(self, f'level_{level}_block_{i}', block)
+        cin = width
+      if level < self.levels - 1:
+        # Windows that begin at the first pixel and end one outside.
+        down = layers.Conv(
+          width, width, rngs=rngs, stride=2, padding=((0, 1), (0, 1))
+        )
+        setattr(self, f'down_{level}', down)
+    self.middle = Middle(cin, attention, groups, rngs=rngs)
+    self.conv_norm_out = norm(cin, groups)
+    self.conv_out = layers.Conv(cin, 2 * channels, rngs=rngs)
+    both = 2 * channels
+    self.quant_conv = layers.Conv(both, both, 1, rngs=rngs) if quant else None
+
+  def __call__(self, x):
+    x = self.conv_in(x)
+    for level in range(self.levels):
+      for i in range(self.blocks):
+        x = getattr(self, f'level_{level}_block_{i}')(x)
+      if level < self.levels - 1:
+        x = getattr(self, f'down_{level}')(x)
+    x = self.conv_out(jax.nn.silu(self.conv_norm_out(self.middle(x))))
+    return x if self.quant_conv is None else self.quant_conv(x)
+
+
+class Decoder(nnx.Module):
+  """[..., h', w', channels] -> [..., h, w, 3]; level 0 is the coarsest."""
+
+  def __init__(
+    self, channels, widths, blocks, *, attention, quant, groups, rngs
+  ):
+    self.levels, self.blocks = len(widths), blocks
+    self.quant_conv = (
+      layers.Conv(channels, channels, 1, rngs=rngs) if quant else None
+    )
+    cin = widths[0]
+    self.conv_in = layers.Conv(channels, cin, rngs=rngs)
+    self.middle = Middle(cin, attention, groups, rngs=rngs)
+    for level, width in enumerate(widths):
+      for i in range(blocks):
+        block = Residual(cin, width, groups, rngs=rngs)
+        setattr(self, f'level_{level}_block_{i}', block)
+        cin = width
+      if level < self.levels - 1:
+        setattr(self, f'up_{level}', layers.Conv(width, width, rngs=rngs))
+    self.conv_norm_out = norm(cin, groups)
+    self.conv_out = layers.Conv(cin, 3, rngs=rngs)
+
+  def __call__(self, z):
+    x = z if self.quant_conv is None else self.quant_conv(z)
+    x = self.middle(self.conv_in(x))
+    for level in range(self.levels):
+      for i in range(self.blocks):
+        x = getattr(self, f'level_{level}_block_{i}')(x)
+      if level < self.levels - 1:
+        x = getattr(self, f'up_{level}')(layers.upsample(x))
+    return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+
+
+def make(scaling_factor=1.0, shift_factor=0.0, groups=GROUPS):
+  """Returns (encode, decode) over {'encoder', 'decoder'}.
+
+  Args:
+    scaling_factor, shift_factor: latents are (z - shift) * scale.
+    groups: of every norm; the one size that parameters do not tell.
+  """
+
+  def encode(params, x):
+    apply = network('encoder', sizes(params, 'encoder'), groups).apply
+    mean, logvar = jnp.split(apply(params['encoder'], x), 2, axis=-1)
+    logvar = jnp.clip(logvar, *LOGVAR)
+    logvar = logvar + 2.0 * jnp.log(scaling_factor).astype(logvar.dtype)
+    return (mean - shift_factor) * scaling_factor, logvar
+
+  def decode(params, z):
+    apply = network('decoder', sizes(params, 'decoder'), groups).apply
+    return apply(params['decoder'], z / scaling_factor + shift_factor)
+
+  return encode, decode
+
+
+@functools.cache
+def network(side, sizes, groups=GROUPS):
+  """The functions of one side, 'encoder' or 'decoder'."""
+  channels, widths, blocks, attention, quant = sizes
+  make = {'encoder': Encoder, 'decoder': Decoder}[side]
+
+  def build(key):
+    return make(
+      channels,
+      widths,
+      blocks,
+      attention=attention,
+      quant=quant,
+      groups=groups,
+      rngs=nnx.Rngs(params=key),
+    )
+
+  return models.functional(build)
+
+
+def sizes(params, side):
+  """(channels, widths, blocks, attention, quant) of one side's parameters."""
+  params = params[side]
+  levels = sum(name.endswith('_block_0') for name in params)
+  widths = tuple(
+    params[f'level_{level}_block_0']['conv1']['kernel'].shape[-1]
+    for level in range(levels)
+  )
+  blocks = sum(name.startswith('level_0_block_') for name in params)
+  if side == 'encoder':
+    channels = params['conv_out']['kernel'].shape[-1] // 2
+  else:
+    channels = params['conv_in']['kernel'].shape[-2]
+  attention = 'attention' in params['middle']
+  return channels, widths, blocks, attention, 'quant_conv' in params
+
+
+def channels(params):
+  """Channels of a latent."""
+  return sizes(params, 'decoder')[0]
+
+
+def factor(params):
+  """Pixels that a latent stands for along h and w."""
+  return 2 ** (len(sizes(params, 'decoder')[1]) - 1)
+
+
+def abstract(params):
+  """Shapes of all parameters of a network of the sizes of `params`."""
+  return {
+    side: jax.eval_shape(
+      network(side, sizes(params, side)).init, jax.random.key(0)
+    )
+    for side in ('encoder', 'decoder')
+  }
+
+
+def convert(tensors):
+  """Published names and layouts -> those of `Encoder` and `Decoder`.
+
+  Args:
+    tensors: {name: array}, named as in diffusers, as in its older files or as
+      in the original latent diffusion code, alone or within the checkpoint of
+      a whole model, of which the rest is left.
+
+  Returns:
+    {'/'-joined path: array}.
+  """
+  flat = {}
+  start = r'(?P<prefix>(.*\.)?)'
+  found = [
+    re.fullmatch(start + r'decoder\.conv_in\.weight', n) for n in tensors
+  ]
+  prefix = next((match['prefix'] for match in found if match), '')
+  levels = 1 + max(
+    (int(n) for n in re.findall(r'decoder\.up\.(\d+)\.', '\n'.join(tensors))),
+    default=-1,
+  )
+  for name, array in tensors.items():
+    if not name.startswith(prefix):
+      continue
+    path = name.removeprefix(prefix)
+    if not re.match(r'(encoder|decoder|quant_conv|post_quant_conv)\.', path):
+      continue
+    # There, the coarsest level of the decoder is the last.
+    path = re.sub(
+      r'\.up\.(\d+)\.',
+      lambda match: f'.up_blocks.{levels - 1 - int(match[1])}.',
+      path,
+    )
+    for theirs, ours in NAMES:
+      path = re.sub(theirs, ours, path)
+    if '.to_' in path and array.ndim > 1:  # A matrix, or it as a kernel.
+      array = array.reshape(array.shape[:2]).T
+    elif array.ndim == 4:
+      array = array.transpose(2, 3, 1, 0)
+    weight = 'scale' if re.search(r'norm\w*\.weight$', path) else 'kernel'
+    path = re.sub(r'\.weight$', f'.{weight}', path)
+    flat[path.replace('.', '/')] = array
+  return flat
+
+
+# Names of latent diffusion's code and of older diffusers, then of diffusers.
+NAMES = (
+  (r'^quant_conv\.', 'encoder.quant_conv.'),
+  (r'^post_quant_conv\.', 'decoder.quant_conv.'),
+  (r'\.norm_out\.', '.conv_norm_out.'),
+  (r'\.nin_shortcut\.', '.conv_shortcut.'),
+  (r'\.mid\.attn_1\.', '.middle.attention.'),
+  (r'\.mid_block\.attentions\.0\.', '.middle.attention.'),
+  (r'\.mid\.block_1\.', '.middle.block_0.'),
+  (r'\.mid\.block_2\.', '.middle.block_1.'),
+  (r'\.mid_block\.resnets\.(\d)\.', r'.middle.block_\1.'),
+  (r'\.attention\.norm\.', '.attention.group_norm.'),
+  (r'\.(q|query)\.', '.to_q.'),
+  (r'\.(k|key)\.', '.to_k.'),
+  (r'\.(v|value)\.', '.to_v.'),
+  (r'\.(proj_out|proj_attn|to_out\.0)\.', '.to_out.'),
+  (
+    r'\.(down|down_blocks|up_blocks)\.(\d+)\.(block|resnets)\.(\d+)\.',
+    r'.level_\2_block_\4.',
+  ),
+  (
+    r'\.(down|down_blocks)\.(\d+)\.(downsample|downsamplers\.0)\.conv\.',
+    r'.down_\2.',
+  ),
+  (r'\.up_blocks\.(\d+)\.(upsample|upsamplers\.0)\.conv\.', r'.up_\1.'),
+)
