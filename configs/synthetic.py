@@ -29,7 +29,7 @@ def get_config(variant=''):
   config.diffusion.update(density_mean=1.8, density_std=1.3)
   config.optim.update(name='muon', muon_learning_rate=0.01)
   config.sample.update(
-    guidance=2.25, steps=20, ema=0.05, num=8, final=256, batch=32
+    guidance=2.0, steps=20, ema=0.05, num=8, final=256, batch=32
   )
   config.train.update(
     order=('autoencoder', 'video'),
