@@ -16,9 +16,10 @@ def write_video(
   codec='mpeg4',
   pixel_aspect=None,
   options=None,
+  container_format=None,
 ):
   """Encodes uint8 [t h w 3]; `ticks` are times in 1/1000 s."""
-  with av.open(str(path), 'w') as container:
+  with av.open(str(path), 'w', format=container_format) as container:
     stream = container.add_stream(codec, rate=rate, options=options or {})
     stream.height, stream.width = frames.shape[1:3]
     stream.pix_fmt = 'yuv420p'

@@ -63,13 +63,15 @@ def test_variable_rate_comes_out_at_one_rate(tmp_path):
   assert tiny_videos.read_levels(frames) == [0, 1, 2, 2, 2, 3, 4, 4, 4, 4, 5]
 
 
-def test_untrusted_timestamps_fall_back_to_the_average_rate():
+def test_timestamps_are_trusted_or_not():
   step = fractions.Fraction(1, 25)
   backwards = [0 * step, 2 * step, 1 * step, 3 * step]
   hole = [0 * step, 1 * step, 10_000 * step, 10_001 * step]
   missing = [0 * step, None, 2 * step, 3 * step]
   for stamps in (backwards, hole, missing):
-    np.testing.assert_allclose(video._times(stamps, 25.0), np.arange(4) / 25)
+    assert video._trusted_times(stamps) is None
+  good = [3 * step, 5 * step, 6 * step]
+  np.testing.assert_allclose(video._trusted_times(good), [0, 0.08, 0.12])
 
 
 def test_crop_is_centred_and_nothing_is_squashed(tmp_path):

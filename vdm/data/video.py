@@ -4,20 +4,22 @@ A file is read from its first frame to its last, by PyAV in one thread, and
 any damage that the decoder notices rejects it. Seeking is never used: it gives
 wrong frames on genuine files of UCF101. The order in which frames come out is
 trusted; their timestamps only where they increase strictly and without holes,
-else frame i is shown at i / (average rate).
+else frame i is shown at i / (average rate). A container without timestamps
+(a raw stream) states no rate: what it would be given is the caller's to say.
 
 A frame becomes a square by a crop around the centre and area averaging, in the
 orientation and with the pixel aspect that the file asks for: nothing is
 squashed, nothing is enlarged, and a source smaller than that is rejected.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import hashlib
 import io
 import itertools
 import os
+import threading
 
 import av
 import cv2
@@ -25,6 +27,12 @@ import numpy as np
 import PIL.Image
 
 _MAX_HOLE = 5.0  # Seconds between frames beyond which timestamps are wrong.
+_USUAL_RATE = 25.0  # Where nobody says anything, for what needs no precision.
+_MAX_RATE = 1000  # Frames a second; a header that states more is wrong.
+_MAX_ASPECT = 8.0  # Of a pixel, either way; a header that states more is wrong.
+_NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS.
+
+_local = threading.local()
 
 
 class VideoError(ValueError):
@@ -32,7 +40,7 @@ class VideoError(ValueError):
 
   Attributes:
     reason: undecodable | no_video_stream | truncated | empty | too_small |
-      no_frame_rate.
+      too_large | no_frame_rate.
   """
 
   def __init__(self, reason: str, message: str):
@@ -48,7 +56,10 @@ class Source:
     height: as shown, after rotation and pixel aspect, px.
     width: as shown, px.
     frame_rate: average frames per second.
+    rate_from: 'timestamps' | 'header' (timestamps are unusable) | 'assumed'.
     pixel_aspect: width of a pixel over its height, before rotation.
+    quarter_turns: anticlockwise, that bring a stored frame upright.
+    codec: FFmpeg's name of it.
     times: [n] float64, when each frame is shown, seconds from the first.
     sha256: hex digest of the file.
   """
@@ -56,13 +67,30 @@ class Source:
   height: int
   width: int
   frame_rate: float
+  rate_from: str
   pixel_aspect: float
+  quarter_turns: int
+  codec: str
   times: np.ndarray
   sha256: str
 
 
-def inspect(path: str) -> Source:
+def inspect(
+  path: str,
+  *,
+  assumed_rate: float = 0.0,
+  max_pixels: int = 0,
+  watch: Callable[[float], Callable[[av.VideoFrame], None]] | None = None,
+) -> Source:
   """Decodes a whole file without keeping its frames.
+
+  Args:
+    path: of the file.
+    assumed_rate: frames per second of a stream that states none; 0: such a
+      stream is rejected.
+    max_pixels: of a frame, beyond which the file is rejected; 0: any number.
+    watch: called once with the nominal frame rate; what it returns is called
+      with every frame, in order.
 
   Raises:
     VideoError: if it is damaged or holds no usable video.
@@ -70,14 +98,24 @@ def inspect(path: str) -> Source:
   if not os.path.getsize(path):
     raise VideoError('empty', 'the file has no bytes')
   stamps = []
-  with _open(path) as (container, stream):
+  with _open(path, max_pixels) as (container, stream):
     declared = stream.frames
     rate = stream.average_rate or stream.guessed_rate
+    states_rate = not container.format.flags & _NO_TIMESTAMPS
     aspect = float(stream.sample_aspect_ratio or 1)
+    if not 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT:
+      aspect = 1.0
+    codec = stream.codec_context.name
     for frame in _decode(container, stream):
       if not stamps:
         height, width = _shown_size(frame, aspect)
-        frame.to_ndarray(format='rgb24')  # Raises for a format unknown to it.
+        turns = _quarter_turns(frame)
+        to_rgb(frame)  # Raises for a format unknown to it.
+        if watch:
+          nominal = rate if states_rate and _is_sane(rate) else assumed_rate
+          visit = watch(float(nominal or _USUAL_RATE))
+      if watch:
+        visit(frame)
       stamps.append(None if frame.pts is None else frame.pts * frame.time_base)
   if not stamps:
     raise VideoError('empty', 'no frame can be decoded')
@@ -87,10 +125,29 @@ def inspect(path: str) -> Source:
       'truncated',
       f'the header declares {declared} frames and {len(stamps)} decode',
     )
-  if not rate or rate * _MAX_HOLE < 1:
-    raise VideoError('no_frame_rate', f'the file states {rate} frames/s')
-  times = _times(stamps, float(rate))
-  return Source(height, width, float(rate), aspect, times, file_sha256(path))
+  # A reader of raw streams makes timestamps and a rate up.
+  times = _trusted_times(stamps) if states_rate else None
+  rate_from = 'timestamps'
+  if times is None:
+    rate_from = 'header'
+    if not states_rate or not _is_sane(rate):
+      if not assumed_rate:
+        raise VideoError('no_frame_rate', f'the file states {rate} frames/s')
+      rate, rate_from = assumed_rate, 'assumed'
+    times = np.arange(len(stamps)) / float(rate)
+  elif not _is_sane(rate):
+    rate = (len(stamps) - 1) / times[-1] if times[-1] else assumed_rate or 1.0
+  return Source(
+    height=height,
+    width=width,
+    frame_rate=float(rate),
+    rate_from=rate_from,
+    pixel_aspect=aspect,
+    quarter_turns=turns,
+    codec=codec,
+    times=times,
+    sha256=file_sha256(path),
+  )
 
 
 def select(times: np.ndarray, frame_rate: float) -> np.ndarray:
@@ -135,21 +192,37 @@ def decode(
     yield from itertools.repeat(image, times)
 
 
-def check_size(source: Source, resolution: int) -> None:
-  """Raises VideoError if frames would have to be enlarged."""
-  if min(source.height, source.width) < resolution:
+def check_size(
+  source: Source,
+  resolution: int,
+  box: tuple[int, int, int, int] | None = None,
+) -> None:
+  """Raises VideoError if frames, or this part of them, would be enlarged."""
+  width, height = source.width, source.height
+  if box:
+    height, width = (
+      box[1] - box[0],
+      round((box[3] - box[2]) * source.pixel_aspect),
+    )
+    if source.quarter_turns % 2:
+      width, height = height, width
+  if min(height, width) < resolution:
     raise VideoError(
-      'too_small',
-      f'{source.width}x{source.height} px is smaller than {resolution} px',
+      'too_small', f'{width}x{height} px is smaller than {resolution} px'
     )
 
 
-def read(path: str, indices: Sequence[int]) -> Iterator[av.VideoFrame]:
+def read(
+  path: str,
+  indices: Sequence[int],
+  alive: Callable[[], None] = lambda: None,
+) -> Iterator[av.VideoFrame]:
   """Yields decoded frames by their place in the file, in one pass.
 
   Args:
     path: of a file that `inspect` accepted.
     indices: strictly increasing.
+    alive: called with every frame, also with those that are passed over.
 
   Raises:
     VideoError: if fewer frames decode than are asked for.
@@ -158,6 +231,7 @@ def read(path: str, indices: Sequence[int]) -> Iterator[av.VideoFrame]:
   index = next(wanted, None)
   with _open(path) as (container, stream):
     for number, frame in enumerate(_decode(container, stream)):
+      alive()
       if index is None:
         return
       if index == number:
@@ -168,20 +242,62 @@ def read(path: str, indices: Sequence[int]) -> Iterator[av.VideoFrame]:
 
 
 def fit(
-  frame: av.VideoFrame, resolution: int, pixel_aspect: float = 1.0
+  frame: av.VideoFrame,
+  resolution: int,
+  pixel_aspect: float = 1.0,
+  box: tuple[int, int, int, int] | None = None,
 ) -> np.ndarray:
-  """Returns the centre of a frame, uint8 [resolution resolution 3] RGB."""
-  image = frame.to_ndarray(format='rgb24')
+  """Returns the centre of a frame, uint8 [resolution resolution 3] RGB.
+
+  Args:
+    frame: as decoded.
+    resolution: height and width that come out, px.
+    pixel_aspect: width of a pixel over its height.
+    box: (top, bottom, left, right) of the part that counts, in stored px,
+      before rotation; None: all of it.
+  """
+  image = to_rgb(frame)
+  if box:
+    image = image[box[0] : box[1], box[2] : box[3]]
   height, width = image.shape[:2]
   side = min(height, width * pixel_aspect)  # Of the square, in rows.
   rows, columns = round(side), round(side / pixel_aspect)
   top, left = (height - rows) // 2, (width - columns) // 2
   image = image[top : top + rows, left : left + columns]
   if image.shape[:2] != (resolution, resolution):
+    # Area averaging is for shrinking.
+    shrinks = max(image.shape[:2]) >= resolution
     image = cv2.resize(
-      image, (resolution, resolution), interpolation=cv2.INTER_AREA
+      image,
+      (resolution, resolution),
+      interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
     )
   # Both count anticlockwise; a centred square may be turned after the crop.
+  return np.ascontiguousarray(np.rot90(image, _quarter_turns(frame)))
+
+
+def to_rgb(frame: av.VideoFrame) -> np.ndarray:
+  """Returns a whole frame as decoded, uint8 [h w 3] RGB."""
+  # A frame's own `to_ndarray` makes a converter, with a thread a processor,
+  # that lives as long as the frame; one for all is five times as quick.
+  if not hasattr(_local, 'reformatter'):
+    _local.reformatter = av.video.reformatter.VideoReformatter()
+  rgb = _local.reformatter.reformat(frame, format='rgb24', threads=1)
+  return rgb.to_ndarray()
+
+
+def upright(
+  frame: av.VideoFrame,
+  pixel_aspect: float = 1.0,
+  box: tuple[int, int, int, int] | None = None,
+) -> np.ndarray:
+  """Returns a whole frame, or the part in `box`, as it is shown, RGB."""
+  image = to_rgb(frame)
+  if box:
+    image = image[box[0] : box[1], box[2] : box[3]]
+  width = max(1, round(image.shape[1] * pixel_aspect))
+  if width != image.shape[1]:
+    image = cv2.resize(image, (width, image.shape[0]))
   return np.ascontiguousarray(np.rot90(image, _quarter_turns(frame)))
 
 
@@ -236,7 +352,7 @@ def decode_frame(data: bytes) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _open(path: str):
+def _open(path: str, max_pixels: int = 0):
   """Yields (container, video stream); errors within become VideoError."""
   try:
     # 'file:' keeps odd names from being taken for other protocols, and the
@@ -251,7 +367,16 @@ def _open(path: str):
       stream = container.streams.video[0]
       stream.thread_type = 'NONE'
       # Without it a damaged MPEG-4 file decodes in silence.
-      stream.codec_context.options = {'err_detect': 'explode'}
+      options = {'err_detect': 'explode'}
+      context = stream.codec_context
+      if max_pixels:
+        if context.width * context.height > max_pixels:
+          raise VideoError(
+            'too_large',
+            f'{context.width}x{context.height} px is more than {max_pixels}',
+          )
+        options['max_pixels'] = str(max_pixels)  # Headers may say less.
+      context.options = options
       yield container, stream
   except av.error.FFmpegError as error:
     raise VideoError(
@@ -266,13 +391,17 @@ def _decode(container, stream) -> Iterator[av.VideoFrame]:
     yield frame
 
 
-def _times(stamps: list, rate: float) -> np.ndarray:
-  if None not in stamps:
-    times = np.array([float(stamp - stamps[0]) for stamp in stamps])
-    steps = np.diff(times)
-    if np.all(steps > 0) and np.all(steps < _MAX_HOLE):
-      return times
-  return np.arange(len(stamps)) / rate
+def _trusted_times(stamps: list) -> np.ndarray | None:
+  """Returns seconds from the first frame; None where they cannot be right."""
+  if None in stamps:
+    return None
+  times = np.array([float(stamp - stamps[0]) for stamp in stamps])
+  steps = np.diff(times)
+  return times if np.all((steps > 0) & (steps < _MAX_HOLE)) else None
+
+
+def _is_sane(rate) -> bool:
+  return bool(rate) and 1 / _MAX_HOLE <= rate <= _MAX_RATE
 
 
 def _shown_size(frame: av.VideoFrame, aspect: float) -> tuple[int, int]:

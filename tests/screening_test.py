@@ -1,0 +1,237 @@
+"""Rules over made-up videos; what real ones must survive."""
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from vdm import config as config_lib
+from vdm.data import shots
+from vdm.data import video
+from vdm.data.screening import letterbox
+from vdm.data.screening import observe
+from vdm.data.screening import overlay
+from vdm.data.screening import rules
+
+
+def screening(*names, **changes):
+  settings = config_lib.default().data.screening.to_dict()
+  return dict(settings, rules=names or config_lib.SCREENING, **changes)
+
+
+def observed(frames, rate=25.0):
+  observer = observe.Observer(rate)
+  for image in frames:
+    frame = av.VideoFrame.from_ndarray(image, format='rgb24')
+    observer.visit(frame.reformat(format='yuv420p'))
+  return observer
+
+
+def pan(n, speed=3.0, seed=0, size=(72, 128)):
+  """A camera that moves over a picture with detail, [n h w 3]."""
+  rng = np.random.default_rng(seed)
+  height, width = size
+  wide = int(width + n * abs(speed)) + 8
+  picture = sum(
+    cv2.resize(
+      rng.normal(0, 1, (height // k, wide // k, 3)),
+      (wide, height),
+      interpolation=cv2.INTER_CUBIC,
+    )
+    * k
+    for k in (4, 8, 16)
+  )
+  picture = 128 + 45 * picture / picture.std()
+  frames = [
+    cv2.warpAffine(
+      picture, np.float32([[1, 0, -i * speed], [0, 1, 0]]), (width, height)
+    )
+    for i in range(n)
+  ]
+  return np.clip(frames, 0, 255).astype(np.uint8)
+
+
+def labels(pieces):
+  return [(p.start, p.stop, p.reason) for p in pieces]
+
+
+def test_every_rule_is_named_in_the_configuration():
+  # These five act where they are looked for, the others on whole shots.
+  acting = ('cuts', 'blank', 'frozen', 'letterbox', 'duplicate')
+  assert {*rules.SHOT_RULES, *acting} == set(config_lib.SCREENING)
+
+
+def test_small_copies_are_area_means():
+  frames = pan(2)
+  smalls = observed(frames).smalls()
+  means = frames.reshape(2, 18, 4, 32, 4, 3).mean((2, 4))
+  assert smalls.shape == (2, 18, 32, 3)
+  # Through limited-range YUV with halved chroma and back.
+  assert np.abs(smalls - means).mean() < 6
+
+
+@pytest.mark.parametrize(
+  'pixel_format', ['yuv420p10le', 'gray', 'nv12', 'rgb24']
+)
+def test_any_pixel_format_can_be_observed(pixel_format):
+  observer = observe.Observer(25.0)
+  frame = av.VideoFrame.from_ndarray(pan(1)[0], format='rgb24')
+  observer.visit(frame.reformat(format=pixel_format))
+  assert len(observer.samples) == 1
+
+
+def test_motion_is_in_widths_a_second():
+  # 3 of 128 px a frame, 25 frames a second.
+  observer = observed(pan(60, speed=3.0))
+  (piece,) = rules.pieces(observer.smalls(), 25.0, screening())
+  measures = rules.measure(piece, observer.smalls(), observer.samples)
+  assert measures['motion'] == pytest.approx(3 / 128 * 25, rel=0.2)
+  assert observed(pan(60, speed=0.0)).samples[0].motion < 1e-3
+  assert measures['brightness'] == pytest.approx(128, abs=6)
+
+
+def test_long_videos_keep_few_grey_copies(monkeypatch):
+  monkeypatch.setattr(observe, '_MAX_GREYS', 8)
+  observer = observed(pan(30, size=(32, 32)).repeat(20, 0), rate=4.0)
+  samples = observer.samples
+  kept = [s.index for s in samples if s.grey is not None]
+  assert len(samples) == 300 and 4 <= len(kept) <= 8
+  assert len(set(np.diff(kept))) == 1  # Evenly over the whole video.
+  assert all((s.rows is None) == (s.grey is None) for s in samples)
+
+
+def test_pieces_hold_every_frame_once():
+  black = np.zeros((30, 72, 128, 3), np.uint8)
+  still = pan(1, seed=3).repeat(70, 0)
+  frames = np.concatenate([pan(40, seed=1), black, pan(40, seed=2), still])
+  pieces = rules.pieces(observed(frames).smalls(), 25.0, screening())
+  assert labels(pieces) == [
+    (0, 40, ''),
+    (40, 70, 'blank'),
+    (70, 110, ''),
+    (110, 180, 'frozen'),
+  ]
+  # Rules that are not in force leave everything as it is.
+  smalls = observed(frames).smalls()
+  off = rules.pieces(smalls, 25.0, screening('overlay'))
+  assert labels(off) == [(0, 180, '')]
+  cuts = rules.pieces(smalls, 25.0, screening('cuts'))
+  assert [p.start for p in cuts] == [0, 40, 70, 110]
+
+
+def test_repeated_frames_are_not_frozen():
+  smalls = observed(pan(60)).smalls()
+  # What 12 to 25 frames a second, and a stutter of half a second, leave.
+  stutter = np.concatenate(
+    [smalls[:20], smalls[20:21].repeat(14, 0), smalls[21:]]
+  )
+  for kept in (smalls.repeat(2, 0), stutter):
+    assert not rules.frozen_frames(kept, 25.0, 2.0, 2.0).any()
+
+
+def test_a_slow_change_is_not_frozen():
+  ramp = np.linspace(60, 120, 100)[:, None, None, None]
+  smalls = np.broadcast_to(ramp, (100, 18, 32, 3)).round().astype(np.uint8)
+  assert not rules.frozen_frames(smalls, 25.0, 2.0, 2.0).any()
+  noise = np.random.default_rng(0).integers(0, 2, smalls.shape, np.uint8)
+  assert rules.frozen_frames(noise + 90, 25.0, 2.0, 2.0).all()
+
+
+def test_blank_is_of_any_colour():
+  smalls = np.zeros((4, 18, 32, 3), np.uint8)
+  smalls[1] = (200, 30, 90)
+  smalls[2] = np.linspace(100, 140, 32)[:, None]
+  smalls[3, :9] = 255
+  assert rules.blank_frames(smalls, 6.0).tolist() == [True, True, False, False]
+
+
+def barred(frames, top, bottom, left=0, right=0):
+  frames = frames.copy()
+  height, width = frames.shape[1:3]
+  frames[:, :top] = frames[:, height - bottom :] = 0
+  frames[:, :, :left] = frames[:, :, width - right :] = 0
+  return frames
+
+
+def test_letterbox_is_found_and_nothing_else():
+  frames = pan(30, size=(144, 256))
+  assert letterbox.find(observed(frames).samples) is None
+  box = letterbox.find(observed(barred(frames, 18, 18)).samples)
+  assert box == (20, 124, 0, 256)
+  box = letterbox.find(observed(barred(frames, 18, 19, 32, 32)).samples)
+  assert box == (20, 124, 34, 222)
+  # Dark on one side alone is part of the scene; so is a dark picture.
+  assert letterbox.find(observed(barred(frames, 40, 0)).samples) is None
+  assert letterbox.find(observed(frames // 16).samples) is None
+  # One shot without bars: none for the file.
+  mixed = np.concatenate([barred(frames, 18, 18), frames])
+  assert letterbox.find(observed(mixed).samples) is None
+
+
+def burn(frames, opacity, text='WATERMARK 24'):
+  mark = np.zeros(frames.shape[1:], np.uint8)
+  height, width = mark.shape[:2]
+  place = (width // 10, height - height // 4)
+  cv2.putText(mark, text, place, 0, width / 280, (255,) * 3, 1, cv2.LINE_AA)
+  weight = opacity * (mark / 255.0)
+  return (frames * (1 - weight) + 255 * weight).astype(np.uint8)
+
+
+def test_overlays_are_scored_where_the_picture_moves():
+  frames = pan(150, speed=4.0, size=(144, 256))
+  limit = screening()['max_overlay']
+
+  def score(frames):
+    return overlay.score([s.grey for s in observed(frames).samples])
+
+  assert score(frames) < limit / 2
+  assert score(burn(frames, 1.0)) > limit
+  assert score(burn(frames, 0.5)) > limit
+  # Of a still picture nothing can be said, nor of a few samples.
+  assert score(burn(pan(150, speed=0.0), 1.0)) is None
+  assert score(burn(frames[:30], 1.0)) is None
+
+
+def test_rules_object_to_what_they_are_about():
+  fine = dict(distinct=1.0, overlay=None, motion=0.1)
+  settings = screening()
+  assert rules.objection(fine, settings) == ''
+  for reason, change in {
+    'low_frame_rate': dict(distinct=0.1),
+    'overlay': dict(overlay=0.5),
+    'low_motion': dict(motion=0.0),
+    'high_motion': dict(motion=9.0),
+  }.items():
+    measures = dict(fine, **change)
+    assert rules.objection(measures, settings) == reason
+    assert rules.objection(measures, screening('cuts')) == ''
+  unknown = dict(distinct=1.0, overlay=None, motion=None)
+  assert rules.objection(unknown, settings) == ''
+
+
+def test_real_clips_survive_the_default(shared):
+  """UCF101 has repeated frames and faces that hardly move."""
+  for path in sorted((shared / 'clips/ucf101').rglob('*.avi')):
+    observer = observe.Observer(25.0)
+    source = video.inspect(str(path), watch=lambda rate: observer.visit)  # noqa: B023
+    smalls = observer.smalls()
+    (piece,) = rules.pieces(smalls, source.frame_rate, screening())
+    assert (piece.start, piece.stop) == (0, len(source.times))
+    measures = rules.measure(piece, smalls, observer.samples)
+    assert rules.objection(dict(measures, distinct=1.0), screening()) == ''
+    assert piece.reason == '', path
+    assert letterbox.find(observer.samples) is None
+
+
+def test_cuts_and_fades_meet_blank_frames():
+  a, b = pan(40, seed=4), pan(40, seed=5)
+  weights = np.linspace(1, 0, 22)[1:-1, None, None, None]
+  fade = (weights * a[-1]).astype(np.uint8)
+  black = np.zeros((20, 72, 128, 3), np.uint8)
+  frames = np.concatenate([a, a[-1:].repeat(9, 0), fade, black, b])
+  pieces = rules.pieces(observed(frames).smalls(), 25.0, screening())
+  reasons = [p.reason for p in pieces]
+  assert reasons == ['', 'transition', 'blank', '']
+  assert pieces[-1].start == 89 and pieces[-1].stop == 129
+  assert abs(pieces[1].start - 49) <= 2
+  assert shots.HEIGHT == 18

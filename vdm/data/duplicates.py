@@ -1,0 +1,124 @@
+"""Near-duplicates of shots: re-encoded, rescaled, shifted or mirrored copies.
+
+A frame's hash has a bit for the sign of each of 63 low frequencies of its
+brightness (a DCT of 32 x 32 area means): what recoding and rescaling leave
+alone. Mirroring flips the sign of the odd horizontal frequencies, so the hash
+of the mirrored frame follows from the hash.
+
+A shot is the sequence of its sampled hashes. Candidates are pairs of shots
+that share a band of bits in some frame, found by sorting bands, so that the
+work grows with the number of shots and not with its square. Where the shared
+frames stand tells how the shots lie in time, so that a part of a longer video
+is found too; every candidate is then verified on whole sequences.
+"""
+
+import collections
+from collections.abc import Iterator, Sequence
+import itertools
+
+import cv2
+import numpy as np
+
+_SIDE = 32  # Px of the picture that is transformed.
+_KEPT = 8  # Frequencies kept, in each direction; the mean is left out.
+_BANDS = 3  # Of 21 bits: frames two bits apart share one for certain.
+_MAX_SHARED = 64  # Frames that may share a band before it tells nothing.
+_MIN_OVERLAP = 0.5  # Of the shorter sequence.
+BITS = _KEPT * _KEPT - 1
+
+
+def _odd_columns() -> int:
+  mask = 0
+  for place, number in enumerate(range(1, _KEPT * _KEPT)):
+    if number % _KEPT % 2:
+      mask |= 1 << place
+  return mask
+
+
+_MIRROR = _odd_columns()
+
+
+def perceptual_hash(grey: np.ndarray) -> int:
+  """Returns 63 bits that near-duplicates of a picture nearly share.
+
+  Args:
+    grey: uint8 [h w].
+  """
+  small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+  low = cv2.dct(small.astype(np.float32))[:_KEPT, :_KEPT].ravel()[1:]
+  bits = np.packbits(low > 0, bitorder='little')
+  return int.from_bytes(bits.tobytes(), 'little')
+
+
+def mirrored(hashes: np.ndarray) -> np.ndarray:
+  """Returns the hashes of the mirrored frames, uint64."""
+  return np.asarray(hashes, np.uint64) ^ np.uint64(_MIRROR)
+
+
+def distance(a: np.ndarray, b: np.ndarray, shift: int = 0) -> float:
+  """Returns the share of bits in which two shots differ, 0 to 1.
+
+  Args:
+    a: uint64 [n].
+    b: uint64 [m], at the same sampling rate.
+    shift: of `a` against which the first of `b` is laid. Where less than half
+      of the shorter one has a partner, nothing is alike.
+  """
+  a, b = a[max(shift, 0) :], b[max(-shift, 0) :]
+  shorter = min(len(a) + max(shift, 0), len(b) + max(-shift, 0))
+  n = min(len(a), len(b))
+  if n < max(1.0, _MIN_OVERLAP * shorter):
+    return 1.0
+  return float(np.bitwise_count(a[:n] ^ b[:n]).mean()) / BITS
+
+
+def find(
+  sequences: Sequence[np.ndarray], *, threshold: float
+) -> Iterator[tuple[int, int, float]]:
+  """Yields pairs of near-duplicates as (i, j, distance), i < j, in order.
+
+  Args:
+    sequences: the hashes of each shot, uint64 [n_i]; a shot without any has
+      no duplicate.
+    threshold: greatest distance of near-duplicates.
+  """
+  for (i, j), shifts in sorted(_candidates(sequences).items()):
+    apart = 1.0
+    for shift, is_mirror in shifts:
+      other = mirrored(sequences[j]) if is_mirror else sequences[j]
+      apart = min(apart, distance(sequences[i], other, shift))
+    if apart <= threshold:
+      yield i, j, apart
+
+
+def _candidates(
+  sequences: Sequence[np.ndarray],
+) -> dict[tuple[int, int], set[tuple[int, bool]]]:
+  """Returns pairs that share a band, with (shift, mirrored) where they do."""
+  columns = []
+  for number, sequence in enumerate(sequences):
+    own, place = np.unique(np.asarray(sequence, np.uint64), return_index=True)
+    for is_mirror, values in enumerate((own, mirrored(own))):
+      owner = np.full(len(own), number)
+      columns.append((values, owner, place, np.full(len(own), is_mirror)))
+  pairs = collections.defaultdict(set)
+  if not columns:
+    return pairs
+  hashes, owner, place, is_mirror = map(np.concatenate, zip(*columns))
+  edges = np.linspace(0, BITS, _BANDS + 1).astype(int)
+  for low, high in itertools.pairwise(edges):
+    mask = np.uint64((1 << int(high - low)) - 1)
+    band = (hashes >> np.uint64(low)) & mask
+    order = np.argsort(band, kind='stable')
+    ends = np.flatnonzero(np.diff(band[order])) + 1
+    starts, stops = np.append(0, ends), np.append(ends, len(order))
+    sizes = stops - starts
+    for which in np.flatnonzero((sizes > 1) & (sizes <= _MAX_SHARED)):
+      group = order[starts[which] : stops[which]].tolist()
+      for one, two in itertools.product(group, group):
+        # The earlier shot as it is, the later one perhaps mirrored.
+        if owner[one] < owner[two] and not is_mirror[one]:
+          shift = int(place[one] - place[two])
+          pair = int(owner[one]), int(owner[two])
+          pairs[pair].add((shift, bool(is_mirror[two])))
+  return pairs

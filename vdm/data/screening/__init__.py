@@ -1,0 +1,1 @@
+"""What a video shows, measured while it decodes, and rules over it."""
