@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tiny_train
 
+from vdm import config as config_lib
 from vdm import config_io
 from vdm import train
+from vdm.data import prepare_file
 from vdm.training import checkpoints
 from vdm.training import resume
 from vdm.training import signals
@@ -137,6 +139,10 @@ def test_every_key_is_read_by_something(finished_run):
   read = set(json.loads((finished_run / 'keys_read.json').read_text()))
   read |= {
     'source',  # Of videos: builders_test, ucf101_test, video_folder_test.
+    *prepare_file.SETTINGS,  # Of videos: prepare_file_test.
+    *config_lib.default().data.screening,  # Screening_test.
+    *config_lib.default().data.limits,  # Prepare_file_test, workers_test.
+    *('group', 'validation', 'clip_frames'),  # Video_folder_test.
     'load',  # Another run's autoencoder: frozen_test.
     'weights',  # A published one's: pretrained_test.
     'weights_sha256',

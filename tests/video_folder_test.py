@@ -25,32 +25,77 @@ def levels(source, row):
   )
 
 
-def test_few_sources_give_the_last_fifth_of_each(tmp_path):
+def test_whole_recordings_are_held_out(tmp_path):
   videos = tmp_path / 'videos'
   (videos / 'cats/deep').mkdir(parents=True)
   (videos / 'dogs').mkdir()
   tiny_videos.write_video(
     videos / 'cats/deep/a.mp4', tiny_videos.grey_steps(10)
   )
-  tiny_videos.write_video(videos / 'dogs/b.MKV', tiny_videos.grey_steps(20))
+  tiny_videos.write_video(videos / 'dogs/b_1.MKV', tiny_videos.grey_steps(20))
+  tiny_videos.write_video(videos / 'dogs/b_2.MKV', tiny_videos.grey_steps(5))
   tiny_videos.write_video(videos / 'c.avi', tiny_videos.grey_steps(4))
   (videos / 'notes.txt').write_text('not a video')
   (videos / '._a.mp4').write_text('what macOS leaves')
-  directory = builders.build(folder_config(tmp_path, videos))
+  directory = builders.build(
+    folder_config(tmp_path, videos, group=r'^(.*/b)_', validation=0.4)
+  )
   train = builders.open_source(directory, 'train')
   held_out = builders.open_source(directory, 'validation')
   assert train.info['label_names'] == ['cats', 'dogs']
-  groups = ['c.avi', 'cats/deep/a.mp4', 'dogs/b.MKV']
-  assert train.index['group'].tolist() == groups
-  assert train.index['label'].tolist() == [-1, 0, 1]
-  assert train.index['n'].tolist() == [4, 8, 16]
-  # Four frames have no fifth.
-  assert held_out.index['n'].tolist() == [2, 4]
-  assert levels(train, train.index['row'][1]) == list(range(8))
+  sides = [set(source.index['group']) for source in (train, held_out)]
+  assert sides[0] | sides[1] == {'c.avi', 'cats/deep/a.mp4', 'dogs/b'}
+  # 0.4 of three is one; the two files of one recording go together.
+  assert not sides[0] & sides[1] and len(sides[1]) == 1
+  n = {
+    name: (source.index['n'][i], source.index['label'][i])
+    for source in (train, held_out)
+    for i, name in enumerate(source.index['id'])
+  }
+  assert n == {
+    'c.avi:000000': (4, -1),
+    'cats/deep/a.mp4:000000': (10, 0),
+    'dogs/b_1.MKV:000000': (20, 1),
+    'dogs/b_2.MKV:000000': (5, 1),
+  }
+  assert builders.read_skipped(directory) == []
+  assert not list((tmp_path / 'video_folder').glob('*.staging'))
+
+
+def test_of_one_recording_the_end_is_held_out(tmp_path):
+  videos = tmp_path / 'videos'
+  videos.mkdir()
+  tiny_videos.write_video(videos / 'a.mp4', tiny_videos.grey_steps(10))
+  directory = builders.build(folder_config(tmp_path, videos, validation=0.2))
+  train = builders.open_source(directory, 'train')
+  held_out = builders.open_source(directory, 'validation')
+  assert levels(train, train.index['row'][0]) == list(range(8))
   assert levels(held_out, held_out.index['row'][0]) == [8, 9]
   # Shots of their own: no window reaches from one into the other.
   assert not set(train.index['shot']) & set(held_out.index['shot'])
-  assert builders.read_skipped(directory) == []
+
+
+def test_shots_are_cut_into_clips(tmp_path):
+  videos = tmp_path / 'videos'
+  videos.mkdir()
+  for number, n in enumerate((5, 9, 3)):
+    steps = tiny_videos.grey_steps(n) + number
+    tiny_videos.write_video(videos / f'{number}.mp4', steps)
+  directory = builders.build(
+    folder_config(tmp_path, videos, clip_frames=4, min_frames=4)
+  )
+  clips = {}
+  for split in ('train', 'validation'):
+    source = builders.open_source(directory, split)
+    for i, name in enumerate(source.index['id']):
+      clips[name] = levels(source, source.index['row'][i])
+  assert clips == {
+    '0.mp4:000000:000000:000000': [0, 1, 2, 3],
+    '1.mp4:000000:000000:000000': [0, 1, 2, 3],
+    '1.mp4:000000:000004:000000': [4, 5, 6, 7],
+  }
+  (skipped,) = builders.read_skipped(directory)
+  assert (skipped['source'], skipped['reason']) == ('2.mp4', 'too_short')
 
 
 def test_ten_sources_are_held_out_whole(tmp_path):
@@ -105,8 +150,8 @@ def test_stored_frames_are_those_of_decode(shared, tmp_path):
   held_out = builders.open_source(directory, 'validation')
   train = builders.open_source(directory, 'train')
   # 38 and 221 frames at 25 a second.
-  assert train.index['n'].sum() == 177 + 31
-  assert held_out.index['n'].tolist() == [44, 7]
+  n = [part.index['n'].sum() for part in (train, held_out)]
+  assert sorted(n) == [38, 221]
   path = str(source / 'drive_test_video.mp4')
   frames = list(video.decode(path, frame_rate=25.0, resolution=32))
   rows = [

@@ -20,6 +20,12 @@ SPATIAL = (
   r'/attention/(norm|attention)/',
 )
 
+# Every rule that can leave shots of a video out; `data.screening.rules`.
+SCREENING = (
+  *('cuts', 'blank', 'frozen', 'letterbox', 'low_frame_rate', 'overlay'),
+  *('low_motion', 'high_motion', 'duplicate'),
+)
+
 # Networks by size; `config.model.update(PRESETS[...])`. Parameters are for
 # latents of 8 channels and 101 classes.
 PRESETS = {
@@ -69,12 +75,20 @@ def default() -> ConfigDict:
 
   config.data = ConfigDict(
     dict(
-      name='synthetic_scenes',  # synthetic_scenes | ucf101 | video_folder.
+      # synthetic_scenes | ucf101 | video_folder | driving | webvid; the last
+      # three are folders of videos.
+      name='synthetic_scenes',
       root='data',  # Folder under which built datasets live.
       source='',  # Folder or archive of the videos it is built from.
       resolution=64,  # Stored height and width, px.
       frame_rate=25.0,  # Stored frames per second.
       encoding='webp',  # webp (lossless) | jpeg (4:4:4, quality 95).
+      assumed_rate=25.0,  # Frames per second of a stream that states none.
+      upscale=False,  # Enlarge smaller sources instead of leaving them out.
+      min_frames=1,  # Shots of fewer stored frames are left out.
+      clip_frames=0,  # Cut shots into clips of so many frames; 0: whole shots.
+      group='',  # Pattern over a file's path: its recording; '': the file.
+      validation=0.1,  # Share of the recordings held out, where no list says.
       split_list='01',  # ucf101: the official train/test list.
       stride=1,  # A clip takes every stride-th stored frame.
       flip=False,  # Mirror half of the training clips.
@@ -82,6 +96,32 @@ def default() -> ConfigDict:
       max_bad_records=16,  # More unreadable records than this stop a run.
       threads=2,  # Decoding threads of a host.
       workers=0,  # Decoding processes of a host; 0: threads alone.
+      # What is left out, by vdm/data/screening/rules.py: `rules` names the
+      # rules in force, of SCREENING; the others only measure.
+      screening=dict(
+        rules=(),
+        cut_distance=20.0,  # Between shots, grey levels (0 to 255).
+        cut_ratio=2.5,  # A cut to the largest but one of 10 steps around it.
+        blank_contrast=6.0,  # Standard deviation over a frame, grey levels.
+        frozen_seconds=2.0,  # Shorter stretches without movement stay.
+        frozen_level=2.0,  # Grey levels that such a stretch may change by.
+        min_distinct=0.25,  # Share of stored frames that are no repeats.
+        max_overlay=0.008,  # Of the picture: edges of text and watermarks.
+        max_overlay_sources=1.0,  # Share of a source's clips with an overlay,
+        # beyond which all of them are left out.
+        min_motion=0.0005,  # Mean speed, frame widths per second.
+        max_motion=3.0,
+        duplicate_distance=0.05,  # Share of bits in which copies may differ.
+      ),
+      # What a process may use on one video; one that goes beyond costs that
+      # video alone.
+      limits=dict(
+        seconds=7200.0,
+        stall_seconds=120.0,  # Without a frame.
+        memory_mb=4096,
+        pixels=35_500_000,  # Of a frame: 8K.
+        workers=0,  # Processes that prepare videos; 0: one a processor.
+      ),
       scenes=dict(  # synthetic_scenes: what `scenes.render` is given.
         train=2048,  # Clips of the training split.
         validation=512,  # Clips of the validation split.

@@ -19,7 +19,9 @@ ConfigDict = config_lib.ConfigDict
 
 # Keys with a closed list of values. `stage.` stands for every stage.
 CHOICES = {
-  'data.name': ('synthetic_scenes', 'ucf101', 'video_folder'),
+  'data.name': (
+    *('synthetic_scenes', 'ucf101', 'video_folder', 'driving', 'webvid'),
+  ),
   'data.encoding': ('webp', 'jpeg'),
   'data.split_list': ('01', '02', '03'),
   'data.scenes.objects': (1, 2, 3),
@@ -44,7 +46,10 @@ CHOICES = {
 # Numbers are at least 0; these are more than that.
 POSITIVE = frozenset(
   """
-  data.resolution data.frame_rate data.stride data.threads
+  data.resolution data.frame_rate data.stride data.threads data.assumed_rate
+  data.min_frames data.screening.cut_distance data.screening.cut_ratio
+  data.screening.frozen_seconds data.screening.max_motion
+  data.limits.seconds data.limits.stall_seconds data.limits.pixels
   data.scenes.train data.scenes.validation data.scenes.frames
   autoencoder.channels autoencoder.scaling_factor
   autoencoder.levels autoencoder.encoder_width
@@ -69,6 +74,8 @@ SIGNED = frozenset(
 # These are at most 1.
 SHARES = frozenset(
   """
+  data.validation data.screening.min_distinct data.screening.max_overlay
+  data.screening.max_overlay_sources data.screening.duplicate_distance
   model.label_dropout model.dropout optim.b1 optim.b2 optim.muon_momentum
   sample.eta sample.guidance_rescale stage.image_fraction stage.cooldown
   """.split()
@@ -218,6 +225,7 @@ def _check_range(key: str, name: str, value: float) -> None:
 
 def _problems(config: ConfigDict) -> Iterator[str]:
   """Yields what is wrong between keys."""
+  yield from _data_problems(config)
   yield from _order_problems(config)
   yield from _autoencoder_problems(config)
   yield from _weights_problems(config)
@@ -225,6 +233,27 @@ def _problems(config: ConfigDict) -> Iterator[str]:
   yield from _diffusion_problems(config)
   for name in config.train.order:
     yield from _stage_problems(config, name)
+
+
+def _data_problems(config: ConfigDict) -> Iterator[str]:
+  data = config.data
+  for name in data.screening.rules:
+    if name not in config_lib.SCREENING:
+      yield (
+        f'config.data.screening.rules names {name!r}, which is no rule: did '
+        f'you mean {suggest(name, config_lib.SCREENING)}?'
+      )
+  if data.screening.min_motion > data.screening.max_motion:
+    yield 'config.data.screening.min_motion is above max_motion.'
+  if 0 < data.clip_frames < data.min_frames:
+    yield (
+      f'config.data.clip_frames={data.clip_frames} is below '
+      f'min_frames={data.min_frames}: no clip would be left.'
+    )
+  try:
+    re.compile(data.group)
+  except re.error as error:
+    yield f'config.data.group={data.group!r} is no regular expression: {error}.'
 
 
 def _order_problems(config: ConfigDict) -> Iterator[str]:

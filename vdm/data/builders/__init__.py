@@ -31,6 +31,8 @@ _DATASETS = {
   'synthetic_scenes': synthetic_scenes,
   'ucf101': ucf101,
   'video_folder': video_folder,
+  'driving': video_folder,
+  'webvid': video_folder,
 }
 
 
@@ -49,7 +51,7 @@ def dataset_dir(data_config) -> str:
   return os.path.join(folder, name, VERSION)
 
 
-def build(data_config, *, allow_missing: bool = False) -> str:
+def build(data_config, *, allow_missing: bool = False, runner=None) -> str:
   """Builds the dataset unless it is there, and returns its directory.
 
   The directory appears by one rename when everything is in it: a build that
@@ -59,6 +61,8 @@ def build(data_config, *, allow_missing: bool = False) -> str:
     data_config: `config.data`.
     allow_missing: build without the clips that lists name and nobody can
       read; they are reported instead of stopping the build.
+    runner: what prepares the videos, see `workers.run`; None: processes of
+      this machine.
 
   Raises:
     BuildError: if nothing can be built, with the reason.
@@ -69,7 +73,9 @@ def build(data_config, *, allow_missing: bool = False) -> str:
   from vdm.data.builders import writer  # Imports TFDS; reading must not.
 
   module = _dataset(data_config.name)
-  plan = module.make_plan(data_config, allow_missing=allow_missing)
+  plan = module.make_plan(
+    data_config, allow_missing=allow_missing, runner=runner
+  )
   return writer.write(plan, root=data_config.root, version=VERSION)
 
 

@@ -76,6 +76,9 @@ class Plan:
     splits: names of all splits a shot can belong to.
     shots: makes the shots, in an order that does not depend on the machine.
     truth: per truth array its dtype and shape, None for the axis of frames.
+    extras: called when all shots are written, with the fingerprint; gives
+      further files of the dataset, by name.
+    done: called when the dataset is published.
   """
 
   name: str
@@ -87,6 +90,8 @@ class Plan:
   truth: Mapping[str, tuple[str, tuple[int | None, ...]]] = dataclasses.field(
     default_factory=dict
   )
+  extras: Callable[[str], Mapping[str, bytes]] = lambda fingerprint: {}
+  done: Callable[[], None] = lambda: None
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:

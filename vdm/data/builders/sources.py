@@ -40,11 +40,14 @@ class File:
   Attributes:
     name: path in the source, with forward slashes.
     size: bytes.
-    open: gives a context in which the file lies at a path on disk.
+    time_ns: when it, or its archive, was last changed.
+    open: gives a context in which the file lies at a path on disk. Another
+      process can call it too.
   """
 
   name: str
   size: int
+  time_ns: int
   open: Callable[[], contextlib.AbstractContextManager[str]]
 
 
@@ -59,8 +62,7 @@ def open_tree(source: str) -> Iterator[list[File]]:
   if os.path.isdir(source):
     yield list_folder(source)
   elif suffix == '.zip':
-    with _zip_files(source) as files:
-      yield files
+    yield _zip_files(os.path.abspath(source))
   elif suffix == '.rar':
     with tempfile.TemporaryDirectory(prefix='vdm_') as folder:
       _unpack_rar(source, folder)
@@ -83,8 +85,9 @@ def list_folder(folder: str) -> list[File]:
         continue
       relative = pathlib.Path(os.path.relpath(path, folder)).as_posix()
       relative = relative.encode('utf-8', 'backslashreplace').decode('utf-8')
+      status = os.stat(path)
       opener = functools.partial(contextlib.nullcontext, path)
-      files.append(File(relative, os.path.getsize(path), opener))
+      files.append(File(relative, status.st_size, status.st_mtime_ns, opener))
   return sorted(files, key=lambda file: file.name)
 
 
@@ -114,23 +117,37 @@ def check_names(names: Sequence[str], archive: str) -> None:
       )
 
 
-@contextlib.contextmanager
-def _zip_files(path: str) -> Iterator[list[File]]:
+def _zip_files(path: str) -> list[File]:
+  members = [m for m in _archive(path).infolist() if not m.is_dir()]
+  _check_members(members, path)
+  time_ns = os.stat(path).st_mtime_ns
+  return sorted(
+    (
+      File(
+        m.filename,
+        m.file_size,
+        time_ns,
+        functools.partial(_extracted, path, m.filename),
+      )
+      for m in members
+      if not os.path.basename(m.filename).startswith('.')
+    ),
+    key=lambda file: file.name,
+  )
+
+
+@functools.lru_cache(maxsize=2)
+def _open_archive(path: str, time_ns: int) -> zipfile.ZipFile:
+  del time_ns  # Another version is another archive.
+  return zipfile.ZipFile(path)
+
+
+def _archive(path: str) -> zipfile.ZipFile:
+  """Returns an archive, opened once in each process."""
   try:
-    archive = zipfile.ZipFile(path)
+    return _open_archive(path, os.stat(path).st_mtime_ns)
   except zipfile.BadZipFile as error:
     raise records.BuildError(f'{path} is no .zip archive: {error}') from error
-  with archive:
-    members = [m for m in archive.infolist() if not m.is_dir()]
-    _check_members(members, path)
-    yield sorted(
-      (
-        File(m.filename, m.file_size, lambda m=m: _extracted(archive, m))
-        for m in members
-        if not os.path.basename(m.filename).startswith('.')
-      ),
-      key=lambda file: file.name,
-    )
 
 
 def _check_members(members: Sequence[zipfile.ZipInfo], path: str) -> None:
@@ -159,15 +176,13 @@ def _check_members(members: Sequence[zipfile.ZipInfo], path: str) -> None:
 
 
 @contextlib.contextmanager
-def _extracted(
-  archive: zipfile.ZipFile, member: zipfile.ZipInfo
-) -> Iterator[str]:
+def _extracted(path: str, member: str) -> Iterator[str]:
   """Yields the path of a temporary file with a member's content."""
-  suffix = os.path.splitext(member.filename)[1]
+  suffix = os.path.splitext(member)[1]
   with tempfile.NamedTemporaryFile(prefix='vdm_', suffix=suffix) as file:
     try:
       # ZipFile stops at the declared size and verifies the checksum.
-      with archive.open(member) as content:
+      with _archive(path).open(member) as content:
         shutil.copyfileobj(content, file, 1 << 20)
       file.flush()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as e:

@@ -25,9 +25,11 @@ def config_name(data, folder: str) -> str:
   )
 
 
-def make_plan(data, *, allow_missing: bool = False) -> records.Plan:
+def make_plan(
+  data, *, allow_missing: bool = False, runner=None
+) -> records.Plan:
   """Returns how to build the dataset; nothing can be missing from it."""
-  del allow_missing
+  del allow_missing, runner
   options = _render_options(data)
   truth = scenes.render(0, **options)['truth']
   return records.Plan(

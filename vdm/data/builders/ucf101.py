@@ -11,8 +11,6 @@ import dataclasses
 import os
 import re
 
-from vdm.data import video
-from vdm.data.builders import parallel
 from vdm.data.builders import records
 from vdm.data.builders import sources
 from vdm.data.builders import videos
@@ -42,33 +40,40 @@ def config_name(data, folder: str) -> str:
   return videos.config_name(data, folder, _settings)
 
 
-def make_plan(data, *, allow_missing: bool = False) -> records.Plan:
+def make_plan(
+  data, *, allow_missing: bool = False, runner: videos.Runner | None = None
+) -> records.Plan:
   """Returns how to build the dataset.
 
   Args:
     data: `config.data`; `source` is a folder or an archive.
     allow_missing: skip listed clips that are not there or do not decode,
       instead of stopping.
+    runner: see `videos.prepare`.
 
   Raises:
     BuildError: if the lists are missing or contradict each other.
   """
   lists = _read_lists(data.source)
+  name = config_name(data, '')
+  build = videos.Build(data, videos.staging_of(data, name), runner)
   return records.Plan(
-    name='ucf101',
-    config_name=config_name(data, ''),
+    name=data.name,
+    config_name=name,
     settings=_settings(data),
     label_names=lists.classes,
     splits=tuple(lists.members),
-    shots=lambda: _shots(data, lists, allow_missing),
+    shots=lambda: _shots(build, lists, allow_missing),
+    extras=build.report,
+    done=build.remove_staging,
   )
 
 
 def _shots(
-  data, lists: _Lists, allow_missing: bool
+  build: videos.Build, lists: _Lists, allow_missing: bool
 ) -> Iterator[records.Shot | records.Skipped]:
   listed = sorted(set().union(*lists.members.values()))
-  with sources.open_tree(data.source) as files:
+  with sources.open_tree(build.data.source) as files:
     clips = {
       '/'.join(file.name.split('/')[-2:]): file
       for file in files
@@ -82,40 +87,27 @@ def _shots(
     if not allow_missing:
       _refuse(skipped)
     there = [name for name in listed if name in clips]
-    checked = videos.check([clips[name] for name in there], data.resolution)
-    skipped += [
-      records.Skipped(name, source.reason, str(source))
-      for name, source in zip(there, checked)
-      if isinstance(source, video.VideoError)
-    ]
+    results = build.prepare(
+      [dataclasses.replace(clips[name], name=name) for name in there]
+    )
+    skipped += build.skipped()
     if not allow_missing:
       _refuse(skipped)
+    skipped += [
+      records.Skipped(name, 'unlisted', 'it is in no list')
+      for name in sorted(set(clips) - set(listed))
+    ]
+    build.add_skipped(skipped)
     yield from skipped
-    for name in sorted(set(clips) - set(listed)):
-      yield records.Skipped(name, 'unlisted', 'it is in no list')
-    pairs = zip(there, checked)
-    for name, source in parallel.track(
-      pairs, len(there), 'storing videos', 'clip'
-    ):
-      if isinstance(source, video.Source):
-        yield _shot(name, clips[name], source, lists, data)
-
-
-def _shot(name: str, file, source, lists: _Lists, data) -> records.Shot:
-  folder, base = name.split('/')
-  n, frames = videos.frames(file, source, data)
-  return records.Shot(
-    id=os.path.splitext(base)[0],
-    frames=frames,
-    n=n,
-    frame_rate=data.frame_rate,
-    height=source.height,
-    width=source.width,
-    splits=[s for s, members in lists.members.items() if name in members],
-    source_sha256=source.sha256,
-    group=f'{folder}/g{_CLIP.fullmatch(base)["group"]}',
-    label=lists.classes.index(folder),
-  )
+    for name, result in zip(there, results):
+      folder, base = name.split('/')
+      yield from build.shots(
+        result,
+        [s for s, members in lists.members.items() if name in members],
+        name=os.path.splitext(base)[0],
+        group=f'{folder}/g{_CLIP.fullmatch(base)["group"]}',
+        label=lists.classes.index(folder),
+      )
 
 
 def _refuse(skipped: list[records.Skipped]) -> None:

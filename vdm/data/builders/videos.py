@@ -1,17 +1,24 @@
-"""What the datasets made from video files share: names, checks, frames."""
+"""What the datasets made from video files share: names, preparing, shots."""
 
 from collections.abc import Callable, Iterator, Sequence
-import itertools
+import functools
 import os
+import shutil
 from typing import Any
 
-import numpy as np
+from absl import logging
 
-from vdm.data import video
+from vdm.data import corpus
+from vdm.data import prepare_file
+from vdm.data import staging as staging_lib
+from vdm.data import workers
 from vdm.data.builders import parallel
 from vdm.data.builders import reader
 from vdm.data.builders import records
 from vdm.data.builders import sources
+
+# Calls a function on items, somewhere; see `workers.run`.
+Runner = Callable[..., Iterator[tuple[int, Any]]]
 
 
 def config_name(
@@ -61,47 +68,177 @@ def config_name(
 
 def settings(data) -> dict[str, Any]:
   """Returns the settings that every dataset of videos depends on."""
-  return dict(
-    resolution=data.resolution,
-    frame_rate=data.frame_rate,
-    encoding=data.encoding,
+  return dict(file_settings(data), clip_frames=data.clip_frames)
+
+
+def staging_of(data, config_name: str) -> staging_lib.Staging:
+  """Returns where what comes of each file waits for the others."""
+  return staging_lib.Staging(
+    os.path.join(data.root, data.name, f'{config_name}.staging')
   )
 
 
-def check(
-  files: Sequence[sources.File], resolution: int
-) -> list[video.Source | video.VideoError]:
-  """Decodes all files, in threads, and returns what came of each."""
+class Build:
+  """One build of a dataset of videos: from files to shots and a report.
 
-  def inspect(file):
-    try:
-      with file.open() as path:
-        source = video.inspect(path)
-      video.check_size(source, resolution)
-      return source
-    except video.VideoError as error:
-      return error
+  Attributes:
+    data: `config.data`.
+    results: what came of each file, once `prepare` has returned.
+  """
 
-  checked = parallel.ordered_map(inspect, files)
-  return list(parallel.track(checked, len(files), 'checking videos', 'file'))
+  def __init__(
+    self,
+    data,
+    staging: staging_lib.Staging,
+    runner: Runner | None = None,
+  ):
+    """Starts.
+
+    Args:
+      data: `config.data`.
+      staging: where finished files are found, and put.
+      runner: what calls `prepare_file.prepare` on tasks, see `workers.run`;
+        None: worker processes of this machine.
+    """
+    self.data, self.results = data, []
+    self._staging, self._runner = staging, runner
+    self._skipped, self._stored = [], []
+
+  def prepare(self, files: Sequence[sources.File]) -> list[staging_lib.Result]:
+    """Prepares the files that are not finished yet.
+
+    Returns:
+      What came of each file, in their order.
+    """
+    data, limits = self.data, self.data.limits
+    own = file_settings(data)
+    tasks = [
+      prepare_file.Task(file, own, limits.pixels, self._staging)
+      for file in files
+    ]
+    waiting = [task for task in tasks if not _is_finished(task)]
+    if len(waiting) < len(tasks):
+      logging.info(
+        '%d of %d videos were prepared before.',
+        len(tasks) - len(waiting),
+        len(tasks),
+      )
+    run = self._runner or functools.partial(
+      workers.run,
+      workers=limits.workers or parallel.num_processors(),
+      limits=worker_limits(data),
+    )
+    outcomes = run(prepare_file.prepare, waiting)
+    for number, outcome in parallel.track(
+      outcomes, len(waiting), 'preparing videos', 'file'
+    ):
+      if isinstance(outcome, workers.Failure):
+        task = waiting[number]
+        result = staging_lib.Result(
+          task.file.name, outcome.reason, outcome.message
+        )
+        self._staging.write(result, (), task.stamp())
+    self.results = [
+      self._staging.read(task.file.name, task.stamp()) for task in tasks
+    ]
+    return self.results
+
+  def skipped(self) -> list[records.Skipped]:
+    """Returns the files of which nothing stays, with their reasons."""
+    self._skipped = [
+      records.Skipped(result.name, *why)
+      for result in self.results
+      if (why := corpus.why_nothing(result))
+    ]
+    return list(self._skipped)
+
+  def add_skipped(self, skipped: Sequence[records.Skipped]):
+    """Takes files into the report that were left out for other reasons."""
+    self._skipped = list(skipped)
+
+  def shots(
+    self,
+    result: staging_lib.Result,
+    splits: Sequence[str],
+    *,
+    name: str,
+    keep: Callable[[int], Sequence[tuple[str, int, int]]] | None = None,
+    **values,
+  ) -> Iterator[records.Shot]:
+    """Yields what is stored of a file.
+
+    Args:
+      result: of the file.
+      splits: that its shots belong to.
+      name: that their ids begin with.
+      keep: from a shot's number of frames its parts as (split, first frame,
+        one past the last), where not all of it is in `splits`.
+      **values: more fields of each shot.
+    """
+    length = self.data.clip_frames
+    whole = len(result.shots) == 1 and not length
+    for shot in result.shots:
+      if shot.reason:
+        continue
+      if keep:
+        parts = [((split,), a, b) for split, a, b in keep(shot.n)]
+      else:
+        parts = [(tuple(splits), 0, shot.n)]
+      for own, first, last in parts:
+        step = length or last - first
+        for start in range(first, last - step + 1, step):
+          ident = name if whole else f'{name}:{shot.start:06d}'
+          if start or length:
+            ident += f':{start:06d}'
+          stored = records.Shot(
+            id=ident,
+            frames=self._staging.frames(result.name, shot, start, start + step),
+            n=step,
+            frame_rate=self.data.frame_rate,
+            height=result.facts['height'],
+            width=result.facts['width'],
+            splits=own,
+            source_sha256=result.facts['sha256'],
+            **values,
+          )
+          self._stored.append(
+            dict(
+              id=ident,
+              source=result.name,
+              splits=list(own),
+              n=step,
+              group=stored.group,
+              label=stored.label,
+              caption=stored.caption,
+              shot_start=shot.start,
+              start=start,
+            )
+          )
+          yield stored
+
+  def report(self, fingerprint: str) -> dict[str, bytes]:
+    """Returns the manifest and the report, by file name."""
+    return {}
+
+  def remove_staging(self):
+    """Removes what was staged; the dataset holds it now."""
+    shutil.rmtree(self._staging.folder, ignore_errors=True)
 
 
-def frames(
-  file: sources.File, source: video.Source, data
-) -> tuple[int, Iterator[bytes]]:
-  """Returns how many frames a file gives at one rate, and them, encoded."""
-  indices, repeats = np.unique(
-    video.select(source.times, data.frame_rate), return_counts=True
-  )
+def worker_limits(data) -> workers.Limits:
+  """Returns what one process may use on one video."""
+  limits = data.limits
+  return workers.Limits(limits.seconds, limits.stall_seconds, limits.memory_mb)
 
-  def encode(frame):
-    image = video.fit(frame, data.resolution, source.pixel_aspect)
-    return video.encode_frame(image, data.encoding)
 
-  def encoded():
-    with file.open() as path:
-      images = parallel.ordered_map(encode, video.read(path, indices))
-      for image, times in zip(images, repeats):
-        yield from itertools.repeat(image, times)
+def file_settings(data) -> dict[str, Any]:
+  """Returns the part of `config.data` that what comes of a file depends on."""
+  own = {name: data[name] for name in prepare_file.SETTINGS}
+  own['screening'] = dict(data.screening, rules=list(data.screening.rules))
+  return own
 
-  return int(repeats.sum()), encoded()
+
+def _is_finished(task: prepare_file.Task) -> bool:
+  result = task.staging.read(task.file.name, task.stamp())
+  # What was beyond the limits may be within them now.
+  return bool(result) and result.reason not in workers.LIMIT_REASONS

@@ -62,6 +62,7 @@ def write(plan: records.Plan, *, root: str, version: str) -> str:
     raise records.BuildError(
       f'{directory} holds something else than a dataset of clips; move it away.'
     )
+  plan.done()
   return directory
 
 
@@ -235,8 +236,8 @@ class _Index(tfds.core.Metadata):
   """Gathers what the reader needs; TFDS saves it with its own metadata.
 
   The fingerprint hashes, for every record in the order of ids, its id, label,
-  splits and the bytes of its frames: the content, whoever wrote it and in
-  which order.
+  splits, caption and the bytes of its frames: the content, whoever wrote it
+  and in which order.
   """
 
   def __init__(self, plan: records.Plan, version: str):
@@ -250,6 +251,8 @@ class _Index(tfds.core.Metadata):
   def add(self, record: dict) -> None:
     digest = hashlib.sha256()
     head = [record['id'], record['label'], sorted(record['splits'])]
+    if record['caption']:
+      head.append(record['caption'])
     digest.update(json.dumps(head).encode())
     for frame in record['frames']:
       digest.update(len(frame).to_bytes(8, 'little'))
@@ -293,6 +296,10 @@ class _Index(tfds.core.Metadata):
       for skipped in self._skipped:
         file.write(json.dumps(vars(skipped)) + '\n')
     plan, settings = self._plan, self._plan.settings
+    fingerprint = self.fingerprint()
+    for name, data in plan.extras(fingerprint).items():
+      with open(os.path.join(data_dir, name), 'wb') as file:
+        file.write(data)
     info = dict(
       name=plan.name,
       version=self._version,
@@ -301,7 +308,7 @@ class _Index(tfds.core.Metadata):
       encoding=settings['encoding'],
       label_names=list(plan.label_names),
       num_classes=len(plan.label_names),
-      fingerprint=self.fingerprint(),
+      fingerprint=fingerprint,
       splits=list(plan.splits),
       truth=plan.truth,
       shards=self.shards,
