@@ -36,7 +36,7 @@ def written(tmp_path_factory):
 
 def test_statistics_are_those_of_all_clips(written):
   workdir, params = written
-  found = frozen.load(workdir / 'autoencoder', sharding.make_mesh())
+  found, _ = frozen.load(workdir / 'autoencoder', sharding.make_mesh())
   # At first the latents are principal components, by hand in float64: of 11
   # clips, in pieces of 8 the last of which is not full.
   video = CLIPS.astype(np.float64) / 127.5 - 1.0
@@ -52,7 +52,7 @@ def test_statistics_are_those_of_all_clips(written):
 
 def test_it_comes_back_bit_for_bit_on_every_device(written):
   workdir, params = written
-  found = frozen.load(workdir / 'autoencoder', sharding.make_mesh())
+  found, _ = frozen.load(workdir / 'autoencoder', sharding.make_mesh())
   jax.tree.map(np.testing.assert_array_equal, found['params'], params)
   for leaf in jax.tree.leaves(found):
     assert leaf.sharding.is_fully_replicated
@@ -66,7 +66,7 @@ def test_another_runs_is_taken_as_it_is(written, tmp_path):
   directory = epath.Path(tmp_path) / 'autoencoder'
   frozen.adopt(config, directory, jax.random.key(1), None)
   assert files.load(directory)[3] == files.load(workdir / 'autoencoder')[3]
-  found = frozen.load(directory, sharding.make_mesh())
+  found, _ = frozen.load(directory, sharding.make_mesh())
   jax.tree.map(np.testing.assert_array_equal, found['params'], params)
 
 
@@ -90,7 +90,7 @@ def test_pixels_need_no_stage(tmp_path):
   config.kind = 'identity'
   directory = epath.Path(tmp_path) / 'autoencoder'
   frozen.adopt(config, directory, jax.random.key(0), CLIPS)
-  found = frozen.load(directory, sharding.make_mesh())
+  found, _ = frozen.load(directory, sharding.make_mesh())
   assert found['params'] == {}
   x = CLIPS.astype(np.float64).reshape(-1, 3) / 127.5 - 1.0
   np.testing.assert_allclose(found['stats']['mean'], x.mean(0), atol=1e-5)

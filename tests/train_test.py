@@ -148,6 +148,7 @@ def test_every_key_is_read_by_something(finished_run):
     'weights_sha256',
     'scaling_factor',  # autoencoder_kl_test.
     'shift_factor',
+    'levels',  # Of an FSQ bottleneck: kl_test.
     'muon_learning_rate',  # The run has AdamW: optim_test, step_test.
     'muon_momentum',
   }

@@ -93,6 +93,7 @@ def default() -> ConfigDict:
       stride=1,  # A clip takes every stride-th stored frame.
       flip=False,  # Mirror half of the training clips.
       fixed_clips=0,  # Train on so many clips alone; 0: on all windows.
+      latents='',  # Folder of a latent cache to train on in place of frames.
       max_bad_records=16,  # More unreadable records than this stop a run.
       threads=2,  # Decoding threads of a host.
       workers=0,  # Decoding processes of a host; 0: threads alone.
@@ -196,6 +197,7 @@ def default() -> ConfigDict:
       density_std=1.4,
       bin_edges=(-6.0, -3.0, 0.0, 3.0, 6.0),  # Loss bins, in log-SNR.
       eval_levels=(-6.0, -3.0, 0.0, 3.0, 6.0),  # Of the validation loss.
+      sample_posterior=False,  # Train on samples of latents, not their means.
     )
   )
 

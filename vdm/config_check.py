@@ -231,6 +231,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
   yield from _weights_problems(config)
   yield from _model_problems(config)
   yield from _diffusion_problems(config)
+  yield from _latents_problems(config)
   for name in config.train.order:
     yield from _stage_problems(config, name)
 
@@ -396,6 +397,16 @@ def _diffusion_problems(config: ConfigDict) -> Iterator[str]:
     yield (
       f'config.sample.ema={sample.ema} is not kept: config.optim.ema is '
       f'{config.optim.ema}.'
+    )
+
+
+def _latents_problems(config: ConfigDict) -> Iterator[str]:
+  if not config.data.latents:
+    return
+  if config.data.fixed_clips:
+    yield (
+      'config.data.latents and fixed_clips: a few clips are encoded as fast '
+      'as they are read, so leave one of them out.'
     )
 
 

@@ -29,7 +29,7 @@ def smoke(config):
 def overfit(config):
   """Learns two clips: what a model must be able to do before all else."""
   on_a_cpu(config)
-  config.data.update(flip=False, fixed_clips=2)
+  config.data.update(flip=False, fixed_clips=2, latents='')
   config.autoencoder.update(
     encoder_width=64,
     encoder_blocks=1,

@@ -42,6 +42,7 @@ def main(argv):
   import jax
 
   from vdm import train
+  from vdm.data import latents
   from vdm.training import distributed
   from vdm.training import resume
 
@@ -55,7 +56,11 @@ def main(argv):
       jax.devices()[0].device_kind,
     )
     code = train.train(_CONFIG.value, workdir())
-  except (resume.ResumeError, FileNotFoundError) as error:
+  except (
+    resume.ResumeError,
+    latents.CacheError,
+    FileNotFoundError,
+  ) as error:
     config_flag.stop(error)
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):

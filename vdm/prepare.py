@@ -1,7 +1,10 @@
-"""Prepares datasets: python -m vdm.prepare clips --config configs/ucf101.py.
+"""Prepares datasets: python -m vdm.prepare COMMAND --config configs/ucf101.py.
 
 `clips` decodes the videos that config.data names into a TFDS dataset of clips
 under config.data.root, and says what was kept and what was not.
+
+`latents` encodes that dataset with the autoencoder of --workdir into
+config.data.latents, which training then reads in place of frames.
 """
 
 import collections
@@ -21,11 +24,50 @@ _ALLOW_MISSING = flags.DEFINE_bool(
   False,
   'Build without the listed clips that are missing or do not decode.',
 )
-_COMMANDS = ('clips',)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'latents: folder of the run whose autoencoder encodes.'
+)
+_DISTRIBUTED = flags.DEFINE_enum(
+  'distributed', 'auto', ['auto', 'on', 'off'], 'latents: join other processes.'
+)
+_command = []  # The one given.
 
 
 def main(argv: Sequence[str]) -> None:
   del argv
+  {'clips': _clips, 'latents': _latents}[_command[0]]()
+
+
+def _latents() -> None:
+  """Encodes a dataset; imports the jax side, which `clips` needs not."""
+  if not _WORKDIR.value:
+    config_flag.stop(
+      '--workdir is missing: name the folder of the run whose autoencoder '
+      'encodes.'
+    )
+  from vdm import console
+  from vdm.data import latents
+  from vdm.training import distributed
+  from vdm.training import latent_cache
+
+  console.start()
+  distributed.initialize(_DISTRIBUTED.value)
+  try:
+    plan = latent_cache.build(_CONFIG.value, _WORKDIR.value)
+  except (latents.CacheError, FileNotFoundError) as error:
+    sys.exit(f'vdm.prepare: {error}')
+  print(
+    f'Latents of {plan["frames"]} frames ({plan["unreadable"]} unreadable) in '
+    f'{_CONFIG.value.data.latents}\n'
+    f'  autoencoder {plan["autoencoder"][:12]}, data set '
+    f'{plan["dataset"]["fingerprint"][:12]}, {plan["split"]}; '
+    f'{"x".join(map(str, plan["shape"]))} of {plan["resolution"]} px'
+    f'{", mirrored, too" if plan["mirrored"] else ""}\n'
+    f'  fingerprint {plan["fingerprint"]}'
+  )
+
+
+def _clips() -> None:
   data = _CONFIG.value.data
   try:
     directory = builders.build(data, allow_missing=_ALLOW_MISSING.value)
@@ -64,10 +106,12 @@ def _parse(argv: Sequence[str]) -> list[str]:
   wants_help = any(a.lstrip('-') in ('help', 'helpfull') for a in argv[1:])
   if wants_help:
     return config_flag.parse(argv)
-  if len(argv) < 2 or argv[1] not in _COMMANDS:
+  if len(argv) < 2 or argv[1] not in ('clips', 'latents'):
     config_flag.stop(
-      'Say what to prepare: python -m vdm.prepare clips --config CONFIG.'
+      'Say what to prepare, clips or latents: python -m vdm.prepare clips '
+      '--config CONFIG.'
     )
+  _command[:] = argv[1:2]
   return config_flag.parse([argv[0], *argv[2:]])
 
 

@@ -134,7 +134,9 @@ def train_stage(run, span, previous, objective, step, state):
   """
   config, stage = run.config, span.stage
   source = run.sources['train']
-  frozen = frozen_lib.ensure(config, source, span, run.workdir, run.mesh)
+  frozen, fingerprint = frozen_lib.ensure(
+    config, source, span, run.workdir, run.mesh
+  )
   steps = stage_steps.StageSteps(
     config, run.mesh, span, objective, frozen, state
   )
@@ -149,7 +151,9 @@ def train_stage(run, span, previous, objective, step, state):
   row, saved_at = None, time.monotonic()
   frame_rate = source.info['frame_rate'] / config.data.stride
 
-  with inputs.make_batches(config, source, span, step - span.start) as batches:
+  with inputs.make_batches(
+    config, source, span, step - span.start, fingerprint
+  ) as batches:
     while step < span.stop:
       n = step - span.start
       batch = meter.wait(lambda: next(batches))
@@ -248,11 +252,14 @@ def finish(run, span, state):
     logging.info('Finished: the autoencoder is in %s.', run.workdir)
     return
   config, sources = run.config, run.sources
+  frozen, _ = frozen_lib.ensure(
+    config, sources['train'], span, run.workdir, run.mesh
+  )
   score.final(
     config,
     span.stage,
     state_lib.averaged(state, config.sample.ema),
-    frozen_lib.ensure(config, sources['train'], span, run.workdir, run.mesh),
+    frozen,
     sources['train' if config.data.fixed_clips else 'validation'],
     lambda: inputs.held_out_clips(config, sources, span, config.sample.final),
     run.mesh,

@@ -31,6 +31,7 @@ from absl import logging
 import grain
 import numpy as np
 
+from vdm.data import latents as latents_lib
 from vdm.data import windows as windows_lib
 
 BadRecordsError = windows_lib.BadRecordsError
@@ -57,6 +58,8 @@ class _Clips:
     own: of those, how many are this host's.
     first: number of this host's first clip, in the endless order of all.
     steps: batches until the end.
+    cache: latents to take in place of frames; None for frames.
+    posterior: whether their log-variances are wanted, too.
   """
 
   source: object
@@ -71,6 +74,8 @@ class _Clips:
   own: int
   first: int
   steps: int
+  cache: latents_lib.Cache | None
+  posterior: bool
 
   def __len__(self) -> int:
     return self.steps * self.own
@@ -92,20 +97,31 @@ class _Clips:
       shot = (first + turn) % shots
       start = int(rng.integers(self.windows.starts[shot]))
       try:
-        clip = windows_lib.read_window(
-          self.source, self.windows, shot, start, self.crop, region
-        )
+        arrays = self._window(shot, start, self.flip and mirrored, region)
       except windows_lib.UnreadableError as error:
         bad.append((error.entry, error.reason))
         if len(bad) > self.max_bad:
           break
         continue
-      if self.flip and mirrored:
-        clip = clip[:, :, ::-1]
       entry = self.windows.entries[self.windows.bounds[shot]]
       label = self.source.index['label'][entry]
-      return {'video': clip, 'label': label, 'bad': bad}
+      return {**arrays, 'label': label, 'bad': bad}
     raise windows_lib.too_many_bad(self.source, bad)
+
+  def _window(self, shot, start, mirrored, region) -> dict[str, np.ndarray]:
+    if self.cache is not None:
+      return latents_lib.read_window(
+        self.cache,
+        self.windows,
+        shot,
+        start,
+        mirrored=mirrored,
+        posterior=self.posterior,
+      )
+    clip = windows_lib.read_window(
+      self.source, self.windows, shot, start, self.crop, region
+    )
+    return {'video': clip[:, :, ::-1] if mirrored else clip}
 
   def _region(self, rng) -> tuple[int, int, int] | None:
     """Draws the part of the stored frames that a clip shows."""
@@ -120,8 +136,9 @@ class _Clips:
 
 
 def _stack(clips: Sequence[dict]) -> dict:
+  arrays = clips[0].keys() - {'label', 'bad'}
   return {
-    'video': np.stack([clip['video'] for clip in clips]),
+    **{name: np.stack([clip[name] for clip in clips]) for name in arrays},
     'label': np.asarray([clip['label'] for clip in clips], np.int32),
     'bad': [one for clip in clips for one in clip['bad']],
   }
@@ -170,6 +187,9 @@ class Batches(Iterator):
 
   def __next__(self) -> dict[str, np.ndarray]:
     """Returns {'video': uint8 [b t h w 3], 'label': int32 [b]}.
+
+    With a latent cache, 'mean' and perhaps 'logvar', float16 [b t h w c], stand
+    in place of 'video'.
 
     Raises:
       BadRecordsError: more than `max_bad` different records were unreadable.
@@ -230,6 +250,8 @@ def make_batches(
   zoom: tuple[float, float] = (1.0, 1.0),
   flip: bool = False,
   num_classes: int = 0,
+  cache: latents_lib.Cache | None = None,
+  posterior: bool = False,
   process_index: int = 0,
   process_count: int = 1,
   threads: int = 4,
@@ -254,6 +276,9 @@ def make_batches(
       the frame is that the part is cut from; at most what is stored.
     flip: mirror half of the clips. Not for labels that have a direction.
     num_classes: labels that the model knows; 0: labels are not looked at.
+    cache: of the source's latents, which are returned in place of frames: of
+      the same windows, mirrored where those are. It is of whole frames.
+    posterior: the cache's log-variances, too.
     process_index: this host, which gets rows `process_index * batch /
       process_count` and following.
     process_count: hosts.
@@ -307,6 +332,8 @@ def make_batches(
     own=batch // process_count,
     first=start * batch + process_index * (batch // process_count),
     steps=_ENDLESS if stop is None else max(0, stop - start),
+    cache=cache,
+    posterior=posterior,
   )
   dataset = (
     grain.MapDataset.source(clips)

@@ -146,10 +146,10 @@ def ensure(config, source, span, workdir, mesh):
     mesh: to copy it to every device of.
 
   Returns:
-    {'params', 'stats'}; nothing for the stage that trains one.
+    ({'params', 'stats'}, fingerprint); nothing for the stage that trains one.
   """
   if span.stage.objective == 'autoencoder':
-    return {}
+    return {}, ''
   directory = workdir / 'autoencoder'
   if not exists(directory):
     num = config.autoencoder.statistics_clips
@@ -160,9 +160,10 @@ def ensure(config, source, span, workdir, mesh):
 
 
 def load(directory, mesh):
-  """{'params', 'stats'} of the run's autoencoder, a copy on every device."""
+  """The run's autoencoder, a copy on every device, and its fingerprint."""
   _, params, stats, fingerprint = files.load(directory)
   logging.info('Autoencoder %s, %s.', directory, fingerprint[:12])
-  return jax.device_put(
+  frozen = jax.device_put(
     {'params': params, 'stats': stats}, sharding.replicated(mesh)
   )
+  return frozen, fingerprint

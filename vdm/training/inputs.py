@@ -3,10 +3,11 @@
 import jax
 import numpy as np
 
+from vdm.data import latents
 from vdm.data import pipeline
 
 
-def make_batches(config, source, span, start):
+def make_batches(config, source, span, start, autoencoder=''):
   """A stage's batches on this host, from its step `start` on.
 
   Args:
@@ -14,6 +15,10 @@ def make_batches(config, source, span, start):
     source: `builders.ClipSource` of the training split.
     span: the stage.
     start: step of the stage, from 0.
+    autoencoder: fingerprint of the one that the stage works in, if any.
+
+  Raises:
+    latents.CacheError: `data.latents` is not of what the stage trains on.
   """
   data, stage = config.data, span.stage
   if data.fixed_clips:
@@ -37,11 +42,27 @@ def make_batches(config, source, span, start):
     zoom=stage.zoom,
     flip=data.flip,
     num_classes=config.model.num_classes,
+    cache=latent_cache(config, source, stage, autoencoder),
+    posterior=config.diffusion.sample_posterior,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
     threads=data.threads,
     workers=data.workers,
     max_bad=data.max_bad_records,
+  )
+
+
+def latent_cache(config, source, stage, autoencoder):
+  """The latents that a stage takes in place of frames, None for frames."""
+  if not config.data.latents or stage.objective == 'autoencoder':
+    return None
+  return latents.open_cache(
+    config.data.latents,
+    source,
+    autoencoder=autoencoder,
+    resolution=stage.resolution,
+    whole_frames=not stage.crop and tuple(stage.zoom) == (1.0, 1.0),
+    flip=config.data.flip,
   )
 
 
@@ -74,8 +95,10 @@ def held_out_clips(config, sources, span, num):
 
 def as_single_frames(batch):
   """Clips [b, t, ...] as b t clips of one frame."""
-  video, label = batch['video'], batch['label']
+  label = batch['label']
+  frames = {k: v for k, v in batch.items() if k != 'label'}
+  length = next(iter(frames.values())).shape[1]
   return {
-    'video': video.reshape(-1, 1, *video.shape[2:]),
-    'label': np.repeat(label, video.shape[1]),
+    **{k: v.reshape(-1, 1, *v.shape[2:]) for k, v in frames.items()},
+    'label': np.repeat(label, length),
   }

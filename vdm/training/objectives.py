@@ -33,7 +33,7 @@ from vdm.training import sharding
 
 # Streams of a step's key and of a row's key.
 LEVELS, LABELS, ROWS = 0, 1, 2
-NOISE, DROPOUT = 0, 1
+NOISE, DROPOUT, POSTERIOR = 0, 1, 2
 
 
 class Objective(NamedTuple):
@@ -151,18 +151,28 @@ def diffusion(config, stage, mesh):
     del clips
     return jax.jit(network.init)(key)
 
-  def encode(frozen, video):
-    mean, _ = codec.encode(
-      frozen['params'], generate.to_float(video).astype(dtype)
-    )
-    return latents.normalise(mean.astype(jnp.float32), frozen['stats'])
+  def encode(frozen, rows, sampled=False):
+    """Normalised latents of rows of frames, or of rows of cached latents."""
+    if 'video' in rows:
+      x = generate.to_float(rows['video']).astype(dtype)
+      mean, logvar = codec.encode(frozen['params'], x)
+    else:
+      mean, logvar = rows['mean'], rows.get('logvar')
+    z = mean.astype(jnp.float32)
+    if sampled:
+      keys = process.fold_in(rows['key'], POSTERIOR)
+      z = latents.sample(z, logvar, keys)
+    return latents.normalise(z, frozen['stats'])
 
   def draw(batch, key):
-    rows, frames = batch['video'].shape[:2]
+    inputs = {k: v for k, v in batch.items() if k != 'label'}
+    rows, frames = next(iter(inputs.values())).shape[:2]
+    if 'video' in inputs:
+      frames = generate.latent_shape(codec, frames, stage.resolution)[0]
     levels, loss_mask = losses.draw_levels(
       jax.random.fold_in(key, LEVELS),
       rows,
-      generate.latent_shape(codec, frames, stage.resolution)[0],
+      frames,
       density=options.density,
       mean=options.density_mean,
       std=options.density_std,
@@ -173,7 +183,7 @@ def diffusion(config, stage, mesh):
       jax.random.fold_in(key, LABELS), config.model.label_dropout, (rows,)
     )
     return {
-      'video': batch['video'],
+      **inputs,
       'label': jnp.where(dropped, -1, batch['label']),
       'levels': levels,
       'loss_mask': loss_mask,
@@ -197,7 +207,8 @@ def diffusion(config, stage, mesh):
     )
 
   def loss(params, frozen, rows):
-    x0 = jax.lax.stop_gradient(encode(frozen, rows['video']))
+    x0 = encode(frozen, rows, sampled=options.sample_posterior)
+    x0 = jax.lax.stop_gradient(x0)
     keys = process.fold_in(rows['key'], DROPOUT)
     total, count, frames = predict(
       params, x0, rows, keys if config.model.dropout else None
@@ -214,7 +225,7 @@ def diffusion(config, stage, mesh):
 
   @jax.jit
   def losses_at(params, frozen, video, keys, level):
-    x0 = encode(frozen, video)
+    x0 = encode(frozen, {'video': video})
     rows = {
       'levels': jnp.full(x0.shape[:2], level),
       'loss_mask': jnp.ones(x0.shape[:2]),

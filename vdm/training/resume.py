@@ -17,7 +17,7 @@ FREE = (
   r'^sample\.',
   r'^train\.(log_every|eval_every|eval_clips|preview_every|keep)$',
   r'^train\.(save_every|save_minutes|tensorboard|fsdp)$',
-  r'^data\.(root|source|max_bad_records|threads|workers)$',
+  r'^data\.(root|source|latents|max_bad_records|threads|workers)$',
   r'^autoencoder\.weights$',  # The workdir has them by then.
 )
 

@@ -104,8 +104,11 @@ def _make_kl(config) -> Autoencoder:
     levels=levels,
   )
   weights = {
-    name: config[f'{name}_weight']
-    for name in ('l1', 'l2', 'multiscale', 'kl', 'equivariance')
+    'l1': config.l1_weight,
+    'l2': config.l2_weight,
+    'multiscale': config.multiscale_weight,
+    'kl': config.kl_weight,
+    'equivariance': config.equivariance_weight,
   }
   return Autoencoder(
     factor=(1, config.factor, config.factor),

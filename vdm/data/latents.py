@@ -1,0 +1,505 @@
+"""The latent cache: every frame of a data set, encoded once.
+
+A cache is a folder, made by `write` given an encode function and read by
+`Cache`. It holds the mean and the log-variance of each frame as they come from
+the autoencoder, in float16 and before any normalisation, also of mirrored
+frames where training mirrors. Frames are encoded one by one, so the windows
+of a stage, whatever their length and stride, are the same as without a cache.
+
+  plan.json       what is encoded, by what; written first
+  00000.npy       float16 [copies, 2, frames, h, w, c] of some records' frames:
+                  as they are and mirrored, mean and log-variance
+  00000.sums.npy  int64 [copies, 2, frames]: CRC-32 of each, -1 for a frame
+                  that could not be read
+  index.npz       the records in the order of their frames, and their lengths
+  latents.json    the plan and what came out; written last
+
+Hosts share the work by shards and need a common file system. A shard appears
+by one rename, so a build that is killed goes on where it was.
+
+Worker processes import this module: neither jax nor TensorFlow here.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import json
+import os
+import threading
+import zlib
+
+from absl import logging
+import cv2
+import numpy as np
+
+from vdm.data import video as video_lib
+from vdm.data import windows as windows_lib
+from vdm.data.builders import parallel
+
+PLAN, INDEX, DONE = 'plan.json', 'index.npz', 'latents.json'
+SHARD_FRAMES = 1024  # Frames of a shard, about; records are not split.
+DTYPE = np.float16
+UNREADABLE = -1  # In place of a checksum.
+MEAN, LOG_VARIANCE = 0, 1
+
+
+class CacheError(ValueError):
+  """A latent cache is not the one that is asked for, in one sentence."""
+
+
+def make_plan(
+  source,
+  *,
+  autoencoder: str,
+  shape: Sequence[int],
+  resolution: int,
+  mirrored: bool,
+) -> dict:
+  """Returns all that a cache's content depends on.
+
+  Args:
+    source: a clip source; the cache is of its frames.
+    autoencoder: fingerprint of the autoencoder.
+    shape: of a frame's latents, (h, w, c).
+    resolution: of the frames that are encoded, px.
+    mirrored: whether mirrored frames are encoded, too.
+  """
+  windows_lib.check_resolution(source, resolution)
+  names = ('name', 'version', 'frame_rate', 'resolution', 'fingerprint')
+  return {
+    'autoencoder': autoencoder,
+    'dataset': {name: source.info[name] for name in names},
+    'split': f'{source.split} {source.split_list}',
+    'shape': list(shape),
+    'resolution': resolution,
+    'mirrored': mirrored,
+    'dtype': np.dtype(DTYPE).name,
+  }
+
+
+def write(
+  directory: str,
+  plan: dict,
+  source,
+  encode: Callable[[np.ndarray], tuple],
+  *,
+  batch: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  wait: Callable[[], None] = lambda: None,
+) -> None:
+  """Encodes this host's share of a data set; finishes what is unfinished.
+
+  Args:
+    directory: of the cache.
+    plan: what `make_plan` returned.
+    source: the clip source of the plan.
+    encode: uint8 [batch h w 3] -> mean and log-variance [batch h' w' c], as
+      arrays or as what becomes arrays, so that a device may work ahead.
+    batch: frames that `encode` is given at once.
+    process_index: this host, which makes every `process_count`-th shard.
+    process_count: hosts.
+    wait: returns when all hosts have called it.
+
+  Raises:
+    CacheError: the folder holds something else, or the latents do not fit.
+  """
+  os.makedirs(directory, exist_ok=True)
+  if process_index == 0:
+    _claim(directory, plan)
+  wait()
+  shards = _cut(source.index['n'])
+  own = [
+    number
+    for number in range(process_index, len(shards), process_count)
+    if not os.path.exists(_path(directory, number))
+  ]
+  logging.info(
+    'Latents in %s: %d of %d shards are left to this host.',
+    directory,
+    len(own),
+    len(shards),
+  )
+  entries = [int(entry) for number in own for entry in shards[number]]
+  decoded = parallel.ordered_map(
+    lambda entry: _decode(source, entry, plan['resolution']), entries
+  )
+  tracked = parallel.track(decoded, len(entries), 'encoding latents', 'record')
+  for number in own:
+    records = [next(tracked) for _ in shards[number]]
+    _write_shard(directory, number, records, plan, encode, batch)
+  for _ in tracked:  # Lets the last line of the progress be written.
+    pass
+  wait()
+  if process_index == 0:
+    _finish(directory, plan, source, len(shards))
+  wait()
+
+
+class Cache:
+  """The latents of a clip source's records; see the module's docstring.
+
+  Cheap to pickle: another process opens the same folder anew. Safe to use from
+  several threads.
+
+  Attributes:
+    directory: of the cache.
+    source: the clip source.
+    plan: what `make_plan` returned when it was made, and 'frames',
+      'unreadable' frames, number of 'shards' and 'fingerprint'.
+  """
+
+  def __init__(self, directory: str, source):
+    """Opens a cache.
+
+    Raises:
+      CacheError: it is missing, unfinished or without some of the records.
+    """
+    self.directory, self.source = directory, source
+    self.plan = read_plan(directory)
+    with np.load(os.path.join(directory, INDEX), allow_pickle=False) as file:
+      ids, lengths = file['id'], file['n']
+    # Where each of the source's records is: the order of records may differ.
+    wanted = np.asarray(source.index['id'])
+    order = np.argsort(ids, kind='stable')
+    rank = np.searchsorted(ids[order], wanted).clip(max=len(ids) - 1)
+    place = order[rank]
+    missing = (ids[place] != wanted) | (lengths[place] != source.index['n'])
+    if missing.any():
+      raise CacheError(
+        f'{directory} lacks {missing.sum()} of the {len(wanted)} records of '
+        f'{source!r}, such as {wanted[missing][0]}: it was made of '
+        f'{self.plan["split"]}; make another one.'
+      )
+    shards = _cut(lengths)
+    shard = np.repeat(np.arange(len(shards)), [len(s) for s in shards])
+    offset = np.concatenate(
+      [np.cumsum(lengths[s]) - lengths[s] for s in shards]
+    )
+    self._shard, self._offset = shard[place], offset[place]
+    self._open = {}
+    self._lock = threading.Lock()
+
+  def __reduce__(self):
+    return Cache, (self.directory, self.source)
+
+  def read(
+    self,
+    entry: int,
+    positions: np.ndarray,
+    *,
+    mirrored: bool = False,
+    posterior: bool = False,
+  ) -> np.ndarray:
+    """Returns latents of frames of one record.
+
+    Args:
+      entry: where the record stands in the source's index.
+      positions: [n] frames within it, rising.
+      mirrored: of the mirrored frames.
+      posterior: the log-variances, too.
+
+    Returns:
+      float16 [1 or 2, n, h, w, c]: means and, if asked for, log-variances.
+
+    Raises:
+      ValueError: a frame could not be read when it was to be encoded, or what
+        is stored is damaged.
+    """
+    arrays, sums = self._arrays(int(self._shard[entry]))
+    index = self._offset[entry] + positions
+    moments = slice(0, 2 if posterior else 1)
+    sums = sums[int(mirrored), moments][:, index]
+    if (sums == UNREADABLE).any():
+      raise ValueError('a frame could not be read when it was to be encoded')
+    latents = arrays[int(mirrored), moments][:, index]
+    for moment, wanted in zip(latents, sums):
+      for frame, one in zip(moment, wanted):
+        if zlib.crc32(np.ascontiguousarray(frame)) != one:
+          raise ValueError('the latents are not what was written')
+    return latents
+
+  def _arrays(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+    with self._lock:
+      if number not in self._open:
+        path = _path(self.directory, number)
+        self._open[number] = tuple(
+          np.load(p, mmap_mode='r', allow_pickle=False)
+          for p in (path, _sums_path(path))
+        )
+      return self._open[number]
+
+
+def read_window(
+  cache: Cache,
+  windows: windows_lib.Windows,
+  shot: int,
+  start: int,
+  *,
+  mirrored: bool,
+  posterior: bool,
+) -> dict[str, np.ndarray]:
+  """Returns the latents of one window, of which `read_window` has the frames.
+
+  Returns:
+    {'mean': float16 [t h w c]} and, with `posterior`, 'logvar' like it.
+
+  Raises:
+    windows.UnreadableError: as for the frames themselves.
+  """
+  parts = []
+  for entry, positions in windows.locate(shot, start):
+    try:
+      part = cache.read(
+        entry, positions, mirrored=mirrored, posterior=posterior
+      )
+    except Exception as error:
+      reason = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
+      raise windows_lib.UnreadableError(entry, reason) from error
+    parts.append(part)
+  latents = np.concatenate(parts, axis=1)
+  return dict(zip(('mean', 'logvar'), latents))
+
+
+def read_plan(directory: str) -> dict:
+  """Returns what a finished cache holds.
+
+  Raises:
+    CacheError: there is none.
+  """
+  path = os.path.join(directory, DONE)
+  if not os.path.exists(path):
+    unfinished = os.path.exists(os.path.join(directory, PLAN))
+    raise CacheError(
+      f'There is {"an unfinished" if unfinished else "no"} latent cache in '
+      f'{directory}: run python -m vdm.prepare latents with the same --config '
+      'and --workdir.'
+    )
+  with open(path) as file:
+    return json.load(file)
+
+
+def open_cache(
+  directory: str,
+  source,
+  *,
+  autoencoder: str,
+  resolution: int,
+  whole_frames: bool,
+  flip: bool,
+) -> Cache:
+  """Opens the cache that a stage trains on, or refuses it.
+
+  Args:
+    directory: of the cache.
+    source: the stage's clip source.
+    autoencoder: fingerprint of the run's autoencoder.
+    resolution: of the stage's clips, px.
+    whole_frames: whether the stage trains on all of a frame, not on crops.
+    flip: whether it mirrors clips.
+
+  Raises:
+    CacheError: names the first thing that differs, and both values.
+  """
+  wanted = {
+    'autoencoder': autoencoder,
+    'dataset': source.info,
+    'resolution': resolution,
+    'mirrored': flip,
+  }
+  difference = _difference(read_plan(directory), wanted)
+  if not difference and not whole_frames:
+    difference = 'whole frames, and stages.<name>.crop or zoom asks for parts'
+  if difference:
+    raise CacheError(
+      f'The latent cache {directory} holds {difference}: make another one '
+      'with python -m vdm.prepare latents, or train without '
+      'config.data.latents.'
+    )
+  return Cache(directory, source)
+
+
+def _difference(plan: dict, wanted: dict) -> str:
+  """Says how a plan differs from what is wanted: 'x, not y'; '' if it fits."""
+  found, data = plan['dataset'], wanted['dataset']
+  for name, one, other, unit in (
+    ('data set', found['name'], data['name'], ''),
+    ('frame rate', found['frame_rate'], data['frame_rate'], ' frames/s'),
+    ('stored resolution', found['resolution'], data['resolution'], ' px'),
+    ('data set version', found['version'], data['version'], ''),
+    ('data set content', found['fingerprint'], data['fingerprint'], ''),
+    ('autoencoder', plan['autoencoder'], wanted['autoencoder'], ''),
+    ('resolution', plan['resolution'], wanted['resolution'], ' px'),
+  ):
+    if one != other:
+      one, other = str(one)[:12], str(other)[:12]
+      return f'latents of another {name} ({one}{unit}, not {other}{unit})'
+  if wanted['mirrored'] and not plan['mirrored']:
+    return 'no mirrored frames, which config.data.flip asks for'
+  return ''
+
+
+def _claim(directory: str, plan: dict) -> None:
+  """Writes the plan, or checks that the unfinished cache there has the same."""
+  path = os.path.join(directory, PLAN)
+  if not os.path.exists(path):
+    if os.listdir(directory):
+      raise CacheError(
+        f'{directory} holds other files than a latent cache: give another '
+        'folder as config.data.latents.'
+      )
+    _write_json(path, plan)
+    return
+  with open(path) as file:
+    found = json.load(file)
+  if found != plan:
+    difference = _difference(found, plan)
+    if not difference:
+      names = [k for k in plan if found.get(k) != plan[k]]
+      difference = f'{names[0]} {found.get(names[0])}, not {plan[names[0]]}'
+    raise CacheError(
+      f'{directory} holds {difference}: remove it, or give another folder as '
+      'config.data.latents.'
+    )
+
+
+def _cut(lengths: np.ndarray) -> list[np.ndarray]:
+  """Splits records, by their lengths, into shards of consecutive ones."""
+  ends = np.cumsum(lengths)
+  number = (ends - 1) // SHARD_FRAMES
+  _, first = np.unique(number, return_index=True)
+  return np.split(np.arange(len(ends)), first[1:])
+
+
+def _decode(
+  source, entry: int, resolution: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns a record's frames, uint8 [n h w 3], and which can be read."""
+  n, stored = int(source.index['n'][entry]), source.info['resolution']
+  frames = np.zeros((n, resolution, resolution, 3), np.uint8)
+  good = np.zeros(n, bool)
+  try:
+    encoded = source.frames(int(source.index['row'][entry]), 0, n)
+  except Exception as error:
+    _warn(source, entry, error)
+    return frames, good
+  for i, data in enumerate(encoded):
+    try:
+      image = video_lib.decode_frame(data)
+      if image.shape != (stored, stored, 3):
+        raise ValueError(f'a frame of shape {image.shape}')
+    except Exception as error:
+      _warn(source, entry, error)
+      continue
+    if resolution < stored:
+      size = (resolution, resolution)
+      image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    frames[i], good[i] = image, True
+  return frames, good
+
+
+def _warn(source, entry: int, error: Exception) -> None:
+  logging.warning(
+    'Record %s cannot be read (%s): it has no latents.',
+    source.index['id'][entry],
+    error,
+  )
+
+
+def _write_shard(directory, number, records, plan, encode, batch) -> None:
+  frames = np.concatenate([frames for frames, _ in records])
+  good = np.concatenate([good for _, good in records])
+  copies = [frames, frames[:, :, ::-1]] if plan['mirrored'] else [frames]
+  latents = np.empty(
+    (len(copies), 2, len(frames), *plan['shape']), np.dtype(DTYPE)
+  )
+  for copy, images in enumerate(copies):
+    for start, moments in _encoded(images, encode, batch):
+      for moment, values in enumerate(moments):
+        latents[copy, moment, start : start + len(values)] = _narrow(values)
+  sums = np.array(
+    [
+      [[zlib.crc32(frame) for frame in moment] for moment in copy]
+      for copy in latents
+    ],
+    np.int64,
+  )
+  sums[:, :, ~good] = UNREADABLE
+  path = _path(directory, number)
+  _save(_sums_path(path), sums)  # First: the latents say that both are there.
+  _save(path, latents)
+
+
+def _encoded(images, encode, batch) -> Iterator[tuple[int, list[np.ndarray]]]:
+  """Yields (first frame, moments) of batches, each one call behind."""
+  waiting = None
+  for start in range(0, len(images), batch):
+    rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
+    now = start, encode(images[rows])
+    if waiting:
+      yield _fetched(*waiting, len(images))
+    waiting = now
+  yield _fetched(*waiting, len(images))
+
+
+def _fetched(start, moments, total):
+  return start, [np.asarray(m, np.float32)[: total - start] for m in moments]
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+  if not np.abs(values).max() <= np.finfo(DTYPE).max:
+    raise CacheError(
+      f'Latents up to {np.abs(values).max()} do not fit {DTYPE.__name__}: the '
+      'autoencoder is broken or of another scale.'
+    )
+  return values.astype(DTYPE)
+
+
+def _finish(directory: str, plan: dict, source, num_shards: int) -> None:
+  digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
+  frames = unreadable = 0
+  for number in range(num_shards):
+    sums = np.load(_sums_path(_path(directory, number)), allow_pickle=False)
+    digest.update(sums.tobytes())
+    frames += sums.shape[-1]
+    unreadable += int((sums[0, 0] == UNREADABLE).sum())
+  _save(
+    os.path.join(directory, INDEX),
+    id=np.asarray(source.index['id']),
+    n=np.asarray(source.index['n'], np.int64),
+  )
+  _write_json(
+    os.path.join(directory, DONE),
+    {
+      **plan,
+      'frames': frames,
+      'unreadable': unreadable,
+      'shards': num_shards,
+      'fingerprint': digest.hexdigest(),
+    },
+  )
+
+
+def _path(directory: str, number: int) -> str:
+  return os.path.join(directory, f'{number:05d}.npy')
+
+
+def _sums_path(path: str) -> str:
+  return path.removesuffix('.npy') + '.sums.npy'
+
+
+def _save(path: str, *array: np.ndarray, **arrays: np.ndarray) -> None:
+  """Writes one array, or several by name, whole or not at all."""
+  part = f'{path}.part'
+  with open(part, 'wb') as file:
+    if arrays:
+      np.savez(file, **arrays)
+    else:
+      np.save(file, *array, allow_pickle=False)
+  os.replace(part, path)
+
+
+def _write_json(path: str, content: dict) -> None:
+  part = f'{path}.part'
+  with open(part, 'w') as file:
+    json.dump(content, file, indent=2)
+  os.replace(part, path)
