@@ -99,7 +99,7 @@ def test_losses_agree(made, posterior):
 
 
 def test_another_autoencoder_is_refused(made):
-  config, _, _ = made
+  config, _, plan = made
   span = next(s for s in stages.spans(config) if s.name == 'video')
   source = builders.open_source(builders.ensure(config.data), 'train')
   with pytest.raises(latents.CacheError, match='another autoencoder'):
@@ -107,7 +107,7 @@ def test_another_autoencoder_is_refused(made):
   with pytest.raises(latents.CacheError, match='whole frames'):
     crop = span._replace(stage=span.stage.copy_and_resolve_references())
     crop.stage.crop = 8
-    inputs.make_batches(config, source, crop, 0, '')
+    inputs.make_batches(config, source, crop, 0, plan['autoencoder'])
   # The stage that trains the autoencoder sees frames.
   own = next(s for s in stages.spans(config) if s.name == 'autoencoder')
   assert inputs.latent_cache(config, source, own.stage, '') is None

@@ -14,6 +14,7 @@ from etils import epath
 import jax
 
 from vdm import config_check
+from vdm import reconstruction
 from vdm import score
 from vdm.data import builders
 from vdm.training import begin
@@ -112,6 +113,7 @@ def train(config, workdir):
         frozen_lib.freeze(
           config, sources['train'], span, state, workdir, trained=step > began
         )
+        report_autoencoder(run, span)
       previous = span
     store.wait()
     finish(run, previous, state)
@@ -244,6 +246,23 @@ def time_to_save(config, saved_at):
   """
   seconds = 60 * config.train.save_minutes
   return jax.process_count() == 1 and time.monotonic() - saved_at > seconds
+
+
+def report_autoencoder(run, span):
+  """Measures the frozen autoencoder on held-out clips, once."""
+  config, folder = run.config, run.workdir / 'autoencoder'
+  if (folder / 'report.json').exists():
+    return
+  content = reconstruction.report(
+    folder,
+    run.sources['train' if config.data.fixed_clips else 'validation'],
+    folder,
+    num=config.data.fixed_clips or config.train.eval_clips,
+    resolution=span.stage.resolution,
+    stride=config.data.stride,
+    mesh=run.mesh,
+  )
+  logging.info('\n%s', reconstruction.table(content))
 
 
 def finish(run, span, state):
