@@ -12,6 +12,10 @@ from vdm import config_variants
 VARIANTS = {
   'synthetic': ('', 'smoke', 'overfit'),
   'video_folder': ('', 'smoke', 'overfit'),
+  'ucf101_autoencoder': (
+    *('', 'smoke', '128', 'f8c16', 'fsq', 'temporal', 'cpu'),
+    '128,fsq,temporal,smoke',
+  ),
   'ucf101': (
     *('', 'smoke', 'overfit', '64x32', '128x16', 'uncond'),
     '128x16,uncond,smoke',

@@ -81,6 +81,12 @@ def test_starts_at_the_quality_of_pca():
   np.testing.assert_allclose(jnp.square(mean).mean(), 1.0, rtol=1e-3)
 
 
+def test_the_noise_starts_where_it_is_set():
+  autoencoder = autoencoders.make_autoencoder(make_config(initial_logvar=-9.0))
+  _, logvar = autoencoder.encode(setup()[1], jnp.asarray(clips()))
+  np.testing.assert_array_equal(logvar, -9.0)
+
+
 def test_frames_are_independent():
   autoencoder, params = setup()
   params = perturbed(params)

@@ -155,6 +155,7 @@ def default() -> ConfigDict:
       decoder_width=128,
       decoder_blocks=2,
       decoder_temporal=False,  # It sees the frames before and after.
+      initial_logvar=-4.6,  # Of the posterior: a deviation of 0.1.
       l1_weight=1.0,
       l2_weight=0.0,
       kl_weight=1e-3,  # Of KL(q(z|x) || N(0, 1)), nats per latent value.

@@ -67,6 +67,7 @@ POSITIVE = frozenset(
 SIGNED = frozenset(
   """
   autoencoder.shift_factor
+  autoencoder.initial_logvar
   diffusion.logsnr_min diffusion.logsnr_max diffusion.density_mean
   diffusion.bin_edges diffusion.eval_levels sample.guidance_interval
   """.split()

@@ -32,6 +32,7 @@ BRANCHES = (  # With kind='kl' these as well.
   'decoder_width',
   'decoder_blocks',
   'decoder_temporal',
+  'initial_logvar',
 )
 
 

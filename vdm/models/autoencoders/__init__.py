@@ -100,6 +100,7 @@ def _make_kl(config) -> Autoencoder:
     config.channels,
     encoder=(config.encoder_width, config.encoder_blocks),
     decoder=(config.decoder_width, config.decoder_blocks),
+    logvar=config.initial_logvar,
     temporal=config.decoder_temporal,
     levels=levels,
   )

@@ -6,12 +6,12 @@ fitted and never trained, plus a convolutional branch that starts at zero:
   mean = B (p - m) / s + encoder(p),     x = m + s B^T z + decoder(z).
 
 So training starts at the quality of PCA and only learns what neighbouring
-patches and nonlinearity add. Posterior samples z = mean + exp(logvar / 2) eps
-start with a deviation of a tenth of the latents'. The prior of the KL term is
-N(0, 1), which fits because the components are divided by one common number
-that makes a latent value's variance one. Its weight decides where the noise
-settles, and so how small a component may be and still be kept, and how well
-the decoder forgives the errors of a diffusion model.
+patches and nonlinearity add. The log-variance of posterior samples, z = mean +
+exp(logvar / 2) eps, starts at one value for all of them. The prior of the KL
+term is N(0, 1), which fits because the components are divided by one common
+number that makes a latent value's variance one. Its weight decides where the
+noise settles, and so how small a component may be and still be kept, and how
+well the decoder forgives the errors of a diffusion model.
 
 With a bottleneck of finite scalars (`fsq`) a component is divided by its own
 deviation first, so that every channel uses its levels, and the decoder's
@@ -37,10 +37,6 @@ from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import losses
 from vdm.models.autoencoders import pca
-
-# Log-variance that training starts from: a deviation of 0.1.
-LOGVAR = -4.6
-
 
 # What is fitted and never trained, and what sees other frames: patterns over
 # the paths of the parameters.
@@ -86,7 +82,9 @@ class Branch(nnx.Module):
     return self.head(jax.nn.silu(x))
 
 
-def make(factor, channels, *, encoder, decoder, temporal=False, levels=()):
+def make(
+  factor, channels, *, encoder, decoder, logvar=-4.6, temporal=False, levels=()
+):
   """Returns (init, encode, decode) over {'pca', 'encoder', 'decoder'}.
 
   Args:
@@ -94,6 +92,7 @@ def make(factor, channels, *, encoder, decoder, temporal=False, levels=()):
     channels: of a latent.
     encoder: (width, residual blocks) of its branch.
     decoder: the same of the other.
+    logvar: that training starts from.
     temporal: whether the decoder's blocks look at neighbouring frames.
     levels: values that each channel may take; () for a KL bottleneck. With
       levels the parameters have a 'grid', too.
@@ -133,8 +132,8 @@ def make(factor, channels, *, encoder, decoder, temporal=False, levels=()):
       gain = jax.lax.stop_gradient(params['grid']['gain'])
       z = linear * layers.along_channels(gain, linear) + branch
       return latents.certain(fsq.quantise(z, levels))
-    mean, logvar = jnp.split(branch, 2, axis=-1)
-    return linear + mean, LOGVAR + logvar
+    mean, change = jnp.split(branch, 2, axis=-1)
+    return linear + mean, logvar + change
 
   def decode(params, z):
     scaled = z

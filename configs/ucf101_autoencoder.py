@@ -1,0 +1,102 @@
+"""An autoencoder for UCF101, to be shared by many video models.
+
+Factor 4 with 8 channels: a sixth of the pixels' numbers. It is trained on
+random parts of frames, which is enough: its latents depend on neighbourhoods
+alone. Muon at this rate is what small runs preferred by far; see README.md.
+
+  python -m vdm.main --config configs/ucf101_autoencoder.py
+  python -m vdm.main --config configs/ucf101.py \
+      --config.autoencoder.load=runs/ucf101_autoencoder \
+      --config.train.order="('image','motion','video')"
+
+Variants, joined by commas after a colon:
+
+  128       frames of 128x128, for configs/ucf101.py:128x16
+  f8c16     factor 8 with 16 channels: half the numbers, a quarter of the places
+  fsq       tokens: 64 000 of them, six channels of 8, 8, 8, 5, 5 and 5 values
+  temporal  the decoder sees the frames before and after, against shimmer
+  cpu       a smaller one, 15 minutes of two cores
+  smoke     everything small
+
+At the end of the stage, and by python -m vdm.evaluate autoencoder --workdir
+RUN: PSNR, SSIM, flicker, what the latents are like, and the worst clips.
+
+Expected: the full size is not measured yet. `cpu` on other clips than UCF101's:
+README.md and benchmarks/records/.
+"""
+
+from vdm import config as config_lib
+from vdm import config_variants
+
+
+def get_config(variants=''):
+  variants = set(filter(None, variants.split(',')))
+  known = {'128', 'f8c16', 'fsq', 'temporal', 'cpu', 'smoke'}
+  if variants - known:
+    raise ValueError(
+      f'configs/ucf101_autoencoder.py has no variant '
+      f'{sorted(variants - known)[0]!r}, only {", ".join(sorted(known))}.'
+    )
+  resolution = 128 if '128' in variants else 64
+  config = config_lib.default()
+  config.data.update(
+    name='ucf101',
+    source='data/UCF101',
+    resolution=resolution,
+    frame_rate=25.0,
+    flip=True,
+    threads=8,
+  )
+  config.autoencoder.update(
+    factor=4,
+    channels=8,
+    encoder_width=128,
+    encoder_blocks=2,
+    decoder_width=256,
+    decoder_blocks=4,
+    initial_logvar=-9.0,
+    kl_weight=1e-5,
+    multiscale_weight=0.5,
+    equivariance_weight=0.25,
+  )
+  config.optim.update(name='muon', muon_learning_rate=0.02)
+  config.train.update(
+    order=('autoencoder',),
+    compute_dtype='bfloat16',
+    log_every=50,
+    eval_every=5000,
+    preview_every=5000,
+    save_every=5000,
+    eval_clips=256,
+  )
+  stage = config.stages.autoencoder = config_lib.stage(
+    objective='autoencoder',
+    steps=50_000,
+    resolution=resolution,
+    crop=32,
+    batch=256,
+    learning_rate=3e-3,
+    warmup=500,
+    cooldown=0.9,
+  )
+  if 'f8c16' in variants:
+    config.autoencoder.update(factor=8, channels=16)
+    stage.crop = 64
+  if 'fsq' in variants:
+    levels = (8, 8, 8, 5, 5, 5)
+    config.autoencoder.update(bottleneck='fsq', levels=levels, channels=6)
+  if 'temporal' in variants:
+    config.autoencoder.decoder_temporal = True
+    stage.update(frames=8, batch=64)
+  if 'cpu' in variants:
+    config.autoencoder.update(
+      encoder_width=64, encoder_blocks=1, decoder_width=128, decoder_blocks=2
+    )
+    config.data.threads = 2
+    config.train.update(
+      compute_dtype='float32', log_every=100, eval_every=1000, eval_clips=64
+    )
+    stage.update(steps=12_000, batch=16, warmup=50)
+  if 'smoke' in variants:
+    config_variants.smoke(config)
+  return config
