@@ -55,6 +55,8 @@ def get_config(variants=''):
     encoder_blocks=2,
     decoder_width=256,
     decoder_blocks=4,
+    initial_logvar=-9.0,
+    kl_weight=1e-5,
   )
   config.model.update(config_lib.PRESETS['base'])
   config.model.num_classes = 0 if 'uncond' in variants else 101

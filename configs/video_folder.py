@@ -28,6 +28,8 @@ def get_config(variant=''):
     encoder_blocks=2,
     decoder_width=256,
     decoder_blocks=4,
+    initial_logvar=-9.0,
+    kl_weight=1e-5,
   )
   config.model.update(config_lib.PRESETS['small'])
   config.diffusion.update(density_mean=0.8, density_std=1.4)

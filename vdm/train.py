@@ -251,7 +251,7 @@ def time_to_save(config, saved_at):
 def report_autoencoder(run, span):
   """Measures the frozen autoencoder on held-out clips, once."""
   config, folder = run.config, run.workdir / 'autoencoder'
-  if (folder / 'report.json').exists():
+  if frozen_lib.agreed((folder / 'report.json').exists()):
     return
   content = reconstruction.report(
     folder,

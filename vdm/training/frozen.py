@@ -37,12 +37,16 @@ BRANCHES = (  # With kind='kl' these as well.
 
 
 def exists(directory):
-  """Whether an autoencoder is there: one answer, the first process's, for all.
+  """Whether an autoencoder is there, see `agreed`."""
+  return agreed(files.exists(directory))
+
+
+def agreed(there):
+  """One answer, the first process's, for all of them.
 
   Each looking for itself, a late process could see what the first one has
   just written, and be missing where the others wait for it.
   """
-  there = files.exists(directory)
   if jax.process_count() == 1:
     return there
   return bool(multihost_utils.broadcast_one_to_all(np.int32(there)))

@@ -1,0 +1,135 @@
+"""Trains on frames and on cached latents side by side: losses and times.
+
+  python -m vdm.main --config configs/synthetic.py --workdir runs/codec \
+      --config.train.order="('autoencoder',)"
+  python benchmarks/latent_cache.py --config configs/synthetic.py \
+      --workdir runs/codec --config.data.latents=runs/codec/latents \
+      --config.stages.video.warmup=1
+
+Two runs of a stage from the same state on the same windows take their steps
+in turns, so that a busy machine slows both alike. The cache is made first if
+it is not there. Times are of a whole step, waiting for its batch included.
+"""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+
+from absl import app
+from absl import flags
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from vdm import config_flag
+
+_CONFIG = config_flag.define()
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Has the autoencoder.')
+_STAGE = flags.DEFINE_string('stage', 'video', 'Name of a diffusion stage.')
+_STEPS = flags.DEFINE_integer('steps', 20, 'Timed, after three more.')
+_RECORD = flags.DEFINE_string('record', None, 'JSON file for the numbers.')
+
+
+class Side:
+  """One of the two runs."""
+
+  def __init__(self, config, source, span, workdir, mesh):
+    import jax
+
+    from vdm.training import begin
+    from vdm.training import frozen
+    from vdm.training import inputs
+    from vdm.training import objectives
+    from vdm.training import stage_steps
+    from vdm.training import streams
+
+    autoencoder, fingerprint = frozen.ensure(
+      config, source, span, workdir, mesh
+    )
+    objective = objectives.make_objective(config, span.stage, mesh)
+    key = streams.stream(config, 'init', 'diffusion')
+    self.state = begin.fresh(config, objective, key, None, mesh)
+    self.steps = stage_steps.StageSteps(
+      config, mesh, span, objective, autoencoder, self.state
+    )
+    self.batches = inputs.make_batches(config, source, span, 0, fingerprint)
+    self.losses, self.seconds, self.n = [], [], 0
+    self.wait = jax.block_until_ready
+
+  def step(self):
+    began = time.perf_counter()
+    batch = next(self.batches)
+    self.state, metrics, _ = self.steps(self.state, batch, self.n)
+    self.wait(metrics)
+    self.seconds.append(time.perf_counter() - began)
+    total, count = metrics['loss']
+    self.losses.append(float(total / count))
+    self.n += 1
+
+
+def main(argv):
+  del argv
+  if not _WORKDIR.value or not _CONFIG.value.data.latents:
+    config_flag.stop('--workdir and --config.data.latents are both needed.')
+  from etils import epath
+  import jax
+  import numpy as np
+
+  from vdm import console
+  from vdm.data import builders
+  from vdm.training import latent_cache
+  from vdm.training import sharding
+  from vdm.training import stages
+
+  console.start()
+  config, workdir = _CONFIG.value, epath.Path(_WORKDIR.value)
+  plan = latent_cache.build(config, workdir)
+  plain = config.copy_and_resolve_references()
+  plain.data.latents = ''
+  span = next(s for s in stages.spans(config) if s.name == _STAGE.value)
+  source = builders.open_source(
+    builders.ensure(config.data), 'train', config.data.split_list
+  )
+  mesh = sharding.make_mesh(config.train.fsdp)
+  sides = {
+    name: Side(c, source, span, workdir, mesh)
+    for name, c in (('frames', plain), ('latents', config))
+  }
+  for _ in range(3 + _STEPS.value):
+    for side in sides.values():
+      side.step()
+  losses = {name: np.asarray(side.losses) for name, side in sides.items()}
+  difference = np.abs(losses['latents'] / losses['frames'] - 1)
+  seconds = {
+    name: statistics.median(side.seconds[3:]) for name, side in sides.items()
+  }
+  record = {
+    'command': ' '.join(['python', *sys.argv]),
+    'device': jax.devices()[0].device_kind,
+    'devices': jax.device_count(),
+    'cores': os.cpu_count(),
+    'python': platform.python_version(),
+    'jax': jax.__version__,
+    'autoencoder': config.autoencoder.to_dict(),
+    'cached_frames': plan['frames'],
+    'losses': {name: values.tolist() for name, values in losses.items()},
+    'largest_relative_difference': float(difference.max()),
+    'seconds_per_step': seconds,
+    'ratio': seconds['latents'] / seconds['frames'],
+    'seconds': {name: side.seconds for name, side in sides.items()},
+  }
+  for i, pair in enumerate(zip(*losses.values())):
+    print(i + 1, *(f'{value:.6f}' for value in pair))
+  for name in ('largest_relative_difference', 'seconds_per_step', 'ratio'):
+    print(name, record[name])
+  if _RECORD.value:
+    with open(_RECORD.value, 'w') as file:
+      file.write(json.dumps(record, indent=2) + '\n')
+  for side in sides.values():
+    side.batches.close()
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=config_flag.parse)
