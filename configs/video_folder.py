@@ -1,14 +1,15 @@
 """Latent video diffusion on a folder of your own videos, without labels.
 
-16 frames of 64x64 at 12.5 frames a second (1.28 s). Cuts are not looked for:
-give videos of one shot each, such as driving clips.
+16 frames of 64x64 at 12.5 frames a second (1.28 s). Any videos: they are cut
+into shots, and what is blank, frozen, marked, too short or there twice is left
+out, each with its reason in data_report.html.
 
   python -m vdm.prepare clips --config configs/video_folder.py \
       --config.data.source=/path/to/videos
   python -m vdm.main --config configs/video_folder.py
 
-Every tenth source is kept for validation where there are ten or more, else
-the last fifth of each. Variants as in configs/ucf101.py: `smoke`, `overfit`.
+A tenth of the recordings is held out for validation. Variants as in
+configs/ucf101.py: `smoke`, `overfit`.
 Expected: not measured yet.
 """
 
@@ -19,8 +20,13 @@ from vdm import config_variants
 def get_config(variant=''):
   config = config_lib.default()
   config.data.update(
-    name='video_folder', source='videos', frame_rate=12.5, threads=8
+    name='video_folder',
+    source='videos',
+    frame_rate=12.5,
+    min_frames=16,
+    threads=8,
   )
+  config.data.screening.rules = config_lib.SCREENING
   config.autoencoder.update(
     factor=4,
     channels=8,

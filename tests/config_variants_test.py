@@ -16,6 +16,8 @@ VARIANTS = {
     *('', 'smoke', '128', 'f8c16', 'fsq', 'temporal', 'cpu'),
     '128,fsq,temporal,smoke',
   ),
+  'driving': ('', 'smoke', 'overfit'),
+  'webvid': ('', 'smoke', 'overfit'),
   'ucf101': (
     *('', 'smoke', 'overfit', '64x32', '128x16', 'uncond'),
     '128x16,uncond,smoke',

@@ -142,6 +142,7 @@ def test_every_key_is_read_by_something(finished_run):
     *prepare_file.SETTINGS,  # Of videos: prepare_file_test.
     *config_lib.default().data.screening,  # Screening_test.
     *config_lib.default().data.limits,  # Prepare_file_test, workers_test.
+    *config_lib.default().data.captions,  # Captions_test.
     *('group', 'validation', 'clip_frames'),  # Video_folder_test.
     'load',  # Another run's autoencoder: frozen_test.
     'weights',  # A published one's: pretrained_test.

@@ -114,6 +114,27 @@ def default() -> ConfigDict:
         max_motion=3.0,
         duplicate_distance=0.05,  # Share of bits in which copies may differ.
       ),
+      # A table with a caption per video; its columns are WebVid's. Files that
+      # it does not name are left out.
+      captions=dict(
+        manifest='',  # .csv, .jsonl or .parquet file; '': no captions.
+        folder='page_dir',  # Columns; '': there is none.
+        file='videoid',
+        caption='name',
+        source='contentUrl',  # Who published it; of addresses, the host.
+        duration='duration',
+        min_words=3,
+        max_words=0,  # 0: any number.
+        max_repeats=10,  # Captions of more videos than this; 0: any number.
+        boilerplate=(  # Patterns; a caption needs min_words besides them.
+          r'\b(royalty[- ]free|stock)\s+(video|footage|clip)s?( of)?\b',
+          r'\b(4k|uhd|hd|1080p|720p)\b',
+          r'\bshutterstock\b|\bgetty( images)?\b|\bpond5\b',
+          r'\b(untitled|no (title|description))\b|\b(img|dsc|mvi)[_ ]?\d+',
+        ),
+        min_seconds=0.0,
+        max_seconds=0.0,  # 0: any length.
+      ),
       # What a process may use on one video; one that goes beyond costs that
       # video alone.
       limits=dict(

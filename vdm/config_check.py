@@ -252,10 +252,18 @@ def _data_problems(config: ConfigDict) -> Iterator[str]:
       f'config.data.clip_frames={data.clip_frames} is below '
       f'min_frames={data.min_frames}: no clip would be left.'
     )
-  try:
-    re.compile(data.group)
-  except re.error as error:
-    yield f'config.data.group={data.group!r} is no regular expression: {error}.'
+  for key, pattern in [
+    ('group', data.group),
+    *(('captions.boilerplate', p) for p in data.captions.boilerplate),
+  ]:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      yield f'config.data.{key}: {pattern!r} is no pattern: {error}.'
+  if data.captions.manifest and not (
+    data.captions.file and data.captions.caption
+  ):
+    yield 'config.data.captions.file and caption name columns: give both.'
 
 
 def _order_problems(config: ConfigDict) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """Prepares datasets: python -m vdm.prepare COMMAND --config configs/ucf101.py.
 
-`clips` decodes the videos that config.data names into a TFDS dataset of clips
-under config.data.root, and says what was kept and what was not.
+`clips` decodes and screens the videos that config.data names, writes a TFDS
+dataset of clips under config.data.root, and says what was kept and what was
+not: in data_report.html for people, in manifest.jsonl for programs. A run that
+was interrupted goes on where it was when the same command is given again.
 
 `latents` encodes that dataset with the autoencoder of --workdir into
 config.data.latents, which training then reads in place of frames.
@@ -98,6 +100,9 @@ def _summary(directory: str) -> str:
       f'  skipped {reasons.total()} files: {counts}; each is listed in'
       f' {os.path.join(directory, builders.SKIPPED_FILE)}'
     )
+  report = os.path.join(directory, builders.REPORT_FILE)
+  if os.path.exists(report):
+    lines.append(f'  report: {report}')
   return '\n'.join(lines)
 
 

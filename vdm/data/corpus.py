@@ -59,6 +59,45 @@ def drop_duplicates(
   ]
 
 
+def overlay_shares(
+  results: Sequence[staging.Result], groups: Sequence[str], limit: float
+) -> dict[str, tuple[int, int]]:
+  """Returns (pieces with an overlay, pieces judged) of each group."""
+  shares = {}
+  for result, group in zip(results, groups):
+    for shot in result.shots:
+      overlay = shot.measures['overlay']
+      if overlay is not None:
+        marked, known = shares.get(group, (0, 0))
+        shares[group] = marked + (overlay > limit), known + 1
+  return shares
+
+
+def drop_watermarked(
+  results: Sequence[staging.Result],
+  groups: Sequence[str],
+  *,
+  limit: float,
+  most: float,
+) -> None:
+  """Leaves out all shots of groups that mark most of what they publish.
+
+  Args:
+    results: changed in place.
+    groups: what each result belongs to.
+    limit: overlay score from which a shot counts as marked.
+    most: share of a group's judged pieces beyond which all of it goes.
+  """
+  shares = overlay_shares(results, groups, limit)
+  for result, group in zip(results, groups):
+    marked, known = shares.get(group, (0, 0))
+    if known and marked / known > most:
+      for shot in result.shots:
+        if not shot.reason:
+          shot.reason = 'watermarked_source'
+          shot.note = f'{marked} of {known} judged pieces of {group}'
+
+
 def why_nothing(result: staging.Result) -> tuple[str, str] | None:
   """Returns reason and sentence if nothing of a file stays, else None."""
   if result.reason:

@@ -107,7 +107,7 @@ def _prepare(name, path, task, alive):
   chosen = {}
   for number, piece in enumerate(_pieces(source, box, smalls, settings)):
     indices = _select(source, piece, settings['frame_rate'])
-    measures = rules.measure(piece, smalls, samples)
+    measures = rules.measure(piece, smalls, samples, box)
     measures['distinct'] = round(len(set(indices)) / len(indices), 4)
     reason = piece.reason
     if not reason and len(indices) < settings['min_frames']:

@@ -11,6 +11,7 @@ so that a Grain worker stays light.
 
 import os
 
+from vdm.data import report
 from vdm.data.builders import reader
 from vdm.data.builders import records
 from vdm.data.builders import synthetic_scenes
@@ -20,6 +21,7 @@ from vdm.data.builders import video_folder
 BuildError = records.BuildError
 ClipSource = reader.ClipSource
 MissingDataset = reader.MissingDataset
+REPORT_FILE = report.REPORT_FILE
 SKIPPED_FILE = reader.SKIPPED_FILE
 open_source = reader.open_source
 read_info = reader.read_info

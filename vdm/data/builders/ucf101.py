@@ -64,7 +64,7 @@ def make_plan(
     label_names=lists.classes,
     splits=tuple(lists.members),
     shots=lambda: _shots(build, lists, allow_missing),
-    extras=build.report,
+    extras=build.make_report,
     done=build.remove_staging,
   )
 

@@ -7,11 +7,14 @@ window touches both. Files that cannot be used are skipped with a reason.
 """
 
 from collections.abc import Iterator
+import os
 
 from absl import logging
 
+from vdm.data import captions
 from vdm.data import corpus
 from vdm.data import splits
+from vdm.data import video
 from vdm.data.builders import records
 from vdm.data.builders import sources
 from vdm.data.builders import videos
@@ -38,8 +41,11 @@ def make_plan(
     runner: see `videos.prepare`.
   """
   del allow_missing
-  with sources.open_tree(data.source) as files:
-    labels = sorted({_label_name(f) for f in files if _is_video(f)} - {''})
+  rows = _read_captions(data)
+  labels = []
+  if rows is None:
+    with sources.open_tree(data.source) as files:
+      labels = sorted({_label_name(f) for f in files if _is_video(f)} - {''})
   name = config_name(data, '')
   build = videos.Build(data, videos.staging_of(data, name), runner)
   return records.Plan(
@@ -48,27 +54,45 @@ def make_plan(
     settings=_settings(data),
     label_names=labels,
     splits=('train', 'validation'),
-    shots=lambda: _shots(build, labels),
-    extras=build.report,
+    shots=lambda: _shots(build, labels, rows),
+    extras=build.make_report,
     done=build.remove_staging,
   )
 
 
 def _shots(
-  build: videos.Build, labels
+  build: videos.Build,
+  labels: list[str],
+  rows: dict[str, captions.Row] | None,
 ) -> Iterator[records.Shot | records.Skipped]:
   data = build.data
   with sources.open_tree(data.source) as files:
-    results = build.prepare([file for file in files if _is_video(file)])
+    files = [file for file in files if _is_video(file)]
+    refused = _refused(files, rows, data)
+    results = build.prepare([f for f in files if f.name not in refused])
   pairs = []
   if 'duplicate' in data.screening.rules:
     pairs = corpus.drop_duplicates(results, data.screening.duplicate_distance)
-  skipped = build.skipped()
-  yield from skipped
-  names = {skip.source for skip in skipped}
   groups = splits.merge(
     [splits.group_name(result.name, data.group) for result in results], pairs
   )
+  if 'overlay' in data.screening.rules:
+    publishers = [
+      rows[captions.stem(result.name)].source if rows else group
+      for result, group in zip(results, groups)
+    ]
+    corpus.drop_watermarked(
+      results,
+      publishers,
+      limit=data.screening.max_overlay,
+      most=data.screening.max_overlay_sources,
+    )
+  skipped = build.skipped() + [
+    records.Skipped(name, *why) for name, why in sorted(refused.items())
+  ]
+  build.add_skipped(skipped)
+  yield from skipped
+  names = {skip.source for skip in skipped}
   kept = [i for i, result in enumerate(results) if result.name not in names]
   held_out = splits.held_out(
     [groups[i] for i in kept],
@@ -83,15 +107,50 @@ def _shots(
     side = 'train'
     if held_out and groups[i] in held_out:
       side = 'validation'
-    label = _label_name(results[i])
+    name = results[i].name
+    label = _label_name(results[i]) if labels else ''
     yield from build.shots(
       results[i],
       (side,),
-      name=results[i].name,
+      name=name,
+      caption=rows[captions.stem(name)].caption if rows else '',
       keep=_ends(data) if held_out is None else None,
       group=groups[i],
       label=labels.index(label) if label else -1,
     )
+
+
+def _read_captions(data) -> dict[str, captions.Row] | None:
+  """Returns the manifest's rows by the file they are about."""
+  options = data.captions
+  if not options.manifest:
+    return None
+  columns = ('file', 'folder', 'caption', 'source', 'duration')
+  try:
+    rows = captions.read(
+      options.manifest, {name: options[name] for name in columns}
+    )
+  except (OSError, ValueError) as error:
+    raise records.BuildError(f'data.captions.manifest: {error}') from error
+  return {row.file: row for row in rows}
+
+
+def _refused(files, rows, data) -> dict[str, tuple[str, str]]:
+  """Returns why files are left out that need not be decoded for it."""
+  if rows is None:
+    return {}
+  why = captions.screen(list(rows.values()), data.captions)
+  refused = {}
+  for file in files:
+    key = captions.stem(file.name)
+    if key not in rows:
+      refused[file.name] = 'not_in_manifest', 'no row of the manifest names it'
+    elif key in why:
+      refused[file.name] = why[key]
+  missing = len(set(rows) - {captions.stem(file.name) for file in files})
+  if missing:
+    logging.warning('%d rows of the manifest name no file.', missing)
+  return refused
 
 
 def _ends(data):
@@ -112,8 +171,19 @@ def _settings(data) -> dict:
     videos.settings(data),
     group=data.group,
     validation=data.validation,
+    captions=_caption_settings(data),
     listing=sources.listing(data.source, _SUFFIXES),
   )
+
+
+def _caption_settings(data) -> dict:
+  if not data.captions.manifest:
+    return {}
+  options = data.captions.to_dict()
+  path = options.pop('manifest')
+  options['boilerplate'] = list(options['boilerplate'])
+  digest = video.file_sha256(path) if os.path.exists(path) else path
+  return dict(options, manifest=digest)
 
 
 def _is_video(file: sources.File) -> bool:

@@ -10,6 +10,7 @@ from absl import logging
 
 from vdm.data import corpus
 from vdm.data import prepare_file
+from vdm.data import report
 from vdm.data import staging as staging_lib
 from vdm.data import workers
 from vdm.data.builders import parallel
@@ -216,9 +217,17 @@ class Build:
           )
           yield stored
 
-  def report(self, fingerprint: str) -> dict[str, bytes]:
+  def make_report(self, fingerprint: str) -> dict[str, bytes]:
     """Returns the manifest and the report, by file name."""
-    return {}
+    return report.make(
+      self.results,
+      self._stored,
+      {skip.source: (skip.reason, skip.message) for skip in self._skipped},
+      staging=self._staging,
+      data=self.data,
+      name=self.data.name,
+      fingerprint=fingerprint,
+    )
 
   def remove_staging(self):
     """Removes what was staged; the dataset holds it now."""

@@ -124,13 +124,17 @@ def frozen_frames(
 
 
 def measure(
-  piece: Piece, smalls: np.ndarray, samples: Sequence[observe.Sample]
+  piece: Piece,
+  smalls: np.ndarray,
+  samples: Sequence[observe.Sample],
+  box: tuple[int, int, int, int] | None = None,
 ) -> dict[str, float | None]:
   """Returns numbers about a piece, None where they cannot be known.
 
   They are brightness and contrast (mean grey level and mean standard deviation
   over a frame), motion (median over samples of the mean speed, in frame widths
-  per second) and overlay (`overlay.score`).
+  per second) and overlay (`overlay.score`, within `box`: the edge of a black
+  bar stands still, too).
   """
   own = smalls[piece.start : piece.stop]
   # A pair of frames that motion is measured on must not cross a border.
@@ -138,13 +142,24 @@ def measure(
   whole = [s.motion for s in inside if s.motion is not None]
   if inside and inside[-1].index + 4 > piece.stop:
     whole = whole[:-1]
-  greys = [s.grey for s in inside if s.grey is not None]
+  greys = [_within(s, box) for s in inside if s.grey is not None]
   return dict(
     brightness=round(float(own.mean()), 2),
     contrast=round(float(contrasts(own).mean()), 2),
     motion=round(float(np.median(whole)), 5) if whole else None,
     overlay=overlay.score(greys),
   )
+
+
+def _within(sample: observe.Sample, box) -> np.ndarray:
+  """Returns the part of a grey copy that lies within bars."""
+  if box is None:
+    return sample.grey
+  height, width = sample.grey.shape
+  top, bottom = np.array(box[:2]) * height / len(sample.rows)
+  left, right = np.array(box[2:]) * width / len(sample.columns)
+  rows = slice(int(np.ceil(top)), int(bottom))
+  return sample.grey[rows, int(np.ceil(left)) : int(right)]
 
 
 def low_frame_rate(measures, screening) -> bool:

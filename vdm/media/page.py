@@ -1,0 +1,172 @@
+"""One HTML page that holds everything it shows: text, tables, pictures, bars.
+
+Nothing is fetched and nothing runs, so a page can be mailed, archived and
+opened from a disk. Functions return HTML; whatever comes from outside (names of
+files, messages of libraries) goes through `text`.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+import html
+import math
+
+import numpy as np
+
+_STYLE = """
+:root { color-scheme: light dark;
+  --line: #8884; --one: #3b78b5; --two: #d0883a }
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 72rem;
+  margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.5rem }
+h2 { font-size: 1.2rem; margin-top: 2.2rem }
+h3 { font-size: 1rem; margin-bottom: .3rem }
+table { border-collapse: collapse; margin: .6rem 0 }
+td, th { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line);
+  text-align: left; vertical-align: top }
+td.number { text-align: right; font-variant-numeric: tabular-nums }
+figure { display: inline-block; margin: 0 .6rem .6rem 0; max-width: 14rem;
+  vertical-align: top }
+figure.wide { max-width: 100% }
+figure img { max-width: 100%; display: block }
+figcaption { font-size: .75rem; overflow-wrap: anywhere; opacity: .8 }
+code { font-size: .85em; overflow-wrap: anywhere }
+svg text { font: 11px system-ui, sans-serif; fill: currentColor }
+"""
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+  """Returns a whole document.
+
+  Args:
+    title: plain text.
+    parts: HTML, one below the other.
+  """
+  return (
+    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width">'
+    f'<title>{text(title)}</title><style>{_STYLE}</style></head><body>\n'
+    f'<h1>{text(title)}</h1>\n' + '\n'.join(parts) + '\n</body></html>\n'
+  )
+
+
+def text(value: object) -> str:
+  """Returns plain text as HTML."""
+  return html.escape(str(value))
+
+
+def heading(value: str, level: int = 2) -> str:
+  """Returns a heading of plain text."""
+  return f'<h{level}>{text(value)}</h{level}>'
+
+
+def paragraph(value: str) -> str:
+  """Returns a paragraph of plain text."""
+  return f'<p>{text(value)}</p>'
+
+
+def table(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> str:
+  """Returns a table of plain text; numbers stand to the right."""
+
+  def cell(value):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    kind = ' class="number"' if is_number else ''
+    shown = f'{value:,}' if is_number else value
+    return f'<td{kind}>{text(shown)}</td>'
+
+  lines = [f'<th>{text(name)}</th>' for name in head]
+  body = [f'<tr>{"".join(map(cell, row))}</tr>' for row in rows]
+  return f'<table><tr>{"".join(lines)}</tr>{"".join(body)}</table>'
+
+
+def picture(data: bytes, caption: str = '', *, wide: bool = False) -> str:
+  """Returns a PNG or JPEG, given as the bytes of its file, with a caption."""
+  kind = 'png' if data.startswith(b'\x89PNG') else 'jpeg'
+  encoded = base64.b64encode(data).decode()
+  return (
+    f'<figure{" class=wide" if wide else ""}>'
+    f'<img alt="{text(caption)}" src="data:image/{kind};base64,{encoded}">'
+    f'<figcaption>{text(caption)}</figcaption></figure>'
+  )
+
+
+def histogram(
+  groups: Mapping[str, Sequence[float]],
+  title: str,
+  *,
+  bins: int = 24,
+  logarithmic: bool = False,
+) -> str:
+  """Draws how often values occur, groups on top of each other.
+
+  Args:
+    groups: up to two named groups of values; what is not finite is left out.
+    title: says what is counted, with its unit.
+    bins: number of bars.
+    logarithmic: bars of equal ratio; values of 0 or less go to the first.
+  """
+  arrays = {k: np.asarray(list(v), np.float64) for k, v in groups.items()}
+  arrays = {k: v[np.isfinite(v)] for k, v in arrays.items()}
+  every = np.concatenate([*arrays.values(), np.zeros(0)])
+  if not every.size:
+    return ''
+  positive = every[every > 0]
+  logarithmic = logarithmic and positive.size > 0
+  if logarithmic:
+    low, high = np.log10(positive.min()), np.log10(positive.max())
+    arrays = {
+      k: np.log10(np.maximum(v, positive.min())) for k, v in arrays.items()
+    }
+  else:
+    low, high = every.min(), every.max()
+  if high - low < 1e-9:
+    low, high = low - 0.5, high + 0.5
+  edges = np.linspace(low, high, bins + 1)
+  counts = [np.histogram(v, edges)[0] for v in arrays.values()]
+  top = max(1, int(np.sum(counts, axis=0).max()))
+  width, height, left = 560, 120, 40
+  step = width / bins
+  shapes = []
+  base = np.zeros(bins)
+  for number, count in enumerate(counts):
+    colour = ('var(--one)', 'var(--two)')[number % 2]
+    for i, n in enumerate(count):
+      if n:
+        y = 10 + height * (1 - (base[i] + n) / top)
+        shapes.append(
+          f'<rect x="{left + i * step:.1f}" y="{y:.1f}" width="{step - 1:.1f}"'
+          f' height="{height * n / top:.1f}" fill="{colour}"><title>{n}'
+          '</title></rect>'
+        )
+    base += count
+  for share in (0, 0.25, 0.5, 0.75, 1):
+    value = low + share * (high - low)
+    value = 10**value if logarithmic else value
+    x = left + share * width
+    shapes.append(
+      f'<text x="{x:.0f}" y="{height + 26}" text-anchor="middle">'
+      f'{_short(value)}</text>'
+    )
+  shapes.append(f'<text x="0" y="16">{top}</text>')
+  shapes.append(
+    f'<path d="M{left} {height + 10}h{width}" stroke="currentColor"/>'
+  )
+  legend = ', '.join(
+    f'<span style="color:{("var(--one)", "var(--two)")[i % 2]}">&#9632;</span>'
+    f' {text(name)} ({len(values)})'
+    for i, (name, values) in enumerate(arrays.items())
+  )
+  size = (left + width + 20, height + 32)
+  return (
+    f'<h3>{text(title)}</h3><div>{legend}</div>'
+    f'<svg viewBox="0 0 {size[0]} {size[1]}" width="{size[0]}" role="img">'
+    f'{"".join(shapes)}</svg>'
+  )
+
+
+def _short(value: float) -> str:
+  if value and (abs(value) < 0.01 or abs(value) >= 10_000):
+    return f'{value:.0e}'
+  digits = (
+    0 if not value else max(0, 2 - int(math.floor(math.log10(abs(value)))))
+  )
+  return f'{value:.{min(digits, 3)}f}'.rstrip('0').rstrip('.') or '0'
