@@ -18,7 +18,7 @@ def draw(name, shape):
   random = np.random.RandomState(zlib.crc32(name.encode()))
   values = random.standard_normal(shape)
   if name.endswith('running_var'):
-    return random.uniform(0.05, 0.55, shape).astype(np.float32)
+    return random.uniform(0.25, 0.75, shape).astype(np.float32)
   if len(shape) > 1:  # [out, in, ...]
     return (values * 0.7 * (2 / np.prod(shape[1:])) ** 0.5).astype(np.float32)
   return (0.1 * values + name.endswith('weight')).astype(np.float32)

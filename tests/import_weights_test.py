@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from vdm.models import import_weights
+from vdm.models import pickles
 from vdm.models import torch_files
 
 GOLDEN = ROOT / 'tests/golden/weight_files'
@@ -292,7 +293,7 @@ def test_random_programs_end_in_tensors_or_in_a_sentence():
   def check(chunks):
     stream = io.BytesIO(b'\x80\x02' + b''.join(chunks) + b'.')
     with contextlib.suppress(import_weights.DAMAGE):
-      torch_files.tensors(torch_files.interpret(stream))
+      torch_files.tensors(pickles.interpret(stream))
 
   check()
 

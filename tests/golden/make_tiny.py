@@ -107,6 +107,7 @@ def psnr(x, y):
   return 10 * np.log10(4 / np.mean((np.clip(y, -1, 1) - x) ** 2))
 
 
+@torch.no_grad()
 def make_formula(name):
   """{'z', 'y'} of a network with weights by the formula."""
   network = formula_weights.fill(
@@ -116,6 +117,7 @@ def make_formula(name):
   return {'z': to_numpy(z), 'y': to_numpy(network.decode(z).sample)}
 
 
+@torch.no_grad()
 def make_taef2(shared, number):
   """{'z', 'y', 'psnr'} of a real frame, whole."""
   sides = []
@@ -132,7 +134,6 @@ def make_taef2(shared, number):
   return {'z': to_numpy(z), 'y': y, 'psnr': psnr(x, y)}
 
 
-@torch.no_grad()
 def make(shared):
   """All golden arrays."""
   arrays = {

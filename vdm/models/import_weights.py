@@ -17,9 +17,11 @@ import zipfile
 
 from absl import logging
 from etils import epath
+from flax import traverse_util
 import jax.numpy as jnp
 import numpy as np
 
+from vdm.models import pickles
 from vdm.models import torch_files
 
 DTYPES = {
@@ -96,11 +98,35 @@ def read(source, sha256='') -> Weights:
   try:
     tensors, layout = parse(data)
   except DAMAGE as error:
-    known = isinstance(error, torch_files.FormatError)
+    known = isinstance(error, pickles.FormatError)
     why = error if known else f'it is damaged ({type(error).__name__}: {error})'
     raise WeightsError(f'{source} is refused: {why}.') from None
   logging.info('Weights %s: %d tensors, sha256 %s', source, len(tensors), found)
   return Weights(tensors, found, layout)
+
+
+def match(source, flat, abstract):
+  """Checks that arrays are all the parameters of a network, and no more.
+
+  Args:
+    source: named in the error.
+    flat: {'/'-joined path: array}.
+    abstract: the network's parameters, a nested dict of shapes.
+
+  Returns:
+    The parameters as a nested dict of float32 arrays.
+  """
+  wanted = traverse_util.flatten_dict(abstract, sep='/')
+  for path in sorted(wanted.keys() | flat.keys()):
+    there = flat[path].shape if path in flat else 'missing'
+    needed = wanted[path].shape if path in wanted else 'nothing of that name'
+    if there != needed:
+      raise WeightsError(
+        f'{source} is of another network: {path[:200]} is {there}, not '
+        f'{needed}.'
+      )
+  arrays = {k: np.asarray(v, np.float32) for k, v in flat.items()}
+  return traverse_util.unflatten_dict(arrays, sep='/')
 
 
 def parse(data):
@@ -125,11 +151,11 @@ def parse(data):
   elif data[8:9] == b'{':
     tensors, layout = _safetensors(data), 'safetensors'
   else:
-    raise torch_files.FormatError(
+    raise pickles.FormatError(
       'it is none of safetensors, a PyTorch file and .npz'
     )
   if not tensors:
-    raise torch_files.FormatError('it holds no tensors')
+    raise pickles.FormatError('it holds no tensors')
   return {k: _as_float32(k, v) for k, v in tensors.items()}, layout
 
 
@@ -139,7 +165,7 @@ def _as_float32(name, array):
     return np.asarray(array, order='C')
   array = np.asarray(array, np.float32, order='C')
   if not np.isfinite(array).all():
-    raise torch_files.FormatError(
+    raise pickles.FormatError(
       f'its tensor {name[:80]} holds values that are not finite'
     )
   return array
@@ -153,7 +179,7 @@ def _safetensors(data):
   """
   length = int.from_bytes(data[:8], 'little')
   if length > min(MAX_HEADER, len(data) - 8):
-    raise torch_files.FormatError('its header claims more bytes than it has')
+    raise pickles.FormatError('its header claims more bytes than it has')
   header = json.loads(data[8 : 8 + length], object_pairs_hook=_no_twins)
   header.pop('__metadata__', None)
   body = memoryview(data)[8 + length :]
@@ -162,29 +188,29 @@ def _safetensors(data):
     header.items(), key=lambda item: item[1]['data_offsets']
   ):
     if entry['dtype'] not in DTYPES:
-      raise torch_files.FormatError(
+      raise pickles.FormatError(
         f'its tensor {name[:80]} is of type {str(entry["dtype"])[:20]}'
       )
     dtype, shape = DTYPES[entry['dtype']], entry['shape']
     start, stop = entry['data_offsets']
     if any(type(n) is not int or n < 0 for n in (*shape, start, stop)):
-      raise torch_files.FormatError(f'its tensor {name[:80]} has no shape')
+      raise pickles.FormatError(f'its tensor {name[:80]} has no shape')
     size = math.prod(shape) * dtype.itemsize
     if start != end or stop - start != size or stop > len(body):
-      raise torch_files.FormatError(
+      raise pickles.FormatError(
         f'its tensor {name[:80]} is not where the header says'
       )
     tensors[name] = np.frombuffer(body[start:stop], dtype).reshape(shape)
     end = stop
   if end != len(body):
-    raise torch_files.FormatError('it has bytes that belong to no tensor')
+    raise pickles.FormatError('it has bytes that belong to no tensor')
   return tensors
 
 
 def _no_twins(pairs):
   result = dict(pairs)
   if len(result) < len(pairs):
-    raise torch_files.FormatError('its header has one name twice')
+    raise pickles.FormatError('its header has one name twice')
   return result
 
 
@@ -202,12 +228,12 @@ def _npz(archive):
     read_header = headers[np.lib.format.read_magic(stream)]
     shape, fortran, dtype = read_header(stream)
     if dtype.kind not in 'fiub':
-      raise torch_files.FormatError(
+      raise pickles.FormatError(
         f'its array {name[:80]} is of type {dtype}, not of numbers'
       )
     body = memoryview(data)[stream.tell() :]
     if math.prod(shape) * dtype.itemsize != len(body):
-      raise torch_files.FormatError(
+      raise pickles.FormatError(
         f'its array {name[:80]} is not of the size it claims'
       )
     tensors[name] = np.frombuffer(body, dtype).reshape(

@@ -1,75 +1,24 @@
-"""Tensors of PyTorch files, read without PyTorch and with nothing run.
+"""Tensors of PyTorch files, read without PyTorch.
 
-Such a file is a pickle beside raw arrays, in a zip archive (`.pth`, `.pt`,
-TorchScript) or, as written before PyTorch 1.6, in one stream. A pickle is a
-program of a small stack machine: GLOBAL imports a function by its name and
-REDUCE calls it, which is how a file of weights can run anything. `interpret`
-is that machine without these two. Names stay names, the few that describe
-tensors are understood, and every other one is refused by name.
+Such a file is a pickle (`pickles`) beside raw arrays, in a zip archive
+(`.pth`, `.pt`, TorchScript) or, as written before PyTorch 1.6, in one stream.
 
 Formats: torch/serialization.py and torch/csrc/jit/serialization/pickler.cpp.
 """
 
-import dataclasses
 import io
 import math
-import pickletools
 import re
-from typing import Any, NamedTuple
 import zipfile
 
-import jax.numpy as jnp
 import numpy as np
 
-STORAGES = {
-  'torch.DoubleStorage': np.dtype('<f8'),
-  'torch.FloatStorage': np.dtype('<f4'),
-  'torch.HalfStorage': np.dtype('<f2'),
-  'torch.BFloat16Storage': np.dtype(jnp.bfloat16),
-  'torch.LongStorage': np.dtype('<i8'),
-  'torch.IntStorage': np.dtype('<i4'),
-  'torch.ShortStorage': np.dtype('<i2'),
-  'torch.CharStorage': np.dtype('i1'),
-  'torch.ByteStorage': np.dtype('u1'),
-  'torch.BoolStorage': np.dtype('?'),
-}
+from vdm.models import pickles
+
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-# Bounds on what a pickle builds, far above any network: parts of it can be
+# Bounds on what a pickle describes, far above any network: parts of it can be
 # shared, so that a small one describes a tree that is endless.
-MAX_DEPTH, MAX_VALUES, MAX_NAME = 32, 100_000, 200
-
-
-class FormatError(ValueError):
-  """A file is not what its format says, or holds more than tensors."""
-
-
-class Global(str):
-  """The name of something that a pickle asks to import; it never is."""
-
-
-class Storage(NamedTuple):
-  """A raw array of the file."""
-
-  dtype: np.dtype
-  key: str
-  size: int
-
-
-class Tensor(NamedTuple):
-  """A strided view into a storage, in elements."""
-
-  storage: Storage
-  offset: int
-  shape: tuple[int, ...]
-  strides: tuple[int, ...]
-
-
-@dataclasses.dataclass
-class Module:
-  """An object of a TorchScript archive: its class's name and attributes."""
-
-  name: str
-  state: Any = None
+MAX_DEPTH, MAX_VALUES = 32, 100_000
 
 
 def read_archive(archive):
@@ -79,14 +28,16 @@ def read_archive(archive):
     ({name: array}, whether it is TorchScript).
   """
   names = archive.namelist()
-  pickles = [name for name in names if re.fullmatch(r'[^/]+/data\.pkl', name)]
-  if len(pickles) != 1:
-    raise FormatError('it has no one data.pkl')
-  root = pickles[0].removesuffix('/data.pkl')
+  mains = [name for name in names if re.fullmatch(r'[^/]+/data\.pkl', name)]
+  if len(mains) != 1:
+    raise pickles.FormatError('it has no one data.pkl')
+  root = mains[0].removesuffix('/data.pkl')
   order = f'{root}/byteorder'
   if order in names and read_member(archive, order) != b'little':
-    raise FormatError('its numbers are big-endian')
-  found = tensors(interpret(io.BytesIO(read_member(archive, pickles[0]))))
+    raise pickles.FormatError('its numbers are big-endian')
+  found = tensors(
+    pickles.interpret(io.BytesIO(read_member(archive, f'{root}/data.pkl')))
+  )
   buffers = {
     key: read_member(archive, f'{root}/data/{key}')
     for key in {tensor.storage.key for tensor in found.values()}
@@ -97,19 +48,19 @@ def read_archive(archive):
 def read_legacy(data):
   """Reads the tensors of a file of before PyTorch 1.6: {name: array}."""
   stream = io.BytesIO(data)
-  if interpret(stream) != LEGACY_MAGIC:
-    raise FormatError('it is a pickle, but not one of PyTorch')
-  interpret(stream)  # The protocol's version.
-  if not interpret(stream)['little_endian']:
-    raise FormatError('its numbers are big-endian')
-  found = tensors(interpret(stream))
+  if pickles.interpret(stream) != LEGACY_MAGIC:
+    raise pickles.FormatError('it is a pickle, but not one of PyTorch')
+  pickles.interpret(stream)  # The protocol's version.
+  if not pickles.interpret(stream)['little_endian']:
+    raise pickles.FormatError('its numbers are big-endian')
+  found = tensors(pickles.interpret(stream))
   storages = {tensor.storage.key: tensor.storage for tensor in found.values()}
   buffers = {}
-  for key in interpret(stream):
+  for key in pickles.interpret(stream):
     size = int.from_bytes(stream.read(8), 'little')
     # One that no tensor uses does not say how wide its elements are.
     if key not in storages:
-      raise FormatError('it has data of no tensor')
+      raise pickles.FormatError('it has data of no tensor')
     buffers[key] = stream.read(size * storages[key].dtype.itemsize)
   return to_arrays(found, buffers)
 
@@ -119,12 +70,12 @@ def open_archive(data):
   archive = zipfile.ZipFile(io.BytesIO(data))
   members = archive.infolist()
   if len({member.filename for member in members}) < len(members):
-    raise FormatError('it has two members of one name')
+    raise pickles.FormatError('it has two members of one name')
   stored = sum(
     m.file_size for m in members if m.compress_type == zipfile.ZIP_STORED
   )
   if stored > len(data):
-    raise FormatError('its members claim more bytes than it has')
+    raise pickles.FormatError('its members claim more bytes than it has')
   return archive
 
 
@@ -135,190 +86,23 @@ def read_member(archive, name):
   """
   member = archive.getinfo(name)
   if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-    raise FormatError(f'its member {name[:80]} is compressed or encrypted')
+    raise pickles.FormatError(
+      f'its member {name[:80]} is compressed or encrypted'
+    )
   return archive.read(member)
 
 
-def interpret(stream):
-  """Runs one pickle on a machine that can neither import nor call.
-
-  Args:
-    stream: io.BytesIO; it is left where the pickle ends.
-
-  Returns:
-    What the pickle describes, of dict, list, tuple, str, int, float, bool,
-    None, `Storage`, `Tensor` and `Module`.
-
-  Raises:
-    FormatError: it asks for anything else; ValueError, IndexError, KeyError,
-      TypeError, AttributeError: it is damaged.
-  """
-  stack, marked, memo = [], [], {}
-  for opcode, argument, _ in pickletools.genops(stream):
-    match opcode.name:
-      case 'PROTO' | 'FRAME':
-        pass
-      case 'STOP':
-        return stack.pop()
-      case 'NONE':
-        stack.append(None)
-      case 'NEWTRUE' | 'NEWFALSE':
-        stack.append(opcode.name == 'NEWTRUE')
-      case 'BININT' | 'BININT1' | 'BININT2' | 'LONG1' | 'BINFLOAT':
-        stack.append(argument)
-      case 'BINUNICODE' | 'SHORT_BINUNICODE' | 'BINSTRING' | 'SHORT_BINSTRING':
-        stack.append(argument)
-      case 'EMPTY_DICT':
-        stack.append({})
-      case 'EMPTY_LIST':
-        stack.append([])
-      case 'EMPTY_TUPLE':
-        stack.append(())
-      case 'MARK':
-        marked.append(stack)
-        stack = []
-      case 'TUPLE':
-        items, stack = tuple(stack), marked.pop()
-        stack.append(items)
-      case 'TUPLE1' | 'TUPLE2' | 'TUPLE3':
-        count = int(opcode.name[-1])
-        items = tuple(stack.pop() for _ in range(count))
-        stack.append(items[::-1])
-      case 'BINPUT' | 'LONG_BINPUT':
-        memo[argument] = stack[-1]
-      case 'MEMOIZE':
-        memo[len(memo)] = stack[-1]
-      case 'BINGET' | 'LONG_BINGET':
-        stack.append(memo[argument])
-      case 'SETITEM':
-        value, key = stack.pop(), stack.pop()
-        _set_items(stack[-1], [(key, value)])
-      case 'SETITEMS':
-        items, stack = stack, marked.pop()
-        _set_items(stack[-1], list(zip(items[::2], items[1::2], strict=True)))
-      case 'APPEND':
-        value = stack.pop()
-        _extend(stack[-1], [value])
-      case 'APPENDS':
-        items, stack = stack, marked.pop()
-        _extend(stack[-1], items)
-      case 'GLOBAL':
-        stack.append(_name(argument.replace(' ', '.')))
-      case 'STACK_GLOBAL':
-        name, module = stack.pop(), stack.pop()
-        stack.append(_name(f'{module}.{name}'))
-      case 'BINPERSID':
-        stack.append(_storage(stack.pop()))
-      case 'REDUCE':
-        arguments, function = stack.pop(), stack.pop()
-        stack.append(_describe(function, arguments))
-      case 'NEWOBJ':
-        arguments, name = stack.pop(), stack.pop()
-        if not _is_script(name) or arguments != ():
-          raise FormatError('it makes objects')
-        stack.append(Module(name))
-      case 'BUILD':
-        state = stack.pop()
-        if isinstance(stack[-1], Module):
-          stack[-1].state = state
-        elif not isinstance(stack[-1], dict):  # There: a note on versions.
-          raise FormatError('it changes objects')
-      case other:
-        raise FormatError(f'its pickle has the instruction {other}')
-  raise FormatError('its pickle has no end')
-
-
-def _name(name):
-  """A global that describes tensors; all others are refused."""
-  if name in STORAGES or name in DESCRIPTIONS or _is_script(name):
-    return Global(name)
-  raise FormatError(
-    f'it asks to import {name[:80]}, and only tensors are read: save the '
-    'state dict alone'
-  )
-
-
-def _is_script(name):
-  return isinstance(name, str) and name.startswith('__torch__.')
-
-
-def _set_items(target, pairs):
-  if not isinstance(target, dict):
-    raise FormatError('it sets items of what is no dict')
-  for key, value in pairs:
-    # A tuple's hash would walk what it holds, however often it is shared.
-    if not isinstance(key, str | int) or len(str(key)) > MAX_NAME:
-      raise FormatError('it has a key that is no name')
-    target[key] = value
-
-
-def _extend(target, items):
-  if not isinstance(target, list):
-    raise FormatError('it appends to what is no list')
-  target.extend(items)
-
-
-def _storage(identity):
-  """('storage', type, key, device, size) as a `Storage`."""
-  kind, storage, key, _, size, *view = identity
-  if kind != 'storage' or any(part is not None for part in view):
-    raise FormatError('it refers to something outside that is no storage')
-  if not isinstance(storage, Global) or storage not in STORAGES:
-    raise FormatError(f'it has a storage of {str(storage)[:80]!r}')
-  if not re.fullmatch(r'\d+', key) or type(size) is not int or size < 0:
-    raise FormatError('it has a storage without a number or a size')
-  return Storage(STORAGES[storage], key, size)
-
-
-def _view(storage, offset, shape, strides, *_):
-  """`torch._utils._rebuild_tensor_v2` and its forerunner, as a `Tensor`."""
-  numbers = (offset, *shape, *strides)
-  if any(type(n) is not int or n < 0 for n in numbers):
-    raise FormatError('it has a tensor with a shape that is none')
-  if not isinstance(storage, Storage) or len(shape) != len(strides):
-    raise FormatError('it has a tensor of no storage')
-  return Tensor(storage, offset, tuple(shape), tuple(strides))
-
-
-# What a pickle of tensors may call, and what stands for the call.
-DESCRIPTIONS = {
-  'collections.OrderedDict': lambda pairs=(): _ordered(pairs),
-  'torch._utils._rebuild_tensor': _view,
-  'torch._utils._rebuild_tensor_v2': _view,
-  'torch._utils._rebuild_parameter': lambda tensor, *_: tensor,
-  'torch.jit._pickle.build_boollist': lambda items: items,
-  'torch.jit._pickle.build_doublelist': lambda items: items,
-  'torch.jit._pickle.build_intlist': lambda items: items,
-  'torch.jit._pickle.build_tensorlist': lambda items: items,
-  'torch.jit._pickle.restore_type_tag': lambda value, tag: value,
-}
-
-
-def _ordered(pairs):
-  result = {}
-  _set_items(result, pairs)
-  return result
-
-
-def _describe(function, arguments):
-  if not isinstance(function, Global) or function not in DESCRIPTIONS:
-    raise FormatError(f'it calls {str(function)[:80]}')
-  if not isinstance(arguments, tuple):
-    raise FormatError('it calls with what are no arguments')
-  return DESCRIPTIONS[function](*arguments)
-
-
 def tensors(value):
-  """Collects {'.'-joined name: `Tensor`} out of dicts, lists and modules."""
+  """Collects {'.'-joined name: tensor} out of dicts, lists and modules."""
   found, visited, pending = {}, 0, [('', value, 0)]
   while pending:
     name, value, depth = pending.pop()
     visited += 1
     if visited > MAX_VALUES or depth > MAX_DEPTH:
-      raise FormatError('it nests more than any network does')
-    if isinstance(value, Module):
+      raise pickles.FormatError('it nests more than any network does')
+    if isinstance(value, pickles.Module):
       value = value.state
-    if isinstance(value, Tensor):
+    if isinstance(value, pickles.Tensor):
       found[name] = value
       continue
     if isinstance(value, dict):
@@ -338,8 +122,8 @@ def to_arrays(found, buffers):
   """Cuts tensors out of their storages.
 
   Args:
-    found: {name: `Tensor`}.
-    buffers: {key of a `Storage`: its bytes}.
+    found: {name: `pickles.Tensor`}.
+    buffers: {key of a `pickles.Storage`: its bytes}.
 
   Returns:
     {name: array}; together of no more elements than the storages have bytes.
@@ -350,12 +134,16 @@ def to_arrays(found, buffers):
     storage, offset, shape, strides = tensor
     data, itemsize = buffers[storage.key], storage.dtype.itemsize
     if len(data) != storage.size * itemsize:
-      raise FormatError(f'its storage {storage.key[:20]} is not as announced')
+      raise pickles.FormatError(
+        f'its storage {storage.key[:20]} is not as announced'
+      )
     size = math.prod(shape)
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides))
     budget -= size
     if (size and last >= storage.size) or budget < 0:
-      raise FormatError(f'its tensor {name[:80]} is larger than its storage')
+      raise pickles.FormatError(
+        f'its tensor {name[:80]} is larger than its storage'
+      )
     flat = np.frombuffer(data, storage.dtype)
     arrays[name] = np.lib.stride_tricks.as_strided(
       flat[offset:] if size else flat[:0],

@@ -4,12 +4,10 @@ The network follows from the shapes in the files; `config.autoencoder` says
 what the run was planned with, and both must agree.
 """
 
-import jax
-import numpy as np
+from flax import traverse_util
 
 from vdm.models import import_weights
 from vdm.models.autoencoders import autoencoder_kl
-from vdm.models.autoencoders import files
 from vdm.models.autoencoders import tiny
 
 MODULES = {'tiny': tiny, 'autoencoder_kl': autoencoder_kl}
@@ -54,7 +52,7 @@ def load(config):
 
 
 def match(source, flat, abstract):
-  """Checks that parameters are all of a network's, and no more.
+  """Checks that parameters are all of an autoencoder's, and no more.
 
   Args:
     source: named in the errors.
@@ -65,7 +63,7 @@ def match(source, flat, abstract):
   Returns:
     The parameters as a nested dict of float32 arrays.
   """
-  params = files.nested(flat)
+  params = traverse_util.unflatten_dict(flat, sep='/')
   for side in ('encoder', 'decoder'):
     if side not in params:
       raise import_weights.WeightsError(
@@ -73,22 +71,12 @@ def match(source, flat, abstract):
         'comma.'
       )
   try:
-    wanted = {
-      '/'.join(entry.key for entry in path): leaf.shape
-      for path, leaf in jax.tree_util.tree_leaves_with_path(abstract(params))
-    }
+    wanted = abstract(params)
   except KeyError as error:
     raise import_weights.WeightsError(
       f'{source} is of another network: there is no {error.args[0]}.'
     ) from None
-  for path in sorted(wanted.keys() | flat.keys()):
-    there = flat[path].shape if path in flat else 'missing'
-    needed = wanted.get(path, 'nothing of that name')
-    if there != needed:
-      raise import_weights.WeightsError(
-        f'{source} is of another network: {path} is {there}, not {needed}.'
-      )
-  return files.nested({k: np.asarray(v, np.float32) for k, v in flat.items()})
+  return import_weights.match(source, flat, wanted)
 
 
 def _agree(config, key, value):
