@@ -108,7 +108,7 @@ def test_a_run_adopts_them_with_statistics_of_its_own_data(parts, tmp_path):
   third = epath.Path(tmp_path) / 'third'
   frozen.adopt(config, third, jax.random.key(0), None)
   assert files.load(third)[3] == fingerprint
-  found = frozen.load(third, sharding.make_mesh())
+  found, _ = frozen.load(third, sharding.make_mesh())
   jax.tree.map(np.testing.assert_array_equal, found['params'], params)
 
 
