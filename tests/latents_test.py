@@ -70,16 +70,20 @@ def encoded(videos):
   return x.astype(np.float16)
 
 
+# Two copies of means and log-variances: 12 frames a shard.
+SMALL = 12 * 2 * 2 * 4 * 4 * 3 * 2
+
+
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-  monkeypatch.setattr(latents, 'SHARD_FRAMES', 12)
+  monkeypatch.setattr(latents, 'SHARD_BYTES', SMALL)
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   """A finished cache; leave it as it is."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(latents, 'SHARD_FRAMES', 12)
+    patch.setattr(latents, 'SHARD_BYTES', SMALL)
     return make(tmp_path_factory.mktemp('latents') / 'cache')
 
 
@@ -100,6 +104,16 @@ def test_batches_are_those_of_the_frames(folder, frames, stride):
       other['logvar'], -1.0 - encoded(one['video']), atol=2e-3
     )
     assert 'video' not in other
+
+
+def test_few_files_are_open_at_once(folder, monkeypatch):
+  monkeypatch.setattr(latents, 'OPEN_SHARDS', 4)
+  cache = open_cache(folder)
+  plain, _ = take(Described(), 4)
+  cached, bad = take(Described(), 4, cache=cache)
+  for one, other in zip(plain, cached):
+    np.testing.assert_array_equal(other['mean'], encoded(one['video']))
+  assert bad == 0 and len(cache._open) == 2
 
 
 def test_log_variances_are_read_only_when_asked_for(folder):
@@ -164,7 +178,7 @@ KILLED = """
 import sys, time
 import latents_test
 from vdm.data import latents
-latents.SHARD_FRAMES = 12
+latents.SHARD_BYTES = latents_test.SMALL
 calls = 0
 def encode(frames):
   global calls

@@ -23,6 +23,7 @@ Worker processes import this module: neither jax nor TensorFlow here.
 from collections.abc import Callable, Iterator, Sequence
 import hashlib
 import json
+import math
 import os
 import threading
 import zlib
@@ -36,7 +37,8 @@ from vdm.data import windows as windows_lib
 from vdm.data.builders import parallel
 
 PLAN, INDEX, DONE = 'plan.json', 'index.npz', 'latents.json'
-SHARD_FRAMES = 1024  # Frames of a shard, about; records are not split.
+SHARD_BYTES = 128 << 20  # Of a shard, about; records are not split.
+OPEN_SHARDS = 128  # Files that a process holds open: systems allow 1024.
 DTYPE = np.float16
 UNREADABLE = -1  # In place of a checksum.
 MEAN, LOG_VARIANCE = 0, 1
@@ -107,7 +109,7 @@ def write(
   if process_index == 0:
     _claim(directory, plan)
   wait()
-  shards = _cut(source.index['n'])
+  shards = _cut(source.index['n'], plan)
   own = [
     number
     for number in range(process_index, len(shards), process_count)
@@ -170,7 +172,7 @@ class Cache:
         f'{source!r}, such as {wanted[missing][0]}: it was made of '
         f'{self.plan["split"]}; make another one.'
       )
-    shards = _cut(lengths)
+    shards = _cut(lengths, self.plan)
     shard = np.repeat(np.arange(len(shards)), [len(s) for s in shards])
     offset = np.concatenate(
       [np.cumsum(lengths[s]) - lengths[s] for s in shards]
@@ -220,13 +222,17 @@ class Cache:
 
   def _arrays(self, number: int) -> tuple[np.ndarray, np.ndarray]:
     with self._lock:
-      if number not in self._open:
+      arrays = self._open.pop(number, None)
+      if arrays is None:
         path = _path(self.directory, number)
-        self._open[number] = tuple(
+        arrays = tuple(
           np.load(p, mmap_mode='r', allow_pickle=False)
           for p in (path, _sums_path(path))
         )
-      return self._open[number]
+      self._open[number] = arrays  # As the one used last.
+      if len(self._open) > OPEN_SHARDS // 2:
+        del self._open[next(iter(self._open))]
+      return arrays
 
 
 def read_window(
@@ -362,10 +368,12 @@ def _claim(directory: str, plan: dict) -> None:
     )
 
 
-def _cut(lengths: np.ndarray) -> list[np.ndarray]:
+def _cut(lengths: np.ndarray, plan: dict) -> list[np.ndarray]:
   """Splits records, by their lengths, into shards of consecutive ones."""
+  values = (1 + plan['mirrored']) * 2 * math.prod(plan['shape'])
+  frames = max(1, SHARD_BYTES // (values * np.dtype(DTYPE).itemsize))
   ends = np.cumsum(lengths)
-  number = (ends - 1) // SHARD_FRAMES
+  number = (ends - 1) // frames
   _, first = np.unique(number, return_index=True)
   return np.split(np.arange(len(ends)), first[1:])
 
