@@ -2,15 +2,17 @@
 
   python benchmarks/autoencoder.py --workdir runs/autoencoder_benchmark \
       --train CLIPS/natural,CLIPS/raw_mpeg4 \
+      --exclude='^tc_(av1|h265|var)|^psd_fades' \
       --test CLIPS/ucf101/UCF-101,CLIPS/driving \
       --taef2 WEIGHTS/taef2_encoder.pth,WEIGHTS/taef2_decoder.pth
 
 Training is a run of configs/ucf101_autoencoder.py:cpu (or --variants) on
 frames stored at twice its resolution, so that parts of them are seen at
 several scales. A training file of a UCF101 group that is tested on is left
-out. Tested are windows of 16 frames of 64 px: of every shot the middle one,
-then others. Beside it: PCA of the same size, fitted on the same training
-clips, and taef2 where its weights are given. The same command resumes.
+out, and here are test patterns. Tested are windows of 16 frames of 64 px: of
+every shot the middle one, then others. Beside it: PCA of the same size, fitted
+on the same training clips, and taef2 where its weights are given. The same
+command resumes.
 
 Prints a line a clip and a record with --record; the time is that of the
 processor, over all threads, so that a shared machine counts the same.
@@ -31,6 +33,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Of the run.', required=True)
 _TRAIN = flags.DEFINE_list('train', None, 'Files and folders.', required=True)
+_EXCLUDE = flags.DEFINE_string(
+  'exclude', '', 'Training files left out: a pattern over their names.'
+)
 _TEST = flags.DEFINE_list('test', None, 'Files and folders.', required=True)
 _TAEF2 = flags.DEFINE_string('taef2', '', "Its encoder's file,its decoder's.")
 _VARIANTS = flags.DEFINE_string('variants', 'cpu', 'Of the configuration.')
@@ -111,7 +116,9 @@ def main(argv):
   trained = {
     name: path
     for name, path in files(_TRAIN.value).items()
-    if name not in tested and group(name) not in groups
+    if name not in tested
+    and group(name) not in groups
+    and not (_EXCLUDE.value and re.search(_EXCLUDE.value, name))
   }
   test_config = config.copy_and_resolve_references()
   test_source = dataset(test_config, workdir / 'test', tested, stage.resolution)
@@ -122,10 +129,11 @@ def main(argv):
 
   began, cpu = time.perf_counter(), time.process_time()
   code = train.train(config, workdir / 'run')
-  seconds = {
-    'wall': time.perf_counter() - began,
-    'processor': time.process_time() - cpu,
-  }
+  seconds = add_seconds(
+    workdir / 'seconds.json',
+    wall=time.perf_counter() - began,
+    processor=time.process_time() - cpu,
+  )
   if code:
     sys.exit(code)
 
@@ -214,6 +222,14 @@ def count(params):
   import jax
 
   return sum(x.size for x in jax.tree.leaves(params))
+
+
+def add_seconds(path, **more):
+  """Adds to what earlier, stopped calls took; returns the sums."""
+  before = json.loads(path.read_text()) if path.exists() else {}
+  total = {name: before.get(name, 0.0) + more[name] for name in more}
+  path.write_text(json.dumps(total))
+  return total
 
 
 def table(rows, methods):

@@ -56,8 +56,7 @@ def get_config(variants=''):
     decoder_blocks=4,
     initial_logvar=-9.0,
     kl_weight=1e-5,
-    multiscale_weight=0.5,
-    equivariance_weight=0.25,
+    multiscale_weight=0.0,
   )
   config.optim.update(name='muon', muon_learning_rate=0.02)
   config.train.update(

@@ -1,0 +1,123 @@
+"""What makes latents easy to learn from: the synthetic demo, told apart.
+
+  python benchmarks/learnable_latents.py --folder runs/learnable \
+      --variants base,channel_scale,equivariance --record RECORD.json
+
+Each variant trains an autoencoder of configs/synthetic.py with some values
+changed, encodes the data set once, trains the video stage for the same number
+of steps on the cached latents, and has its samples judged against what is
+known of the scenes (see `vdm.metrics.synthetic_truth`). The same command
+resumes; variants that are finished are only read.
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+from absl import app
+from absl import flags
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+VARIANTS = {
+  'base': {},
+  'channel_scale': {'scale': 'channel'},
+  'equivariance': {'equivariance_weight': 0.25},
+  'kl_less': {'kl_weight': 5e-4},
+  'kl_more': {'kl_weight': 5e-2},
+  'channels_4': {'channels': 4},
+  'channels_16': {'channels': 16},
+}
+
+_FOLDER = flags.DEFINE_string('folder', None, 'Of the runs.', required=True)
+_VARIANTS = flags.DEFINE_list('variants', list(VARIANTS), 'Which ones.')
+_STEPS = flags.DEFINE_integer('steps', 600, 'Of the video stage.')
+_CODEC_STEPS = flags.DEFINE_integer('codec_steps', 1500, "Autoencoder's.")
+_SAMPLES = flags.DEFINE_integer('samples', 128, 'To judge.')
+_DATA = flags.DEFINE_string('data', 'data', 'Where the data set is built.')
+_RECORD = flags.DEFINE_string('record', None, 'JSON file for the numbers.')
+
+
+def make_config(changes):
+  """The demo's configuration with an autoencoder's values changed."""
+  import importlib.util
+
+  root = pathlib.Path(__file__).resolve().parent.parent
+  spec = importlib.util.spec_from_file_location(
+    'synthetic', root / 'configs/synthetic.py'
+  )
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config()
+  config.data.root = _DATA.value
+  config.autoencoder.update(changes)
+  config.sample.final = _SAMPLES.value
+  config.train.update(
+    tensorboard=False,
+    eval_every=10_000,
+    preview_every=10_000,
+    save_every=10_000,
+    save_minutes=2.0,
+  )
+  config.stages.autoencoder.steps = _CODEC_STEPS.value
+  config.stages.video.steps = _STEPS.value
+  return config
+
+
+def run(name):
+  """Trains and judges one variant; returns what there is to say of it."""
+  from vdm import train
+  from vdm.training import latent_cache
+
+  folder = pathlib.Path(_FOLDER.value) / name
+  config = make_config(VARIANTS[name])
+  codec = config.copy_and_resolve_references()
+  codec.train.order = ('autoencoder',)
+  if train.train(codec, folder / 'codec'):
+    sys.exit(train.STOPPED)
+  config.train.order = ('video',)
+  config.autoencoder.load = str(folder / 'codec')
+  config.data.latents = str(folder / 'latents')
+  latent_cache.build(config, folder / 'codec')
+  if train.train(config, folder / 'video'):
+    sys.exit(train.STOPPED)
+  report = json.loads((folder / 'codec/autoencoder/report.json').read_text())
+  metrics = json.loads((folder / 'video/final/metrics.json').read_text())
+  return {
+    'changes': VARIANTS[name],
+    'reconstruction': report['mean']['kl'],
+    'latents': report['latents'],
+    'samples': metrics['synthetic_truth']['samples'],
+    'reconstructed': metrics['synthetic_truth']['reconstruction'],
+  }
+
+
+def main(argv):
+  del argv
+  from vdm import console
+
+  console.start()
+  rows = {}
+  for name in _VARIANTS.value:
+    rows[name] = run(name)
+    shown = {
+      key: round(value, 4)
+      for key, value in rows[name]['samples'].items()
+      if isinstance(value, float)
+    }
+    psnr = rows[name]['reconstruction']['psnr']
+    print(f'{name}: {psnr:.2f} dB, {shown}', flush=True)
+    if _RECORD.value:
+      content = {
+        'command': ' '.join(['python', *sys.argv]),
+        'steps': _STEPS.value,
+        'samples': _SAMPLES.value,
+        'variants': rows,
+      }
+      text = json.dumps(content, indent=2) + '\n'
+      pathlib.Path(_RECORD.value).write_text(text)
+
+
+if __name__ == '__main__':
+  app.run(main)
