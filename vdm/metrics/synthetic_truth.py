@@ -132,30 +132,6 @@ def summarise(
   return values
 
 
-def shuffle_frames(videos: np.ndarray, seed: int) -> np.ndarray:
-  """Returns the clips, each with its frames in an order of its own."""
-  random = np.random.default_rng(seed)
-  orders = [random.permutation(videos.shape[1]) for _ in videos]
-  return np.stack(
-    [video[order] for video, order in zip(videos, orders, strict=True)]
-  )
-
-
-def mix_clips(videos: np.ndarray, seed: int) -> np.ndarray:
-  """Returns clips whose frames come from different clips, at their time.
-
-  Every frame is used once; with as many clips as frames or more, no two frames
-  of a mixed clip are from the same one.
-  """
-  random = np.random.default_rng(seed)
-  n, t = videos.shape[:2]
-  order = random.permutation(n)
-  # Rows of a cyclic square: clip i takes frame f from clip order[i + shift_f].
-  shifts = np.concatenate([random.permutation(n) for _ in range(-(-t // n))])
-  source = order[(np.arange(n)[:, None] + shifts[None, :t]) % n]
-  return videos[source, np.arange(t)[None]]
-
-
 def table(rows: dict[str, dict[str, float]]) -> str:
   """Lays summaries out as text: a line per measure, a column per set."""
   lines = [['', *rows]]

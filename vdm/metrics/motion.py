@@ -1,0 +1,170 @@
+"""What a clip does over time, in thirteen numbers without learned weights.
+
+None of them is better when higher, or when lower: a frozen clip is the most
+consistent of all, and VBench's flicker score gives it the best mark. Each is
+read against its distribution over real clips, on both sides; see `suite.py`.
+
+With x_t a frame, F_t the flow from it to the next and p a pixel:
+
+  flow            mean |F_t|
+  top_flow        mean |F_t| of the fastest 5 % of the pixels
+  acceleration    mean |F_t+1(p + F_t) - F_t| / (flow + 0.05), over valid pixels
+  warp_error      mean |x_t+1(p + F_t) - x_t|, over valid pixels
+  flow_failure    share of pixels whose flow does not lead back
+  high_frequency  share of the temporal energy (Hann window, 8 x 8 means) above
+                  a quarter of the frame rate
+  second_ratio    mean |x_t+1 - 2 x_t + x_t-1| / mean |x_t+1 - x_t|
+  luma_jitter     mean |second difference| of the frames' mean
+  freeze_rate     share of steps that change less than 0.3 grey levels
+  cut_rate        share of steps that change more than 4 x the clip's median +
+                  8 grey levels and whose colour histograms agree by less than
+                  0.9
+  colours_first   agreement of the colour histogram with the first frame's
+  shapes_first    of the gradient orientations with the first frame's
+  shapes_before   of the gradient orientations with the frame's before
+"""
+
+import cv2
+import numpy as np
+
+from vdm.metrics import flow as flow_lib
+
+# What it is called, its unit.
+PANEL = {
+  'flow': ('flow', 'px at 128'),
+  'top_flow': ('flow, fastest 5 %', 'px at 128'),
+  'acceleration': ('acceleration / flow', ''),
+  'warp_error': ('warp error', 'grey levels'),
+  'flow_failure': ('flow not led back', 'share'),
+  'high_frequency': ('fast changes', 'share'),
+  'second_ratio': ('second / first difference', ''),
+  'luma_jitter': ('brightness jitter', 'grey levels'),
+  'freeze_rate': ('frozen steps', 'share'),
+  'cut_rate': ('cuts', 'share'),
+  'colours_first': ('colours, to the first frame', 'agreement'),
+  'shapes_first': ('shapes, to the first frame', 'agreement'),
+  'shapes_before': ('shapes, to the frame before', 'agreement'),
+}
+LEAST_FRAMES = 3
+
+_STILL = 0.3  # Grey levels.
+_BINS = (8, 4, 4)  # Of hue, saturation, value.
+
+
+def measure(video: np.ndarray, flow: flow_lib.Flow) -> dict[str, float]:
+  """Returns the panel of a clip, every value finite.
+
+  Args:
+    video: uint8 [t h w 3], t at least 3.
+    flow: of the clip.
+  """
+  frames = video.astype(np.float32)
+  first = np.abs(np.diff(frames, axis=0))
+  change = first.mean((1, 2, 3))
+  second = np.abs(np.diff(frames, n=2, axis=0)).mean()
+  colours = colour_histograms(video)
+  shapes = _orientations(flow_lib.grey_frames(video, 64))
+  return {
+    **_flow_measures(flow),
+    'high_frequency': _high_frequency(frames),
+    'second_ratio': _ratio(second, change.mean()),
+    'luma_jitter': np.abs(np.diff(frames.mean((1, 2, 3)), n=2)).mean(),
+    'freeze_rate': (change < _STILL).mean(),
+    'cut_rate': _cuts(change, colours).mean(),
+    'colours_first': _agreement(colours[:1], colours[1:]).mean(),
+    'shapes_first': _cosine(shapes[:1], shapes[1:]).mean(),
+    'shapes_before': _cosine(shapes[:-1], shapes[1:]).mean(),
+  }
+
+
+def colour_histograms(video: np.ndarray) -> np.ndarray:
+  """Returns joint histograms of hue, saturation and value [t 8 4 4], sum 1."""
+  histograms = []
+  for image in video:
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    histogram = cv2.calcHist(
+      [hsv], [0, 1, 2], None, list(_BINS), [0, 180, 0, 256, 0, 256]
+    )
+    histograms.append(histogram / histogram.sum())
+  return np.stack(histograms)
+
+
+def _flow_measures(flow: flow_lib.Flow) -> dict[str, float]:
+  speed = flow_lib.lengths(flow.forward).reshape(len(flow.forward), -1)
+  top = max(1, speed.shape[1] // 20)
+  mean = speed.mean()
+  steps = range(len(flow.forward))
+  errors, weights = 0.0, 0
+  for t in steps:
+    moved = flow_lib.follow(flow.grey[t + 1], flow.forward[t])
+    away = cv2.absdiff(moved, flow.grey[t])[flow.valid[t]]
+    errors, weights = errors + float(away.sum()), weights + away.size
+  turned, known = 0.0, 0
+  for t in steps[:-1]:
+    ahead = flow_lib.follow(flow.forward[t + 1], flow.forward[t])
+    away = flow_lib.lengths(ahead - flow.forward[t])[flow.valid[t]]
+    turned, known = turned + float(away.sum()), known + away.size
+  return {
+    'flow': mean,
+    'top_flow': np.partition(speed, -top, axis=1)[:, -top:].mean(),
+    'acceleration': turned / max(known, 1) / (mean + 0.05),
+    'warp_error': errors / max(weights, 1),
+    'flow_failure': 1 - flow.valid.mean(),
+  }
+
+
+def _high_frequency(frames: np.ndarray) -> float:
+  """Returns the share of fast changes, 0 where nothing changes."""
+  small = np.stack(
+    [cv2.resize(x, (8, 8), interpolation=cv2.INTER_AREA) for x in frames]
+  ).reshape(len(frames), -1)
+  # Without the first and last point of the window, which are zero.
+  window = np.hanning(len(frames) + 2)[1:-1, None]
+  power = np.square(np.abs(np.fft.rfft((small - small.mean(0)) * window, axis=0)))
+  power = power.sum(1)[1:]
+  frequency = np.fft.rfftfreq(len(frames))[1:]
+  # A still clip's rounding is no change.
+  total = power.sum()
+  return _ratio(power[frequency > 0.25].sum(), total) if total > 1e-3 else 0.0
+
+
+def _cuts(change: np.ndarray, colours: np.ndarray) -> np.ndarray:
+  agreement = _agreement(colours[:-1], colours[1:])
+  return (change > 4 * np.median(change) + 8) & (agreement < 0.9)
+
+
+def _agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """Returns the Bhattacharyya coefficients of histograms [t ...]."""
+  return np.sqrt(a * b).sum(tuple(range(1, a.ndim)))
+
+
+def _orientations(grey: np.ndarray) -> np.ndarray:
+  """Returns gradient orientations [t 128]: 8 of them in each of 4 x 4 cells."""
+  t, h, w = grey.shape
+  frames = grey.astype(np.float32)
+  x = frames[:, 1:-1, 2:] - frames[:, 1:-1, :-2]
+  y = frames[:, 2:, 1:-1] - frames[:, :-2, 1:-1]
+  size = np.hypot(x, y)
+  turn = (np.arctan2(y, x) / np.pi % 1 * 8).astype(int) % 8
+  rows = (np.arange(1, h - 1) * 4 // h)[:, None]
+  columns = (np.arange(1, w - 1) * 4 // w)[None]
+  place = ((np.arange(t)[:, None, None] * 4 + rows) * 4 + columns) * 8 + turn
+  counts = np.bincount(
+    place.reshape(-1), weights=size.reshape(-1), minlength=t * 128
+  )
+  return counts.reshape(t, 128)
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """Returns the cosines of rows; two empty rows agree, one does not."""
+  a, b = np.broadcast_arrays(a, b)
+  sizes = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+  empty = ~(a.any(-1) | b.any(-1))
+  return np.where(
+    sizes > 0, (a * b).sum(-1) / np.where(sizes > 0, sizes, 1), 1.0 * empty
+  )
+
+
+def _ratio(a: float, b: float) -> float:
+  """Returns a / b, 0 where nothing changes."""
+  return float(a / b) if b > 0 else 0.0
