@@ -102,7 +102,9 @@ def measure(videos, names):
     'windows': len(videos),
     'videos': len(np.unique(names)),
     'auc': area,
-    'energy': {k: {n: row[k] for n, row in energy.items()} for k in suite.SUMMARY},
+    'energy': {
+      k: {n: row[k] for n, row in energy.items()} for k in suite.SUMMARY
+    },
     'chance': suite.chance(first, second, groups),
   }
 

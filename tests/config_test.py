@@ -154,6 +154,8 @@ def test_tables_name_keys_and_defaults_that_exist():
     ({'sample__guidance_interval': (3.0, 1.0)}, 'is not .low, high'),
     ({'sample__method': 'heun', 'sample__eta': 0.5}, 'for ddim alone'),
     ({'optim__ema': (0.05, 0.3)}, 'below 0.288'),
+    ({'score__best': 'fvd'}, "score.best='fvd' is not one of"),
+    ({'score__num': 3}, 'score.num=3 is too few'),
     ({'sample__ema': 0.2}, 'ema=0.2 is not kept'),
   ],
 )

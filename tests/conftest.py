@@ -39,7 +39,7 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 flags.FLAGS.mark_as_parsed()
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def shared():
   """The folder of real clips and weights; the test is skipped without it."""
   if not SHARED.is_dir():

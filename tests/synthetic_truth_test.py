@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from vdm.data import scenes
+from vdm.metrics import corruptions
 from vdm.metrics import synthetic_truth
 
 
@@ -97,12 +98,12 @@ def test_textured_ground():
 
 
 def test_shuffled_frames_lose_the_motion_and_keep_the_rest(world, reference):
-  videos = synthetic_truth.shuffle_frames(world[0], 0)
+  videos = corruptions.shuffle_frames(world[0], 0)
   _, values = _judge(videos, world, reference)
   assert 0.3 < values['label_agreement'] < 0.7
   assert values['residual_percent'] > 8
   assert values['colour_drift'] < 0.01
-  again = synthetic_truth.shuffle_frames(world[0], 0)
+  again = corruptions.shuffle_frames(world[0], 0)
   np.testing.assert_array_equal(videos, again)
   whole = np.sort(world[0].reshape(32, 16, -1).sum(-1, dtype=int))
   shuffled = np.sort(videos.reshape(32, 16, -1).sum(-1, dtype=int))
@@ -110,7 +111,7 @@ def test_shuffled_frames_lose_the_motion_and_keep_the_rest(world, reference):
 
 
 def test_mixed_clips_lose_everything(world, reference):
-  _, values = _judge(synthetic_truth.mix_clips(world[0], 0), world, reference)
+  _, values = _judge(corruptions.mix_clips(world[0], 0), world, reference)
   assert values['label_agreement'] < 0.3
   assert values['residual_percent'] > 10
   assert values['colour_drift'] == pytest.approx(1, abs=0.1)
@@ -120,7 +121,7 @@ def test_mixed_clips_lose_everything(world, reference):
 @pytest.mark.parametrize('clips', [20, 16, 5])
 def test_mixing_uses_every_frame_once_at_its_time(clips):
   names = np.arange(clips * 16, dtype=np.uint16).reshape(clips, 16, 1, 1, 1)
-  mixed = synthetic_truth.mix_clips(names, 3)
+  mixed = corruptions.mix_clips(names, 3)
   np.testing.assert_array_equal(np.sort(mixed, 0), np.sort(names, 0))
   if clips >= 16:
     source = mixed[..., 0, 0, 0] // 16

@@ -33,7 +33,8 @@ def rows(workdir):
   """{(step, kind of row): values that training decides}."""
   found = {}
   for row in writer.read_rows(workdir):
-    kinds = [k for k in ('loss', 'val_psnr', 'val_loss') if k in row]
+    known = ('loss', 'val_psnr', 'val_loss', 'small_score/motion')
+    kinds = [k for k in known if k in row]
     kind = kinds[0] if kinds else 'resumed_from'
     found[row['step'], kind] = {
       k: v for k, v in row.items() if k not in OF_THE_MACHINE
@@ -69,12 +70,34 @@ def test_run_leaves_what_it_promises(finished_run):
   assert {'val_loss', 'val_loss/logsnr_+0', 'val_loss_of_zero/logsnr_+0'} <= (
     logged[12, 'val_loss'].keys()
   )
+  # Two steps of `motion`; every second of `video` and its last.
+  scored = [step for step, kind in logged if kind == 'small_score/motion']
+  assert scored == [7, 9, 11, 12]
+  assert np.isfinite(list(logged[12, 'small_score/motion'].values())[2:]).all()
   for name in ('config.json', 'autoencoder/weights.npz', 'final/grid.mp4'):
     assert (finished_run / name).exists(), name
   for step in (3, 5, 7, 12):  # Every stage ends with something to look at.
     assert (finished_run / f'samples/step_{step:08d}/sheet.png').exists()
   metrics = json.loads((finished_run / 'final/metrics.json').read_text())
   assert metrics['synthetic_truth']['real']['label_agreement'] == 1.0
+
+
+def test_the_best_of_the_last_stage_is_kept(finished_run):
+  logged = rows(finished_run)
+  with checkpoints.Checkpoints(
+    finished_run / 'checkpoints', read_only=True
+  ) as store:
+    scores = {
+      step: logged[step, 'small_score/motion']['small_score/motion']
+      for step in (9, 11, 12)
+    }
+    best = min(scores, key=lambda step: (scores[step], -step))
+    assert store.best() == best
+    assert store.read_meta(best)['score'] == {
+      'measure': 'video/small_score/motion',
+      'value': scores[best],
+    }
+    assert set(store.steps()) == {best, 11, 12}
 
 
 def test_final_samples_are_made_of_seeds_and_labels(finished_run):

@@ -257,6 +257,15 @@ def default() -> ConfigDict:
     )
   )
 
+  config.score = ConfigDict(
+    dict(
+      every=1000,  # Steps of a stage between small scores; 0: none.
+      num=32,  # Videos of one, and held-out clips to compare them with.
+      best='motion',  # Whose least score is kept as a checkpoint: motion |
+      # spectrum | texture | appearance | panel | none.
+    )
+  )
+
   config.train = ConfigDict(
     dict(
       order=(),  # Names of the stages, in the order they run.

@@ -38,6 +38,14 @@ CHOICES = {
   'diffusion.weighting': ('x0', 'eps', 'v', 'flow', 'min_snr', 'edm'),
   'diffusion.density': ('normal', 'uniform'),
   'optim.name': ('adamw', 'muon'),
+  'score.best': (
+    'motion',
+    'spectrum',
+    'texture',
+    'appearance',
+    'panel',
+    'none',
+  ),
   'sample.method': ('ddim', 'heun', 'dpmpp'),
   'sample.grid': ('time', 'logsnr', 'rho'),
   'train.compute_dtype': ('float32', 'bfloat16'),
@@ -57,10 +65,10 @@ POSITIVE = frozenset(
   model.widths model.blocks model.temporal_depth model.head_size
   model.embed_width diffusion.density_std optim.eps optim.ema
   sample.steps sample.rho sample.sigma_min sample.sigma_max sample.num
-  sample.batch train.fsdp train.log_every train.eval_every train.eval_clips
-  train.preview_every train.save_every train.save_minutes train.keep
-  stage.steps stage.frames stage.resolution stage.batch stage.accumulate
-  stage.learning_rate
+  sample.batch score.num train.fsdp train.log_every train.eval_every
+  train.eval_clips train.preview_every train.save_every train.save_minutes
+  train.keep stage.steps stage.frames stage.resolution stage.batch
+  stage.accumulate stage.learning_rate
   """.split()
 )
 # These may be negative.
@@ -233,6 +241,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
   yield from _model_problems(config)
   yield from _diffusion_problems(config)
   yield from _latents_problems(config)
+  yield from _score_problems(config)
   for name in config.train.order:
     yield from _stage_problems(config, name)
 
@@ -417,6 +426,12 @@ def _latents_problems(config: ConfigDict) -> Iterator[str]:
       'config.data.latents and fixed_clips: a few clips are encoded as fast '
       'as they are read, so leave one of them out.'
     )
+
+
+def _score_problems(config: ConfigDict) -> Iterator[str]:
+  score = config.score
+  if score.every and score.num < 4:
+    yield f'config.score.num={score.num} is too few to compare: 4 at least.'
 
 
 def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:

@@ -19,6 +19,7 @@ def smoke(config):
   )
   config.model.update(widths=(16, 32), embed_width=32)
   config.sample.update(steps=4, final=8, num=2, batch=4)
+  config.score.update(every=20, num=4)
   config.train.update(log_every=10, eval_clips=8)
   for stage in config.stages.values():
     own = stage.objective == 'autoencoder'
@@ -38,6 +39,7 @@ def overfit(config):
     statistics_clips=2,
   )
   config.sample.update(steps=32, final=4, num=2, batch=4)
+  config.score.every = 0  # The PSNR to the clips says it all.
   config.train.update(
     log_every=20, eval_every=400, preview_every=400, save_every=400
   )

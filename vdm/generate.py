@@ -209,15 +209,17 @@ def batched(function, arrays, size, mesh=None):
   return np.concatenate(outputs)
 
 
-def load_run(workdir, ema=None):
+def load_run(workdir, ema=None, checkpoint='latest'):
   """Reads what sampling needs from a run's folder, and nothing else.
 
   Args:
     workdir: of the run.
     ema: width of the average to take; by default `config.sample.ema`.
+    checkpoint: 'latest'; 'best', the one with the least small score; or a step.
 
   Raises:
-    FileNotFoundError: there is no run, or none far enough to sample from.
+    FileNotFoundError: there is no run, none far enough to sample from, or no
+      such checkpoint.
   """
   workdir = epath.Path(workdir)
   if not (workdir / 'config.json').exists():
@@ -228,7 +230,7 @@ def load_run(workdir, ema=None):
   with checkpoints.Checkpoints(
     workdir / 'checkpoints', read_only=True
   ) as store:
-    found = store.restore_item('ema')
+    found = store.restore_item('ema', step=choose_step(store, checkpoint))
   if found is None or 'autoencoder' == found[2]['objective']:
     raise FileNotFoundError(
       f'{workdir} has no diffusion model yet: train it further first.'
@@ -249,3 +251,31 @@ def load_run(workdir, ema=None):
     label_names=config_io.load_label_names(workdir / 'config.json'),
     frame_rate=config.data.frame_rate / config.data.stride,
   )
+
+
+def choose_step(store, checkpoint):
+  """The step that 'latest' (None), 'best' or a number names.
+
+  Raises:
+    FileNotFoundError: the run does not keep it.
+    ValueError: it names nothing.
+  """
+  if checkpoint == 'latest':
+    return None
+  if checkpoint == 'best':
+    if (step := store.best()) is None:
+      raise FileNotFoundError(
+        f'No checkpoint in {store.directory} has a score: take the latest, or '
+        'train with config.score.every set.'
+      )
+    return step
+  if not str(checkpoint).isdigit():
+    raise ValueError(
+      f'{checkpoint!r} names no checkpoint: latest, best or a step.'
+    )
+  if int(checkpoint) not in store.steps():
+    raise FileNotFoundError(
+      f'{store.directory} keeps the steps '
+      f'{", ".join(map(str, store.steps()))}, not {checkpoint}.'
+    )
+  return int(checkpoint)

@@ -29,6 +29,9 @@ _GUIDANCE = flags.DEFINE_float(
 _METHOD = flags.DEFINE_enum(
   'method', None, ['ddim', 'heun', 'dpmpp'], "By default the run's."
 )
+_CHECKPOINT = flags.DEFINE_string(
+  'checkpoint', 'latest', 'latest, best (least small score) or a step.'
+)
 _EMA = flags.DEFINE_float(
   'ema', None, "Width of the average to use; by default the run's."
 )
@@ -45,7 +48,9 @@ def main(argv):
 
   console.start()
   try:
-    run = generate.load_run(_WORKDIR.value, ema=_EMA.value)
+    run = generate.load_run(
+      _WORKDIR.value, ema=_EMA.value, checkpoint=_CHECKPOINT.value
+    )
     labels = choose_labels(run, _LABEL.value, _NUM.value)
   except (FileNotFoundError, ValueError) as error:
     config_flag.stop(error)

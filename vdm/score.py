@@ -4,13 +4,18 @@ import json
 
 from absl import logging
 import jax
+from jax.experimental import multihost_utils
 import numpy as np
 
 from vdm import generate
 from vdm.media import videos
+from vdm.metrics import corruptions
+from vdm.metrics import motion
+from vdm.metrics import suite
 from vdm.metrics import synthetic_truth
 
 DONE = 'step.txt'  # Written last: the step that the folder is complete for.
+FEWEST = 4  # Clips that a small score compares.
 GRID = 64  # Videos of the grid; all of them are in samples.npz.
 
 
@@ -67,6 +72,61 @@ def final(config, stage, params, frozen, source, clips, mesh, folder, step):
   (folder / 'metrics.json').write_text(json.dumps(metrics, indent=2) + '\n')
   (folder / DONE).write_text(str(step))
   logging.info('Finished: the videos are in %s; see grid.mp4.', folder)
+
+
+class SmallScore:
+  """How far a few samples are from a few held-out clips, while a run trains.
+
+  The offline suite's energy distances in percent, and the flow beside the real
+  one's. Of so few clips they say whether a run goes up or down; no number that
+  anybody publishes is made so, and none has such a name.
+  """
+
+  def __init__(self, make, clips):
+    """Remembers what to do.
+
+    Args:
+      make: (params, frozen, clips) -> uint8 [n, t, h, w, 3], one a clip.
+      clips: {'video', 'label'}, held out.
+    """
+    self._make, self._clips, self._reference = make, clips, None
+
+  def __call__(self, params, frozen):
+    """Returns {'small_score/...': number}, the same on every process."""
+    samples = self._make(params, frozen, self._clips)
+    names = [f'small_score/{name}' for name in (*suite.SUMMARY, 'flow_ratio')]
+    values = np.zeros(len(names))
+    if jax.process_index() == 0:
+      if self._reference is None:
+        self._reference = suite.measure(self._clips['video'])
+      measured = suite.measure(samples)
+      rows = suite.summarise(self._reference, measured)
+      flows = [np.mean(m.panel['flow']) for m in (measured, self._reference)]
+      values[:-1] = [100 * rows[name]['energy'] for name in suite.SUMMARY]
+      values[-1] = flows[0] / max(flows[1], 1e-6)
+    if jax.process_count() > 1:
+      values = multihost_utils.broadcast_one_to_all(values)
+    return dict(zip(names, map(float, values), strict=True))
+
+
+def make_small_score(config, stage, objective, clips):
+  """A `SmallScore` of a stage's samples; None where there is none to make.
+
+  Args:
+    config: the run's.
+    stage: config of the stage.
+    objective: see `objectives.Objective`.
+    clips: () -> {'video', 'label'}, held out.
+  """
+  if not config.score.every or objective.samples is None:
+    return None
+  if stage.frames < motion.LEAST_FRAMES:
+    return None
+  clips = clips()
+  if len(clips['video']) < FEWEST:
+    logging.info('No small score: it takes %d held-out clips.', FEWEST)
+    return None
+  return SmallScore(objective.samples, clips)
 
 
 def write_samples(
@@ -154,11 +214,11 @@ def judge(samples, labels, real, reconstruction):
     'real': (real['video'], real['label']),
     'reconstruction': (reconstruction, real['label']),
     'shuffled': (
-      synthetic_truth.shuffle_frames(real['video'], seed=0),
+      corruptions.shuffle_frames(real['video'], seed=0),
       real['label'],
     ),
     'mixed': (
-      synthetic_truth.mix_clips(real['video'], seed=0),
+      corruptions.mix_clips(real['video'], seed=0),
       real['label'],
     ),
   }

@@ -149,6 +149,12 @@ def train_stage(run, span, previous, objective, step, state):
   held_out = inputs.held_out_clips(
     config, run.sources, span, config.train.eval_clips
   )
+  small_score = score.make_small_score(
+    config,
+    stage,
+    objective,
+    lambda: inputs.held_out_clips(config, run.sources, span, config.score.num),
+  )
   meter = meters.Meter(stage.batch, config.train.compute_dtype)
   row, saved_at = None, time.monotonic()
   frame_rate = source.info['frame_rate'] / config.data.stride
@@ -176,10 +182,14 @@ def train_stage(run, span, previous, objective, step, state):
           config.train.save_every,
         )
       )
+      scoring = small_score is not None and (
+        step == span.stop or n % config.score.every == 0
+      )
       saving |= stopping or time_to_save(config, saved_at)
+      saving |= scoring and config.score.best != 'none'
       if n == 1 or n % config.train.log_every == 0 or step == span.stop:
         row = (step, metrics, {'bad_records': batches.bad_records, **cost})
-        if evaluating or previewing or saving:
+        if evaluating or previewing or scoring or saving:
           write_row(run, span, *row, meter)
           row = None
       if evaluating:
@@ -193,11 +203,17 @@ def train_stage(run, span, previous, objective, step, state):
         folder = run.workdir / 'samples' / f'step_{step:08d}'
         gif = previews.write(folder, clips, frame_rate)
         run.writer.write_gifs(step, {'samples': gif} if gif else {})
+      scores = {}
+      if scoring:
+        average = state_lib.averaged(state, config.sample.ema)
+        scores = small_score(average, frozen)
+        run.writer.write(step, span.name, scores)
+        logging.info('%s', meters.line(span, n, scores))
       run.store.check()
       if saving:
-        save(run, span, step, state)
+        save(run, span, step, state, scores)
         saved_at = time.monotonic()
-      if evaluating or previewing or saving:
+      if evaluating or previewing or scoring or saving:
         meter.restart()
       if stopping:
         break
@@ -227,14 +243,26 @@ def write_row(run, span, step, metrics, extra, meter):
   logging.info('%s', meters.line(span, step - span.start, values, rates))
 
 
-def save(run, span, step, state):
-  """Begins to write a checkpoint; later calls of the store say if it failed."""
+def save(run, span, step, state, scores):
+  """Begins to write a checkpoint; later calls of the store say if it failed.
+
+  Args:
+    run: what the stages share.
+    span: the stage.
+    step: global step.
+    state: `state.TrainState` at it.
+    scores: {name: number} of this step, or nothing.
+  """
   run.writer.flush()
   meta = {
     'stage': span.name,
     'objective': span.stage.objective,
     'dataset': run.sources['train'].info['fingerprint'],
   }
+  name = f'small_score/{run.config.score.best}'
+  if name in scores:
+    measure = f'{span.name}/{name}'
+    meta['score'] = {'measure': measure, 'value': scores[name]}
   run.store.save(step, state._asdict(), meta)
 
 

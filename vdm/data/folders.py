@@ -68,7 +68,14 @@ def read_clips(
           names.append(f'{name}/{len(names)}')
       else:
         for clip in _windows(
-          file, span, stride, frame_rate, resolution, per_video, sampling, random
+          file,
+          span,
+          stride,
+          frame_rate,
+          resolution,
+          per_video,
+          sampling,
+          random,
         ):
           clips.append(clip)
           names.append(name)

@@ -163,6 +163,21 @@ def render(
   }
 
 
+def gravity(
+  *, resolution: int, frames: int, walls: bool, crossings: bool
+) -> float:
+  """Returns the downward acceleration under 'gravity', px a frame a frame."""
+  slow = _slowness(frames, walls, crossings)
+  return _GRAVITY * resolution / 64 * slow**2
+
+
+def _slowness(frames: int, walls: bool, crossings: bool) -> float:
+  """Returns the speed of objects as a share of that in 16 frames."""
+  slow = 15 / max(frames - 1, 1)
+  slow = slow if crossings else min(1.0, slow)
+  return max(1.0, slow) if walls else slow
+
+
 def _check(resolution, frames, objects, ground, motion, crossings) -> None:
   least = 16 if objects == 1 else 32
   if resolution < least:
@@ -207,9 +222,7 @@ def _draw_paths(
 ):
   """Draws the objects of a scene; None if one does not fit in the frame."""
   scale = resolution / 64
-  slow = 15 / max(frames - 1, 1)
-  slow = slow if crossings else min(1.0, slow)
-  slow = max(1.0, slow) if walls else slow
+  slow = _slowness(frames, walls, crossings)
   fall = _GRAVITY * scale * slow**2 if gravity else 0.0
   times = np.arange(frames, dtype=np.float64)
   shape, size, centre, velocity, angle = [], [], [], [], []

@@ -6,9 +6,13 @@ say something about their distribution:
   motion      speeds, accelerations and directions of points that are followed
               along the flow (after FVMD, Liu et al. 2024)
   spectrum    log power in octaves of temporal and spatial frequency
-  texture     log power of single frames in octaves of spatial frequency
+  texture     log power of single frames in octaves of spatial frequency, and
+              how far it strays within the clip
   appearance  distributions of hue, saturation and value, and how far they
               stray within the clip
+
+What a clip strays from its own mean is in it so that a clip which stands still
+is never nearest to the real ones.
 """
 
 import cv2
@@ -67,11 +71,11 @@ def motion(flow: flow_lib.Flow) -> np.ndarray:
 
 
 def spectra(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns 'spectrum' [24] and 'texture' [6] of a clip.
+  """Returns 'spectrum' [24] and 'texture' [12] of a clip.
 
   Log of the mean power of the cosine transform (DCT-II), over space and time,
-  in 4 x 6 bands; and of single frames' transforms in 6 bands, the mean over
-  frames.
+  in 4 x 6 bands; and of single frames' transforms in 6 bands, mean and mean
+  deviation over the frames.
 
   Args:
     grey: uint8 [t h w].
@@ -81,7 +85,7 @@ def spectra(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   space = _space_bands(h, w)
   power = np.square(frames).reshape(t, -1)
   bands = np.stack([_sums(space, row) for row in power])
-  texture = np.log(bands / _counts(space) + _ROUNDING).mean(0)
+  texture = _mean_and_stray(np.log(bands / _counts(space) + _ROUNDING))
 
   power = np.square(_cosines(t) @ frames.reshape(t, -1))
   time = _bands(np.arange(t) / t, _TIME)
@@ -93,11 +97,9 @@ def spectra(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def appearance(video: np.ndarray) -> np.ndarray:
-  """Returns [35]: shares of hues, saturations and values, and how they stray.
+  """Returns [64]: shares of hues, saturations and values, and their straying.
 
-  A pixel's hue counts by its saturation and value: black has none. The last
-  three are the mean change of each distribution from the clip's, half the sum
-  of absolute differences.
+  A pixel's hue counts by its saturation and value: black has none.
 
   Args:
     video: uint8 [t h w 3].
@@ -106,7 +108,7 @@ def appearance(video: np.ndarray) -> np.ndarray:
   hsv = hsv.reshape(len(video), -1, 3).astype(np.float64)
   vivid = hsv[..., 1] * hsv[..., 2] / 255**2
   frame = np.arange(len(video))[:, None]
-  means, strays = [], []
+  shares = []
   for channel, bins in enumerate(_COLOURS):
     place = frame * bins + (hsv[..., channel] * bins / 256).astype(int)
     weight = vivid if channel == 0 else np.ones_like(vivid)
@@ -115,10 +117,8 @@ def appearance(video: np.ndarray) -> np.ndarray:
       weights=weight.reshape(-1),
       minlength=len(video) * bins,
     ).reshape(len(video), bins)
-    shares = counts / hsv.shape[1]
-    means.append(shares.mean(0))
-    strays.append(np.abs(shares - means[-1]).sum(1).mean() / 2)
-  return np.concatenate([*means, strays])
+    shares.append(counts / hsv.shape[1])
+  return _mean_and_stray(np.concatenate(shares, axis=1))
 
 
 def _shrink(image: np.ndarray) -> np.ndarray:
@@ -126,6 +126,12 @@ def _shrink(image: np.ndarray) -> np.ndarray:
   if min(h, w) <= _SIDE:
     return image
   return cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+
+
+def _mean_and_stray(frames: np.ndarray) -> np.ndarray:
+  """Returns mean and mean deviation over the frames [t d]: [2 d]."""
+  mean = frames.mean(0)
+  return np.concatenate([mean, np.abs(frames - mean).mean(0)])
 
 
 def _octaves(values: np.ndarray) -> np.ndarray:

@@ -137,7 +137,7 @@ def auc(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def ranks(reference: np.ndarray, values: np.ndarray) -> np.ndarray:
-  """Returns the share of the reference [n] below each value; ties count half."""
+  """Returns the share of the reference below each value; ties count half."""
   reference = np.sort(reference)
   below = np.searchsorted(reference, values, side='left')
   up_to = np.searchsorted(reference, values, side='right')

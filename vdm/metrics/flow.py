@@ -6,6 +6,7 @@ from a quarter of a pixel up to 8 px, where 64 px frames are enlarged first.
 Lengths are pixels at that size, so clips of any size can be compared.
 """
 
+import itertools
 from typing import NamedTuple
 
 import cv2
@@ -53,7 +54,7 @@ def compute(video: np.ndarray) -> Flow:
   grey = grey_frames(video)
   method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
   forward, backward, valid = [], [], []
-  for first, second in zip(grey[:-1], grey[1:], strict=True):
+  for first, second in itertools.pairwise(grey):
     there = method.calc(first, second, None)
     back = method.calc(second, first, None)
     forward.append(there)

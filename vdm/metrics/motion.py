@@ -1,4 +1,4 @@
-"""What a clip does over time, in thirteen numbers without learned weights.
+"""What a clip does over time, in fourteen numbers without learned weights.
 
 None of them is better when higher, or when lower: a frozen clip is the most
 consistent of all, and VBench's flicker score gives it the best mark. Each is
@@ -14,6 +14,7 @@ With x_t a frame, F_t the flow from it to the next and p a pixel:
   high_frequency  share of the temporal energy (Hann window, 8 x 8 means) above
                   a quarter of the frame rate
   second_ratio    mean |x_t+1 - 2 x_t + x_t-1| / mean |x_t+1 - x_t|
+  shimmer         mean |x_t+1 - x_t| of the quietest tenth of the pixels
   luma_jitter     mean |second difference| of the frames' mean
   freeze_rate     share of steps that change less than 0.3 grey levels
   cut_rate        share of steps that change more than 4 x the clip's median +
@@ -38,6 +39,7 @@ PANEL = {
   'flow_failure': ('flow not led back', 'share'),
   'high_frequency': ('fast changes', 'share'),
   'second_ratio': ('second / first difference', ''),
+  'shimmer': ('change of the quietest 10 %', 'grey levels'),
   'luma_jitter': ('brightness jitter', 'grey levels'),
   'freeze_rate': ('frozen steps', 'share'),
   'cut_rate': ('cuts', 'share'),
@@ -68,6 +70,7 @@ def measure(video: np.ndarray, flow: flow_lib.Flow) -> dict[str, float]:
     **_flow_measures(flow),
     'high_frequency': _high_frequency(frames),
     'second_ratio': _ratio(second, change.mean()),
+    'shimmer': _shimmer(first),
     'luma_jitter': np.abs(np.diff(frames.mean((1, 2, 3)), n=2)).mean(),
     'freeze_rate': (change < _STILL).mean(),
     'cut_rate': _cuts(change, colours).mean(),
@@ -120,12 +123,21 @@ def _high_frequency(frames: np.ndarray) -> float:
   ).reshape(len(frames), -1)
   # Without the first and last point of the window, which are zero.
   window = np.hanning(len(frames) + 2)[1:-1, None]
-  power = np.square(np.abs(np.fft.rfft((small - small.mean(0)) * window, axis=0)))
+  power = np.square(
+    np.abs(np.fft.rfft((small - small.mean(0)) * window, axis=0))
+  )
   power = power.sum(1)[1:]
   frequency = np.fft.rfftfreq(len(frames))[1:]
   # A still clip's rounding is no change.
   total = power.sum()
   return _ratio(power[frequency > 0.25].sum(), total) if total > 1e-3 else 0.0
+
+
+def _shimmer(changes: np.ndarray) -> float:
+  """Returns the mean change of the quietest pixels, from [t-1 h w 3]."""
+  pixels = changes.mean((0, 3)).reshape(-1)
+  quiet = max(1, len(pixels) // 10)
+  return float(np.partition(pixels, quiet - 1)[:quiet].mean())
 
 
 def _cuts(change: np.ndarray, colours: np.ndarray) -> np.ndarray:

@@ -15,6 +15,9 @@ found, the residual is 100 % and the drift the largest there is.
 import cv2
 import numpy as np
 
+from vdm.metrics import objects
+from vdm.metrics import tables
+
 _LEAST_SIGNAL = 48  # Grey levels by which an object must stand out.
 _AREAS = (0.005, 0.2)  # An object's share of the frame, at least and at most.
 _CHANGE = 0.4  # A frame's area or signal below this share: no object there.
@@ -134,19 +137,7 @@ def summarise(
 
 def table(rows: dict[str, dict[str, float]]) -> str:
   """Lays summaries out as text: a line per measure, a column per set."""
-  lines = [['', *rows]]
-  lines.append(['clips', *(f'{row["clips"]:.0f}' for row in rows.values())])
-  for name, (title, factor) in {**_TITLES, **_RATIOS}.items():
-    values = [row.get(name) for row in rows.values()]
-    if any(value is not None for value in values):
-      cells = ['-' if v is None else f'{v * factor:.2f}' for v in values]
-      lines.append([title, *cells])
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  texts = []
-  for first, *cells in lines:
-    cells = [c.rjust(w) for c, w in zip(cells, widths[1:], strict=True)]
-    texts.append('  '.join([first.ljust(widths[0]), *cells]).rstrip())
-  return '\n'.join(texts)
+  return tables.by_set(rows, {'clips': ('clips', 1), **_TITLES, **_RATIOS})
 
 
 def _find(video: np.ndarray) -> dict[str, np.ndarray]:
@@ -257,7 +248,7 @@ def _describe(frames: dict[str, np.ndarray], width: int) -> dict:
   colour, size = frames['colour'][present], frames['size'][present]
   clip['drift'] = _pairs(colour).mean()
   clip['size_variation'] = size.std() / size.mean()
-  clip['hue'] = _hue(colour.mean(0))
+  clip['hue'] = objects.hue_of(colour.mean(0))
   return clip
 
 
@@ -282,13 +273,6 @@ def _between(colours: np.ndarray) -> float:
   distances = np.stack(distances)
   known = np.isfinite(distances)
   return float(distances[known].mean()) if known.any() else np.nan
-
-
-def _hue(colour: np.ndarray) -> np.ndarray:
-  """Returns the angle of a colour about the grey axis, in turns [0, 1)."""
-  red, green, blue = colour
-  angle = np.arctan2(3**0.5 * (green - blue), 2 * red - green - blue)
-  return np.array(angle / (2 * np.pi) % 1)
 
 
 def _spreads(measured: dict[str, np.ndarray]) -> dict[str, float]:

@@ -30,6 +30,7 @@ import jax
 from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
 
+from vdm.training import best as best_lib
 from vdm.training import records
 from vdm.training import step_files
 
@@ -67,8 +68,12 @@ class Checkpoints:
     self.directory = epath.Path(directory)
     if '://' not in os.fspath(directory):
       self.directory = self.directory.resolve()  # Orbax wants it absolute.
+    self._best = best_lib.Best()
+    self._note_scores()
     self._manager = (
-      None if read_only else _manager(self.directory, keep, keep_every)
+      None
+      if read_only
+      else _manager(self.directory, keep, keep_every, self._best)
     )
     self._saving = None  # The step that is being written.
     self._sound = set()  # Steps saved, or restored whole, here.
@@ -100,6 +105,10 @@ class Checkpoints:
         self._note(step, damage)
     return None
 
+  def best(self) -> int | None:
+    """Returns the step with the least score; None where none has one."""
+    return self._best.step(self.steps())
+
   def read_meta(self, step: int | None = None) -> dict[str, Any] | None:
     """Returns the `meta` that was saved with a step, by default `latest()`.
 
@@ -130,7 +139,8 @@ class Checkpoints:
     Args:
       step: number of the step.
       items: {name: tree of arrays}.
-      meta: JSON values.
+      meta: JSON values. The step with the least `score` is kept beside the
+        latest ones; see `best.py`.
       force: save even where this object has saved or restored `step`; what lies
         there is then renamed to `<step>.replaced-<k>`.
 
@@ -156,6 +166,7 @@ class Checkpoints:
     }
     args = {k: ocp.args.PyTreeSave(v) for k, v in arrays.items() if v}
     sealed = records.seal(record)
+    self._best.note(step, record.meta)
     try:
       self._manager.save(
         step,
@@ -283,6 +294,15 @@ class Checkpoints:
       ' back from a copy, or start again in another workdir.'
     )
 
+  def _note_scores(self):
+    """Reads the scores of the steps on disk, but not of damaged ones."""
+    for step in self.steps():
+      try:
+        record = step_files.read_record(self.directory, step)
+      except step_files.Damage:
+        continue  # Named by whoever wants the step.
+      self._best.note(step, record.meta)
+
   def _note(self, step: int, damage: step_files.Damage):
     """Logs a damaged step, once."""
     if step not in self._damaged:
@@ -344,9 +364,9 @@ class Checkpoints:
     ) from error
 
 
-def _manager(directory, keep, keep_every) -> ocp.CheckpointManager:
+def _manager(directory, keep, keep_every, best) -> ocp.CheckpointManager:
   """Returns Orbax's manager, which decides nothing but what to delete."""
-  policies = [ocp.checkpoint_managers.LatestN(keep)]
+  policies = [ocp.checkpoint_managers.LatestN(keep), best]
   if keep_every:
     policies.append(ocp.checkpoint_managers.EveryNSteps(keep_every))
   for path in sorted(directory.glob(f'*{_TMP}*')) if directory.exists() else ():

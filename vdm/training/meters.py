@@ -77,6 +77,9 @@ def line(span, n, values, rates=None):
   shown = ('loss', 'grad_norm', 'val_psnr', 'val_loss')
   parts = [f'{span.name} {n}/{span.stage.steps}']
   parts += [f'{k} {values[k]:.4g}' for k in shown if k in values]
+  parts += [
+    f'{k} {v:.4g}' for k, v in values.items() if k.startswith('small_score/')
+  ]
   if rates:
     seconds = rates['seconds_per_step']
     left = clock((span.stage.steps - n) * seconds)

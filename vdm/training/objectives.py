@@ -6,6 +6,8 @@
                                      rows; the loss is total / count
   validate (params, frozen, clips)-> {name: number}
   preview  (params, frozen, clips)-> {name: uint8 [n, t, h, w, 3]}
+  samples  (params, frozen, clips)-> uint8 [n, t, h, w, 3], one a clip, of its
+                                     label
 
 `frozen` is an argument and never a captured constant: nothing for the
 autoencoder, and for diffusion the autoencoder's parameters and statistics.
@@ -44,6 +46,7 @@ class Objective(NamedTuple):
       they frozen or not.
     abstract_params: () -> shapes and dtypes of what `init` returns.
     inherits: whether `train.init_from` gives its parameters.
+    samples: None for an objective that makes nothing new.
   """
 
   init: Callable[..., Any]
@@ -54,6 +57,7 @@ class Objective(NamedTuple):
   held: Callable[[bool], tuple[str, ...]]
   abstract_params: Callable[[], Any]
   inherits: bool
+  samples: Callable[..., Any] | None
 
 
 def make_objective(config, stage, mesh):
@@ -134,7 +138,15 @@ def autoencoder(config, stage, mesh):
     return jax.tree.map(jax.typeof, params)
 
   return Objective(
-    init, draw, loss, validate, preview, codec.held, abstract_params, False
+    init,
+    draw,
+    loss,
+    validate,
+    preview,
+    codec.held,
+    abstract_params,
+    False,
+    None,
   )
 
 
@@ -262,17 +274,18 @@ def diffusion(config, stage, mesh):
 
   make = generate.make_generator(config, stage, mesh)
 
+  def samples(params, frozen, clips):
+    # The labels of those clips, so that like stands beside like.
+    seeds = config.sample.seed + np.arange(len(clips['label']))
+    return make.samples(params, frozen, clips['label'], seeds)
+
   def preview(params, frozen, clips):
-    index = np.arange(config.sample.num)
-    rows = index % len(clips['video'])
-    real = clips['video'][rows]
+    rows = np.arange(config.sample.num) % len(clips['video'])
+    clips = {k: clips[k][rows] for k in ('video', 'label')}
     return {
-      'real': real,
-      'reconstruction': make.reconstruct(frozen, real),
-      # The labels of those clips, so that like stands beside like.
-      'samples': make.samples(
-        params, frozen, clips['label'][rows], config.sample.seed + index
-      ),
+      'real': clips['video'],
+      'reconstruction': make.reconstruct(frozen, clips['video']),
+      'samples': samples(params, frozen, clips),
     }
 
   def abstract_params():
@@ -282,7 +295,7 @@ def diffusion(config, stage, mesh):
     return (unet.TEMPORAL,) if single_frames else ()
 
   return Objective(
-    init, draw, loss, validate, preview, held, abstract_params, True
+    init, draw, loss, validate, preview, held, abstract_params, True, samples
   )
 
 

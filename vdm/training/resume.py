@@ -14,7 +14,7 @@ from vdm.training import stages
 
 # Free at any time: cadences, logging, previews and where things are read.
 FREE = (
-  r'^sample\.',
+  r'^(sample|score)\.',
   r'^train\.(log_every|eval_every|eval_clips|preview_every|keep)$',
   r'^train\.(save_every|save_minutes|tensorboard|fsdp)$',
   r'^data\.(root|source|latents|max_bad_records|threads|workers)$',

@@ -1,0 +1,113 @@
+"""The panel on clips whose motion is known."""
+
+import numpy as np
+import pytest
+
+from tests.flow_test import moving
+from tests.flow_test import pattern
+from vdm.metrics import corruptions
+from vdm.metrics import flow as flow_lib
+from vdm.metrics import motion
+
+
+def panel(video):
+  values = motion.measure(video, flow_lib.compute(video))
+  assert list(values) == list(motion.PANEL)
+  assert np.isfinite(list(values.values())).all()
+  return values
+
+
+@pytest.fixture(scope='module')
+def steady():
+  return panel(moving((1, 1), frames=12))
+
+
+def test_steady_motion(steady):
+  # One pixel each way at 64 is two at 128.
+  assert steady['flow'] == pytest.approx(8**0.5, rel=0.1)
+  assert steady['acceleration'] < 0.15
+  assert steady['flow_failure'] < 0.15
+  assert steady['warp_error'] < 3
+  assert steady['freeze_rate'] == steady['cut_rate'] == 0
+
+
+def test_a_still_clip_changes_in_nothing():
+  values = panel(np.repeat(pattern(64)[None], 6, axis=0))
+  for name in (
+    'flow',
+    'acceleration',
+    'warp_error',
+    'flow_failure',
+    'high_frequency',
+    'second_ratio',
+    'shimmer',
+    'luma_jitter',
+    'cut_rate',
+  ):
+    assert values[name] < 0.05, name
+  assert values['freeze_rate'] == 1
+  for name in ('colours_first', 'shapes_first', 'shapes_before'):
+    assert values[name] == pytest.approx(1, abs=1e-5)
+
+
+def test_second_differences_of_a_ramp_and_of_an_alternation():
+  ramp = np.arange(10, 130, 10, dtype=np.uint8)
+  ramp = np.broadcast_to(ramp[:, None, None, None], (12, 16, 16, 3)).copy()
+  values = panel(ramp)
+  assert values['second_ratio'] == 0 and values['luma_jitter'] == 0
+  assert values['shimmer'] == 10
+  alternating = np.full((12, 16, 16, 3), 100, np.uint8)
+  alternating[::2] = 110
+  values = panel(alternating)
+  assert values['second_ratio'] == pytest.approx(2)
+  assert values['luma_jitter'] == pytest.approx(20)
+  assert values['high_frequency'] > 0.95
+  assert panel(alternating[::-1])['high_frequency'] == pytest.approx(
+    values['high_frequency']
+  )
+
+
+def test_slow_and_fast_changes_are_told_apart():
+  t = np.arange(16)
+
+  def pulsing(cycles):
+    level = 128 + 60 * np.sin(2 * np.pi * cycles * t / 16 + 0.3)
+    return np.broadcast_to(
+      np.rint(level)[:, None, None, None], (16, 16, 16, 3)
+    ).astype(np.uint8)
+
+  assert panel(pulsing(1))['high_frequency'] < 0.02
+  assert panel(pulsing(6))['high_frequency'] > 0.98
+
+
+def test_cuts_and_frozen_steps_are_counted():
+  first, second = moving((1, 0), 8, seed=0), moving((0, 1), 8, seed=3) // 4
+  video = np.concatenate([first[:4], second[:4]])
+  assert panel(video)['cut_rate'] == pytest.approx(1 / 7)
+  # A jump to another place of the same colours is no cut.
+  doubled = corruptions.repeat_frames(first[None])[0]
+  values = panel(doubled)
+  assert values['freeze_rate'] == pytest.approx(4 / 7)
+  assert values['cut_rate'] == 0
+
+
+def test_shuffling_raises_accelerations_and_fast_changes(steady):
+  video = corruptions.shuffle_frames(moving((1, 1), frames=12)[None])[0]
+  values = panel(video)
+  assert values['acceleration'] > 3 * steady['acceleration']
+  assert values['high_frequency'] > 3 * steady['high_frequency']
+
+
+def test_colours_and_shapes_leave_the_first_frame():
+  reddish = moving((0, 0), frames=8) // np.array([1, 4, 4], np.uint8)
+  turned = corruptions.drift_hue(reddish[None])[0]
+  values = panel(turned)
+  assert values['colours_first'] < 0.7 and values['shapes_before'] > 0.9
+  rotated = np.stack([np.rot90(pattern(64), k) for k in range(4)])
+  values = panel(rotated)
+  assert values['colours_first'] > 0.999 and values['shapes_before'] < 0.9
+
+
+def test_black_clips_have_numbers():
+  values = panel(np.zeros((4, 16, 16, 3), np.uint8))
+  assert values['freeze_rate'] == 1 and values['shapes_first'] == 1
