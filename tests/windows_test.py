@@ -90,3 +90,17 @@ def test_fixed_order_gives_middles_first_and_every_window_once():
   assert order == list(windows.fixed_order(found, seed=0))
   # Shots take turns as long as they have windows left.
   assert sorted(shot for shot, _ in order[3:5]) == [0, 1]
+
+
+@pytest.mark.parametrize('sampling', ['random', 'middle', 'first'])
+def test_sampled_orders_take_every_window_once_and_every_shot_first(sampling):
+  found = windows.find_windows(make_source(RECORDS), frames=2, stride=1)
+  order = list(windows.sampled_order(found, sampling, 3))
+  assert sorted(order) == sorted(windows.fixed_order(found, 0))
+  assert sorted(shot for shot, _ in order[:3]) == [0, 1, 2]
+  again = list(windows.sampled_order(found, sampling, 3))
+  other = list(windows.sampled_order(found, sampling, 4))
+  assert order == again
+  assert (order == other) == (sampling == 'first')
+  if sampling == 'first':
+    assert order[:3] == [(0, 0), (1, 0), (2, 0)]

@@ -1,16 +1,20 @@
 """Puts numbers to what was made: python -m vdm.evaluate COMMAND.
 
-`autoencoder` gives clips through a run's autoencoder and back: PSNR, SSIM,
-flicker where nothing moves, what the latents are like, and the worst clips to
-look at. That is the ceiling of what the run's video model can reach.
+`run` judges a run's samples, `folders` anybody's videos against real ones;
+both write metrics_card.json, the same as text, and pictures, and go on where
+they were stopped. `autoencoder` gives clips through a run's autoencoder and
+back: PSNR, SSIM, flicker where nothing moves, what the latents are like, and
+the worst clips to look at. That is the ceiling of what the run's video model
+can reach.
 
+  python -m vdm.evaluate run --workdir runs/ucf101 --num 2048
+  python -m vdm.evaluate folders --real videos/real --fake videos/fake
   python -m vdm.evaluate autoencoder --workdir runs/ucf101
 """
 
 from collections.abc import Sequence
 import os
 import pathlib
-import sys
 
 from absl import app
 from absl import flags
@@ -19,41 +23,208 @@ from vdm import config_flag
 
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
 _OUT = flags.DEFINE_string(
-  'out', None, 'Where to; by default <workdir>/evaluation/<command>.'
+  'out',
+  None,
+  'Where to; by default <workdir>/evaluation/<command>, or evaluation.',
 )
 _SPLIT = flags.DEFINE_enum(
   'split', 'validation', ['train', 'validation'], 'Which clips to take.'
 )
-_NUM = flags.DEFINE_integer('num', 256, 'How many clips.', lower_bound=1)
+_NUM = flags.DEFINE_integer(
+  'num', 256, 'How many clips, real and made.', lower_bound=1
+)
+_SAMPLING = flags.DEFINE_enum(
+  'sampling',
+  'random',
+  ['random', 'middle', 'first'],
+  'Which real clips: from videos and places drawn by --seed; from the middle '
+  'of such videos; the first of the videos by name.',
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'Of that draw.', lower_bound=0)
+_TRAINING_CLIPS = flags.DEFINE_integer(
+  'training_clips',
+  4096,
+  'run: training clips in which the nearest to each sample are looked for.',
+  lower_bound=0,
+)
+_CHECKPOINT = flags.DEFINE_string(
+  'checkpoint', 'latest', 'run: latest, best (least small score) or a step.'
+)
+_EMA = flags.DEFINE_float(
+  'ema', None, "run: width of the average; by default the run's."
+)
+_STEPS = flags.DEFINE_integer(
+  'steps', None, "run: of the sampler; by default the run's.", lower_bound=1
+)
+_GUIDANCE = flags.DEFINE_float(
+  'guidance', None, "run: 1 is none; by default the run's.", lower_bound=0.0
+)
+_METHOD = flags.DEFINE_enum(
+  'method', None, ['ddim', 'heun', 'dpmpp'], "run: by default the run's."
+)
+_REAL = flags.DEFINE_string('real', None, 'folders: real videos, or .npz.')
+_FAKE = flags.DEFINE_string('fake', None, 'folders: those to judge.')
+_FRAMES = flags.DEFINE_integer(
+  'frames', 16, 'folders: of a clip.', lower_bound=3
+)
+_RESOLUTION = flags.DEFINE_integer(
+  'resolution', 64, 'folders: of a clip, px.', lower_bound=8
+)
+_STRIDE = flags.DEFINE_integer(
+  'stride', 1, 'folders: frames from one of a clip to the next.', lower_bound=1
+)
+_FRAME_RATE = flags.DEFINE_float(
+  'frame_rate',
+  0.0,
+  'folders: that videos are brought to first; 0: each its own.',
+  lower_bound=0.0,
+)
+_PER_VIDEO = flags.DEFINE_integer(
+  'per_video', 1, 'folders: clips of one real video, at most.', lower_bound=1
+)
+_FEATURES = flags.DEFINE_string(
+  'features', None, 'Network for Frechet and kernel distances: i3d:PATH.'
+)
+_WEIGHTS = flags.DEFINE_enum(
+  'weights',
+  None,
+  ['kinetics400', 'imagenet', 'other'],
+  'Which weights PATH holds, where it does not say.',
+)
+_RESIZE = flags.DEFINE_enum(
+  'resize', 'torch', ['torch', 'tf1'], "Bilinear, to the network's size."
+)
+_CROP = flags.DEFINE_enum(
+  'crop', 'squash', ['squash', 'center'], 'Before it, of oblong frames.'
+)
+_EPSILON = flags.DEFINE_float(
+  'epsilon', 1e-3, 'Of its batch norms; some ports take 1e-5.', lower_bound=0.0
+)
+_COVARIANCE = flags.DEFINE_enum(
+  'covariance',
+  'biased',
+  ['biased', 'unbiased'],
+  'Of the Frechet distance: over N (StyleGAN-V) or N - 1 (TF-GAN).',
+)
+_DISTRIBUTED = flags.DEFINE_enum(
+  'distributed', 'auto', ['auto', 'on', 'off'], 'run: join other processes.'
+)
 
 _command = []  # The one given.
 
 
 def main(argv: Sequence[str]) -> None:
   del argv
-  if not _WORKDIR.value:
-    config_flag.stop('--workdir is missing: name the folder of a run.')
+  required = {'folders': ('real', 'fake')}.get(_command[0], ('workdir',))
+  for name in required:
+    if not flags.FLAGS[name].value:
+      config_flag.stop(f'--{name} is missing: name a folder.')
   cache = pathlib.Path.home() / '.cache' / 'vdm' / 'jax'
   os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
-  out = _OUT.value or f'{_WORKDIR.value}/evaluation/{_command[0]}'
+  from vdm import console
+
+  console.start()
   try:
-    {'autoencoder': _autoencoder}[_command[0]](out)
-  except FileNotFoundError as error:
-    sys.exit(f'vdm.evaluate: {error}')
+    COMMANDS[_command[0]]()
+  except (FileNotFoundError, ValueError) as error:
+    config_flag.stop(f'vdm.evaluate: {error}')
 
 
-def _autoencoder(out: str) -> None:
+def _run() -> None:
+  """Writes the card of a run and prints it."""
+  from vdm import card
+  from vdm import card_run
+  from vdm.training import distributed
+
+  distributed.initialize(_DISTRIBUTED.value)
+  out = _OUT.value or os.path.join(_WORKDIR.value, 'evaluation', 'run')
+  changed = {
+    'steps': _STEPS.value,
+    'guidance': _GUIDANCE.value,
+    'method': _METHOD.value,
+  }
+  found = card_run.evaluate(
+    _WORKDIR.value,
+    out,
+    card_run.Options(
+      num=_NUM.value,
+      split=_SPLIT.value,
+      sampling=_SAMPLING.value,
+      seed=_SEED.value,
+      training_clips=_TRAINING_CLIPS.value,
+      ema=_EMA.value,
+      checkpoint=_CHECKPOINT.value,
+      sample={k: v for k, v in changed.items() if v is not None},
+      features=_network(),
+      unbiased=_COVARIANCE.value == 'unbiased',
+    ),
+  )
+  if found is not None:
+    print(card.text(found))
+    print(f'{out}/metrics_card.json has it all; look at nearest.mp4, too.')
+
+
+def _folders() -> None:
+  """Writes the card of a folder against another and prints it."""
+  from vdm import card
+  from vdm import card_folders
+
+  out = _OUT.value or 'evaluation'
+  found = card_folders.evaluate(
+    _REAL.value,
+    _FAKE.value,
+    out,
+    card_folders.Options(
+      num=_NUM.value,
+      frames=_FRAMES.value,
+      resolution=_RESOLUTION.value,
+      stride=_STRIDE.value,
+      frame_rate=_FRAME_RATE.value,
+      per_video=_PER_VIDEO.value,
+      sampling=_SAMPLING.value,
+      seed=_SEED.value,
+      features=_network(),
+      unbiased=_COVARIANCE.value == 'unbiased',
+    ),
+  )
+  print(card.text(found))
+  print(f'{out}/metrics_card.json has it all.')
+
+
+def _network():
+  """Returns the network that --features names; None, and a line, without."""
+  from absl import logging
+
+  from vdm import features
+
+  if not _FEATURES.value:
+    logging.info('%s', features.WHERE)
+    return None
+  kind, _, path = _FEATURES.value.partition(':')
+  if kind != 'i3d' or not path:
+    raise ValueError(f'--features={_FEATURES.value} is not i3d:PATH.')
+  from vdm.models.features import i3d
+
+  return i3d.load(
+    path,
+    _WEIGHTS.value,
+    resize=_RESIZE.value,
+    crop=_CROP.value,
+    epsilon=_EPSILON.value,
+  )
+
+
+def _autoencoder() -> None:
   """Writes the report of a run's autoencoder and prints its table."""
   from etils import epath
 
   from vdm import config_io
-  from vdm import console
   from vdm import reconstruction
   from vdm.data import builders
   from vdm.training import sharding
 
-  console.start()
   workdir = epath.Path(_WORKDIR.value)
+  out = _OUT.value or f'{workdir}/evaluation/autoencoder'
   if not (workdir / 'config.json').exists():
     raise FileNotFoundError(
       f'{workdir} holds no run: give the folder that training printed.'
@@ -76,14 +247,18 @@ def _autoencoder(out: str) -> None:
   print(f'\n{out}/table.txt has every clip, worst_01.mp4 the worst.')
 
 
+COMMANDS = {'run': _run, 'folders': _folders, 'autoencoder': _autoencoder}
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
   """Takes the command off the command line and parses the rest."""
   wants_help = any(a.lstrip('-') in ('help', 'helpfull') for a in argv[1:])
   if wants_help:
     return config_flag.parse(argv)
-  if len(argv) < 2 or argv[1] not in ('autoencoder',):
+  if len(argv) < 2 or argv[1] not in COMMANDS:
     config_flag.stop(
-      'Say what to evaluate: python -m vdm.evaluate autoencoder --workdir RUN.'
+      f'Say what to evaluate, {", ".join(COMMANDS)}: python -m vdm.evaluate '
+      'run --workdir RUN.'
     )
   _command[:] = argv[1:2]
   return config_flag.parse([argv[0], *argv[2:]])

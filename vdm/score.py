@@ -1,5 +1,6 @@
 """Makes the last videos of a run and puts numbers to them."""
 
+import functools
 import json
 
 from absl import logging
@@ -8,8 +9,10 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from vdm import generate
+from vdm.data import scenes as scenes_lib
 from vdm.media import videos
 from vdm.metrics import corruptions
+from vdm.metrics import laws
 from vdm.metrics import motion
 from vdm.metrics import suite
 from vdm.metrics import synthetic_truth
@@ -59,10 +62,18 @@ def final(config, stage, params, frozen, source, clips, mesh, folder, step):
     'step': step,
     'protocol': protocol(config, stage, source, num),
   }
+  if is_straight(config):
+    name, judges = 'synthetic_truth', synthetic_truth
+    measure = synthetic_truth.measure
+  elif is_synthetic(config):
+    name, judges = 'laws', laws
+    measure = functools.partial(laws.measure, world=world(config, stage))
   if is_synthetic(config):
-    rows = judge(samples, labels, real, reconstruction)
-    metrics['synthetic_truth'] = rows
-    logging.info('\n%s', synthetic_truth.table(rows))
+    rows = judge(
+      measure, judges.summarise, samples, labels, real, reconstruction
+    )
+    metrics[name] = rows
+    logging.info('\n%s', judges.table(rows))
   if config.data.fixed_clips:
     metrics['fixed_clips_psnr'] = {
       'samples': nearest_psnr(samples, real['video']),
@@ -196,19 +207,49 @@ def protocol(config, stage, source, num):
 
 
 def is_synthetic(config):
-  """Whether the scenes are those the judge knows: one straight mover."""
+  """Whether the clips are scenes, whose laws are known."""
+  return config.data.name == 'synthetic_scenes'
+
+
+def is_straight(config):
+  """Whether they show one straight mover, of which more can be told."""
   scenes = config.data.scenes
   return (
-    config.data.name == 'synthetic_scenes'
+    is_synthetic(config)
     and scenes.objects == 1
     and scenes.motion == 'straight'
     and not scenes.walls
   )
 
 
-def judge(samples, labels, real, reconstruction):
-  """Summaries of the samples, of what they aim at and of what would fail."""
-  reference = synthetic_truth.measure(real['video'])
+def world(config, stage):
+  """The laws that a run's scenes are under, as its clips show them."""
+  options = config.data.scenes
+  pull = 0.0
+  if options.motion == 'gravity':
+    pull = scenes_lib.gravity(
+      resolution=stage.resolution,
+      frames=options.frames,
+      walls=options.walls,
+      crossings=options.crossings,
+    )
+  return laws.World(
+    options.objects, pull * config.data.stride**2, options.walls
+  )
+
+
+def judge(measure, summarise, samples, labels, real, reconstruction):
+  """Summaries of the samples, of what they aim at and of what would fail.
+
+  Args:
+    measure: uint8 [n, t, h, w, 3] -> what a judge says of each clip.
+    summarise: (that, labels, that of real clips) -> {name: number}.
+    samples: uint8 [n, t, h, w, 3].
+    labels: of the samples [n].
+    real: {'video', 'label'}, held out.
+    reconstruction: the real clips through the autoencoder.
+  """
+  reference = measure(real['video'])
   clips = {
     'samples': (samples, labels),
     'real': (real['video'], real['label']),
@@ -217,14 +258,9 @@ def judge(samples, labels, real, reconstruction):
       corruptions.shuffle_frames(real['video'], seed=0),
       real['label'],
     ),
-    'mixed': (
-      corruptions.mix_clips(real['video'], seed=0),
-      real['label'],
-    ),
+    'mixed': (corruptions.mix_clips(real['video'], seed=0), real['label']),
   }
   return {
-    name: synthetic_truth.summarise(
-      synthetic_truth.measure(video), label, reference
-    )
+    name: summarise(measure(video), label, reference)
     for name, (video, label) in clips.items()
   }

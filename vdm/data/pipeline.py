@@ -15,7 +15,7 @@ the batch is used, and a run stops at the same step for any number of workers.
 Worker processes import this module: neither jax nor TensorFlow here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import functools
 import multiprocessing
@@ -382,8 +382,43 @@ def fixed_clips(
     raise ValueError(f'num must be at least 1, not {num}.')
   windows_lib.check_resolution(source, resolution)
   windows = windows_lib.find_windows(source, frames=frames, stride=stride)
-  clips, places, bad = [], [], {}
-  for shot, start in windows_lib.fixed_order(windows, seed):
+  clips, places = [], []
+  order = windows_lib.fixed_order(windows, seed)
+  for shot, start, clip in read_clips(
+    source, windows, order, resolution=resolution, max_bad=max_bad
+  ):
+    clips.append(clip)
+    entry, positions = windows.locate(shot, start)[0]
+    places.append((entry, positions[0]))
+    if len(clips) == num:
+      break
+  entries, starts = np.asarray(places, np.int64).T
+  return {
+    'video': np.stack(clips),
+    'label': np.asarray(source.index['label'], np.int32)[entries],
+    'row': np.asarray(source.index['row'], np.int64)[entries],
+    'start': starts,
+  }
+
+
+def read_clips(
+  source,
+  windows: windows_lib.Windows,
+  order: Iterable[tuple[int, int]],
+  *,
+  resolution: int,
+  max_bad: int = 16,
+) -> Iterator[tuple[int, int, np.ndarray]]:
+  """Yields (shot, start, clip) in an order; clips are uint8 [t h w 3].
+
+  A window that cannot be read is logged and left out.
+
+  Raises:
+    BadRecordsError: more than `max_bad` different records were unreadable, or
+      nothing else was there.
+  """
+  found, bad = False, {}
+  for shot, start in order:
     try:
       clip = windows_lib.read_window(source, windows, shot, start, resolution)
     except windows_lib.UnreadableError as error:
@@ -394,22 +429,12 @@ def fixed_clips(
       )
       bad[error.entry] = error.reason
       if len(bad) > max_bad:
-        break
+        raise windows_lib.too_many_bad(source, list(bad.items())) from error
       continue
-    clips.append(clip)
-    entry, positions = windows.locate(shot, start)[0]
-    places.append((entry, positions[0]))
-    if len(clips) == num:
-      break
-  if not clips or len(bad) > max_bad:
+    found = True
+    yield shot, start, clip
+  if not found:
     raise windows_lib.too_many_bad(source, list(bad.items()))
-  entries, starts = np.asarray(places, np.int64).T
-  return {
-    'video': np.stack(clips),
-    'label': np.asarray(source.index['label'], np.int32)[entries],
-    'row': np.asarray(source.index['row'], np.int64)[entries],
-    'start': starts,
-  }
 
 
 class Repeated(Iterator):

@@ -226,3 +226,34 @@ def fixed_order(windows: Windows, seed: int) -> Iterator[tuple[int, int]]:
     for shot, starts in orders.items():
       if turn < len(starts):
         yield shot, int(starts[turn])
+
+
+def sampled_order(
+  windows: Windows, sampling: str, seed: int
+) -> Iterator[tuple[int, int]]:
+  """Yields every (shot, start) once, each shot before any comes again.
+
+  Args:
+    windows: of a data set.
+    sampling: 'random': shots in a shuffled order, windows of each drawn;
+      'middle': the same order, the middle window first; 'first': shots by
+      name, their first window first.
+    seed: of what is drawn.
+  """
+  if sampling == 'middle':
+    yield from fixed_order(windows, seed)
+    return
+  rng = np.random.default_rng(seed)
+  first = sampling == 'first'
+  shots = np.arange(len(windows))
+  shots = shots if first else rng.permutation(shots)
+  orders = [
+    np.arange(windows.starts[s])
+    if first
+    else rng.permutation(windows.starts[s])
+    for s in shots
+  ]
+  for turn in range(windows.starts.max()):
+    for shot, starts in zip(shots, orders, strict=True):
+      if turn < len(starts):
+        yield int(shot), int(starts[turn])

@@ -28,6 +28,9 @@ from vdm.metrics import motion
 SUMMARY = (*descriptors.NAMES, 'panel')
 
 
+VERSION = 1  # Raise it when the same clips give other numbers.
+
+
 class Measured(NamedTuple):
   """What is known of n clips.
 

@@ -34,5 +34,6 @@ def by_set(
 
 
 def number(value: float) -> str:
-  """Returns a number with two decimals, or three digits where it is small."""
-  return f'{value:.2f}' if abs(value) >= 0.095 or value == 0 else f'{value:.2g}'
+  """Returns a number with two decimals, or two digits where it is small."""
+  small = 1e-6 < abs(value) < 0.095
+  return f'{value:.2g}' if small else f'{value:.2f}'

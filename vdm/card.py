@@ -1,0 +1,354 @@
+"""The metrics card: numbers on a set of samples, and what to read them by.
+
+Every number stands beside the same number of other sets: real clips that are
+not the reference (the floor), those clips through the autoencoder (the ceiling
+of the video model) and those clips spoiled (what failing looks like). All are
+held against one reference of real clips.
+"""
+
+import json
+import platform
+from typing import Any, NamedTuple
+
+import cv2
+from etils import epath
+import jax
+import numpy as np
+
+from vdm.metrics import frechet
+from vdm.metrics import laws
+from vdm.metrics import motion
+from vdm.metrics import neighbours
+from vdm.metrics import suite
+from vdm.metrics import synthetic_truth
+from vdm.metrics import tables
+
+SPOILED = ('shuffled', 'frozen', 'mixed')
+
+
+class Clips(NamedTuple):
+  """What is known of one set of n clips.
+
+  Attributes:
+    measured: of the offline suite.
+    groups: [n] the video each comes from.
+    labels: [n] classes, -1 for none.
+    features: [n d] of a network, or None.
+    laws: what `laws.measure` says of scenes, or None.
+    truth: what `synthetic_truth.measure` says of scenes of one straight mover,
+      or None.
+    small: what `neighbours.describe` says, or None.
+  """
+
+  measured: suite.Measured
+  groups: np.ndarray
+  labels: np.ndarray
+  features: np.ndarray | None = None
+  laws: dict[str, np.ndarray] | None = None
+  truth: dict[str, np.ndarray] | None = None
+  small: np.ndarray | None = None
+
+
+def describe(
+  videos: np.ndarray,
+  groups: np.ndarray,
+  labels: np.ndarray,
+  *,
+  world: laws.World | None = None,
+  straight: bool = False,
+  progress=None,
+) -> Clips:
+  """Measures a set of clips; features are the caller's.
+
+  Args:
+    videos: uint8 [n t h w 3].
+    groups: [n] the video each comes from.
+    labels: [n] classes, -1 for none.
+    world: laws that scenes are under; None for clips that are no scenes.
+    straight: they show one straight mover.
+    progress: see `suite.measure`.
+  """
+  return Clips(
+    suite.measure(videos, progress=progress),
+    np.asarray(groups, np.str_),
+    np.asarray(labels, np.int64),
+    laws=laws.measure(videos, world) if world else None,
+    truth=synthetic_truth.measure(videos) if straight else None,
+    small=neighbours.describe(videos),
+  )
+
+
+def pack(clips: Clips) -> dict[str, np.ndarray]:
+  """Returns {name: array}, as `numpy.savez` takes them."""
+  arrays = suite.pack(clips.measured)
+  for name in ('groups', 'labels', 'features', 'small'):
+    if (value := getattr(clips, name)) is not None:
+      arrays[name] = value
+  for name in ('laws', 'truth'):
+    for key, value in (getattr(clips, name) or {}).items():
+      arrays[f'{name}/{key}'] = value
+  return arrays
+
+
+def unpack(arrays) -> Clips:
+  """Returns what `pack` was given."""
+
+  def group(name):
+    found = {
+      key.removeprefix(f'{name}/'): arrays[key]
+      for key in arrays
+      if key.startswith(f'{name}/')
+    }
+    return found or None
+
+  return Clips(
+    suite.unpack(arrays),
+    arrays['groups'],
+    arrays['labels'],
+    arrays.get('features'),
+    group('laws'),
+    group('truth'),
+    arrays.get('small'),
+  )
+
+
+def make(
+  reference: Clips,
+  sets: dict[str, Clips],
+  *,
+  floor: tuple[Clips, Clips] | None = None,
+  features: str = '',
+  unbiased: bool = False,
+) -> dict[str, Any]:
+  """Returns the numbers, JSON values; 'samples' and 'real' are among the sets.
+
+  Args:
+    reference: real clips.
+    sets: {name: clips}; 'samples' get intervals.
+    floor: real clips and other real clips, where they are not the reference and
+      the set 'real'.
+    features: what the distances of features are called, 'fvd' for instance.
+    unbiased: covariances over N - 1.
+  """
+  first, second = floor or (reference, sets['real'])
+  card = {
+    'counts': {
+      'reference': len(reference.groups),
+      **{name: len(clips.groups) for name, clips in sets.items()},
+    },
+    'energy': _energy(reference, sets, first, second),
+    'panel': {
+      'reference': suite.spread(reference.measured),
+      **{
+        name: suite.panel(reference.measured, clips.measured)
+        for name, clips in sets.items()
+        if name != 'real'
+      },
+      'real': suite.panel(first.measured, second.measured),
+    },
+  }
+  if floor is not None:
+    card['counts']['floor'] = [len(first.groups), len(second.groups)]
+  if sets['samples'].features is not None:
+    card[features] = _features(reference, sets, first, second, unbiased)
+  if reference.laws is not None:
+    card['laws'] = {
+      name: laws.summarise(clips.laws, clips.labels, reference.laws)
+      for name, clips in sets.items()
+    }
+  if reference.truth is not None:
+    card['synthetic_truth'] = {
+      name: synthetic_truth.summarise(
+        clips.truth, clips.labels, reference.truth
+      )
+      for name, clips in sets.items()
+    }
+  return card
+
+
+def versions() -> dict[str, str]:
+  """Returns what the numbers were computed with."""
+  return {
+    'python': platform.python_version(),
+    'jax': jax.__version__,
+    'numpy': np.__version__,
+    'opencv': cv2.__version__,
+  }
+
+
+def write(out: epath.Path, card: dict[str, Any]) -> None:
+  """Writes metrics_card.json and metrics_card.txt, each at one stroke."""
+  out.mkdir(parents=True, exist_ok=True)
+  for name, content in (
+    ('metrics_card.json', json.dumps(card, indent=1) + '\n'),
+    ('metrics_card.txt', text(card)),
+  ):
+    partial = out / f'{name}.partial'
+    partial.write_text(content)
+    partial.replace(out / name)
+
+
+def text(card: dict[str, Any]) -> str:
+  """Lays a card out to be read."""
+  parts = [
+    'Distance from the real clips, % (energy distance; 0: the same)\n'
+    + _energy_table(card['energy']),
+    'What moves how: distance from the real distribution, in the unit given,\n'
+    'and how well the measure alone tells samples from real clips (50 %: not)\n'
+    + _panel_table(card['panel']),
+  ]
+  for name in card:
+    if name.startswith('fvd'):
+      parts.append(
+        f'{name}: Frechet distance, its limit for sets without end, and the '
+        f'kernel distance\n{_features_table(card[name])}'
+      )
+  if 'laws' in card:
+    parts.append('Against the laws of the scenes\n' + laws.table(card['laws']))
+  if 'synthetic_truth' in card:
+    parts.append(
+      'One straight mover\n' + synthetic_truth.table(card['synthetic_truth'])
+    )
+  if 'reconstruction' in card:
+    parts.append('Autoencoder: ' + _line(card['reconstruction']))
+  if 'memorisation' in card:
+    parts.append(
+      'Nearest training clips, grey levels: ' + _line(card['memorisation'])
+    )
+  counts = ', '.join(f'{n} {name}' for name, n in card['counts'].items())
+  parts.append(f'Clips: {counts}.\n{json.dumps(card["protocol"], indent=1)}')
+  return '\n\n'.join(parts) + '\n'
+
+
+def _energy(reference, sets, first, second) -> dict[str, dict]:
+  limits = suite.chance(
+    first.measured,
+    second.measured,
+    np.concatenate([first.groups, second.groups]),
+  )
+  rows = {name: {} for name in suite.SUMMARY}
+  for name, clips in sets.items():
+    if name == 'real':
+      found = suite.summarise(first.measured, second.measured)
+    else:
+      found = suite.summarise(
+        reference.measured, clips.measured, intervals=name == 'samples'
+      )
+    for key, row in found.items():
+      rows[key][name] = row
+  for key, limit in limits.items():
+    rows[key]['chance'] = limit
+  return rows
+
+
+def _features(reference, sets, first, second, unbiased) -> dict[str, dict]:
+  """Returns {set: {'fvd', 'fvd_infinity', 'kvd', ...}}, samples with 'low'."""
+
+  def distance(x, y):
+    return frechet.frechet_of_features(x, y, unbiased=unbiased)
+
+  found = {}
+  for name, clips in sets.items():
+    if clips.features is None:
+      continue
+    pair = (first, second) if name == 'real' else (reference, clips)
+    x, y = (c.features for c in pair)
+    found[name] = {
+      'frechet': distance(x, y),
+      'kernel': frechet.kernel_distance(x, y),
+      'clips': [len(x), len(y)],
+    }
+    if min(len(x), len(y)) >= 16:
+      found[name]['infinity'] = frechet.frechet_infinity(
+        x, y, unbiased=unbiased
+      )
+    if name == 'samples':
+      for key, statistic in (
+        ('frechet', distance),
+        ('kernel', frechet.kernel_distance),
+      ):
+        low, high = frechet.bootstrap(statistic, x, y)
+        found[name][f'{key}_interval'] = [low, high]
+  return found
+
+
+def _energy_table(rows) -> str:
+  sets = [name for name in next(iter(rows.values())) if name != 'chance']
+  lines = [['', 'samples', '95 %', 'real', 'by chance']]
+  others = [name for name in sets if name not in ('samples', 'real')]
+  lines[0] += others
+  for key, row in rows.items():
+    sample = row['samples']
+    lines.append(
+      [
+        key,
+        _percent(sample['energy']),
+        f'{_percent(sample["low"])} to {_percent(sample["high"])}',
+        _percent(row['real']['energy']),
+        _percent(row['chance']),
+        *(_percent(row[name]['energy']) for name in others),
+      ]
+    )
+  return tables.lay_out(lines)
+
+
+def _panel_table(panel) -> str:
+  others = [
+    name for name in panel if name not in ('reference', 'samples', 'real')
+  ]
+  lines = [
+    [
+      '',
+      'real, median (10 to 90 %)',
+      'samples, median',
+      'samples',
+      'real',
+      *others,
+      'told apart, %',
+      'real',
+    ]
+  ]
+  for key, (title, unit) in motion.PANEL.items():
+    spread, sample = panel['reference'][key], panel['samples'][key]
+    low, high = tables.number(spread['low']), tables.number(spread['high'])
+    lines.append(
+      [
+        f'{title}, {unit}' if unit else title,
+        f'{tables.number(spread["median"])} ({low} to {high})',
+        tables.number(sample['median']),
+        tables.number(sample['distance']),
+        tables.number(panel['real'][key]['distance']),
+        *(tables.number(panel[name][key]['distance']) for name in others),
+        f'{100 * sample["separation"]:.0f}',
+        f'{100 * panel["real"][key]["separation"]:.0f}',
+      ]
+    )
+  return tables.lay_out(lines)
+
+
+def _features_table(rows) -> str:
+  lines = [['', 'Frechet', '95 %', 'limit', 'kernel', '95 %']]
+  for name, row in rows.items():
+    cells = [name, tables.number(row['frechet']), _interval(row, 'frechet')]
+    cells.append(tables.number(row['infinity']) if 'infinity' in row else '-')
+    cells += [f'{row["kernel"]:.4g}', _interval(row, 'kernel')]
+    lines.append(cells)
+  return tables.lay_out(lines)
+
+
+def _interval(row, key) -> str:
+  if f'{key}_interval' not in row:
+    return '-'
+  low, high = row[f'{key}_interval']
+  return f'{low:.4g} to {high:.4g}'
+
+
+def _percent(share: float) -> str:
+  return f'{100 * share:.2f}'
+
+
+def _line(values: dict[str, float]) -> str:
+  return ', '.join(
+    f'{name.replace("_", " ")} {tables.number(value)}'
+    for name, value in values.items()
+  )

@@ -1,0 +1,499 @@
+"""Makes the metrics card of a run: samples once, measures, compares, shows.
+
+Everything that takes long is kept: samples in parts, under all that they
+depend on, in the folder that the card goes to; numbers of real clips, which
+other runs on the same data set can use, under the data set's root. The same
+command goes on where it was stopped.
+
+Three sets of real clips play a part: the reference, that everything is held
+against; as many others, of other videos, for the floor (given through the
+autoencoder: the ceiling of the video model; and spoiled); and the training
+clips, among which the nearest to each sample are looked for.
+"""
+
+import dataclasses
+import itertools
+import json
+import time
+from typing import Any
+
+from absl import logging
+from etils import epath
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from vdm import card as card_lib
+from vdm import console
+from vdm import features
+from vdm import generate
+from vdm import kept
+from vdm import score
+from vdm.data import builders
+from vdm.data import pipeline
+from vdm.data import windows as windows_lib
+from vdm.media import videos as videos_lib
+from vdm.metrics import corruptions
+from vdm.metrics import frames as frames_lib
+from vdm.metrics import neighbours
+from vdm.metrics import suite
+from vdm.models.autoencoders import files
+from vdm.training import sharding
+
+PART = 64  # Samples that are kept together, about.
+SHOWN = 8  # Samples beside their nearest training clips.
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How a run is evaluated.
+
+  Attributes:
+    num: samples, and real clips in the reference and for the floor.
+    split: of the reference.
+    sampling: which real clips, see `windows.sampled_order`.
+    seed: of that choice.
+    training_clips: that samples are compared with, at most; 0: not at all.
+    ema: width of the average; None: the run's.
+    checkpoint: latest, best or a step.
+    sample: {key of config.sample: value} to change.
+    features: `models.features.Features` of the network whose features distances
+      are of; None: no such distances.
+    unbiased: covariances over N - 1.
+    statistics: folder for numbers of real clips; None: under the data's root.
+  """
+
+  num: int = 256
+  split: str = 'validation'
+  sampling: str = 'random'
+  seed: int = 0
+  training_clips: int = 4096
+  ema: float | None = None
+  checkpoint: str = 'latest'
+  sample: dict[str, Any] = dataclasses.field(default_factory=dict)
+  features: Any = None
+  unbiased: bool = False
+  statistics: str | None = None
+
+
+def evaluate(workdir, out, options: Options) -> dict[str, Any] | None:
+  """Writes the card of a run and returns it; None on all but one process.
+
+  Args:
+    workdir: of the run.
+    out: folder for metrics_card.json, metrics_card.txt, pictures and what is
+      kept.
+    options: how.
+
+  Raises:
+    FileNotFoundError: there is no run, or nothing to sample from.
+    ValueError: the clips are too short to have motion.
+  """
+  out = epath.Path(out)
+  run = generate.load_run(workdir, options.ema, options.checkpoint)
+  run.config.sample.update(options.sample)
+  evaluation = _Evaluation(run, epath.Path(workdir), out, options)
+  card = evaluation.card()
+  if jax.process_index():
+    return None
+  card_lib.write(out, card)
+  return card
+
+
+class _Evaluation:
+  """One run's sets of clips, and where they are kept."""
+
+  def __init__(self, run, workdir, out, options):
+    config, stage = run.config, run.stage
+    self.run, self.out, self.options = run, out, options
+    self.workdir = workdir
+    self.stage, self.stride = stage, config.data.stride
+    self.directory = builders.ensure(config.data)
+    self.mesh = sharding.make_mesh()
+    self.make = generate.make_generator(config, stage, self.mesh)
+    self.statistics = epath.Path(
+      options.statistics or epath.Path(config.data.root) / 'statistics'
+    )
+    self.world = (
+      score.world(config, stage) if score.is_synthetic(config) else None
+    )
+    self.straight = score.is_straight(config)
+    self.seconds = {}
+    self.autoencoder = files.load(workdir / 'autoencoder')[3]
+    suite.check(np.zeros((1, stage.frames, 8, 8, 3), np.uint8))
+
+  def card(self):
+    """Measures every set, on all processes; see `evaluate`."""
+    real_key, floor_key = self.choose()
+    videos, labels = self.timed('sampling', self.samples)
+    samples_key = self.samples_key()
+    first = jax.process_index() == 0
+    sets = {
+      'samples': self.known(
+        self.out / 'kept',
+        {**samples_key, 'num': self.options.num},
+        lambda: (videos, np.arange(len(videos)), labels),
+        'samples',
+      ),
+      'real': self.known(
+        self.statistics, floor_key, lambda: self.real(floor_key), 'real clips'
+      ),
+      'autoencoder': self.known(
+        self.statistics,
+        {**floor_key, 'autoencoder': self.autoencoder},
+        lambda: self.reconstructed(floor_key),
+        'reconstructions',
+      ),
+    }
+    for name in card_lib.SPOILED:
+      spoil = {
+        'shuffled': corruptions.shuffle_frames,
+        'frozen': corruptions.freeze,
+        'mixed': corruptions.mix_clips,
+      }[name]
+      sets[name] = self.known(
+        self.statistics,
+        {**floor_key, 'spoiled': name},
+        lambda spoil=spoil: self.spoiled(floor_key, spoil),
+        f'{name} clips',
+        with_features=False,
+      )
+    reference = self.known(
+      self.statistics, real_key, lambda: self.real(real_key), 'reference'
+    )
+    quality = self.timed('reconstruction', lambda: self.quality(floor_key))
+    if not first:
+      return None
+    began = time.monotonic()
+    network = self.options.features
+    card = card_lib.make(
+      reference,
+      sets,
+      features=features.metric(network) if network else '',
+      unbiased=self.options.unbiased,
+    )
+    card['reconstruction'] = quality
+    self.seconds['distances'] = time.monotonic() - began
+    if self.options.training_clips:
+      card['memorisation'] = self.timed(
+        'memorisation',
+        lambda: self.memorisation(videos, sets['samples'], reference),
+      )
+    card['protocol'] = self.protocol(real_key, floor_key, samples_key)
+    card['seconds'] = {k: round(v, 2) for k, v in self.seconds.items()}
+    self.show(videos, labels)
+    return card
+
+  def timed(self, name, function):
+    began = time.monotonic()
+    result = function()
+    seconds = time.monotonic() - began
+    self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+    return result
+
+  def source(self, split):
+    return builders.open_source(
+      self.directory, split, self.run.config.data.split_list
+    )
+
+  def windows(self, source):
+    return windows_lib.find_windows(
+      source, frames=self.stage.frames, stride=self.stride
+    )
+
+  def choose(self):
+    """Returns the keys of the reference and of the floor's clips."""
+    num, split = self.options.num, self.options.split
+    source = self.source(split)
+    windows = self.windows(source)
+    shots = len(windows)
+    key = {
+      'dataset': source.info['name'],
+      'fingerprint': source.info['fingerprint'],
+      'split': split,
+      'sampling': self.options.sampling,
+      'seed': self.options.seed,
+      'clips': [0, num],
+      'frames': self.stage.frames,
+      'stride': self.stride,
+      'resolution': self.stage.resolution,
+      'suite': suite.VERSION,
+    }
+    if shots >= 2 * num:
+      return key, {**key, 'clips': [num, 2 * num]}
+    other = 'train' if split == 'validation' else 'validation'
+    logging.info(
+      '%s has %d videos, too few for %d clips and as many others: the floor is '
+      'of %s clips.',
+      split,
+      shots,
+      num,
+      other,
+    )
+    return key, {**key, 'split': other}
+
+  def real(self, key):
+    """Reads the real clips of a key: videos, groups, labels."""
+    source = self.source(key['split'])
+    windows = self.windows(source)
+    order = itertools.islice(
+      windows_lib.sampled_order(windows, key['sampling'], key['seed']),
+      *key['clips'],
+    )
+    clips, entries = [], []
+    for shot, _, clip in pipeline.read_clips(
+      source,
+      windows,
+      order,
+      resolution=self.stage.resolution,
+      max_bad=self.run.config.data.max_bad_records,
+    ):
+      clips.append(clip)
+      entries.append(windows.entries[windows.bounds[shot]])
+    names = np.asarray(source.index['shot'])[entries]
+    groups = [f'{key["split"]}/{name}' for name in names]
+    return np.stack(clips), groups, np.asarray(source.index['label'])[entries]
+
+  def reconstructed(self, key):
+    videos, groups, labels = self.real(key)
+    return self.make.reconstruct(self.run.frozen, videos), groups, labels
+
+  def spoiled(self, key, spoil):
+    videos, groups, labels = self.real(key)
+    return spoil(videos), groups, labels
+
+  def known(self, folder, key, read, title, with_features=True):
+    """Returns `card.Clips` of a set, from what is kept or measured now.
+
+    Args:
+      folder: where it is kept.
+      key: what the clips depend on.
+      read: () -> videos, groups, labels.
+      title: of the set, for people.
+      with_features: whether the network's are wanted, too.
+    """
+    network = self.options.features if with_features else None
+    key = {
+      **key,
+      'features': network and network.protocol,
+      'world': self.world and list(self.world),
+      'straight': self.straight,
+    }
+
+    def compute():
+      videos, groups, labels = read()
+      logging.info('Measuring %d %s.', len(videos), title)
+      found = None
+      if network is not None:
+        found = self.timed(
+          'features',
+          lambda: features.extract(network, videos),
+        )
+      if jax.process_index():
+        return None
+      clips = self.timed(
+        'measuring',
+        lambda: card_lib.describe(
+          videos,
+          groups,
+          labels,
+          world=self.world,
+          straight=self.straight,
+          progress=console.progress(title, len(videos)),
+        ),
+      )
+      return card_lib.pack(clips._replace(features=found))
+
+    arrays = kept.get(folder, key, compute)
+    return card_lib.unpack(arrays) if arrays is not None else None
+
+  def quality(self, key):
+    """Returns what the autoencoder does to the floor's clips."""
+
+    def compute():
+      videos, _, _ = self.real(key)
+      again = self.make.reconstruct(self.run.frozen, videos)
+      if jax.process_index():
+        return None
+      found = frames_lib.compare(again, videos)
+      return {name: np.float64(np.mean(v)) for name, v in found.items()}
+
+    arrays = kept.get(
+      self.statistics,
+      {**key, 'autoencoder': self.autoencoder, 'quality': 1},
+      compute,
+    )
+    return arrays and {name: float(value) for name, value in arrays.items()}
+
+  def samples_key(self):
+    """Returns what a sample depends on, but for its seed and label."""
+    sample = self.run.config.sample.to_dict()
+    for name in ('num', 'final', 'batch'):
+      del sample[name]
+    return {
+      'step': self.run.step,
+      'params': kept.fingerprint(self.run.params),
+      'autoencoder': self.autoencoder,
+      'sample': sample,
+      'frames': self.stage.frames,
+      'resolution': self.stage.resolution,
+      'labels': 'in turn',
+    }
+
+  def samples(self):
+    """Returns videos and labels: kept ones, the run's last, or new ones."""
+    config, num = self.run.config, self.options.num
+    final = self.final()
+    if final is not None:
+      logging.info('The samples are those of %s.', self.workdir / 'final')
+      return final
+    size = max(1, -(-PART // config.sample.batch)) * config.sample.batch
+    labels = generate.preview_labels(config, num)
+    seeds = config.sample.seed + np.arange(num)
+    report = console.progress('Samples', num)
+    parts = []
+    for begin in range(0, num, size):
+      rows = slice(begin, min(begin + size, num))
+
+      def compute(rows=rows):
+        videos = self.make.samples(
+          self.run.params, self.run.frozen, labels[rows], seeds[rows]
+        )
+        return None if jax.process_index() else {'videos': videos}
+
+      part = kept.get(
+        self.out / 'kept',
+        {**self.samples_key(), 'seeds': seeds[rows].tolist()},
+        compute,
+      )
+      # The others need their number and shape alone: features are computed
+      # from the first process's.
+      parts.append(part and part['videos'])
+      report(rows.stop)
+    videos = np.concatenate(parts) if parts[0] is not None else None
+    return from_first(videos, self.shape(num)), labels
+
+  def shape(self, num):
+    side = self.stage.resolution
+    return (num, self.stage.frames, side, side, 3)
+
+  def final(self):
+    """Returns the run's last samples where they are just what is asked for."""
+    folder, num = self.workdir / 'final', self.options.num
+    try:
+      step = int((folder / score.DONE).read_text())
+      metrics = json.loads((folder / 'metrics.json').read_text())
+      made = metrics['protocol']['sample']
+      with (folder / 'samples.npz').open('rb') as file:
+        arrays = np.load(file, allow_pickle=False)
+        videos, labels = arrays['videos'], arrays['labels']
+    except (OSError, ValueError, KeyError):
+      return None
+    asked = json.loads(json.dumps(self.run.config.sample.to_dict()))
+    if step != self.run.step or made != asked or len(videos) < num:
+      return None
+    if videos.shape[1:] != self.shape(num)[1:]:
+      return None
+    wanted = generate.preview_labels(self.run.config, num)
+    if (labels[:num] != wanted).any():
+      return None
+    return videos[:num], labels[:num]
+
+  def memorisation(self, videos, samples, reference):
+    """Looks for the nearest training clip of each sample, and shows some."""
+    source = self.source('train')
+    windows = self.windows(source)
+    order = list(
+      itertools.islice(
+        windows_lib.sampled_order(windows, 'middle', 0),
+        self.options.training_clips,
+      )
+    )
+    found, floor = (
+      neighbours.Nearest(clips.small) for clips in (samples, reference)
+    )
+    mirrored = self.run.config.data.flip
+    report = console.progress('Training clips', len(order))
+    clips = pipeline.read_clips(
+      source,
+      windows,
+      order,
+      resolution=self.stage.resolution,
+      max_bad=self.run.config.data.max_bad_records,
+    )
+    places, done = [], 0
+    while piece := list(itertools.islice(clips, PART)):
+      rows = np.stack([clip for _, _, clip in piece])
+      places += [(shot, start) for shot, start, _ in piece]
+      numbers = np.arange(done, done + len(rows))
+      for view in (rows, neighbours.mirror(rows))[: 1 + mirrored]:
+        described = neighbours.describe(view)
+        found.add(described, numbers)
+        floor.add(described, numbers)
+      done += len(rows)
+      report(done)
+    nearest = np.argsort(found.distance, kind='stable')[:SHOWN]
+    pairs, names = [], []
+    for i in nearest:
+      shot, start = places[found.index[i]]
+      pairs += [
+        videos[i],
+        windows_lib.read_window(
+          source, windows, shot, start, self.stage.resolution
+        ),
+      ]
+      names += [f'sample {i}', f'training\n{found.distance[i]:.1f} off']
+    write_pairs(self.out, np.stack(pairs), names, self.run.frame_rate)
+    return neighbours.summarise(found, floor)
+
+  def protocol(self, real_key, floor_key, samples_key):
+    network = self.options.features
+    return {
+      'reference': real_key,
+      'floor': {k: floor_key[k] for k in ('split', 'clips')},
+      'samples': {**samples_key, 'num': self.options.num},
+      'training_clips': self.options.training_clips,
+      'features': network
+      and {
+        **network.protocol,
+        'covariance': 'unbiased' if self.options.unbiased else 'biased',
+      },
+      'devices': f'{jax.device_count()} {jax.devices()[0].device_kind}',
+      'versions': card_lib.versions(),
+    }
+
+  def show(self, videos, labels):
+    """Writes a contact sheet of samples, as they come."""
+    names = self.run.label_names
+    shown = [
+      f'sample {i}\n{names[label] if label >= 0 else ""}'
+      for i, label in enumerate(labels[:16])
+    ]
+    videos_lib.write_png(
+      self.out / 'samples.png',
+      videos_lib.contact_sheet(videos[:16], shown, upscale=2),
+    )
+
+
+def write_pairs(out, pairs, names, frame_rate) -> None:
+  """Writes samples beside their nearest training clips.
+
+  Args:
+    out: folder for nearest.png and nearest.mp4.
+    pairs: uint8 [2 n t h w 3], a sample and a training clip in turn.
+    names: of each.
+    frame_rate: frames a second.
+  """
+  videos_lib.write_png(
+    out / 'nearest.png', videos_lib.contact_sheet(pairs, names, upscale=2)
+  )
+  grid = videos_lib.tile(videos_lib.enlarge(pairs, 2), 4, captions=names)
+  videos_lib.write_mp4(out / 'nearest.mp4', grid, frame_rate)
+
+
+def from_first(array, shape) -> np.ndarray:
+  """Returns the first process's uint8 array on all of them."""
+  if jax.process_count() == 1:
+    return array
+  array = np.zeros(shape, np.uint8) if array is None else array
+  return np.asarray(multihost_utils.broadcast_one_to_all(array))
