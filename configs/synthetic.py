@@ -31,6 +31,8 @@ def get_config(variant=''):
   config.sample.update(
     guidance=2.0, steps=20, ema=0.05, num=8, final=256, batch=32
   )
+  # As many as `sample.batch`: the last samples need not compile again.
+  config.score.update(every=900, num=32)
   config.train.update(
     order=('autoencoder', 'video'),
     log_every=20,

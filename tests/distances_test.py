@@ -62,6 +62,11 @@ def test_the_interval_is_about_the_value_though_rows_are_drawn_twice():
   assert inside >= 19
 
 
+def test_the_smallest_sets_have_an_interval():
+  low, high = distances.Pooled(draw(0, 2), draw(1, 2)).interval()
+  assert np.isfinite([low, high]).all()
+
+
 def test_permutations_keep_videos_together():
   # Ten videos whose windows are all alike: divisions of windows would see no
   # difference between halves, divisions of videos do.

@@ -176,16 +176,19 @@ def versions() -> dict[str, str]:
   }
 
 
-def write(out: epath.Path, card: dict[str, Any]) -> None:
-  """Writes metrics_card.json and metrics_card.txt, each at one stroke."""
+def write(out: epath.Path, card: dict[str, Any]) -> dict[str, Any]:
+  """Writes metrics_card.json and .txt; returns what is in the first one."""
   out.mkdir(parents=True, exist_ok=True)
+  content = json.dumps(card, indent=1, allow_nan=False) + '\n'
+  card = json.loads(content)
   for name, content in (
-    ('metrics_card.json', json.dumps(card, indent=1) + '\n'),
+    ('metrics_card.json', content),
     ('metrics_card.txt', text(card)),
   ):
     partial = out / f'{name}.partial'
     partial.write_text(content)
     partial.replace(out / name)
+  return card
 
 
 def text(card: dict[str, Any]) -> str:

@@ -124,7 +124,7 @@ def evaluate(real, fake, out, options: Options) -> dict[str, Any]:
     'suite': suite.VERSION,
     'versions': card_lib.versions(),
   }
-  card_lib.write(out, card)
+  card = card_lib.write(out, card)
   shown = min(8, num, len(reference))
   rows = np.concatenate([samples[:shown], videos[reference[:shown]]])
   names = [f'{k} {i}' for k in ('fake', 'real') for i in range(shown)]
@@ -171,28 +171,30 @@ def divide(groups, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _known(out, videos, groups, title, network) -> card_lib.Clips:
   """Returns what is known of clips, measured now or kept."""
-  key = {
-    'clips': kept.fingerprint(videos),
-    'features': network and network.protocol,
-    'suite': suite.VERSION,
-  }
+  key = {'clips': kept.fingerprint(videos)}
 
-  def compute():
+  def measure():
     logging.info('Measuring %d %s.', len(videos), title)
-    found = None
-    if network is not None:
-      found = features.extract(network, videos)
-    clips = card_lib.describe(
-      videos,
-      groups,
-      np.full(len(videos), -1),
-      progress=console.progress(title, len(videos)),
+    return card_lib.pack(
+      card_lib.describe(
+        videos,
+        groups,
+        np.full(len(videos), -1),
+        progress=console.progress(title, len(videos)),
+      )
     )
-    return card_lib.pack(clips._replace(features=found, small=None))
 
-  return card_lib.unpack(kept.get(out / 'kept', key, compute))._replace(
-    groups=np.asarray(groups)
+  clips = card_lib.unpack(
+    kept.get(out / 'kept', {**key, 'suite': suite.VERSION}, measure)
+  )._replace(groups=np.asarray(groups))
+  if network is None:
+    return clips
+  found = kept.get(
+    out / 'kept',
+    {**key, 'features': network.protocol},
+    lambda: {'features': features.extract(network, videos)},
   )
+  return clips._replace(features=found['features'])
 
 
 def _select(clips: card_lib.Clips, rows) -> card_lib.Clips:

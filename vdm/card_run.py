@@ -12,6 +12,7 @@ clips, among which the nearest to each sample are looked for.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import time
@@ -20,7 +21,6 @@ from typing import Any
 from absl import logging
 from etils import epath
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
 
 from vdm import card as card_lib
@@ -96,8 +96,7 @@ def evaluate(workdir, out, options: Options) -> dict[str, Any] | None:
   card = evaluation.card()
   if jax.process_index():
     return None
-  card_lib.write(out, card)
-  return card
+  return card_lib.write(out, card)
 
 
 class _Evaluation:
@@ -272,40 +271,43 @@ class _Evaluation:
       title: of the set, for people.
       with_features: whether the network's are wanted, too.
     """
+    read = functools.cache(read)  # Once, if at all.
     network = self.options.features if with_features else None
-    key = {
-      **key,
-      'features': network and network.protocol,
-      'world': self.world and list(self.world),
-      'straight': self.straight,
-    }
 
-    def compute():
+    def measure():
       videos, groups, labels = read()
-      logging.info('Measuring %d %s.', len(videos), title)
-      found = None
-      if network is not None:
-        found = self.timed(
-          'features',
-          lambda: features.extract(network, videos),
-        )
       if jax.process_index():
         return None
-      clips = self.timed(
-        'measuring',
-        lambda: card_lib.describe(
+      logging.info('Measuring %d %s.', len(videos), title)
+      return card_lib.pack(
+        card_lib.describe(
           videos,
           groups,
           labels,
           world=self.world,
           straight=self.straight,
           progress=console.progress(title, len(videos)),
-        ),
+        )
       )
-      return card_lib.pack(clips._replace(features=found))
 
-    arrays = kept.get(folder, key, compute)
-    return card_lib.unpack(arrays) if arrays is not None else None
+    laws = {'world': self.world and list(self.world), 'straight': self.straight}
+    arrays = self.timed(
+      'measuring', lambda: kept.get(folder, {**key, **laws}, measure)
+    )
+    clips = None if arrays is None else card_lib.unpack(arrays)
+    if network is None:
+      return clips
+
+    def extract():
+      videos, _, _ = read()
+      logging.info('Features of %d %s.', len(videos), title)
+      return {'features': features.extract(network, videos)}
+
+    arrays = self.timed(
+      'features',
+      lambda: kept.get(folder, {**key, 'features': network.protocol}, extract),
+    )
+    return clips and clips._replace(features=arrays['features'])
 
   def quality(self, key):
     """Returns what the autoencoder does to the floor's clips."""
@@ -316,7 +318,12 @@ class _Evaluation:
       if jax.process_index():
         return None
       found = frames_lib.compare(again, videos)
-      return {name: np.float64(np.mean(v)) for name, v in found.items()}
+      # A clip without static pixels has no flicker.
+      return {
+        name: np.float64(v[np.isfinite(v)].mean())
+        for name, v in found.items()
+        if np.isfinite(v).any()
+      }
 
     arrays = kept.get(
       self.statistics,
@@ -343,12 +350,13 @@ class _Evaluation:
   def samples(self):
     """Returns videos and labels: kept ones, the run's last, or new ones."""
     config, num = self.run.config, self.options.num
-    final = self.final()
-    if final is not None:
-      logging.info('The samples are those of %s.', self.workdir / 'final')
-      return final
-    size = max(1, -(-PART // config.sample.batch)) * config.sample.batch
     labels = generate.preview_labels(config, num)
+    first = jax.process_index() == 0
+    videos = self.final(labels) if first else None
+    if kept.agreed(videos is not None):
+      logging.info('The samples are those of %s.', self.workdir / 'final')
+      return kept.from_first(videos, self.shape(num)), labels
+    size = max(1, -(-PART // config.sample.batch)) * config.sample.batch
     seeds = config.sample.seed + np.arange(num)
     report = console.progress('Samples', num)
     parts = []
@@ -371,13 +379,13 @@ class _Evaluation:
       parts.append(part and part['videos'])
       report(rows.stop)
     videos = np.concatenate(parts) if parts[0] is not None else None
-    return from_first(videos, self.shape(num)), labels
+    return kept.from_first(videos, self.shape(num)), labels
 
   def shape(self, num):
     side = self.stage.resolution
     return (num, self.stage.frames, side, side, 3)
 
-  def final(self):
+  def final(self, wanted):
     """Returns the run's last samples where they are just what is asked for."""
     folder, num = self.workdir / 'final', self.options.num
     try:
@@ -394,10 +402,7 @@ class _Evaluation:
       return None
     if videos.shape[1:] != self.shape(num)[1:]:
       return None
-    wanted = generate.preview_labels(self.run.config, num)
-    if (labels[:num] != wanted).any():
-      return None
-    return videos[:num], labels[:num]
+    return videos[:num] if (labels[:num] == wanted).all() else None
 
   def memorisation(self, videos, samples, reference):
     """Looks for the nearest training clip of each sample, and shows some."""
@@ -489,11 +494,3 @@ def write_pairs(out, pairs, names, frame_rate) -> None:
   )
   grid = videos_lib.tile(videos_lib.enlarge(pairs, 2), 4, captions=names)
   videos_lib.write_mp4(out / 'nearest.mp4', grid, frame_rate)
-
-
-def from_first(array, shape) -> np.ndarray:
-  """Returns the first process's uint8 array on all of them."""
-  if jax.process_count() == 1:
-    return array
-  array = np.zeros(shape, np.uint8) if array is None else array
-  return np.asarray(multihost_utils.broadcast_one_to_all(array))

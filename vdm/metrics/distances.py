@@ -59,9 +59,11 @@ class Pooled:
 
     def draw(members):
       rows = np.flatnonzero(members)
-      return np.bincount(
-        random.choice(rows, len(rows)), minlength=len(members)
-      ).astype(np.float64)
+      drawn = random.choice(rows, len(rows))
+      while (drawn == drawn[0]).all():  # Of one row alone there are no pairs.
+        drawn = random.choice(rows, len(rows))
+      counts = np.bincount(drawn, minlength=len(members))
+      return counts.astype(np.float64)
 
     values = [
       self.energy(draw(self.first), draw(self.second)) for _ in range(repeats)

@@ -42,6 +42,7 @@ _REACH = 1.6  # Radii that a shape reaches at most: 1.555 for a triangle.
 _SWITCH = 1 / 12  # Turns of hue: half of what objects of a scene differ by.
 _THROUGHOUT = 0.8  # Share of a clip's frames that a direction is read from.
 _REST = 0.02  # Travel in half a clip, share of the width, that is standing.
+_DISTANCES = {'speed_distance': 'speed', 'shape_distance': 'kind'}
 # Where there is no object to speak of, numbers that count against the clip.
 _WORST = {
   'hue_drift': 90.0,
@@ -139,10 +140,7 @@ def summarise(
   if not values['bounces']:
     del values['bounces']
   if reference is not None:
-    for name, source in (
-      ('speed_distance', 'speed'),
-      ('shape_distance', 'kind'),
-    ):
+    for name, source in _DISTANCES.items():
       ours, theirs = (
         x[source][np.isfinite(x[source])] for x in (measured, reference)
       )

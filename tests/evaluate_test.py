@@ -1,0 +1,272 @@
+"""The card of a run and of folders: what is in it, kept, and resumed."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import types
+
+from conftest import ROOT
+import numpy as np
+import pytest
+
+from vdm import card as card_lib
+from vdm import card_folders
+from vdm import card_run
+from vdm import generate
+from vdm.media import videos as videos_lib
+from vdm.metrics import motion
+from vdm.metrics import suite
+
+SETS = ('samples', 'real', 'autoencoder', 'shuffled', 'frozen', 'mixed')
+
+
+def projection(name='i3d', seed=0):
+  """A network of one random projection of the mean frame."""
+  matrix = np.random.default_rng(seed).standard_normal((3 * 16 * 16, 12))
+
+  def apply(params, videos):
+    x = videos.astype('float32').mean(1).reshape(len(videos), -1)
+    return x @ params / 255.0
+
+  protocol = {'network': name, 'weights_sha256': str(seed)}
+  return types.SimpleNamespace(
+    name=name,
+    params=matrix.astype(np.float32),
+    apply=apply,
+    protocol=protocol,
+  )
+
+
+@pytest.fixture(scope='module')
+def workdir(finished_run, tmp_path_factory):
+  """A copy of a run, in which evaluation may write."""
+  return pathlib.Path(
+    shutil.copytree(finished_run, tmp_path_factory.mktemp('run') / 'copy')
+  )
+
+
+@pytest.fixture(scope='module')
+def options(tmp_path_factory):
+  return card_run.Options(
+    num=4,
+    training_clips=24,
+    features=projection(),
+    statistics=str(tmp_path_factory.mktemp('statistics')),
+  )
+
+
+@pytest.fixture(scope='module')
+def card(workdir, options):
+  return card_run.evaluate(workdir, workdir / 'evaluation', options)
+
+
+def test_every_number_has_its_floor_its_ceiling_and_its_protocol(card):
+  assert card['counts'] == dict.fromkeys(('reference', *SETS), 4)
+  assert tuple(card['energy']) == suite.SUMMARY
+  for row in card['energy'].values():
+    assert row.keys() == {*SETS, 'chance'}
+    assert row['samples']['low'] <= row['samples']['high']
+  assert card['panel'].keys() == {'reference', *SETS}
+  assert card['panel']['samples'].keys() == motion.PANEL.keys()
+  assert card['fvd'].keys() == {'samples', 'real', 'autoencoder'}
+  assert {'frechet_interval', 'kernel_interval'} <= card['fvd'][
+    'samples'
+  ].keys()
+  for name in ('laws', 'synthetic_truth'):
+    assert card[name].keys() == set(SETS)
+  assert card['laws']['real']['speed'] > card['laws']['frozen']['speed']
+  assert card['memorisation']['clips'] == 24
+  assert card['reconstruction']['psnr'] > 10
+  protocol = card['protocol']
+  # Eight held-out clips: four, and four of other videos.
+  assert protocol['reference']['clips'] == [0, 4]
+  assert protocol['floor'] == {'split': 'validation', 'clips': [4, 8]}
+  assert protocol['features']['covariance'] == 'biased'
+  assert protocol['samples']['step'] == 12
+  assert protocol['samples']['sample']['guidance'] == 2.0
+
+
+def test_it_is_written_for_machines_and_for_people(card, workdir):
+  out = workdir / 'evaluation'
+  assert json.loads((out / 'metrics_card.json').read_text()) == card
+  text = (out / 'metrics_card.txt').read_text()
+  for words in ('motion', 'flow, px at 128', 'fvd', 'label agreement', 'PSNR'):
+    assert words.lower() in text.lower(), words
+  for name in ('samples.png', 'nearest.png', 'nearest.mp4'):
+    assert (out / name).stat().st_size > 1000
+
+
+def test_what_took_long_is_kept(card, workdir, options, monkeypatch):
+  def never(*unused, **also_unused):
+    raise AssertionError('measured again')
+
+  monkeypatch.setattr(suite, 'measure', never)
+  monkeypatch.setattr(card_run.features, 'extract', never)
+  again = card_run.evaluate(workdir, workdir / 'evaluation', options)
+  for name in ('energy', 'panel', 'fvd', 'laws', 'memorisation'):
+    assert again[name] == card[name], name
+
+
+def test_another_protocol_is_measured_anew(card, workdir, options):
+  """Other samples, and of those that are there no part is made again."""
+  changed = card_run.dataclasses.replace(
+    options, sample={'guidance': 1.0}, features=None, training_clips=0
+  )
+  out = workdir / 'other'
+  found = card_run.evaluate(workdir, out, changed)
+  assert 'fvd' not in found and 'memorisation' not in found
+  assert found['protocol']['samples']['sample']['guidance'] == 1.0
+  assert found['energy']['motion']['real'] == card['energy']['motion']['real']
+  assert found['energy'] != card['energy']
+
+
+def test_samples_resume_where_they_stopped(workdir, options, monkeypatch):
+  monkeypatch.setattr(card_run, 'PART', 8)
+  run = generate.load_run(workdir)
+  run.config.sample.update(guidance=1.5)
+  made = []
+
+  def make(num):
+    evaluation = card_run._Evaluation(
+      run,
+      workdir,
+      workdir / 'resumed',
+      card_run.dataclasses.replace(options, num=num),
+    )
+    samples = evaluation.make.samples
+
+    def counted(params, frozen, labels, seeds):
+      made.extend(seeds)
+      return samples(params, frozen, labels, seeds)
+
+    evaluation.make = evaluation.make._replace(samples=counted)
+    return evaluation.samples()
+
+  first, _ = make(8)
+  videos, labels = make(16)
+  assert made == list(range(16))
+  np.testing.assert_array_equal(videos[:8], first)
+  assert list(labels) == list(np.arange(16) % 8)
+
+
+def test_the_runs_last_samples_are_taken_where_they_are_what_is_asked(
+  workdir, options
+):
+  with np.load(workdir / 'final/samples.npz', allow_pickle=False) as arrays:
+    expected = arrays['videos']
+  run = generate.load_run(workdir)
+
+  def found(**changes):
+    run.config.sample.update(changes)
+    evaluation = card_run._Evaluation(run, workdir, workdir / 'x', options)
+    return evaluation.final(np.arange(4))
+
+  np.testing.assert_array_equal(found(), expected[:4])
+  assert found(steps=3) is None
+
+
+def write_folder(folder, videos):
+  for i, video in enumerate(videos):
+    videos_lib.write_mp4(folder / f'{i:02d}.mp4', video, 25.0, upscale=2)
+
+
+@pytest.fixture(scope='module')
+def moving_clips():
+  random = np.random.default_rng(0)
+  images = random.integers(0, 256, (10, 24, 24, 3), np.uint8)
+  images = images.repeat(4, axis=1).repeat(4, axis=2)
+  return np.stack(
+    [
+      [image[t * 2 : t * 2 + 32, t : t + 32] for t in range(5)]
+      for image in images
+    ]
+  )
+
+
+def test_folders_of_videos_and_of_arrays(moving_clips, tmp_path):
+  write_folder(tmp_path / 'real', moving_clips[:8])
+  fake = np.repeat(moving_clips[6:10, :1], 5, axis=1)  # Frozen.
+  np.savez(tmp_path / 'fake.npz', videos=fake)
+  options = card_folders.Options(num=4, frames=4, resolution=32)
+  found = card_folders.evaluate(
+    tmp_path / 'real', tmp_path / 'fake.npz', tmp_path / 'out', options
+  )
+  assert found['counts']['samples'] == found['counts']['real'] == 4
+  assert found['panel']['samples']['freeze_rate']['median'] == 1
+  energy = found['energy']['panel']
+  assert energy['samples']['energy'] > energy['real']['energy']
+  assert found['protocol']['frames'] == 4
+  assert (tmp_path / 'out/clips.png').exists()
+  assert 'fvd' not in found
+
+
+def test_too_few_real_clips_are_divided(moving_clips, tmp_path):
+  write_folder(tmp_path / 'real', moving_clips[:6])
+  np.savez(tmp_path / 'fake.npz', videos=moving_clips[:5])
+  options = card_folders.Options(num=5, frames=4, resolution=32)
+  found = card_folders.evaluate(
+    tmp_path / 'real', tmp_path / 'fake.npz', tmp_path / 'out', options
+  )
+  assert found['counts']['reference'] == 5
+  assert found['counts']['floor'] == [3, 3]
+
+
+def test_divisions_never_split_a_video():
+  groups = np.array(list('aabbbccddd'))
+  for num in (2, 4, 5, 8):
+    reference, others, half = card_folders.divide(groups, num)
+    first = half if len(half) else reference
+    assert not set(groups[first]) & set(groups[others])
+    assert len(first) and len(others)
+
+
+def test_features_are_named_by_their_weights():
+  assert card_run.features.metric(projection('i3d')) == 'fvd'
+  named = card_run.features.metric(projection('i3d_imagenet'))
+  assert named == 'fvd_i3d_imagenet'
+  videos = np.random.default_rng(0).integers(0, 256, (11, 3, 16, 16, 3), 'u1')
+  network = projection()
+  np.testing.assert_allclose(
+    card_run.features.extract(network, videos, batch=1),
+    network.apply(network.params, videos),
+    atol=1e-4,
+  )
+
+
+def test_a_card_comes_back_from_what_is_kept():
+  videos = np.random.default_rng(0).integers(0, 256, (3, 4, 32, 32, 3), 'u1')
+  clips = card_lib.describe(
+    videos, ['a', 'b', 'c'], [0, 1, -1], world=card_lib.laws.World()
+  )
+  clips = clips._replace(features=np.ones((3, 2)))
+  again = card_lib.unpack(card_lib.pack(clips))
+  assert again.truth is None and list(again.groups) == ['a', 'b', 'c']
+  np.testing.assert_array_equal(again.features, clips.features)
+  for name, value in clips.laws.items():
+    np.testing.assert_array_equal(again.laws[name], value)
+
+
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    ((), 'Say what to evaluate, run, folders, autoencoder'),
+    (('run',), '--workdir is missing'),
+    (('folders', '--real', 'x'), '--fake is missing'),
+    (('run', '--workdir', 'nowhere'), 'nowhere holds no run'),
+    (('folders', '--real', 'a', '--fake', 'b', '--nun=3'), '--num'),
+    (('run', '--workdir', 'x', '--features', 'clip:x'), 'is not i3d:PATH'),
+  ],
+)
+def test_mistakes_are_one_line(arguments, words):
+  result = subprocess.run(
+    [sys.executable, '-m', 'vdm.evaluate', *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert result.returncode == 2, result.stderr
+  assert words in result.stderr.splitlines()[-1]
+  assert 'Traceback' not in result.stderr
