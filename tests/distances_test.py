@@ -78,7 +78,7 @@ def test_permutations_keep_videos_together():
   assert pooled.energy() < np.quantile(together, 0.99)
   far = distances.Pooled(videos[:30], videos[30:] + 2.0)
   assert far.energy() > np.quantile(apart, 0.99)
-  with pytest.raises(ValueError, match='One video'):
+  with pytest.raises(ValueError, match='1 videos of 60 clips cannot be'):
     pooled.null(np.zeros(60))
 
 

@@ -179,10 +179,10 @@ def versions() -> dict[str, str]:
 def write(out: epath.Path, card: dict[str, Any]) -> dict[str, Any]:
   """Writes metrics_card.json and .txt; returns what is in the first one."""
   out.mkdir(parents=True, exist_ok=True)
-  content = json.dumps(card, indent=1, allow_nan=False) + '\n'
-  card = json.loads(content)
+  data = json.dumps(card, indent=1, allow_nan=False) + '\n'
+  card = json.loads(data)
   for name, content in (
-    ('metrics_card.json', content),
+    ('metrics_card.json', data),
     ('metrics_card.txt', text(card)),
   ):
     partial = out / f'{name}.partial'

@@ -34,22 +34,25 @@ class Pooled:
     self.first = (np.arange(len(x) + len(y)) < len(x)).astype(np.float64)
     self.second = 1 - self.first
 
-  def energy(self, first=None, second=None) -> float:
-    """Returns the energy distance as a share; see the module.
+  def energy(self) -> float:
+    """Returns the energy distance of the sets as a share; see the module."""
+    return float(self._energies(self.first[None], self.second[None])[0])
+
+  def _energies(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns it for other sets of the same rows.
 
     Args:
-      first: how often each row counts as one of the first set; by default the
-        sets as they are. A row is never paired with itself.
-      second: as of the second set.
+      first: [r n + m] how often each row counts as one of the first set. A row
+        is never paired with itself.
+      second: [r n + m] as one of the second.
     """
-    first = self.first if first is None else first
-    second = self.second if second is None else second
-    between = first @ self._apart @ second / (first.sum() * second.sum())
-    within = [
-      w @ self._apart @ w / (w.sum() ** 2 - np.square(w).sum())
-      for w in (first, second)
-    ]
-    return float((2 * between - sum(within)) / (2 * between) if between else 0)
+    sums = first @ self._apart
+    between = (sums * second).sum(1) / (first.sum(1) * second.sum(1))
+    within = _mean_within(first, sums)
+    within += _mean_within(second, second @ self._apart)
+    with np.errstate(invalid='ignore'):
+      shares = (2 * between - within) / (2 * between)
+    return np.where(between > 0, shares, 0.0)
 
   def interval(
     self, *, repeats: int = 200, level: float = 0.95, seed: int = 0
@@ -65,9 +68,12 @@ class Pooled:
       counts = np.bincount(drawn, minlength=len(members))
       return counts.astype(np.float64)
 
-    values = [
-      self.energy(draw(self.first), draw(self.second)) for _ in range(repeats)
-    ]
+    values = self._energies(
+      *(
+        np.stack([draw(members) for _ in range(repeats)])
+        for members in (self.first, self.second)
+      )
+    )
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -90,18 +96,34 @@ class Pooled:
     groups = np.arange(total) if groups is None else np.asarray(groups)
     _, group = np.unique(groups, return_inverse=True)
     sizes = np.bincount(group)
-    if len(sizes) < 2:
-      raise ValueError('One video alone cannot be divided: give more.')
     random = np.random.default_rng(seed)
-    values = []
+    divisions = []
     for _ in range(repeats):
       order = random.permutation(len(sizes))
       ends = np.cumsum(sizes[order])
-      # As near to the wanted size as whole videos come, and never all of them.
-      count = 1 + np.argmin(np.abs(ends[:-1] - wanted))
-      first = np.isin(group, order[:count]).astype(np.float64)
-      values.append(self.energy(first, 1 - first))
-    return np.array(values)
+      # As near to the wanted size as whole videos come, with pairs on both
+      # sides.
+      away = np.abs(ends - wanted)
+      away[(ends < 2) | (ends > total - 2)] = total
+      count = 1 + np.argmin(away)
+      if away[count - 1] == total:
+        raise ValueError(
+          f'{len(sizes)} videos of {total} clips cannot be divided: give more.'
+        )
+      divisions.append(np.isin(group, order[:count]))
+    first = np.array(divisions, np.float64)
+    return self._energies(first, 1 - first)
+
+
+def _mean_within(counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
+  """Returns the mean distance between two rows of a set, for each of r sets.
+
+  Args:
+    counts: [r n] how often each row is in it.
+    sums: [r n] summed distances from each row to the set's.
+  """
+  pairs = np.square(counts.sum(1)) - np.square(counts).sum(1)
+  return (sums * counts).sum(1) / pairs
 
 
 def _pairwise(x: np.ndarray) -> np.ndarray:
