@@ -34,9 +34,9 @@ def network():
   """I3D with random weights, as `i3d.load` returns it."""
   import jax
   import numpy as np
-  from vdm.models.features import i3d
 
   from vdm.models import features
+  from vdm.models.features import i3d
 
   random = np.random.default_rng(0)
   shapes = jax.eval_shape(i3d.network().init, jax.random.key(0))
