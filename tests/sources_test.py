@@ -1,9 +1,12 @@
 """Archives are refused before anything is written."""
 
+import io
 import os
 import pathlib
+import shutil
 import stat
 import struct
+import tarfile
 import zipfile
 
 import pytest
@@ -98,14 +101,20 @@ def test_rar_without_an_unpacker_names_the_command(tmp_path, monkeypatch):
     open_all(str(tmp_path / 'UCF101.rar'))
 
 
-def fake_unrar(folder, names, extract):
+def fake_unrar(folder, names, extract, kind='File', size=5):
   """Puts a program called unrar, as it behaves, on its own in `folder`."""
   folder.mkdir()
   program = folder / 'unrar'
   listed = '\\n'.join(names)
+  details = '\\n'.join(
+    f'        Name: {name}\\n        Type: {kind}\\n        Size: {size}'
+    f'\\n Packed size: 3\\n       Ratio: 60%%\\n'
+    for name in names
+  )
   program.write_text(
     '#!/bin/sh\n'
-    f'if [ "$1" = lb ]; then printf "{listed}\\n"; else {extract}; fi\n'
+    f'case "$1" in lb) printf "{listed}\\n";; vt) printf "{details}\\n";;'
+    f' *) {extract};; esac\n'
   )
   program.chmod(0o755)
 
@@ -118,16 +127,78 @@ def test_rar_by_an_unpacker(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'names, extract, message',
+  'names, kind, size, message',
   [
-    (['../v.avi'], 'touch ../never', 'unsafe member name'),
-    (['v.avi'], 'ln -s /etc/passwd v.avi', 'holds the link'),
-    (['v.avi'], 'echo checksum error >&2; exit 3', 'failed: checksum error'),
+    (['../v.avi'], 'File', 5, 'unsafe member name'),
+    (['v.avi'], 'Unix symbolic link', 11, 'a link or a device'),
+    (['v.avi'], 'File', 1 << 30, 'like a bomb'),
+    (['v.avi'], 'File', '?', 'does not tell the sizes'),
   ],
 )
-def test_bad_rar(tmp_path, monkeypatch, names, extract, message):
+def test_bad_rar_is_refused_before_anything_is_written(
+  tmp_path, monkeypatch, names, kind, size, message
+):
   (tmp_path / 'a.rar').write_bytes(b'Rar!')
-  fake_unrar(tmp_path / 'bin', names, extract)
+  touch = f'touch {tmp_path / "written"}'
+  fake_unrar(tmp_path / 'bin', names, touch, kind, size)
   monkeypatch.setenv('PATH', f'{tmp_path / "bin"}:{os.environ["PATH"]}')
   with pytest.raises(records.BuildError, match=message):
     open_all(str(tmp_path / 'a.rar'))
+  assert not (tmp_path / 'written').exists()
+
+
+@pytest.mark.parametrize(
+  'extract, message',
+  [
+    ('ln -s /etc/passwd v.avi', 'holds the link'),
+    ('echo checksum error >&2; exit 3', 'failed: checksum error'),
+    # More than the listing said.
+    ('head -c 1000000 /dev/zero > v.avi', 'failed'),
+  ],
+)
+def test_a_rar_that_lies(tmp_path, monkeypatch, extract, message):
+  (tmp_path / 'a.rar').write_bytes(b'Rar!')
+  fake_unrar(tmp_path / 'bin', ['v.avi'], extract)
+  monkeypatch.setenv('PATH', f'{tmp_path / "bin"}:{os.environ["PATH"]}')
+  with pytest.raises(records.BuildError, match=message):
+    open_all(str(tmp_path / 'a.rar'))
+
+
+@pytest.fixture
+def bsdtar():
+  """The real program; it unpacks .rar, and tells a tar by its content."""
+  if not shutil.which('bsdtar') or shutil.which('unrar'):
+    pytest.skip('bsdtar is not what unpacks a .rar here')
+
+
+def make_tar(path, members):
+  """Writes members {name: bytes, or the target of a link}."""
+  with tarfile.open(path, 'w:gz') as archive:
+    for name, content in members.items():
+      member = tarfile.TarInfo(name)
+      if isinstance(content, str):
+        member.type, member.linkname = tarfile.SYMTYPE, content
+        archive.addfile(member)
+      else:
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+  return str(path)
+
+
+def test_bsdtar_unpacks(bsdtar, tmp_path):
+  members = {'d/a.avi': b'0123', 'b c.avi': os.urandom(50_000)}
+  assert open_all(make_tar(tmp_path / 'a.rar', members)) == members
+
+
+@pytest.mark.parametrize(
+  'members, message',
+  [
+    ({'a.avi': b'x', '../evil.avi': b'x'}, 'unsafe member name'),
+    ({'a.avi': b'x', 'link.avi': '/etc/passwd'}, 'a link or a device'),
+    ({'zeros.avi': bytes(20 << 20)}, 'like a bomb'),
+  ],
+)
+def test_bsdtar_s_listing_is_checked(bsdtar, tmp_path, members, message):
+  path = make_tar(tmp_path / 'a.rar', members)
+  with pytest.raises(records.BuildError, match=message):
+    open_all(path)

@@ -99,7 +99,7 @@ def inspect(
     raise VideoError('empty', 'the file has no bytes')
   stamps = []
   with _open(path, max_pixels) as (container, stream):
-    declared = stream.frames
+    declared, least = stream.frames, _least_seconds(container, stream)
     rate = stream.average_rate or stream.guessed_rate
     states_rate = not container.format.flags & _NO_TIMESTAMPS
     aspect = float(stream.sample_aspect_ratio or 1)
@@ -137,6 +137,11 @@ def inspect(
     times = np.arange(len(stamps)) / float(rate)
   elif not _is_sane(rate):
     rate = (len(stamps) - 1) / times[-1] if times[-1] else assumed_rate or 1.0
+  if states_rate and times[-1] + 1 / float(rate) < least:
+    raise VideoError(
+      'truncated',
+      f'the header declares {least:.3g} s or more and {times[-1]:.3g} s decode',
+    )
   return Source(
     height=height,
     width=width,
@@ -365,6 +370,8 @@ def _open(path: str, max_pixels: int = 0):
       if not container.streams.video:
         raise VideoError('no_video_stream', 'the file has no video stream')
       stream = container.streams.video[0]
+      if stream.codec_context is None:
+        raise VideoError('undecodable', 'no decoder knows the video stream')
       stream.thread_type = 'NONE'
       # Without it a damaged MPEG-4 file decodes in silence.
       options = {'err_detect': 'explode'}
@@ -389,6 +396,18 @@ def _decode(container, stream) -> Iterator[av.VideoFrame]:
     if frame.is_corrupt:
       raise VideoError('undecodable', f'frame {number} is damaged')
     yield frame
+
+
+def _least_seconds(container, stream) -> float:
+  """Returns how long a video must be if its header is right.
+
+  Containers that are written as they come (Matroska) count no frames; what
+  else they hold may be longer than the pictures.
+  """
+  if stream.duration:
+    return 0.9 * float(stream.duration * stream.time_base) - 0.5
+  share = 0.9 if len(container.streams) == 1 else 0.5
+  return share * (container.duration or 0) / av.time_base - 0.5
 
 
 def _trusted_times(stamps: list) -> np.ndarray | None:

@@ -2,7 +2,8 @@
 
 Members of an archive are checked before anything is written: no absolute or
 `..` paths, no links, no sizes that do not fit. A .zip is then extracted one
-member at a time to a temporary file; a .rar by whatever unpacker is installed.
+member at a time to a temporary file; a .rar by whatever unpacker is installed,
+which may write no file larger than the listing says.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import re
 import shutil
 import stat
 import subprocess
@@ -21,15 +23,54 @@ import zlib
 from vdm.data import video
 from vdm.data.builders import records
 
+try:
+  import resource
+except ImportError:  # Windows: sizes are believed.
+  resource = None
+
 _MAX_FILE_BYTES = 16 << 30
 _MAX_TOTAL_BYTES = 1 << 40
 _MAX_RATIO = 200  # Video hardly compresses; a bomb does a thousandfold.
 
-# Per unpacker: how it lists the names of an archive, one a line, and how it
-# extracts into the folder it is started in.
+
+@dataclasses.dataclass(frozen=True)
+class _Unpacker:
+  """A program that unpacks archives.
+
+  Attributes:
+    names: options that list the names, one a line.
+    details: options that tell kinds and sizes.
+    kind: pattern in those lines, whose group is the kind of a member.
+    size: likewise, its size in bytes.
+    kinds: of files and folders; every other kind is refused.
+    extract: options that unpack into the folder it is started in.
+  """
+
+  names: tuple[str, ...]
+  details: tuple[str, ...]
+  kind: str
+  size: str
+  kinds: tuple[str, ...]
+  extract: tuple[str, ...]
+
+
 _UNPACKERS = {
-  'unrar': (('lb',), ('x', '-o+', '-idq', '-p-')),
-  'bsdtar': (('-tf',), ('-xf',)),
+  'unrar': _Unpacker(
+    names=('lb', '-p-'),
+    details=('vt', '-p-'),
+    kind=r'^\s*Type: (.*?)\s*$',
+    size=r'^\s*Size: (\d+)\s*$',
+    kinds=('File', 'Directory'),
+    extract=('x', '-o+', '-idq', '-p-'),
+  ),
+  'bsdtar': _Unpacker(
+    names=('-tf',),
+    details=('-tvf',),
+    kind=r'^(\S)',
+    size=r'^\S+\s+\d+\s+\S+\s+\S+\s+(\d+)\s',
+    kinds=('-', 'd'),
+    extract=('-xf',),
+  ),
 }
 
 
@@ -201,17 +242,45 @@ def _unpack_rar(path: str, folder: str) -> None:
       ' data.source to the folder.'
     )
   path = os.path.abspath(path)
-  list_options, extract_options = _UNPACKERS[program]
-  names = _run([program, *list_options, path], folder).splitlines()
+  unpacker = _UNPACKERS[program]
+  names = _run([program, *unpacker.names, path], folder).splitlines()
   check_names(names, path)
-  _run([program, *extract_options, path], folder)
+  largest = _check_details(
+    _run([program, *unpacker.details, path], folder), unpacker, path
+  )
+  _run([program, *unpacker.extract, path], folder, largest)
   for directory, subfolders, files in os.walk(folder):
     for name in (*subfolders, *files):
       if os.path.islink(os.path.join(directory, name)):
         raise records.BuildError(f'{path} holds the link {name!r}.')
 
 
-def _run(command: list[str], folder: str) -> str:
+def _check_details(listing: str, unpacker: _Unpacker, path: str) -> int:
+  """Refuses links, devices and bombs; returns the largest member's bytes."""
+
+  def refuse(what):
+    raise records.BuildError(f'{path} {what}; nothing was unpacked.')
+
+  for kind in re.findall(unpacker.kind, listing, re.MULTILINE):
+    if kind not in unpacker.kinds:
+      refuse(f'holds a link or a device ({kind})')
+  sizes = [int(n) for n in re.findall(unpacker.size, listing, re.MULTILINE)]
+  if not sizes:
+    refuse('does not tell the sizes of its members')
+  total = sum(sizes)
+  if total > _MAX_RATIO * (os.path.getsize(path) + 4096 * len(sizes)):
+    refuse(f'unpacks to {total} bytes, like a bomb')
+  if max(sizes) > _MAX_FILE_BYTES or total > _MAX_TOTAL_BYTES:
+    refuse(f'makes {total} bytes, more than is accepted')
+  return max(sizes)
+
+
+def _run(command: list[str], folder: str, largest: int = 0) -> str:
+  """Returns what a command says; it can write no file above `largest`."""
+
+  def limit():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
   result = subprocess.run(
     command,
     cwd=folder,
@@ -220,6 +289,7 @@ def _run(command: list[str], folder: str) -> str:
     text=True,
     errors='replace',
     check=False,
+    preexec_fn=limit if resource else None,
   )
   if result.returncode:
     lines = (result.stderr or result.stdout).strip().splitlines() or ['?']
