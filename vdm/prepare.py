@@ -11,6 +11,7 @@ config.data.latents, which training then reads in place of frames.
 
 import collections
 from collections.abc import Sequence
+import functools
 import os
 import sys
 
@@ -18,6 +19,7 @@ from absl import app
 from absl import flags
 
 from vdm import config_flag
+from vdm.data import beam_runner
 from vdm.data import builders
 
 _CONFIG = config_flag.define()
@@ -25,6 +27,18 @@ _ALLOW_MISSING = flags.DEFINE_bool(
   'allow_missing',
   False,
   'Build without the listed clips that are missing or do not decode.',
+)
+_RUNNER = flags.DEFINE_string(
+  'runner',
+  None,
+  'clips: prepare videos with this Apache Beam runner, such as FnApiRunner or '
+  'PortableRunner, instead of with processes of this machine.',
+)
+_BEAM_OPTIONS = flags.DEFINE_list(
+  'beam_options',
+  [],
+  'clips: further options of the Beam pipeline, joined by commas, such as '
+  '--job_endpoint=localhost:8099,--environment_type=LOOPBACK.',
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'latents: folder of the run whose autoencoder encodes.'
@@ -72,10 +86,26 @@ def _latents() -> None:
 def _clips() -> None:
   data = _CONFIG.value.data
   try:
-    directory = builders.build(data, allow_missing=_ALLOW_MISSING.value)
-  except (builders.BuildError, builders.MissingDataset, ValueError) as error:
+    directory = builders.build(
+      data, allow_missing=_ALLOW_MISSING.value, runner=_runner(data)
+    )
+  except (
+    *(builders.BuildError, builders.MissingDataset),
+    *(ImportError, ValueError),
+  ) as error:
     sys.exit(f'vdm.prepare: {error}')
   print(_summary(directory))
+
+
+def _runner(data):
+  """Returns what prepares the videos; None: processes of this machine."""
+  if not _RUNNER.value:
+    return None
+  return functools.partial(
+    beam_runner.run,
+    options=[f'--runner={_RUNNER.value}', *_BEAM_OPTIONS.value],
+    limits=builders.worker_limits(data),
+  )
 
 
 def _summary(directory: str) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 
 from vdm.data import staging as staging_lib
 from vdm.data import video
+from vdm.data import workers
 from vdm.data.screening import letterbox
 from vdm.data.screening import observe
 from vdm.data.screening import rules
@@ -76,6 +77,12 @@ def prepare(task: Task, alive: Callable[[], None]) -> str:
     result = staging_lib.Result(name, reason, text)
   write(result, (), task.stamp())
   return name
+
+
+def fail(task: Task, failure: workers.Failure) -> None:
+  """Stages a file that its process did not survive."""
+  result = staging_lib.Result(task.file.name, failure.reason, failure.message)
+  task.staging.write(result, (), task.stamp())
 
 
 def _prepare(name, path, task, alive):

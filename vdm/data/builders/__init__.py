@@ -17,6 +17,7 @@ from vdm.data.builders import records
 from vdm.data.builders import synthetic_scenes
 from vdm.data.builders import ucf101
 from vdm.data.builders import video_folder
+from vdm.data.builders import videos
 
 BuildError = records.BuildError
 ClipSource = reader.ClipSource
@@ -26,6 +27,7 @@ SKIPPED_FILE = reader.SKIPPED_FILE
 open_source = reader.open_source
 read_info = reader.read_info
 read_skipped = reader.read_skipped
+worker_limits = videos.worker_limits
 
 VERSION = '1.0.0'  # Raise it when the same settings give other content.
 

@@ -134,11 +134,7 @@ class Build:
       outcomes, len(waiting), 'preparing videos', 'file'
     ):
       if isinstance(outcome, workers.Failure):
-        task = waiting[number]
-        result = staging_lib.Result(
-          task.file.name, outcome.reason, outcome.message
-        )
-        self._staging.write(result, (), task.stamp())
+        prepare_file.fail(waiting[number], outcome)
     self.results = [
       self._staging.read(task.file.name, task.stamp()) for task in tasks
     ]
