@@ -72,3 +72,13 @@ def finished_run(data_root, tmp_path_factory):
     assert train.train(tiny_train.make_config(data_root), workdir) == 0
   (workdir / 'keys_read.json').write_text(json.dumps(sorted(keys)))
   return workdir
+
+
+@pytest.fixture(scope='session')
+def reference(tmp_path_factory):
+  """(folder, cache of compiled programs, result) of a run nobody killed."""
+  import kills  # In tests/faults.
+
+  folder = tmp_path_factory.mktemp('faults')
+  cache = folder / 'cache'
+  return folder, cache, kills.uninterrupted(folder / 'alone', cache)

@@ -95,16 +95,36 @@ def test_modes(joined, monkeypatch):
   distributed.initialize('auto')
   distributed.initialize('off')
   assert joined == []
-  distributed.initialize('on')
-  assert joined == [{'local_device_ids': None}]
+  distributed.initialize('on', 30, 15)
+  assert joined == [
+    {
+      'num_processes': None,
+      'process_id': None,
+      'local_device_ids': None,
+      'initialization_timeout': 30,
+      'heartbeat_timeout_seconds': 60,
+    }
+  ]
   for name, value in SLURM.items():
     monkeypatch.setenv(name, value)
   monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
   distributed.initialize('off')
   distributed.initialize('auto')
-  assert joined[1:] == [{'local_device_ids': list(range(8))}]
+  assert [call['local_device_ids'] for call in joined[1:]] == [list(range(8))]
   with pytest.raises(ValueError, match='--distributed=maybe is unknown'):
     distributed.initialize('maybe')
+
+
+def test_three_variables_name_the_processes(joined, monkeypatch):
+  for name, value in {
+    'JAX_COORDINATOR_ADDRESS': 'host:1234',
+    'JAX_NUM_PROCESSES': '4',
+    'JAX_PROCESS_ID': '0',
+  }.items():
+    monkeypatch.setenv(name, value)
+  distributed.initialize('auto')
+  (call,) = joined
+  assert (call['num_processes'], call['process_id']) == (4, 0)
 
 
 def test_on_outside_a_cluster_says_what_to_do(joined, monkeypatch):

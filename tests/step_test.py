@@ -162,6 +162,37 @@ def test_the_same_step_gives_the_same_bits(one_device):
   jax.tree.map(np.testing.assert_array_equal, values, metrics)
 
 
+@pytest.mark.parametrize('name, clip_norm', [('adamw', 1.0), ('muon', 0.0)])
+def test_a_step_that_is_not_finite_is_as_if_it_had_not_been(name, clip_norm):
+  """Parameters, moments, counts and averages, to the bit."""
+  config = mixed_config()
+  config.optim.update(name=name, clip_norm=clip_norm, weight_decay=0.1)
+  run = tiny_runs.Run(config)
+
+  def train(steps):
+    state, skipped = run.begin(), []
+    for n in steps:
+      arguments = run.arguments(state, BATCHES[n % 3], n)
+      if n == 2:  # What the objective works in: all of the step is NaN.
+        arguments = (arguments[0], poisoned(arguments[1]), *arguments[2:])
+      state, metrics = run.step(*arguments)
+      skipped.append(int(metrics['skipped']))
+      assert np.isfinite(metrics['param_norm'])
+      assert np.isfinite(metrics['grad_norm']) == (n != 2)
+    return jax.tree.map(np.asarray, state), skipped
+
+  def poisoned(frozen):
+    stats = {k: v * np.float32('nan') for k, v in frozen['stats'].items()}
+    return {**frozen, 'stats': stats}
+
+  state, skipped = train([0, 1, 2, 3, 4])
+  wanted, _ = train([0, 1, 3, 4])
+  assert skipped == [0, 0, 1, 0, 0]
+  jax.tree.map(np.testing.assert_array_equal, state, wanted)
+  counts = {int(slot.count) for slot in state.opt_state.values()}
+  assert counts == {4}
+
+
 def test_the_step_lowers_without_arrays():
   config = mixed_config()
   mesh = sharding.make_mesh(2)

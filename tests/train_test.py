@@ -53,14 +53,25 @@ def restored(workdir):
 
 
 class StopAfter:
-  """A stop signal that comes at a certain poll and stays."""
+  """A signal that comes at a certain poll between steps, or inside of one."""
 
-  def __init__(self, polls):
-    self.polls = polls
+  def __init__(self, polls, checks):
+    self.polls, self.checks = polls, checks
 
   def received(self):
     self.polls -= 1
-    return self.polls <= 0
+    return self.polls <= 0 or self.checks <= 0
+
+  def check(self):
+    self.checks -= 1
+    if self.polls <= 0 or self.checks <= 0:
+      raise signals.Stopped
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    pass
 
 
 def test_run_leaves_what_it_promises(finished_run):
@@ -111,13 +122,21 @@ def test_final_samples_are_made_of_seeds_and_labels(finished_run):
     assert arrays['label_names'][0] == 'right'
 
 
-@pytest.mark.parametrize('polls, steps', [(1, 1), (3, 3), (6, 5), (12, 9)])
+@pytest.mark.parametrize(
+  'polls, checks, steps',
+  [(1, 99, 1), (3, 99, 3), (6, 99, 5), (12, 99, 9), (99, 2, 3), (99, 9, 5)],
+)
 def test_stopped_and_resumed_run_is_the_uninterrupted_one(
-  polls, steps, finished_run, data_root, tmp_path, monkeypatch
+  polls, checks, steps, finished_run, data_root, tmp_path, monkeypatch
 ):
-  """In the middle of stages (1, 9) and at borders (3: a new objective, 5)."""
+  """In the middle of stages (1, 9) and at borders (3: a new objective, 5).
+
+  Also inside of a preview (2 checks) and of an evaluation (9).
+  """
   config = tiny_train.make_config(data_root)
-  monkeypatch.setattr(signals, 'StopSignal', lambda: StopAfter(polls))
+  monkeypatch.setattr(
+    signals, 'StopSignal', lambda vote: StopAfter(polls, checks)
+  )
   assert train.train(config, tmp_path) == train.STOPPED
   monkeypatch.undo()
   # Lines past the checkpoint, the last one torn, as after a kill.

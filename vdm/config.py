@@ -279,6 +279,9 @@ def default() -> ConfigDict:
       save_every=200,  # Steps between checkpoints.
       save_minutes=10.0,  # Or this long after the last one.
       keep=2,  # Latest checkpoints kept.
+      max_skipped=10,  # Of 100 steps; more that are not finite stop a run.
+      peer_seconds=60.0,  # A process silent for longer has gone.
+      barrier_minutes=30.0,  # To wait for a process that is alive.
       tensorboard=True,
     )
   )

@@ -67,7 +67,8 @@ POSITIVE = frozenset(
   sample.steps sample.rho sample.sigma_min sample.sigma_max sample.num
   sample.batch score.num train.fsdp train.log_every train.eval_every
   train.eval_clips train.preview_every train.save_every train.save_minutes
-  train.keep stage.steps stage.frames stage.resolution stage.batch
+  train.keep train.peer_seconds train.barrier_minutes
+  stage.steps stage.frames stage.resolution stage.batch
   stage.accumulate stage.learning_rate
   """.split()
 )

@@ -103,13 +103,14 @@ def preview_labels(config, num):
   return np.arange(num) % classes if classes else np.full(num, -1)
 
 
-def make_generator(config, stage, mesh=None):
+def make_generator(config, stage, mesh=None, poll=lambda: None):
   """Builds the functions that make a stage's videos.
 
   Args:
     config: the run's; `config.sample` says how.
     stage: whose frames and resolution the videos have.
     mesh: devices to split the videos over; all rows on one device without.
+    poll: called after every batch of videos; may raise.
   """
   codec = autoencoders.make_autoencoder(config.autoencoder)
   network = models.make_unet(config.model, codec.channels)
@@ -176,17 +177,22 @@ def make_generator(config, stage, mesh=None):
       (labels, seeds),
       options.batch,
       mesh,
+      poll,
     )
 
   def reconstructions(frozen, video):
     return batched(
-      lambda rows: reconstruct(frozen, rows), (video,), options.batch, mesh
+      lambda rows: reconstruct(frozen, rows),
+      (video,),
+      options.batch,
+      mesh,
+      poll,
     )
 
   return Generator(samples, reconstructions)
 
 
-def batched(function, arrays, size, mesh=None):
+def batched(function, arrays, size, mesh=None, poll=lambda: None):
   """Applies a compiled function to arrays, `size` rows at a time.
 
   Every call has the same shape, rounded up to the devices: the last one is
@@ -201,11 +207,17 @@ def batched(function, arrays, size, mesh=None):
     rows = [array[index] for array in arrays]
     if mesh is not None:
       spec = jax.sharding.PartitionSpec(mesh.axis_names)
-      rows = jax.device_put(rows, jax.sharding.NamedSharding(mesh, spec))
+      sharding = jax.sharding.NamedSharding(mesh, spec)
+      # Every host has all rows; `device_put` would compare them first.
+      rows = [
+        jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
+        for x in rows
+      ]
     output = function(*rows)
     if not output.is_fully_addressable:
       output = multihost_utils.process_allgather(output, tiled=True)
     outputs.append(np.asarray(output)[: total - start])
+    poll()
   return np.concatenate(outputs)
 
 

@@ -5,9 +5,11 @@ failed, 2 a mistake in the command or the configuration, 75 stopped before the
 end (run the same command again).
 """
 
+import errno
 import os
 import pathlib
 import sys
+import traceback
 
 from absl import app
 from absl import flags
@@ -31,6 +33,10 @@ OUT_OF_MEMORY = (
   'stages.<name>.accumulate, or set --config.model.remat=block, or '
   '--config.train.compute_dtype=bfloat16.'
 )
+FULL_DISK = (
+  'The disk is full: make room and run the same command again, which goes on '
+  'from the last checkpoint.'
+)
 
 
 def main(argv):
@@ -42,13 +48,15 @@ def main(argv):
   import jax
 
   from vdm import train
-  from vdm.data import latents
   from vdm.training import distributed
-  from vdm.training import resume
+  from vdm.training import peers
 
   console.start()
   try:
-    distributed.initialize(_DISTRIBUTED.value)
+    options = _CONFIG.value.train
+    distributed.initialize(
+      _DISTRIBUTED.value, 60 * options.barrier_minutes, options.peer_seconds
+    )
     logging.info(
       'jax %s on %d x %s',
       jax.__version__,
@@ -56,19 +64,43 @@ def main(argv):
       jax.devices()[0].device_kind,
     )
     code = train.train(_CONFIG.value, workdir())
-  except (
-    resume.ResumeError,
-    latents.CacheError,
-    FileNotFoundError,
-  ) as error:
-    config_flag.stop(error)
-  except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
-      raise
-    logging.error('%s', error)
-    print(OUT_OF_MEMORY, file=sys.stderr)
-    code = 1
+  except Exception as error:
+    code = explain(error)
+    if distributed.is_several():
+      # The others have been told; leaving in order would wait for them.
+      peers.leave(code)
   sys.exit(code)
+
+
+def explain(error):
+  """Prints what went wrong and returns the exit code.
+
+  What a person can set right is one line; anything else is a traceback.
+  """
+  from vdm.data import latents
+  from vdm.training import checkpoints
+  from vdm.training import nonfinite
+  from vdm.training import peers
+  from vdm.training import resume
+
+  text = ' '.join(str(error).split())
+  if isinstance(
+    error, (resume.ResumeError, latents.CacheError, FileNotFoundError)
+  ):
+    print(text, file=sys.stderr)
+    return config_flag.USAGE_ERROR
+  if isinstance(
+    error,
+    (checkpoints.CheckpointError, nonfinite.NonFiniteError, peers.PeerError),
+  ):
+    print(text, file=sys.stderr)
+  elif getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
+    print(f'{FULL_DISK} ({text})', file=sys.stderr)
+  else:
+    traceback.print_exception(error)
+    if 'RESOURCE_EXHAUSTED' in text:
+      print(OUT_OF_MEMORY, file=sys.stderr)
+  return 1
 
 
 def workdir():

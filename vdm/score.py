@@ -16,13 +16,16 @@ from vdm.metrics import laws
 from vdm.metrics import motion
 from vdm.metrics import suite
 from vdm.metrics import synthetic_truth
+from vdm.training import peers
 
 DONE = 'step.txt'  # Written last: the step that the folder is complete for.
 FEWEST = 4  # Clips that a small score compares.
 GRID = 64  # Videos of the grid; all of them are in samples.npz.
 
 
-def final(config, stage, params, frozen, source, clips, mesh, folder, step):
+def final(
+  config, stage, params, frozen, source, clips, mesh, folder, step, poll
+):
   """Writes `final/`: samples.npz, the videos, metrics.json.
 
   The samples are unselected: video i has seed `sample.seed` + i and label
@@ -38,8 +41,10 @@ def final(config, stage, params, frozen, source, clips, mesh, folder, step):
     mesh: devices to split the work over.
     folder: where to.
     step: global step of the parameters.
+    poll: called after every batch of videos; may raise.
   """
-  if (folder / DONE).exists() and (folder / DONE).read_text() == str(step):
+  done = (folder / DONE).exists() and (folder / DONE).read_text() == str(step)
+  if peers.first_says('the last videos', done):
     logging.info('Finished before: the videos are in %s.', folder)
     return
   num = config.sample.final
@@ -49,10 +54,10 @@ def final(config, stage, params, frozen, source, clips, mesh, folder, step):
   if config.data.fixed_clips:
     labels = np.resize(real['label'], num)
   seeds = config.sample.seed + np.arange(num)
-  make = generate.make_generator(config, stage, mesh)
+  make = generate.make_generator(config, stage, mesh, poll)
   samples = make.samples(params, frozen, labels, seeds)
   reconstruction = make.reconstruct(frozen, real['video'])
-  if jax.process_index():
+  if not peers.is_first():
     return
   frame_rate = source.info['frame_rate'] / config.data.stride
   write_samples(

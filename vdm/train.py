@@ -5,7 +5,6 @@ of the step: a run that was stopped, by whatever, goes on with the same
 numbers when the same command is given again.
 """
 
-import math
 import time
 from typing import Any, NamedTuple
 
@@ -22,7 +21,9 @@ from vdm.training import checkpoints
 from vdm.training import frozen as frozen_lib
 from vdm.training import inputs
 from vdm.training import meters
+from vdm.training import nonfinite
 from vdm.training import objectives
+from vdm.training import peers
 from vdm.training import previews
 from vdm.training import resume
 from vdm.training import sharding
@@ -31,9 +32,10 @@ from vdm.training import stage_steps
 from vdm.training import stages
 from vdm.training import state as state_lib
 from vdm.training import streams
+from vdm.training import tally as tally_lib
 from vdm.training import writer as writer_lib
 
-STOPPED = 75  # Exit code: run the same command again.
+STOPPED = peers.STOPPED  # Exit code: run the same command again.
 
 
 class Run(NamedTuple):
@@ -46,6 +48,8 @@ class Run(NamedTuple):
   store: checkpoints.Checkpoints
   writer: writer_lib.Writer
   stop: signals.StopSignal
+  tally: tally_lib.Tally
+  resumed: dict[str, Any]  # `meta` of the checkpoint that the run is from.
 
 
 def train(config, workdir):
@@ -61,62 +65,94 @@ def train(config, workdir):
   workdir = epath.Path(workdir)
   config_check.validate(config)
   config_check.check_devices(config, jax.device_count(), jax.process_count())
-  data = builders.ensure(config.data)
-  sources = {
-    split: builders.open_source(data, split, config.data.split_list)
-    for split in ('train', 'validation')
-  }
-  info = sources['train'].info
-  mesh = sharding.make_mesh(config.train.fsdp)
-
+  options = config.train
   with (
-    checkpoints.Checkpoints(
-      workdir / 'checkpoints', keep=config.train.keep
-    ) as store,
-    writer_lib.Writer(workdir, tensorboard=config.train.tensorboard) as writer,
+    peers.Watch(options.peer_seconds, 60 * options.barrier_minutes) as watch,
+    signals.StopSignal(watch.vote) as stop,
   ):
-    run = Run(
-      config, workdir, sources, mesh, store, writer, signals.StopSignal()
-    )
-    newest = store.latest()
-    began_in = None if newest is None else store.read_meta(newest)['stage']
-    resume.claim(config, workdir / 'config.json', began_in, info['label_names'])
-    step, previous, state = begin.restore(
-      config, store, mesh, info['fingerprint']
-    )
-    writer.rewind(step)
-    spans = stages.spans(config)
-    if previous is not None:
-      spans = spans[spans.index(previous) :]
-      writer.write(step, previous.name, {'resumed_from': step})
-      logging.info('resumed_from %d, in stage %s', step, previous.name)
+    data = builders.ensure(config.data)
+    sources = {
+      split: builders.open_source(data, split, config.data.split_list)
+      for split in ('train', 'validation')
+    }
+    with (
+      checkpoints.Checkpoints(
+        workdir / 'checkpoints', keep=options.keep
+      ) as store,
+      writer_lib.make_writer(workdir, options.tensorboard) as writer,
+      watch.reporting(),
+    ):
+      mesh = sharding.make_mesh(options.fsdp)
+      tally = tally_lib.Tally(options.max_skipped)
+      return train_stages(
+        Run(config, workdir, sources, mesh, store, writer, stop, tally, {})
+      )
 
-    for span in spans:
-      objective = objectives.make_objective(config, span.stage, mesh)
-      if previous is None or previous.stage.objective != span.stage.objective:
-        state = begin.fresh(
+
+def train_stages(run):
+  """Trains from the newest sound checkpoint on; see `train`."""
+  config, store = run.config, run.store
+  info = run.sources['train'].info
+  newest = store.latest()
+  began_in = None if newest is None else store.read_meta(newest)['stage']
+  resume.claim(
+    config, run.workdir / 'config.json', began_in, info['label_names']
+  )
+  step, previous, state = begin.restore(
+    config, store, run.mesh, info['fingerprint']
+  )
+  spans = stages.spans(config)
+  if previous is not None:
+    run = run._replace(resumed=store.read_meta(step))
+    run.tally.resume(run.resumed)
+    spans = spans[spans.index(previous) :]
+  # An evaluation that a signal broke off is made again.
+  again = ('val_', 'small_score/') if run.resumed.get('unseen') else ()
+  run.writer.rewind(step, again)
+  if previous is not None:
+    run.writer.write(step, previous.name, {'resumed_from': step})
+    logging.info('resumed_from %d, in stage %s', step, previous.name)
+
+  for span in spans:
+    objective = objectives.make_objective(
+      config, span.stage, run.mesh, run.stop.check
+    )
+    if previous is None or previous.stage.objective != span.stage.objective:
+      state = begin.fresh(
+        config,
+        objective,
+        streams.stream(config, 'init', span.stage.objective),
+        inputs.fixed_clips(
           config,
-          objective,
-          streams.stream(config, 'init', span.stage.objective),
-          inputs.fixed_clips(
-            config, sources['train'], span, config.autoencoder.statistics_clips
-          ),
-          mesh,
-        )
-      step = began = max(step, span.start)
-      step, state = train_stage(run, span, previous, objective, step, state)
-      if (span is not spans[-1] and run.stop.received()) or step < span.stop:
-        logging.info('Stopped early: the same command goes on from here.')
-        return STOPPED
-      if span.stage.objective == 'autoencoder':
-        store.wait()  # It belongs to the checkpoint of the stage's end.
-        frozen_lib.freeze(
-          config, sources['train'], span, state, workdir, trained=step > began
-        )
-        report_autoencoder(run, span)
-      previous = span
-    store.wait()
+          run.sources['train'],
+          span,
+          config.autoencoder.statistics_clips,
+        ),
+        run.mesh,
+      )
+    step = began = max(step, span.start)
+    step, state = train_stage(run, span, previous, objective, step, state)
+    if (span is not spans[-1] and run.stop.received()) or step < span.stop:
+      logging.info('Stopped early: the same command goes on from here.')
+      return STOPPED
+    if span.stage.objective == 'autoencoder':
+      store.wait()  # It belongs to the checkpoint of the stage's end.
+      frozen_lib.freeze(
+        config,
+        run.sources['train'],
+        span,
+        state,
+        run.workdir,
+        trained=step > began,
+      )
+      report_autoencoder(run, span)
+    previous = span
+  store.wait()
+  try:
     finish(run, previous, state)
+  except signals.Stopped:
+    logging.info('Stopped early: the same command makes the videos.')
+    return STOPPED
   return 0
 
 
@@ -144,7 +180,9 @@ def train_stage(run, span, previous, objective, step, state):
   )
   for line in stages.describe(span, previous, state.params, steps.trained[0]):
     logging.info('%s', line)
-  if step == span.stop:
+  # What a signal broke off before the checkpoint was saved comes first.
+  unseen = previous == span and run.resumed.get('unseen')
+  if step == span.stop and not unseen:
     return step, state
   held_out = inputs.held_out_clips(
     config, run.sources, span, config.train.eval_clips
@@ -155,9 +193,14 @@ def train_stage(run, span, previous, objective, step, state):
     objective,
     lambda: inputs.held_out_clips(config, run.sources, span, config.score.num),
   )
+  view = View(objective, frozen, held_out, small_score)
+  if unseen and look(run, span, view, step, state) is None:
+    return step, state
+  if step == span.stop:
+    return step, state
+  tally, bad_before = run.tally, run.tally.bad_records
   meter = meters.Meter(stage.batch, config.train.compute_dtype)
   row, saved_at = None, time.monotonic()
-  frame_rate = source.info['frame_rate'] / config.data.stride
 
   with inputs.make_batches(
     config, source, span, step - span.start, fingerprint
@@ -165,67 +208,96 @@ def train_stage(run, span, previous, objective, step, state):
     while step < span.stop:
       n = step - span.start
       batch = meter.wait(lambda: next(batches))
+      tally.bad_records = bad_before + batches.bad_records
       state, metrics, cost = steps(state, batch, n)
       meter.count(steps.tflops, compiled=bool(cost))
       step, n = step + 1, n + 1
+      if tally.skips.add(step, metrics.pop('skipped')):
+        raise nonfinite.take_down(
+          config, source, span, steps, state, batch, n - 1, run.workdir
+        )
       # The last row's numbers are fetched now that the next step is running.
       if row:
         write_row(run, span, *row, meter)
         row = None
 
       stopping = run.stop.received()
-      evaluating, previewing, saving = (
-        step == span.stop or n % every == 0
-        for every in (
-          config.train.eval_every,
-          config.train.preview_every,
-          config.train.save_every,
-        )
-      )
-      scoring = small_score is not None and (
-        step == span.stop or n % config.score.every == 0
-      )
-      saving |= stopping or time_to_save(config, saved_at)
-      saving |= scoring and config.score.best != 'none'
-      if n == 1 or n % config.train.log_every == 0 or step == span.stop:
-        row = (step, metrics, {'bad_records': batches.bad_records, **cost})
-        if evaluating or previewing or scoring or saving:
+      looks = view.due(config, span, step)
+      logs = step == span.stop or n == 1 or n % config.train.log_every == 0
+      saves = step == span.stop or n % config.train.save_every == 0
+      saves |= 'score' in looks and config.score.best != 'none'
+      saves |= stopping or time_to_save(config, saved_at, logs)
+      if logs:
+        row = (step, metrics, {'bad_records': tally.bad_records, **cost})
+        if looks or saves:
           write_row(run, span, *row, meter)
           row = None
-      if evaluating:
-        average = state_lib.averaged(state, config.optim.ema[-1])
-        values = objective.validate(average, frozen, held_out)
-        run.writer.write(step, span.name, values)
-        logging.info('%s', meters.line(span, n, values))
-      if previewing:
-        average = state_lib.averaged(state, config.sample.ema)
-        clips = objective.preview(average, frozen, held_out)
-        folder = run.workdir / 'samples' / f'step_{step:08d}'
-        gif = previews.write(folder, clips, frame_rate)
-        run.writer.write_gifs(step, {'samples': gif} if gif else {})
       scores = {}
-      if scoring:
-        average = state_lib.averaged(state, config.sample.ema)
-        scores = small_score(average, frozen)
-        run.writer.write(step, span.name, scores)
-        logging.info('%s', meters.line(span, n, scores))
+      if looks:
+        scores = None if stopping else look(run, span, view, step, state)
       run.store.check()
-      if saving:
+      if saves or scores is None:
         save(run, span, step, state, scores)
         saved_at = time.monotonic()
-      if evaluating or previewing or scoring or saving:
+      if looks or saves:
         meter.restart()
-      if stopping:
+      if stopping or scores is None:
         break
   return step, state
 
 
-def write_row(run, span, step, metrics, extra, meter):
-  """Writes a row of the log and the progress line.
+class View(NamedTuple):
+  """With what a stage is looked at on its way."""
 
-  Raises:
-    FloatingPointError: the loss is not a number.
+  objective: objectives.Objective
+  frozen: Any
+  held_out: dict[str, Any]  # Clips.
+  small_score: Any  # None: none is made.
+
+  def due(self, config, span, step):
+    """What a step ends with: some of evaluation, preview and score."""
+    every = {
+      'evaluation': config.train.eval_every,
+      'preview': config.train.preview_every,
+    }
+    if self.small_score is not None:
+      every['score'] = config.score.every
+    n, last = step - span.start, step == span.stop
+    return [name for name, k in every.items() if last or n % k == 0]
+
+
+def look(run, span, view, step, state):
+  """Evaluates, makes samples and scores, as far as the step is one for it.
+
+  Returns:
+    {name: number} of the small score; None where a signal broke it off.
   """
+  config, scores = run.config, {}
+  due = view.due(config, span, step)
+  try:
+    if 'evaluation' in due:
+      average = state_lib.averaged(state, config.optim.ema[-1])
+      values = view.objective.validate(average, view.frozen, view.held_out)
+      run.writer.write(step, span.name, values)
+      logging.info('%s', meters.line(span, step - span.start, values))
+    average = state_lib.averaged(state, config.sample.ema)
+    if 'preview' in due:
+      clips = view.objective.preview(average, view.frozen, view.held_out)
+      frame_rate = run.sources['train'].info['frame_rate'] / config.data.stride
+      folder = run.workdir / 'samples' / f'step_{step:08d}'
+      gif = previews.write(folder, clips, frame_rate)
+      run.writer.write_gifs(step, {'samples': gif} if gif else {})
+    if 'score' in due:
+      scores = view.small_score(average, view.frozen)
+      run.writer.write(step, span.name, scores)
+      logging.info('%s', meters.line(span, step - span.start, scores))
+  except signals.Stopped:
+    return None
+  return scores
+
+
+def write_row(run, span, step, metrics, extra, meter):
+  """Writes a row of the log and the progress line."""
   values = {}
   for name, value in sharding.to_host(metrics).items():
     if not isinstance(value, tuple):
@@ -233,13 +305,8 @@ def write_row(run, span, step, metrics, extra, meter):
     elif value[1] > 0:  # A noise level that no clip had has no loss.
       values[name] = float(value[0] / value[1])
   rates = meter.read()
-  run.writer.write(step, span.name, {**values, **rates, **extra})
-  if not math.isfinite(values['loss']):
-    raise FloatingPointError(
-      f'The loss is {values["loss"]} at step {step}: lower '
-      f'stages.{span.name}.learning_rate or train in float32 '
-      '(train.compute_dtype); the checkpoints before it are sound.'
-    )
+  values |= rates | extra | run.tally.over_all(step, extra['bad_records'])
+  run.writer.write(step, span.name, values)
   logging.info('%s', meters.line(span, step - span.start, values, rates))
 
 
@@ -251,35 +318,41 @@ def save(run, span, step, state, scores):
     span: the stage.
     step: global step.
     state: `state.TrainState` at it.
-    scores: {name: number} of this step, or nothing.
+    scores: {name: number} of this step, or nothing; None where a signal broke
+      off what the step ends with.
   """
   run.writer.flush()
   meta = {
     'stage': span.name,
     'objective': span.stage.objective,
     'dataset': run.sources['train'].info['fingerprint'],
+    # Its evaluation and samples are still to be made.
+    'unseen': scores is None,
+    **run.tally.over_all(step, run.tally.bad_records),
   }
   name = f'small_score/{run.config.score.best}'
-  if name in scores:
+  if scores and name in scores:
     measure = f'{span.name}/{name}'
     meta['score'] = {'measure': measure, 'value': scores[name]}
   run.store.save(step, state._asdict(), meta)
 
 
-def time_to_save(config, saved_at):
+def time_to_save(config, saved_at, logs):
   """Whether the last checkpoint is too old.
 
   Clocks differ between hosts, which must save together: with several, the
-  steps alone decide.
+  first one's decides, at the steps that are logged.
   """
-  seconds = 60 * config.train.save_minutes
-  return jax.process_count() == 1 and time.monotonic() - saved_at > seconds
+  late = time.monotonic() - saved_at > 60 * config.train.save_minutes
+  if jax.process_count() == 1:
+    return late
+  return logs and peers.first_says('saving by time', late)
 
 
 def report_autoencoder(run, span):
   """Measures the frozen autoencoder on held-out clips, once."""
   config, folder = run.config, run.workdir / 'autoencoder'
-  if frozen_lib.agreed((folder / 'report.json').exists()):
+  if peers.first_says('the report', (folder / 'report.json').exists()):
     return
   content = reconstruction.report(
     folder,
@@ -312,4 +385,5 @@ def finish(run, span, state):
     run.mesh,
     run.workdir / 'final',
     span.stop,
+    run.stop.check,
   )

@@ -105,7 +105,8 @@ class _Clips:
         continue
       entry = self.windows.entries[self.windows.bounds[shot]]
       label = self.source.index['label'][entry]
-      return {**arrays, 'label': label, 'bad': bad}
+      place = (shot, start)
+      return {**arrays, 'label': label, 'bad': bad, 'place': place}
     raise windows_lib.too_many_bad(self.source, bad)
 
   def _window(self, shot, start, mirrored, region) -> dict[str, np.ndarray]:
@@ -302,33 +303,24 @@ def make_batches(
       'Worker processes need parsed absl flags: start through absl.app.run, '
       'call absl.flags.FLAGS.mark_as_parsed(), or set data.workers=0.'
     )
-  windows_lib.check_resolution(source, resolution)
-  stored = source.info['resolution']
-  if not (
-    crop <= resolution and 1 <= zoom[0] <= zoom[1] <= stored / resolution
-  ):
-    raise ValueError(
-      f'Crops of {crop} px at a zoom of {zoom} cannot be had from frames of '
-      f'{resolution} px, stored at {stored} px.'
-    )
-  windows = windows_lib.find_windows(source, frames=frames, stride=stride)
   largest = int(np.max(source.index['label']))
   if num_classes and largest >= num_classes:
     raise ValueError(
       f'{source.info["name"]} has label {largest}, but the model knows '
       f'{num_classes}: set model.num_classes={largest + 1}.'
     )
-  clips = _Clips(
+  clips = _make_clips(
     source,
-    windows,
-    resolution,
-    crop or resolution,
-    tuple(zoom),
-    flip,
-    max_bad,
-    # A stable hash: Python's own differs from process to process.
-    entropy=(seed, zlib.crc32(stage.encode())),
+    frames=frames,
+    stride=stride,
+    resolution=resolution,
+    crop=crop,
+    zoom=zoom,
     batch=batch,
+    seed=seed,
+    stage=stage,
+    flip=flip,
+    max_bad=max_bad,
     own=batch // process_count,
     first=start * batch + process_index * (batch // process_count),
     steps=_ENDLESS if stop is None else max(0, stop - start),
@@ -350,6 +342,83 @@ def make_batches(
       worker_init_fn=_start_worker,
     )
   return Batches(dataset, source, max_bad)
+
+
+def _make_clips(
+  source,
+  *,
+  frames: int,
+  stride: int,
+  resolution: int,
+  crop: int,
+  zoom: tuple[float, float],
+  batch: int,
+  seed: int,
+  stage: str,
+  flip: bool,
+  max_bad: int,
+  own: int,
+  first: int,
+  steps: int,
+  cache: latents_lib.Cache | None = None,
+  posterior: bool = False,
+) -> _Clips:
+  """Returns a host's clips; see `make_batches` and `_Clips`."""
+  windows_lib.check_resolution(source, resolution)
+  stored = source.info['resolution']
+  if not (
+    crop <= resolution and 1 <= zoom[0] <= zoom[1] <= stored / resolution
+  ):
+    raise ValueError(
+      f'Crops of {crop} px at a zoom of {zoom} cannot be had from frames of '
+      f'{resolution} px, stored at {stored} px.'
+    )
+  windows = windows_lib.find_windows(source, frames=frames, stride=stride)
+  # A stable hash: Python's own differs from process to process.
+  entropy = (seed, zlib.crc32(stage.encode()))
+  return _Clips(
+    source,
+    windows,
+    resolution,
+    crop or resolution,
+    tuple(zoom),
+    flip,
+    max_bad,
+    entropy=entropy,
+    batch=batch,
+    own=own,
+    first=first,
+    steps=steps,
+    cache=cache,
+    posterior=posterior,
+  )
+
+
+def name_clips(source, *, n: int, batch: int, **which) -> list[dict]:
+  """Returns where the clips of global batch n come from, row by row.
+
+  Args:
+    source: a clip source.
+    n: which batch of the stage.
+    batch: clips of a batch, over all hosts.
+    **which: as for `make_batches`: frames, stride, resolution, crop, zoom,
+      seed, stage, flip, max_bad.
+
+  Returns:
+    [{'id', 'start'}]: the record in which a clip begins, and at which of its
+    frames.
+  """
+  clips = _make_clips(
+    source, batch=batch, own=batch, first=n * batch, steps=1, **which
+  )
+  names = []
+  for row in range(batch):
+    shot, start = clips[row]['place']
+    entry, frames = clips.windows.locate(shot, start)[0]
+    names.append(
+      {'id': str(source.index['id'][entry]), 'start': int(frames[0])}
+    )
+  return names
 
 
 def fixed_clips(

@@ -26,11 +26,10 @@ from typing import Any
 
 from absl import logging
 from etils import epath
-import jax
-from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
 
 from vdm.training import best as best_lib
+from vdm.training import peers
 from vdm.training import records
 from vdm.training import step_files
 
@@ -320,7 +319,7 @@ class Checkpoints:
     aside = sorted(present & (set(self._damaged) | {step}))
     if not aside:
       return
-    if jax.process_index() == 0:
+    if peers.is_first():
       for old in aside:
         kind = 'damaged' if old in self._damaged else 'replaced'
         k = 0
@@ -329,8 +328,7 @@ class Checkpoints:
         target = self.directory / f'{old}.{kind}-{k}'
         (self.directory / str(old)).rename(target)
         logging.warning('Checkpoint %d is set aside as %s.', old, target)
-    if jax.process_count() > 1:
-      multihost_utils.sync_global_devices(f'checkpoints:set_aside:{step}')
+    peers.gather(f'making way for step {step}')
     self._sound.difference_update(aside)
     for old in aside:
       self._damaged.pop(old, None)
@@ -344,7 +342,7 @@ class Checkpoints:
     free = needed
     if '://' not in os.fspath(self.directory):
       free = shutil.disk_usage(self.directory).free
-    if not step_files.all_agree(free >= needed):
+    if not peers.all_agree('free space', free >= needed):
       raise CheckpointError(
         f'Step {step} was not saved: it takes {needed / 2**20:.0f} MiB and'
         f' {self.directory} has {free / 2**20:.0f} MiB free; make room and'
@@ -353,7 +351,7 @@ class Checkpoints:
 
   def _failed(self, step: int, error: Exception):
     """Tidies up after a failed save and raises one sentence."""
-    if jax.process_index() == 0:
+    if peers.is_first():
       # What was written would keep a full disk full.
       for path in self.directory.glob(f'{step}{_TMP}*'):
         path.rmtree(missing_ok=True)

@@ -3,9 +3,13 @@
 `jax.distributed.initialize` must come before anything uses a backend and
 raises outside a cluster, so `--distributed=auto` looks at the environment
 first. What it looks for follows jax's own detection (jax/_src/clusters).
+Without a cluster, three variables name the processes:
+JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and
+JAX_PROCESS_ID. jax itself reads the first one only.
 """
 
 from collections.abc import Mapping
+import math
 import os
 import urllib.error
 import urllib.request
@@ -63,12 +67,14 @@ def local_device_ids(environ: Mapping[str, str]) -> list[int] | None:
   return list(range(gpus)) if gpus > 1 else None
 
 
-def initialize(mode: str) -> None:
+def initialize(mode: str, wait: float = 300.0, silence: float = 60.0) -> None:
   """Joins the other processes; call it before anything else of jax.
 
   Args:
     mode: 'auto' decides by `should_initialize`, 'on' leaves it to jax to
       find the others and fails where there are none, 'off' does nothing.
+    wait: seconds to wait for the others to come.
+    silence: seconds after which `peers` gives one up.
 
   Raises:
     ValueError: unknown mode, or 'on' where jax finds no other process.
@@ -86,11 +92,19 @@ def initialize(mode: str) -> None:
     return
   ids = local_device_ids(os.environ)
   try:
-    jax.distributed.initialize(local_device_ids=ids)
+    jax.distributed.initialize(
+      num_processes=_integer('JAX_NUM_PROCESSES'),
+      process_id=_integer('JAX_PROCESS_ID'),
+      local_device_ids=ids,
+      initialization_timeout=math.ceil(wait),
+      # `peers` names the dead long before jax aborts.
+      heartbeat_timeout_seconds=math.ceil(4 * silence),
+    )
   except ValueError as error:
     raise ValueError(
       f'--distributed={mode} found {reason} and jax no others ({error}): set '
-      'JAX_COORDINATOR_ADDRESS and its companions, or use --distributed=off.'
+      'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or use '
+      '--distributed=off.'
     ) from error
   logging.info(
     'Distributed: %s; process %d of %d with %d devices%s.',
@@ -100,6 +114,16 @@ def initialize(mode: str) -> None:
     jax.local_device_count(),
     '' if ids is None else ' (all GPUs of the node)',
   )
+
+
+def is_several() -> bool:
+  """Whether this process has joined others."""
+  return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def _integer(name: str) -> int | None:
+  value = os.environ.get(name, '')
+  return int(value) if value.isdigit() else None
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:

@@ -8,7 +8,6 @@ parameters (`identity`).
 from absl import logging
 from etils import epath
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
 
 from vdm import generate
@@ -17,6 +16,7 @@ from vdm.models.autoencoders import files
 from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import pretrained
 from vdm.training import inputs
+from vdm.training import peers
 from vdm.training import sharding
 from vdm.training import state as state_lib
 from vdm.training import streams
@@ -37,19 +37,12 @@ BRANCHES = (  # With kind='kl' these as well.
 
 
 def exists(directory):
-  """Whether an autoencoder is there, see `agreed`."""
-  return agreed(files.exists(directory))
-
-
-def agreed(there):
-  """One answer, the first process's, for all of them.
+  """Whether an autoencoder is there: one answer, the first process's, for all.
 
   Each looking for itself, a late process could see what the first one has
   just written, and be missing where the others wait for it.
   """
-  if jax.process_count() == 1:
-    return there
-  return bool(multihost_utils.broadcast_one_to_all(np.int32(there)))
+  return peers.first_says('the autoencoder', files.exists(directory))
 
 
 def write(config, directory, params, clips):
@@ -77,10 +70,9 @@ def write(config, directory, params, clips):
 
 def publish(directory, config, params, stats):
   """The first process writes the files; returns on all when they are there."""
-  if jax.process_index() == 0:
+  if peers.is_first():
     files.save(directory, config, params, stats)
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices('autoencoder')
+  peers.gather('writing the autoencoder')
 
 
 def adopt(config, directory, key, clips):
@@ -168,7 +160,5 @@ def load(directory, mesh):
   """The run's autoencoder, a copy on every device, and its fingerprint."""
   _, params, stats, fingerprint = files.load(directory)
   logging.info('Autoencoder %s, %s.', directory, fingerprint[:12])
-  frozen = jax.device_put(
-    {'params': params, 'stats': stats}, sharding.replicated(mesh)
-  )
+  frozen = sharding.copies(mesh, {'params': params, 'stats': stats})
   return frozen, fingerprint

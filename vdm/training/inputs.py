@@ -30,17 +30,9 @@ def make_batches(config, source, span, start, autoencoder=''):
     )
   return pipeline.make_batches(
     source,
-    frames=stage.frames,
-    stride=data.stride,
-    resolution=stage.resolution,
-    batch=stage.batch,
-    seed=config.seed,
-    stage=span.name,
+    **_which(config, span),
     start=start,
     stop=stage.steps,
-    crop=stage.crop,
-    zoom=stage.zoom,
-    flip=data.flip,
     num_classes=config.model.num_classes,
     cache=latent_cache(config, source, stage, autoencoder),
     posterior=config.diffusion.sample_posterior,
@@ -48,6 +40,22 @@ def make_batches(config, source, span, start, autoencoder=''):
     process_count=jax.process_count(),
     threads=data.threads,
     workers=data.workers,
+  )
+
+
+def _which(config, span):
+  """What decides which clips are in a stage's batches."""
+  data, stage = config.data, span.stage
+  return dict(
+    frames=stage.frames,
+    stride=data.stride,
+    resolution=stage.resolution,
+    batch=stage.batch,
+    seed=config.seed,
+    stage=span.name,
+    crop=stage.crop,
+    zoom=stage.zoom,
+    flip=data.flip,
     max_bad=data.max_bad_records,
   )
 
@@ -64,6 +72,23 @@ def latent_cache(config, source, stage, autoencoder):
     whole_frames=not stage.crop and tuple(stage.zoom) == (1.0, 1.0),
     flip=config.data.flip,
   )
+
+
+def names(config, source, span, n):
+  """The clips of a stage's global batch n: [{'id', 'start'}], row by row.
+
+  `id` is the record in which a clip begins, `start` at which frame of it.
+  """
+  fixed = config.data.fixed_clips
+  if not fixed:
+    return pipeline.name_clips(source, n=n, **_which(config, span))
+  clips = fixed_clips(config, source, span, fixed)
+  ids = dict(zip(source.index['row'].tolist(), source.index['id'].tolist()))
+  rows = range(span.stage.batch)
+  return [
+    {'id': str(ids[clips['row'][i]]), 'start': int(clips['start'][i])}
+    for i in (row % len(clips['row']) for row in rows)
+  ]
 
 
 def fixed_clips(config, source, span, num):

@@ -15,6 +15,7 @@ The training loop knows none of them.
 """
 
 from collections.abc import Callable
+import functools
 import itertools
 from typing import Any, NamedTuple
 
@@ -60,10 +61,17 @@ class Objective(NamedTuple):
   samples: Callable[..., Any] | None
 
 
-def make_objective(config, stage, mesh):
-  """Builds the objective of a stage."""
+def make_objective(config, stage, mesh, poll=lambda: None):
+  """Builds the objective of a stage.
+
+  Args:
+    config: the run's.
+    stage: the stage's.
+    mesh: see `sharding.make_mesh`.
+    poll: called between the parts of what takes long; may raise.
+  """
   make = {'autoencoder': autoencoder, 'diffusion': diffusion}
-  return make[stage.objective](config, stage, mesh)
+  return make[stage.objective](config, stage, mesh, poll)
 
 
 def row_keys(key, rows):
@@ -83,7 +91,7 @@ def chunks(clips, size):
     yield {k: v[index] for k, v in clips.items()}, min(size, total - start)
 
 
-def autoencoder(config, stage, mesh):
+def autoencoder(config, stage, mesh, poll):
   """Reconstruction, with a posterior sample a clip."""
   codec = autoencoders.make_autoencoder(config.autoencoder)
   dtype = jnp.dtype(config.train.compute_dtype)
@@ -111,8 +119,9 @@ def autoencoder(config, stage, mesh):
   def run(params, clips):
     pieces = []
     for piece, n in chunks(clips, stage.batch):
-      piece = jax.device_put(piece['video'], sharding.batch_sharding(mesh))
+      piece = sharding.split(mesh, piece['video'])
       out = sharding.to_host(reconstruct(params, piece))
+      poll()
       pieces.append([x[:n] for x in out])
     return [np.concatenate(x) for x in zip(*pieces)]
 
@@ -150,7 +159,7 @@ def autoencoder(config, stage, mesh):
   )
 
 
-def diffusion(config, stage, mesh):
+def diffusion(config, stage, mesh, poll):
   """Denoising of latents, one noise level a frame."""
   codec = autoencoders.make_autoencoder(config.autoencoder)
   network = models.make_unet(config.model, codec.channels)
@@ -235,9 +244,10 @@ def diffusion(config, stage, mesh):
       {name: (bins[0][i], bins[1][i]) for i, name in enumerate(names)},
     )
 
-  @jax.jit
-  def losses_at(params, frozen, video, keys, level):
+  @functools.partial(jax.jit, static_argnames='total')
+  def losses_at(params, frozen, video, index, level, total):
     x0 = encode(frozen, {'video': video})
+    keys = jax.random.split(jax.random.key(config.seed), total)[index]
     rows = {
       'levels': jnp.full(x0.shape[:2], level),
       'loss_mask': jnp.ones(x0.shape[:2]),
@@ -250,21 +260,22 @@ def diffusion(config, stage, mesh):
 
   def validate(params, frozen, clips):
     results = {}
-    keys = jax.random.split(jax.random.key(config.seed), len(clips['video']))
-    clips = {'video': clips['video'], 'key': np.arange(len(clips['video']))}
-    rows_sharding = sharding.batch_sharding(mesh)
+    total = len(clips['video'])
+    clips = {'video': clips['video'], 'index': np.arange(total)}
     for level in options.eval_levels:
       sums = np.zeros(2)
       for piece, n in chunks(clips, stage.batch):
         out = losses_at(
           params,
           frozen,
-          jax.device_put(piece['video'], rows_sharding),
-          jax.device_put(keys[piece['key']], rows_sharding),
+          sharding.split(mesh, piece['video']),
+          sharding.split(mesh, piece['index']),
           level,
+          total,
         )
         sums += [x[:n].sum() for x in sharding.to_host(out)]
-      mean = sums / len(clips['video'])
+        poll()
+      mean = sums / total
       results[f'val_loss/logsnr_{level:+g}'] = float(mean[0])
       results[f'val_loss_of_zero/logsnr_{level:+g}'] = float(mean[1])
     results['val_loss'] = float(
@@ -272,7 +283,7 @@ def diffusion(config, stage, mesh):
     )
     return results
 
-  make = generate.make_generator(config, stage, mesh)
+  make = generate.make_generator(config, stage, mesh, poll)
 
   def samples(params, frozen, clips):
     # The labels of those clips, so that like stands beside like.

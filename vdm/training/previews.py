@@ -1,9 +1,9 @@
 """What a person looks at while a run trains."""
 
-import jax
 import numpy as np
 
 from vdm.media import videos
+from vdm.training import peers
 
 
 def write(folder, clips, frame_rate):
@@ -17,7 +17,7 @@ def write(folder, clips, frame_rate):
   Returns:
     The grid as a GIF, for TensorBoard; None on all processes but the first.
   """
-  if jax.process_index():
+  if not peers.is_first():
     return None
   rows = np.concatenate(list(clips.values()))
   names = [f'{name} {i}' for name, c in clips.items() for i in range(len(c))]

@@ -10,13 +10,15 @@ import re
 from absl import logging
 
 from vdm import config_io
+from vdm.training import peers
 from vdm.training import stages
 
 # Free at any time: cadences, logging, previews and where things are read.
 FREE = (
   r'^(sample|score)\.',
   r'^train\.(log_every|eval_every|eval_clips|preview_every|keep)$',
-  r'^train\.(save_every|save_minutes|tensorboard|fsdp)$',
+  r'^train\.(save_every|save_minutes|tensorboard|fsdp|max_skipped)$',
+  r'^train\.(peer_seconds|barrier_minutes)$',
   r'^data\.(root|source|latents|max_bad_records|threads|workers)$',
   r'^autoencoder\.weights$',  # The workdir has them by then.
 )
@@ -53,7 +55,9 @@ def claim(config, path, stage, label_names):
       )
     for line in config_io.diff(old, config):
       logging.info('Changed on resume: %s', line)
-  config_io.save(config, path, label_names)
+  if peers.is_first():
+    config_io.save(config, path, label_names)
+  peers.gather('claiming the folder of the run')
 
 
 def may_change(key, old, new, stage):

@@ -3,8 +3,7 @@
 import time
 
 from absl import logging
-import jax
-import jax.numpy as jnp
+import numpy as np
 
 from vdm.training import flops
 from vdm.training import inputs
@@ -20,15 +19,15 @@ class StageSteps:
   Attributes:
     trained: paths that the step on clips trains, and that on single frames.
     frozen: the autoencoder that the stage's objective works in.
+    host_key: the stage's key, on this host.
     tflops: of the last step, over the global batch.
   """
 
   def __init__(self, config, mesh, span, objective, frozen, state):
     self.config, self.mesh, self.span = config, mesh, span
     self.objective, self.frozen = objective, frozen
-    self.key = jax.device_put(
-      streams.stream(config, 'stage', span.name), sharding.replicated(mesh)
-    )
+    self.host_key = streams.stream(config, 'stage', span.name)
+    self.key = sharding.copies(mesh, self.host_key)
     alone = span.stage.frames == 1
     self.trained = [
       stages.trained_paths(
@@ -50,21 +49,30 @@ class StageSteps:
     Returns:
       (state, metrics, cost): cost says what was compiled for it, if anything.
     """
-    single = stages.on_single_frames(self.span.stage, n)
-    if single:
-      batch = inputs.as_single_frames(batch)
-    arguments = (
-      state,
-      self.frozen,
-      sharding.to_global(self.mesh, batch),
-      jax.device_put(jnp.int32(n), sharding.replicated(self.mesh)),
-      self.key,
-    )
+    single, arguments = self.arguments(batch, n)
+    arguments = (state, *arguments)
     cost = {}
     if single not in self._compiled:
       self._compiled[single], cost = self._compile(single, arguments)
     compiled, self.tflops = self._compiled[single]
     return *compiled(*arguments), cost
+
+  def arguments(self, batch, n):
+    """What step n is given beside the state.
+
+    Returns:
+      (single, (frozen, batch, n, key)): whether it is made on single frames,
+      and global arrays.
+    """
+    single = stages.on_single_frames(self.span.stage, n)
+    if single:
+      batch = inputs.as_single_frames(batch)
+    return single, (
+      self.frozen,
+      sharding.to_global(self.mesh, batch),
+      sharding.copies(self.mesh, np.int32(n)),
+      self.key,
+    )
 
   def _compile(self, single, arguments):
     began = time.perf_counter()

@@ -6,6 +6,10 @@
 
 All randomness of a step is drawn for the global batch before it is worked
 through in parts, so gradient accumulation changes nothing but memory.
+
+A step whose loss or gradient is not finite is skipped: parameters, moments,
+their counts and the averages stay what they were, to the bit. The number of
+the step, and with it the data and the schedule, go on.
 """
 
 import functools
@@ -34,8 +38,9 @@ def make_train_step(config, stage, objective, trained, mesh, state):
   Returns:
     step(state, frozen, batch, n, key) -> (state, metrics), where n counts the
     stage's steps from 0, key is the stage's, and metrics is a dict of
-    (sum, count) pairs and of scalars. `state` is donated. It can be lowered
-    with abstract arguments, for devices that the host does not have.
+    (sum, count) pairs and of scalars; `skipped` is 1 where the step was.
+    `state` is donated. It can be lowered with abstract arguments, for devices
+    that the host does not have.
   """
   trained = sorted(trained)  # One program, whatever order a set has.
   state_sharding = sharding.tree_sharding(mesh, state)
@@ -54,26 +59,15 @@ def make_train_step(config, stage, objective, trained, mesh, state):
     out_shardings=(state_sharding, copies),
   )
   def train_step(state, frozen, batch, n, key):
-    flat = optim.flatten(state.params)
-    live = {path: flat[path] for path in trained}
-
-    def total_loss(live, rows):
-      params = optim.unflatten({**flat, **live}, state.params)
-      total, count, sums = objective.loss(params, frozen, rows)
-      return total, (count, sums)
-
-    rows = objective.draw(batch, jax.random.fold_in(key, n))
-    grads, (total, count, sums) = accumulate(
-      jax.value_and_grad(total_loss, has_aux=True),
-      live,
-      rows,
-      stage.accumulate,
-      sharding.batch_sharding(mesh),
+    grads, total, count, sums = gradient(
+      stage, objective, trained, mesh, state.params, frozen, batch, n, key
     )
-    grads = jax.tree.map(lambda g: g / count, grads)
     norm = global_norm(grads)
+    sound = jnp.isfinite(total) & jnp.isfinite(norm)
     grads = optim.clip(grads, norm, config.optim.clip_norm)
     factor = optim.learning_rate(stage, n)
+    flat = optim.flatten(state.params)
+    live = {path: flat[path] for path in trained}
     slots = {path: state.opt_state[path] for path in trained}
     live, slots = optim.update(config.optim, stage, factor, grads, slots, live)
     averages = {}
@@ -89,16 +83,57 @@ def make_train_step(config, stage, objective, trained, mesh, state):
       opt_state={**state.opt_state, **slots},
       ema=averages,
     )
+    # Part of the loops that write the state anyway: it costs nothing.
+    new_state = jax.tree.map(
+      lambda new, old: jnp.where(sound, new, old), new_state, state
+    )
+    flat = optim.flatten(new_state.params)
     metrics = {
       **sums,
       'loss': (total, count),
       'grad_norm': norm,
-      'param_norm': global_norm(live),
+      'param_norm': global_norm([flat[path] for path in trained]),
       'learning_rate': factor * stage.learning_rate,
+      'skipped': 1 - sound.astype(jnp.int32),
     }
     return new_state, metrics
 
   return train_step
+
+
+def gradient(stage, objective, trained, mesh, params, frozen, batch, n, key):
+  """The gradient of one step, for `make_train_step`, which see.
+
+  Args:
+    stage: the stage's config.
+    objective: its objective.
+    trained: paths to differentiate by.
+    mesh: the batch is split over.
+    params: nested dict of arrays.
+    frozen: what the objective works in.
+    batch: dict of global arrays.
+    n: which step of the stage.
+    key: the stage's.
+
+  Returns:
+    ({path: gradient of total / count}, total, count, sums).
+  """
+  flat = optim.flatten(params)
+  live = {path: flat[path] for path in trained}
+
+  def total_loss(live, rows):
+    merged = optim.unflatten({**flat, **live}, params)
+    total, count, sums = objective.loss(merged, frozen, rows)
+    return total, (count, sums)
+
+  grads, (total, count, sums) = accumulate(
+    jax.value_and_grad(total_loss, has_aux=True),
+    live,
+    objective.draw(batch, jax.random.fold_in(key, n)),
+    stage.accumulate,
+    sharding.batch_sharding(mesh),
+  )
+  return jax.tree.map(lambda g: g / count, grads), total, count, sums
 
 
 def accumulate(grad_fn, params, rows, parts, rows_sharding):

@@ -6,11 +6,11 @@ from typing import Any
 
 from etils import epath
 import jax
-from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from vdm.training import peers
 from vdm.training import records
 
 
@@ -34,7 +34,7 @@ def read_record(directory: epath.Path, step: int) -> records.Record:
       error = f'is a copy of step {record.step}'
   except (OSError, ValueError, KeyError, TypeError) as caught:
     error = f'is incomplete or its meta is damaged ({line(caught)})'
-  if not all_agree(error is None):
+  if not peers.all_agree(f'the record of step {step}', error is None):
     raise Damage(error or 'cannot be read by another process')
   for item, named in record.items.items():
     stored = any(0 not in shape for _, shape, _ in named.values())
@@ -76,7 +76,7 @@ def read_item(
       error = f'cannot be read: {item} ({line(caught)})'
     else:
       error = error and f'is not what was saved: {item} ({error})'
-  if not all_agree(error is None):
+  if not peers.all_agree(f'{item} of step {record.step}', error is None):
     raise Damage(error or f'cannot be read by another process: {item}')
   for name, (dtype, shape, _) in recorded.items():
     sharding = shardings[name]
@@ -89,13 +89,6 @@ def read_item(
         jnp.asarray(leaves[name]), impl=dtype.removeprefix(records.KEY)
       )
   return {name: leaves[name] for name in targets}
-
-
-def all_agree(passed: bool) -> bool:
-  """Returns whether `passed` is true in every process of the run."""
-  if jax.process_count() == 1:
-    return passed
-  return bool(np.all(multihost_utils.process_allgather(np.asarray(passed))))
 
 
 def line(error: Exception) -> str:

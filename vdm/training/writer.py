@@ -26,6 +26,8 @@ from absl import logging
 from etils import epath
 import numpy as np
 
+from vdm.training import peers
+
 NAME = 'metrics.jsonl'
 
 
@@ -39,6 +41,35 @@ def read_rows(workdir: epath.PathLike) -> list[dict[str, Any]]:
   for path in _files(epath.Path(workdir)):
     rows += _parse(path)
   return rows
+
+
+def make_writer(workdir: epath.PathLike, tensorboard: bool):
+  """Returns the writer of a run, which on all processes but one is silent."""
+  if peers.is_first():
+    return Writer(workdir, tensorboard=tensorboard)
+  return Silent()
+
+
+class Silent:
+  """A writer of nothing."""
+
+  def write(self, step, stage, scalars):
+    del step, stage, scalars
+
+  def write_gifs(self, step, gifs):
+    del step, gifs
+
+  def rewind(self, step, prefixes=()):
+    del step, prefixes
+
+  def flush(self):
+    pass
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    pass
 
 
 class Writer:
@@ -95,16 +126,26 @@ class Writer:
     if self._tensorboard:
       self._tensorboard.put('write_gifs', int(step), dict(gifs))
 
-  def rewind(self, step: int) -> None:
+  def rewind(self, step: int, prefixes: tuple[str, ...] = ()) -> None:
     """Drops the rows past `step`; opening has dropped a torn last line.
 
     A run that resumes from the checkpoint of `step` writes those rows again.
+
+    Args:
+      step: the last one to keep.
+      prefixes: of its own rows, those with a value named so go too.
+
     Every file is replaced as a whole, by renaming. TensorBoard's events stay:
     it shows the newest of two values for one step.
     """
     self._close_file()
     for path in _files(self._workdir):
-      kept = [row for row in _parse(path) if row['step'] <= step]
+      kept = [
+        row
+        for row in _parse(path)
+        if row['step'] < step
+        or (row['step'] == step and not _has(row, prefixes))
+      ]
       _replace(path, ''.join(_dump(row) for row in kept))
 
   def flush(self) -> None:
@@ -170,6 +211,10 @@ def _parse(path: epath.Path) -> list[dict[str, Any]]:
       }
     )
   return rows
+
+
+def _has(row: Mapping[str, Any], prefixes: tuple[str, ...]) -> bool:
+  return any(name.startswith(prefixes) for name in row)
 
 
 def _dump(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,154 @@
+"""The same run on 1, 2 and 4 processes, 1 to 8 devices, and meshes: a table.
+
+  python tests/faults/elastic.py --record benchmarks/records/elastic.json
+
+Every case trains the tiny run from the first step to the last video; the last
+one changes from 2 processes to 1 to 4 on its way, stopped by a signal to one
+of them. Clips must be the same bytes. Losses may differ by the order in which
+float32 sums are taken: see `several.TOLERANCE`.
+"""
+
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from absl import app
+from absl import flags
+import harness
+import records
+import several
+
+_RECORD = flags.DEFINE_string(
+  'record', None, 'JSON file, which is gone on with.', required=True
+)
+_MINUTES = flags.DEFINE_float('minutes', 1e9, 'Begins no case after these.')
+_FOLDER = flags.DEFINE_string(
+  'folder', None, 'For runs and compiled programs; a temporary one.'
+)
+
+CASES = [  # (processes, devices of each, fsdp)
+  (1, 1, 1),
+  (1, 8, 1),
+  (1, 8, 8),
+  (1, 8, 4),
+  (2, 1, 1),
+  (2, 1, 2),
+  (2, 4, 4),
+  (4, 1, 1),
+  (4, 1, 4),
+  (4, 2, 4),
+]
+CHANGING = [(2, 1, 2), (1, 8, 4), (4, 1, 2)]
+
+
+def compare(workdir, reference):
+  """(largest relative loss difference, whether all batches are the same)."""
+  found = several.rows(workdir)
+  wanted = several.rows(reference)
+  return (
+    several.largest_difference(found, wanted),
+    several.batches(workdir) == several.batches(reference),
+  )
+
+
+def run_changing(workdir, cache):
+  """2 -> 1 -> 4 processes in one run; returns where it stopped."""
+  stops = []
+  for case, stop_at in zip(CHANGING, (7, 12, None)):
+    codes = several.run_case(workdir, cache, case, stop_at)
+    assert set(codes) == ({75} if stop_at else {0}), codes
+    stops.append(max(harness.complete_steps(workdir)))
+    # Rows of a batch are in the files of the processes that had them.
+    folder = pathlib.Path(workdir) / f'part_{len(stops)}'
+    folder.mkdir()
+    for path in pathlib.Path(workdir).glob('crc_*.jsonl'):
+      shutil.move(path, folder / path.name)
+  return stops
+
+
+def main(argv):
+  del argv
+  folder = pathlib.Path(_FOLDER.value or tempfile.mkdtemp(prefix='elastic_'))
+  record = records.read(_RECORD.value) or {
+    **records.environment(),
+    'what': 'elastic',
+    'tolerance': several.TOLERANCE,
+    'cases': {},
+  }
+  began = time.monotonic()
+  for case in (*CASES, 'changing'):
+    name = case if case == 'changing' else 'x'.join(map(str, case))
+    late = time.monotonic() - began > 60 * _MINUTES.value
+    if name in record['cases'] or late:
+      continue
+    workdir = folder / name
+    shutil.rmtree(workdir, ignore_errors=True)
+    record['cases'][name] = measure(workdir, folder, case)
+    record['table'] = tabulate(record['cases'])
+    records.write(_RECORD.value, record)
+    print(name, record['cases'][name], flush=True)
+  print(record['table'])
+  sys.exit(not all(case['sound'] for case in record['cases'].values()))
+
+
+def measure(workdir, folder, case):
+  """Runs one case; returns its part of the record."""
+  cache, began = folder / 'cache', time.monotonic()
+  stops = None
+  if case == 'changing':
+    stops = run_changing(workdir, cache)
+    parts = {}
+    for part in sorted(workdir.glob('part_*')):
+      parts |= several.batches(part)
+    same_batches = parts == several.batches(folder / '1x1x1')
+    rows = [several.rows(x) for x in (workdir, folder / '1x1x1')]
+    difference = several.largest_difference(*rows)
+  else:
+    several.run_case(workdir, cache, case)
+    difference, same_batches = compare(workdir, folder / '1x1x1')
+  return {
+    'case': CHANGING if case == 'changing' else case,
+    'stopped_at': stops,
+    'difference': difference,
+    'same_batches': same_batches,
+    'sound': bool(same_batches and difference < several.TOLERANCE),
+    'seconds': round(time.monotonic() - began, 1),
+  }
+
+
+def tabulate(cases):
+  rows = []
+  for name, found in cases.items():
+    case = found['case']
+    if name == 'changing':
+      columns = [' -> '.join(str(c[i]) for c in case) for i in range(3)]
+      columns[2] = f'fsdp {columns[2]}; stopped at {found["stopped_at"][:2]}'
+    else:
+      processes, devices, fsdp = case
+      data = processes * devices // fsdp
+      columns = [processes, devices, f'data {data}, fsdp {fsdp}']
+    rows.append(
+      (
+        *columns,
+        f'{found["difference"]:.1e}',
+        'yes' if found['same_batches'] else 'NO',
+      )
+    )
+  return records.table(
+    (
+      'processes',
+      'devices of each',
+      'mesh',
+      'largest relative loss difference',
+      'batches identical',
+    ),
+    rows,
+  )
+
+
+if __name__ == '__main__':
+  app.run(main)

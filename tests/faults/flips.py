@@ -1,0 +1,84 @@
+"""Flips bits of a run's newest checkpoint, and goes on training from it.
+
+  python tests/faults/flips.py --flips 200 --losses 20 \
+      --record benchmarks/records/damage.json
+
+Each time one bit of one file is flipped, the files taking turns; or a file is
+cut off somewhere or deleted. Then training goes on in the same folder. Damage
+is *caught* where the step is named, passed over for the one before and set
+aside, and *harmless* where every array of the step still is what was saved.
+Either way the run must end with the very bits of the undamaged one; what does
+neither is *silent* and fails.
+"""
+
+import collections
+import os
+import pathlib
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from absl import app
+from absl import flags
+import damage
+import harness
+import records
+
+_FLIPS = flags.DEFINE_integer('flips', 200, 'Single bits, one at a time.')
+_LOSSES = flags.DEFINE_integer('losses', 20, 'Files cut off or deleted.')
+_RECORD = flags.DEFINE_string(
+  'record', None, 'JSON file, which is gone on with.', required=True
+)
+_MINUTES = flags.DEFINE_float('minutes', 1e9, 'Begins no case after these.')
+_FOLDER = flags.DEFINE_string(
+  'folder', None, 'For runs and compiled programs; a temporary one.'
+)
+
+
+def main(argv):
+  del argv
+  folder = pathlib.Path(_FOLDER.value or tempfile.mkdtemp(prefix='damage_'))
+  folder.mkdir(parents=True, exist_ok=True)
+  record = records.read(_RECORD.value) or {
+    **records.environment(),
+    'what': 'damage',
+    'seconds': 0.0,
+    'cases': [],
+  }
+  os.environ.update(harness.QUICK)
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder / 'cache')
+  began = time.monotonic()
+  cases = damage.Cases(folder)
+  kinds = ['flip'] * _FLIPS.value + ['cut', 'delete'] * (_LOSSES.value // 2)
+  for number in range(len(record['cases']), len(kinds)):
+    if time.monotonic() - began > 60 * _MINUTES.value:
+      break
+    case = cases.run(kinds[number], number)
+    record['cases'].append(case)
+    record['seconds'] = round(record['seconds'] + case['seconds'], 1)
+    record['table'] = tabulate(record['cases'])
+    records.write(_RECORD.value, record)
+    print(number, case, flush=True)
+  print(record['table'])
+  sys.exit(any(case['outcome'] == 'silent' for case in record['cases']))
+
+
+def tabulate(cases):
+  rows = []
+  groups = collections.defaultdict(list)
+  for case in cases:
+    groups[case['kind'], 'all files'].append(case['outcome'])
+    top = case['file'].partition('/')[0]
+    groups[case['kind'], top].append(case['outcome'])
+  for (kind, name), outcomes in sorted(groups.items()):
+    counts = [outcomes.count(x) for x in ('caught', 'harmless', 'silent')]
+    rows.append((kind, name, len(outcomes), *counts))
+  return records.table(
+    ('damage', 'in', 'times', 'caught', 'harmless', 'silent'), rows
+  )
+
+
+if __name__ == '__main__':
+  app.run(main)

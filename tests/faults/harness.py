@@ -1,0 +1,434 @@
+"""Starts the true command, kills it where wanted, and judges what comes after.
+
+What a run is doing is read off its files and its log, before the kill to hit
+a phase and after it to say which one was hit: a process that was killed
+changes nothing any more, so the second is exact.
+
+  compile     a stage has begun and its first step is not compiled
+  evaluation  a step that ends with one is logged, its result is not
+  sampling    a preview is due and not written, or the last videos are
+  save        the folder of an unfinished checkpoint is there
+  border      a stage is over, the next one has not begun
+  plain       anything else after the first step
+  start       anything else before it
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+
+import numpy as np
+import tiny
+
+from vdm.training import stages
+from vdm.training import step_files
+from vdm.training import writer
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIG = 'tests/faults/tiny.py'
+PHASES = (
+  'compile',
+  'evaluation',
+  'sampling',
+  'save',
+  'border',
+  'plain',
+)
+# Values of a row that tell of the machine, not of the training.
+OF_THE_MACHINE = frozenset(
+  """
+  seconds_per_step clips_per_second data_wait_share tflops_per_second
+  host_rss_peak_gib device_peak_gib compile_seconds tflops_per_step
+  share_of_peak_flops
+  """.split()
+)
+SPANS = stages.spans(tiny.get_config())
+# Compiling takes most of a start, and nothing here is about speed.
+QUICK = {
+  'JAX_PLATFORMS': 'cpu',
+  'XLA_FLAGS': '--xla_backend_optimization_level=0',
+  'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+  'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+}
+_MARK = 'VDM_FAULTS_RUN'
+
+
+class Trainer:
+  """One start of the command.
+
+  Attributes:
+    workdir: of the run.
+    log: file of what it prints.
+  """
+
+  def __init__(self, workdir, *options, command=None, log='log.txt', **environ):
+    """Starts it.
+
+    Args:
+      workdir: of the run.
+      *options: further flags.
+      command: what to start instead of `python -m vdm.main`.
+      log: name of the file of what it prints.
+      **environ: environment variables on top of this process's.
+    """
+    self.workdir = pathlib.Path(workdir)
+    self.workdir.mkdir(parents=True, exist_ok=True)
+    self.log = self.workdir / log
+    self._offset = self.log.stat().st_size if self.log.exists() else 0
+    self._mark = uuid.uuid4().hex
+    command = command or [sys.executable, '-m', 'vdm.main']
+    arguments = ['--config', CONFIG, f'--workdir={workdir}', *options]
+    with self.log.open('ab') as output:
+      self.process = subprocess.Popen(
+        [*command, *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=os.environ | {_MARK: self._mark} | QUICK | environ,
+      )
+
+  def printed(self):
+    """What it has printed since it was started."""
+    with self.log.open('rb') as file:
+      file.seek(self._offset)
+      return file.read().decode(errors='replace')
+
+  def wait(self, timeout=300):
+    """Its exit code; kills it when it takes longer."""
+    try:
+      return self.process.wait(timeout)
+    except subprocess.TimeoutExpired:
+      self.process.kill()
+      self.process.wait()
+      raise
+
+  def kill(self, number=signal.SIGKILL, timeout=120):
+    """Sends a signal, and returns when it is dead."""
+    self.process.send_signal(number)
+    self.wait(timeout)
+
+  def family(self):
+    """Ids of the living processes that descend from it, itself included."""
+    mark, found = f'{_MARK}={self._mark}'.encode(), []
+    for folder in pathlib.Path('/proc').iterdir():
+      if not folder.name.isdigit():
+        continue
+      try:
+        state = (folder / 'stat').read_text().rpartition(')')[2].split()[0]
+        environ = (folder / 'environ').read_bytes()
+      except OSError:
+        continue
+      if mark in environ and state != 'Z':
+        found.append(int(folder.name))
+    return found
+
+  def survivors(self, timeout=10):
+    """What is wrong if processes of a dead run live on; [] if none do."""
+    deadline = time.monotonic() + timeout
+    while (alive := self.family()) and time.monotonic() < deadline:
+      time.sleep(0.1)
+    return [f'{len(alive)} processes live on'] if alive else []
+
+  def end(self):
+    """The last lines it printed."""
+    return self.printed()[-1000:]
+
+  def phase(self):
+    """What it is doing, see the module's docstring."""
+    return phase(self.workdir, self.printed())
+
+
+def start_several(workdir, count, devices, *options, **settings):
+  """Starts one run in several processes on this machine.
+
+  Args:
+    workdir: of the run.
+    count: of processes.
+    devices: virtual ones of each process.
+    *options: further flags.
+    **settings: for `Trainer`.
+
+  Returns:
+    The `Trainer`s, the first process's first.
+  """
+  flags = f'--xla_force_host_platform_device_count={devices}'
+  settings |= {'XLA_FLAGS': f'{QUICK["XLA_FLAGS"]} {flags}'}
+  if count == 1:
+    return [Trainer(workdir, *options, log='log_0.txt', **settings)]
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  return [
+    Trainer(
+      workdir,
+      *options,
+      log=f'log_{index}.txt',
+      JAX_COORDINATOR_ADDRESS=f'127.0.0.1:{port}',
+      JAX_NUM_PROCESSES=str(count),
+      JAX_PROCESS_ID=str(index),
+      **settings,
+    )
+    for index in range(count)
+  ]
+
+
+def phase(workdir, printed):
+  """What a run is doing, by its files and what it has printed since it began.
+
+  Args:
+    workdir: of the run.
+    printed: by the newest start of the command.
+  """
+  if list((workdir / 'checkpoints').glob('*.orbax-checkpoint-tmp*')):
+    return 'save'
+  begun = re.findall(r'Stage (\w+): steps', printed)
+  compiled = re.findall(r'(\w+): compiled a step in', printed)
+  if 'Making the' in printed.rpartition('resumed_from')[2] and begun:
+    done = (workdir / 'final' / 'step.txt').exists()
+    return 'end' if done else 'sampling'
+  if not begun:
+    return 'start'
+  rows = tail_rows(workdir)
+  step = max((row['step'] for row in rows if 'loss' in row), default=0)
+  span = next(s for s in SPANS if s.name == begun[-1])
+  if step == span.stop and looked(workdir, rows, step, span):
+    return 'border'
+  if begun[-1] not in compiled:
+    return 'compile'
+  if step > span.start and not evaluated(rows, step, span):
+    return 'evaluation'
+  if step > span.start and not looked(workdir, rows, step, span):
+    return 'sampling'
+  return 'plain'
+
+
+def due(step, span, what):
+  """Whether a step of a stage ends with an evaluation or a preview."""
+  every = tiny.get_config().train[f'{what}_every']
+  return step == span.stop or (step - span.start) % every == 0
+
+
+def evaluated(rows, step, span):
+  """Whether nothing is missing of a step's evaluation."""
+  names = {name for row in rows if row['step'] == step for name in row}
+  return not due(step, span, 'eval') or bool(names & {'val_loss', 'val_psnr'})
+
+
+def looked(workdir, rows, step, span):
+  """Whether nothing is missing of a step's evaluation and samples."""
+  sheet = workdir / 'samples' / f'step_{step:08d}' / 'sheet.png'
+  return evaluated(rows, step, span) and (
+    not due(step, span, 'preview') or sheet.exists()
+  )
+
+
+def tail_rows(workdir):
+  """The complete rows of a log that is being written."""
+  try:
+    text = (workdir / writer.NAME).read_text()
+  except FileNotFoundError:
+    return []
+  rows = []
+  for line in text.splitlines():
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return rows
+
+
+def kill_in(
+  trainer, wanted, rng, occurrence=1, number=signal.SIGKILL, timeout=300
+):
+  """Ends a run in a phase, at some moment of it.
+
+  Args:
+    trainer: the run.
+    wanted: the phase.
+    rng: np.random.Generator, for the moment.
+    occurrence: how often the phase has to come before.
+    number: of the signal.
+    timeout: seconds after which to give up.
+
+  Returns:
+    The phase that the run was in when it was dead, or where it was when it was
+    asked to stop; None where it had ended.
+  """
+  seen, last, deadline = 0, None, time.monotonic() + timeout
+  while trainer.process.poll() is None:
+    if time.monotonic() > deadline:
+      trainer.kill()
+      raise TimeoutError(f'{wanted} did not come')
+    now = trainer.phase()
+    seen += now == wanted and now != last
+    last = now
+    if now == wanted and seen >= occurrence:
+      # Phases last from a few ms to seconds: all scales alike.
+      time.sleep(float(np.exp(rng.uniform(np.log(1e-3), np.log(0.3)))))
+      break
+    time.sleep(0.001)
+  before = trainer.phase()
+  if trainer.process.poll() is not None:
+    return None
+  trainer.kill(number)
+  return trainer.phase() if number == signal.SIGKILL else before
+
+
+def complete_steps(workdir):
+  """Steps whose save is complete: Orbax renames its folder at the very end."""
+  folder = pathlib.Path(workdir) / 'checkpoints'
+  if not folder.exists():
+    return []
+  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+@dataclasses.dataclass
+class Evidence:
+  """What a kill left behind, read before the next start.
+
+  Attributes:
+    saved: newest step whose save was complete, 0 without one.
+    logged: newest step in the log.
+    rows: {(step, kind): values} of the log.
+  """
+
+  saved: int
+  logged: int
+  rows: dict
+
+
+def evidence(workdir):
+  """Reads it, from a run that is dead."""
+  rows = comparable(writer.read_rows(workdir)) if has_log(workdir) else {}
+  return Evidence(
+    saved=max(complete_steps(workdir), default=0),
+    logged=max((step for step, kind in rows if kind == 'loss'), default=0),
+    rows=rows,
+  )
+
+
+def has_log(workdir):
+  return (pathlib.Path(workdir) / writer.NAME).exists()
+
+
+def comparable(rows):
+  """{(step, kind of row): what training decides}, without `resumed_from`."""
+  found = {}
+  for row in rows:
+    kinds = [k for k in ('loss', 'val_psnr', 'val_loss') if k in row]
+    if kinds:
+      found[row['step'], kinds[0]] = {
+        k: v for k, v in row.items() if k not in OF_THE_MACHINE
+      }
+  return found
+
+
+def resumed_from(trainer):
+  """The step that a start went on from, 0 for the beginning.
+
+  None where it did not come far enough to say.
+  """
+  printed = trainer.printed()
+  found = re.findall(r'resumed_from (\d+)', printed)
+  if found:
+    return int(found[0])
+  return 0 if 'Stage ' in printed else None
+
+
+@dataclasses.dataclass
+class Result:
+  """All that a finished run decided.
+
+  Attributes:
+    rows: of its log, see `comparable`.
+    digests: of every array of its last checkpoint.
+    videos: bytes of its last videos.
+    sheets: {name: bytes} of the samples on the way.
+  """
+
+  rows: dict
+  digests: dict
+  videos: bytes
+  sheets: dict
+
+
+def result(workdir):
+  """Reads what a finished run decided."""
+  workdir = pathlib.Path(workdir)
+  step = SPANS[-1].stop
+  record = step_files.read_record(workdir / 'checkpoints', step)
+  with np.load(workdir / 'final/samples.npz', allow_pickle=False) as arrays:
+    videos = arrays['videos'].tobytes()
+  sheets = {
+    p.parent.name: p.read_bytes() for p in workdir.glob('samples/*/sheet.png')
+  }
+  rows = comparable(writer.read_rows(workdir))
+  return Result(rows, record.items, videos, sheets)
+
+
+def problems_of_resume(left, resumed):
+  """What is wrong with where a start went on; [] if nothing.
+
+  Args:
+    left: `Evidence` of the kill before.
+    resumed: the step it went on from.
+  """
+  found = []
+  if resumed != left.saved:
+    found.append(f'resumed from {resumed}, and {left.saved} was saved')
+  if left.logged - resumed >= 2 * tiny.SAVE_EVERY:
+    found.append(
+      f'resumed from {resumed}, two intervals behind step {left.logged}'
+    )
+  return found
+
+
+def problems_of_stop(trainer, left):
+  """What is wrong with how a run stopped when it was asked to; [] if nothing.
+
+  Args:
+    trainer: the run.
+    left: `Evidence` of it.
+  """
+  code, problems = trainer.process.returncode, []
+  if code != 75 and not (code == 0 and left.logged == SPANS[-1].stop):
+    problems.append(f'exit code {code}: {trainer.end()}')
+  if left.saved != left.logged:
+    problems.append(f'step {left.logged} logged and {left.saved} saved')
+  return problems
+
+
+def problems_of_rows(rows, reference):
+  """What differs from the rows of the uninterrupted run; [] if nothing."""
+  return [
+    f'step {step}, {kind}: {name} is {values.get(name)!r}, not {wanted!r}'
+    for (step, kind), values in sorted(rows.items())
+    for name, wanted in reference.get((step, kind), {'row': None}).items()
+    if not same(values.get(name), wanted)
+  ]
+
+
+def same(value, wanted):
+  """Equal; NaN is itself."""
+  return value == wanted or (value != value and wanted != wanted)
+
+
+def problems_of_result(found, reference):
+  """What differs from the uninterrupted run at the end; [] if nothing."""
+  problems = problems_of_rows(found.rows, reference.rows)
+  if found.rows.keys() != reference.rows.keys():
+    missing = reference.rows.keys() ^ found.rows.keys()
+    problems.append(f'rows in one of the logs only: {sorted(missing)[:4]}')
+  for name in ('digests', 'videos', 'sheets'):
+    if getattr(found, name) != getattr(reference, name):
+      problems.append(f'other {name}')
+  return problems

@@ -1,0 +1,99 @@
+"""Killed runs end as the one that was left alone; cheats are found out.
+
+A short selection: `python tests/faults/campaign.py` is the whole of it.
+"""
+
+import sys
+
+import harness
+import kills
+import numpy as np
+import pytest
+import tiny
+
+KILL = 'SIGKILL'
+
+
+def test_the_uninterrupted_run_did_all_that_a_kill_can_hit(reference):
+  _, _, found = reference
+  kinds = [kind for _, kind in found.rows]
+  assert kinds.count('loss') == 20
+  assert {'val_psnr', 'val_loss'} <= set(kinds)
+  assert len(found.sheets) == 5 and found.videos
+  assert found.digests.keys() == {'params', 'opt_state', 'ema'}
+
+
+@pytest.mark.parametrize(
+  'plan',
+  [
+    [('save', 0, KILL), ('evaluation', 2, KILL), ('sampling', 0, 'SIGTERM')],
+    [('compile', 0, KILL), ('border', 0, 'SIGINT'), ('plain', 2, KILL)],
+  ],
+  ids=['save_evaluation_sampling', 'compile_border_plain'],
+)
+def test_killed_and_started_again_nothing_differs(plan, reference, tmp_path):
+  folder, cache, wanted = reference
+  seed = int.from_bytes(repr(plan).encode(), 'little') % 2**32
+  found, problems = kills.run_with_kills(
+    folder / f'killed_{seed}', cache, wanted, plan, np.random.default_rng(seed)
+  )
+  assert found, 'no kill came in time'
+  for kill in found:
+    assert not kill.problems, kill
+  assert not problems
+
+
+FROM_NOTHING = """
+import runpy, sys
+from vdm.training import checkpoints
+checkpoints.Checkpoints.steps = lambda self: []
+checkpoints.Checkpoints.latest = lambda self: None
+sys.argv = ['vdm.main', *sys.argv[1:]]
+runpy.run_module('vdm.main', run_name='__main__')
+"""
+
+
+def test_code_that_starts_again_from_nothing_is_found_out(reference):
+  """All its losses and its parameters are right: only `resumed_from` tells."""
+  folder, cache, wanted = reference
+  found, problems = kills.run_with_kills(
+    folder / 'from_nothing',
+    cache,
+    wanted,
+    [('evaluation', 0, KILL)],
+    np.random.default_rng(3),
+    command=[sys.executable, '-c', FROM_NOTHING],
+  )
+  assert not [p for p in problems if 'row' in p or 'digests' in p]
+  (kill,) = found
+  assert kill.resumed == 0 < kill.saved
+  assert any('resumed from 0' in problem for problem in kill.problems)
+
+
+def test_where_a_start_went_on_is_judged():
+  def judge(resumed, saved=9, logged=11):
+    left = harness.Evidence(saved, logged, {})
+    return harness.problems_of_resume(left, resumed)
+
+  assert not judge(9)
+  assert judge(6) == ['resumed from 6, and 9 was saved']
+  assert not judge(0, saved=0, logged=5)
+  assert judge(0, saved=0, logged=2 * tiny.SAVE_EVERY) == [
+    'resumed from 0, two intervals behind step 6'
+  ]
+
+
+def test_what_differs_is_found(reference):
+  *_, wanted = reference
+  assert not harness.problems_of_result(wanted, wanted)
+  rows = {k: dict(v) for k, v in wanted.rows.items()}
+  rows[7, 'loss']['loss'] = float(np.nextafter(rows[7, 'loss']['loss'], 9))
+  del rows[8, 'val_loss']
+  found = harness.Result(rows, {'params': {}}, wanted.videos, {})
+  problems = harness.problems_of_result(found, wanted)
+  assert problems[0].startswith('step 7, loss: loss is')
+  assert problems[1:] == [
+    "rows in one of the logs only: [(8, 'val_loss')]",
+    'other digests',
+    'other sheets',
+  ]

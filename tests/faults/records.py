@@ -1,0 +1,51 @@
+"""What every record of a campaign says about where it was made."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import sys
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'orbax-checkpoint', 'grain', 'numpy')
+
+
+def environment():
+  """Hardware, versions and the command."""
+  return {
+    'command': ' '.join(['python', *sys.argv]),
+    'processor': _processor(),
+    'cores': os.cpu_count(),
+    'python': platform.python_version(),
+    **{name: importlib.metadata.version(name) for name in PACKAGES},
+  }
+
+
+def read(path):
+  """A record, or None where there is none yet."""
+  path = pathlib.Path(path)
+  return json.loads(path.read_text()) if path.exists() else None
+
+
+def write(path, record):
+  """Replaces a record as a whole."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_name(path.name + '.part')
+  part.write_text(json.dumps(record, indent=1) + '\n')
+  part.replace(path)
+
+
+def table(names, rows):
+  """A Markdown table."""
+  lines = [names, ['---'] * len(names), *rows]
+  return '\n'.join('| ' + ' | '.join(map(str, row)) + ' |' for row in lines)
+
+
+def _processor():
+  try:
+    text = pathlib.Path('/proc/cpuinfo').read_text()
+  except OSError:
+    return platform.processor()
+  names = [x for x in text.splitlines() if x.startswith('model name')]
+  return names[0].partition(':')[2].strip() if names else platform.machine()

@@ -1,0 +1,86 @@
+"""Several processes: they stop together, and another number goes on.
+
+`python tests/faults/elastic.py` is the whole table.
+"""
+
+import pathlib
+import shutil
+import signal
+import time
+import zlib
+
+import harness
+import pytest
+import several
+import tiny
+
+from vdm.data import builders
+from vdm.training import inputs
+
+
+def expected_batches(folder):
+  """{step: CRCs of the global batch}, made in this process alone."""
+  config = tiny.get_config()
+  config.data.root = str(folder / 'data')
+  source = builders.open_source(builders.ensure(config.data), 'train')
+  found = {}
+  for span in harness.SPANS:
+    with inputs.make_batches(config, source, span, 0) as batches:
+      for step, batch in enumerate(batches, span.start + 1):
+        found[step] = [
+          zlib.crc32(label.tobytes(), zlib.crc32(clip.tobytes()))
+          for clip, label in zip(batch['video'], batch['label'])
+        ]
+  return found
+
+
+def test_two_stop_together_and_one_goes_on_with_eight_devices(reference):
+  folder, cache, wanted = reference
+  workdir = folder / 'two_then_one'
+  codes = several.run_case(workdir, cache, (2, 1, 2), stop_at=6)
+  assert codes == [75, 75]
+  left = harness.evidence(workdir)
+  assert left.saved == left.logged >= 6
+  for index in (0, 1):
+    lines = (workdir / f'crc_{index}.jsonl').read_text().splitlines()
+    assert len(lines) == left.saved  # Neither did a step more.
+  found = several.batches(workdir)
+  for path in workdir.glob('crc_*'):
+    path.unlink()
+
+  assert several.run_case(workdir, cache, (1, 8, 4)) == [0]
+  rows = several.rows(workdir)
+  assert several.largest_difference(rows, wanted.rows) < several.TOLERANCE
+  found |= several.batches(workdir)
+  assert found == expected_batches(folder)
+  resumed = [
+    row['resumed_from']
+    for row in harness.writer.read_rows(workdir)
+    if 'resumed_from' in row
+  ]
+  assert resumed == [left.saved]
+
+
+@pytest.mark.parametrize('victim', [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_who_is_left_alone_says_so_and_stops(victim, reference):
+  folder, cache, _ = reference
+  workdir = folder / f'alone_without_{victim}'
+  runs = several.start_case(
+    workdir, cache, (2, 1, 1), '--config.train.peer_seconds=4'
+  )
+  try:
+    several.wait_for_step(runs, workdir, 2)
+    runs[victim].kill(signal.SIGKILL)
+    began = time.monotonic()
+    other = runs[1 - victim]
+    code = other.wait(60)
+  finally:
+    for run in runs:
+      run.process.kill()
+  assert time.monotonic() - began < 30
+  if victim == 0 and code == -signal.SIGABRT:  # jax was first.
+    assert 'the leader' in other.printed()
+    return
+  assert code == 75, other.end()
+  assert f'Process {victim} of 2 has not been heard of' in other.printed()
+  shutil.rmtree(pathlib.Path(workdir))

@@ -1,0 +1,75 @@
+"""Damaged checkpoints and full disks, through the true command.
+
+`python tests/faults/flips.py` damages every file of a checkpoint.
+"""
+
+import shutil
+import subprocess
+
+import damage
+import harness
+import numpy as np
+import pytest
+
+
+def start(folder, cache, workdir, **settings):
+  return harness.Trainer(
+    workdir,
+    f'--config.data.root={folder / "data"}',
+    JAX_COMPILATION_CACHE_DIR=str(cache),
+    **settings,
+  )
+
+
+def test_a_flipped_bit_is_named_passed_over_and_kept(reference):
+  folder, cache, wanted = reference
+  workdir = folder / 'flipped'
+  shutil.copytree(folder / 'alone', workdir)
+  *_, before, last = harness.complete_steps(workdir)
+  assert damage.arrays(workdir)
+  files = (workdir / 'checkpoints' / str(last) / 'params' / 'd').iterdir()
+  path = max(files, key=lambda path: path.stat().st_size)
+  damage.damage(path, 'flip', np.random.default_rng(0))
+  run = start(folder, cache, workdir)
+  assert run.wait() == 0, run.end()
+  assert harness.resumed_from(run) == before
+  assert f'checkpoints/{last} is not what was saved' in run.printed()
+  assert not harness.problems_of_result(harness.result(workdir), wanted)
+  assert (workdir / f'checkpoints/{last}.damaged-0').exists()
+
+
+@pytest.fixture
+def disk(tmp_path):
+  """A file system of 48 MiB."""
+  path = tmp_path / 'disk'
+  path.mkdir()
+  command = ['mount', '-t', 'tmpfs', '-o', 'size=48m', 'tmpfs', str(path)]
+  try:
+    mounted = subprocess.run(command, capture_output=True, check=False)
+  except FileNotFoundError:
+    pytest.skip('there is no mount command')
+  if mounted.returncode:
+    pytest.skip('mounting a small file system takes root')
+  yield path
+  subprocess.run(['umount', '-l', str(path)], check=True)
+
+
+def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(
+  disk, reference, tmp_path
+):
+  folder, cache, wanted = reference
+  workdir, log = disk / 'run', tmp_path / 'log.txt'
+  run = start(folder, cache, workdir, log=log)
+  while run.process.poll() is None and not harness.complete_steps(workdir):
+    pass
+  filler = disk / 'filler'
+  filler.write_bytes(bytes(shutil.disk_usage(disk).free))
+  assert run.wait() == 1, run.end()
+  assert 'make room' in run.end().splitlines()[-1]
+  saved = harness.complete_steps(workdir)
+  assert saved and saved[-1] < harness.SPANS[-1].stop
+  filler.unlink()
+  run = start(folder, cache, workdir, log=log)
+  assert run.wait() == 0, run.end()
+  assert harness.resumed_from(run) == saved[-1]
+  assert not harness.problems_of_result(harness.result(workdir), wanted)

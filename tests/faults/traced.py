@@ -1,0 +1,40 @@
+"""`vdm.main`, and the CRC of every clip that a step is given.
+
+Every process writes `<workdir>/crc_<process>.jsonl`, one row a step. Parameters
+are split over devices from 64 values on, for the tiny run has no large ones.
+"""
+
+import json
+import runpy
+import sys
+import zlib
+
+
+def main():
+  import jax
+
+  from vdm.training import sharding
+  from vdm.training import stage_steps
+
+  sharding.MIN_SHARDED_SIZE = 64
+  (workdir,) = (
+    x.partition('=')[2] for x in sys.argv if x.startswith('--workdir=')
+  )
+  arguments = stage_steps.StageSteps.arguments
+
+  def traced(self, batch, n):
+    crc = [
+      zlib.crc32(label.tobytes(), zlib.crc32(clip.tobytes()))
+      for clip, label in zip(batch['video'], batch['label'])
+    ]
+    path = f'{workdir}/crc_{jax.process_index()}.jsonl'
+    with open(path, 'a') as file:
+      file.write(json.dumps([self.span.start + n + 1, crc]) + '\n')
+    return arguments(self, batch, n)
+
+  stage_steps.StageSteps.arguments = traced
+  runpy.run_module('vdm.main', run_name='__main__', alter_sys=True)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,150 @@
+"""Counting skipped steps, and taking one down that can be done again."""
+
+import json
+import subprocess
+import sys
+
+from conftest import ROOT
+from etils import epath
+import jax
+import numpy as np
+import pytest
+import tiny_train
+
+from vdm import config_io
+from vdm import train
+from vdm.training import checkpoints
+from vdm.training import nonfinite
+from vdm.training import step as step_lib
+from vdm.training import writer
+
+
+class Flag:
+  """A number on a device that notes when it is waited for."""
+
+  def __init__(self, value, seen):
+    self.value, self.seen = value, seen
+
+  def __array__(self, dtype=None, copy=None):
+    self.seen.append(self.value)
+    return np.asarray(self.value)
+
+
+def test_flags_are_fetched_when_they_are_asked_for():
+  skips, seen = nonfinite.Skips(3), []
+  for step in range(1, 9):
+    assert not skips.add(step, Flag(int(step % 4 == 0), seen))
+  assert not seen
+  assert skips.count(4) == 1 and len(seen) == 4
+  assert skips.count(4) == 1 and len(seen) == 4
+  assert skips.count(8) == 2 and skips.total == 2
+
+
+def test_too_many_of_the_last_hundred_stop_at_the_next_that_fails():
+  skips = nonfinite.Skips(3)
+
+  def add(step, flag):
+    stop = skips.add(step, np.int32(flag))
+    skips.count(step)
+    return stop
+
+  # Four in 400 steps are not too many, whenever they come.
+  assert not any(add(step, step % 100 == 0) for step in range(1, 401))
+  assert [add(step, flag) for step, flag in enumerate([1, 1, 1, 0], 401)] == (
+    [False] * 4
+  )
+  assert not add(405, 0)  # Watched, and sound.
+  assert add(406, 1)
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+  """Makes the loss of some clips NaN, from a stage's third step on.
+
+  Every step's key is folded with its number, which is how it is known here.
+  """
+  gradient = step_lib.gradient
+
+  def with_nan(stage, objective, trained, mesh, params, frozen, batch, n, key):
+    def draw(batch, key):
+      rows = objective.draw(batch, key)
+      bad = (n >= 2) & (jax.numpy.arange(len(batch['label'])) == 5)
+      return {**rows, 'factor': jax.numpy.where(bad, np.nan, 1.0)}
+
+    def loss(params, frozen, rows):
+      total, count, sums = objective.loss(params, frozen, rows)
+      return total + rows['factor'].sum() - len(rows['factor']), count, sums
+
+    return gradient(
+      stage,
+      objective._replace(draw=draw, loss=loss),
+      trained,
+      mesh,
+      params,
+      frozen,
+      batch,
+      n,
+      key,
+    )
+
+  monkeypatch.setattr(step_lib, 'gradient', with_nan)
+
+
+def make_config(data_root):
+  config = tiny_train.make_config(data_root)
+  config.autoencoder.kind = 'identity'
+  config.model.num_classes = 8
+  config.train.order = ('image',)
+  config.stages.image.steps = 8
+  config.stages.image.resolution = 8
+  return config
+
+
+def test_a_run_skips_counts_and_goes_on(data_root, tmp_path, poisoned):
+  config = make_config(data_root)
+  config.sample.final = 2
+  assert train.train(config, tmp_path) == 0
+  rows = [r for r in writer.read_rows(tmp_path) if 'loss' in r]
+  assert [r['skipped_steps'] for r in rows] == [0, 0, 1, 2, 3, 4, 5, 6]
+  assert [np.isfinite(r['loss']) for r in rows] == [True] * 2 + [False] * 6
+  with checkpoints.Checkpoints(
+    tmp_path / 'checkpoints', read_only=True
+  ) as store:
+    assert store.read_meta()['skipped_steps'] == 6
+    _, slots, _ = store.restore_item('opt_state')
+  # The temporal branches are held in steps on single frames.
+  assert {int(slot['count']) for slot in slots.values()} == {0, 2}
+
+
+def test_a_run_that_diverges_leaves_a_step_that_is_done_again(
+  data_root, tmp_path
+):
+  """Through the commands: a rate so high that the parameters overflow."""
+  config = make_config(data_root)
+  config.train.max_skipped = 2
+  config.stages.image.learning_rate = 1e20
+  with pytest.raises(nonfinite.NonFiniteError) as error:
+    train.train(config, tmp_path)
+  (folder,) = (tmp_path / 'nonfinite').iterdir()
+  assert str(folder) in str(error.value) and 'vdm.replay' in str(error.value)
+  report = json.loads((folder / 'step.json').read_text())
+  _, _, arrays = nonfinite.read(folder)
+  assert len(report['clips']) == 8
+  assert arrays['rows/levels'].shape == (8, 1)
+  command = [sys.executable, '-m', 'vdm.replay', '--bundle', str(folder)]
+  done = subprocess.run(
+    command, cwd=ROOT, capture_output=True, text=True, timeout=300
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'The same non-finite step as in the run.' in done.stdout
+  assert report['clips'][0]['id'] in done.stdout
+  # With the parameters that it should have had it is sound, and says so.
+  for name in arrays:
+    if name.startswith('params/'):
+      arrays[name] = np.zeros_like(arrays[name])
+  config = config_io.load(folder / 'config.json')
+  nonfinite.write(epath.Path(folder), config, report, arrays)
+  lines, same = nonfinite.compare(
+    report, *nonfinite.replay(folder, *nonfinite.read(folder))
+  )
+  assert not same and lines[-1] == 'It is finite here.'
