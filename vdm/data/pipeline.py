@@ -137,7 +137,7 @@ class _Clips:
 
 
 def _stack(clips: Sequence[dict]) -> dict:
-  arrays = clips[0].keys() - {'label', 'bad'}
+  arrays = clips[0].keys() - {'label', 'bad', 'place'}
   return {
     **{name: np.stack([clip[name] for clip in clips]) for name in arrays},
     'label': np.asarray([clip['label'] for clip in clips], np.int32),
