@@ -1,11 +1,12 @@
 """The card of a run and of folders: what is in it, kept, and resumed."""
 
 import json
+import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
-import types
 
 from conftest import ROOT
 import numpy as np
@@ -18,6 +19,7 @@ from vdm import generate
 from vdm.media import videos as videos_lib
 from vdm.metrics import motion
 from vdm.metrics import suite
+from vdm.models import features as features_lib
 
 SETS = ('samples', 'real', 'autoencoder', 'shuffled', 'frozen', 'mixed')
 
@@ -31,7 +33,7 @@ def projection(name='i3d', seed=0):
     return x @ params / 255.0
 
   protocol = {'network': name, 'weights_sha256': str(seed)}
-  return types.SimpleNamespace(
+  return features_lib.Features(
     name=name,
     params=matrix.astype(np.float32),
     apply=apply,
@@ -270,3 +272,41 @@ def test_mistakes_are_one_line(arguments, words):
   assert result.returncode == 2, result.stderr
   assert words in result.stderr.splitlines()[-1]
   assert 'Traceback' not in result.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_card_of_one(card, workdir, data_root, tmp_path):
+  """Each samples its share; the first one measures and writes."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    address = f'localhost:{free.getsockname()[1]}'
+  command = [sys.executable, '-m', 'vdm.evaluate', 'run']
+  command += ['--workdir', str(workdir), '--num', '4', '--out', str(tmp_path)]
+  # Not the run's last samples: other ones have to be made.
+  command += ['--training_clips', '24', '--guidance', '1.25']
+  logs = [tmp_path / f'log{i}' for i in range(2)]
+  running = []
+  for i, log in enumerate(logs):
+    environ = dict(
+      os.environ,
+      JAX_COORDINATOR_ADDRESS=address,
+      JAX_NUM_PROCESSES='2',
+      JAX_PROCESS_ID=str(i),
+    )
+    with log.open('w') as file:
+      running.append(
+        subprocess.Popen(
+          command, cwd=ROOT, env=environ, stdout=file, stderr=file
+        )
+      )
+  for process, log in zip(running, logs):
+    assert process.wait(600) == 0, log.read_text()
+  assert 'process 1 of 2' in logs[1].read_text()
+  assert 'energy distance' in logs[0].read_text()
+  assert 'energy distance' not in logs[1].read_text()
+  found = json.loads((tmp_path / 'metrics_card.json').read_text())
+  assert found['counts'] == card['counts']
+  # Real clips are read and chosen alike, whatever the processes.
+  for name in ('real', 'shuffled', 'frozen', 'mixed'):
+    assert found['panel'][name] == card['panel'][name]
+  assert found['memorisation']['clips'] == 24
