@@ -117,7 +117,7 @@ class _Evaluation:
       score.world(config, stage) if score.is_synthetic(config) else None
     )
     self.straight = score.is_straight(config)
-    self.seconds = {}
+    self.splits, self.seconds = {}, {}
     self.autoencoder = files.load(workdir / 'autoencoder')[3]
     suite.check(np.zeros((1, stage.frames, 8, 8, 3), np.uint8))
 
@@ -190,21 +190,22 @@ class _Evaluation:
     self.seconds[name] = self.seconds.get(name, 0.0) + seconds
     return result
 
-  def source(self, split):
-    return builders.open_source(
-      self.directory, split, self.run.config.data.split_list
-    )
-
-  def windows(self, source):
-    return windows_lib.find_windows(
-      source, frames=self.stage.frames, stride=self.stride
-    )
+  def clips(self, split):
+    """Returns a split's source and the windows that it offers."""
+    if split not in self.splits:
+      source = builders.open_source(
+        self.directory, split, self.run.config.data.split_list
+      )
+      windows = windows_lib.find_windows(
+        source, frames=self.stage.frames, stride=self.stride
+      )
+      self.splits[split] = source, windows
+    return self.splits[split]
 
   def choose(self):
     """Returns the keys of the reference and of the floor's clips."""
     num, split = self.options.num, self.options.split
-    source = self.source(split)
-    windows = self.windows(source)
+    source, windows = self.clips(split)
     shots = len(windows)
     key = {
       'dataset': source.info['name'],
@@ -233,8 +234,7 @@ class _Evaluation:
 
   def real(self, key):
     """Reads the real clips of a key: videos, groups, labels."""
-    source = self.source(key['split'])
-    windows = self.windows(source)
+    source, windows = self.clips(key['split'])
     order = itertools.islice(
       windows_lib.sampled_order(windows, key['sampling'], key['seed']),
       *key['clips'],
@@ -406,8 +406,7 @@ class _Evaluation:
 
   def memorisation(self, videos, samples, reference):
     """Looks for the nearest training clip of each sample, and shows some."""
-    source = self.source('train')
-    windows = self.windows(source)
+    source, windows = self.clips('train')
     order = list(
       itertools.islice(
         windows_lib.sampled_order(windows, 'middle', 0),
