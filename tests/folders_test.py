@@ -49,6 +49,14 @@ def test_middle_windows_do_not_overlap(folder):
     assert frames == sorted(set(frames))
 
 
+def test_no_more_clips_of_a_video_than_it_takes(folder):
+  # Four files, one of them damaged.
+  _, names = read(folder, num=3, per_video=3)
+  assert sorted(names) == ['a.mp4', 'c.avi', 'deep/b.mp4']
+  _, names = read(folder, num=5, per_video=3)
+  assert len(names) == 5 and names.count('a.mp4') == 2
+
+
 def test_random_windows_are_those_of_the_seed(folder):
   first = read(folder, seed=1, per_video=2)
   assert first == read(folder, seed=1, per_video=2)

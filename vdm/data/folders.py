@@ -42,7 +42,8 @@ def read_clips(
     num: clips at most.
     stride: frames from one of a clip to the next.
     frame_rate: that videos are brought to first; 0: each its own.
-    per_video: clips of a video file, at most; they do not overlap.
+    per_video: clips of a video file, at most, and no more than it takes to have
+      `num`; they do not overlap.
     sampling: 'random': files in a seeded order, clips from seeded places;
       'middle': the same order, from the middle; 'first': files by name, clips
       from their beginning, as StyleGAN-V takes them.
@@ -58,6 +59,7 @@ def read_clips(
   if sampling != 'first':
     files = [files[i] for i in random.permutation(len(files))]
   span = (frames - 1) * stride + 1
+  per_video = min(per_video, -(-num // max(1, len(files))))
   clips, names = [], []
   for file in files:
     name = str(file.relative_to(path)) if path.is_dir() else file.name
