@@ -18,6 +18,7 @@ import pytest
 
 from vdm import generate
 from vdm.models import import_weights
+from vdm.models import layers
 from vdm.models.features import frames
 from vdm.models.features import i3d
 from vdm.models.features import i3d_names
@@ -197,7 +198,7 @@ def test_epsilon_and_statistics_are_in_the_units():
   for epsilon in (1e-3, 1e-5):
     module = i3d.Unit(3, 64, 7, stride=2, epsilon=epsilon)
     found[epsilon] = np.asarray(nnx.merge(nnx.graphdef(module), unit)(x))
-    y = np.asarray(i3d.convolve(x, unit['kernel'], 2), np.float64)
+    y = np.asarray(layers.conv3d(x, unit['kernel'], 2), np.float64)
     y = (y - unit['mean']) / np.sqrt(unit['variance'] + np.float64(epsilon))
     expected = np.maximum(y + unit['beta'], 0.0)
     assert relative(found[epsilon], expected) < 1e-5
@@ -213,15 +214,15 @@ def test_padding_is_tensorflows(k, s):
     padded = np.pad(x[:n], (total // 2, total - total // 2))
     windows = [padded[i : i + k] for i in range(0, len(padded) - k + 1, s)]
     video = jnp.asarray(x[:n].reshape(1, n, 1, 1, 1))
-    ours = i3d.convolve(video, jnp.asarray(kernel.reshape(k, 1, 1, 1, 1)), s)
+    ours = layers.conv3d(video, jnp.asarray(kernel.reshape(k, 1, 1, 1, 1)), s)
     np.testing.assert_array_equal(ours.ravel(), [w @ kernel for w in windows])
-    pooled = i3d.max_pool(video, (k, 1, 1), (s, 1, 1)).ravel()
+    pooled = layers.max_pool3d(video, (k, 1, 1), (s, 1, 1)).ravel()
     np.testing.assert_array_equal(pooled, [w.max() for w in windows])
 
 
 def test_the_table_of_layers(monkeypatch):
   """Shapes around every pool, of 16 frames of 224 x 224."""
-  found, pool = [], i3d.max_pool
+  found, pool = [], layers.max_pool3d
 
   def recorded(x, window, stride):
     y = pool(x, window, stride)
@@ -229,7 +230,7 @@ def test_the_table_of_layers(monkeypatch):
       found.append((x.shape[1:], y.shape[1:]))
     return y
 
-  monkeypatch.setattr(i3d, 'max_pool', recorded)
+  monkeypatch.setattr(layers, 'max_pool3d', recorded)
   params = jax.eval_shape(i3d.network().init, None)
   x = jax.ShapeDtypeStruct((1, 16, 224, 224, 3), jnp.float32)
   y = jax.eval_shape(i3d.network().apply, params, x)

@@ -14,6 +14,7 @@ import re
 import struct
 from typing import NamedTuple
 import zipfile
+import zlib
 
 from absl import logging
 from etils import epath
@@ -51,6 +52,7 @@ DAMAGE = (
   ValueError,
   struct.error,
   zipfile.BadZipFile,
+  zlib.error,
 )
 
 

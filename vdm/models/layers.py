@@ -44,6 +44,24 @@ def upsample(x):
   return x.reshape(b, t, 2 * h, 2 * w, c)
 
 
+def conv3d(x, kernel, stride=1):
+  """Convolves [n, t, h, w, c] with [kt, kh, kw, c, d], 'SAME' padding."""
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel.astype(x.dtype),
+    window_strides=(stride,) * 3,
+    padding='SAME',
+    dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
+  )
+
+
+def max_pool3d(x, window, stride):
+  """Maxima over windows of [n, t, h, w, c], 'SAME' padding."""
+  return jax.lax.reduce_window(
+    x, -jnp.inf, jax.lax.max, (1, *window, 1), (1, *stride, 1), 'SAME'
+  )
+
+
 class Linear(nnx.Module):
   """A matrix product over the last axis."""
 
@@ -133,13 +151,7 @@ class FullConv(nnx.Module):
     else:
       before, after = self.temporal_kernel[...]
       kernel = jnp.stack([before, self.kernel[...], after])
-      y = jax.lax.conv_general_dilated(
-        x,
-        kernel.astype(x.dtype),
-        window_strides=(1, 1, 1),
-        padding='SAME',
-        dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
-      )
+      y = conv3d(x, kernel)
     return y + along_channels(self.bias[...], y)
 
 

@@ -19,6 +19,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # Bounds on what a pickle describes, far above any network: parts of it can be
 # shared, so that a small one describes a tree that is endless.
 MAX_DEPTH, MAX_VALUES = 32, 100_000
+MAX_GROWTH = 8  # Of a compressed member of an archive.
 
 
 def read_archive(archive):
@@ -71,23 +72,26 @@ def open_archive(data):
   members = archive.infolist()
   if len({member.filename for member in members}) < len(members):
     raise pickles.FormatError('it has two members of one name')
-  stored = sum(
-    m.file_size for m in members if m.compress_type == zipfile.ZIP_STORED
-  )
-  if stored > len(data):
+  if sum(member.compress_size for member in members) > len(data):
     raise pickles.FormatError('its members claim more bytes than it has')
   return archive
 
 
 def read_member(archive, name):
-  """Reads a member that is stored and not compressed, as tensors are.
+  """Reads a member, whose checksum is verified.
 
-  So reading takes no more memory than the file does. Checksums are verified.
+  Tensors are stored as they are, and numbers do not compress much: what grows
+  more is made to fill the memory.
   """
   member = archive.getinfo(name)
-  if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+  known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+  if member.compress_type not in known or member.flag_bits & 1:
     raise pickles.FormatError(
-      f'its member {name[:80]} is compressed or encrypted'
+      f'its member {name[:80]} is encrypted or compressed in a rare way'
+    )
+  if member.file_size > MAX_GROWTH * member.compress_size:
+    raise pickles.FormatError(
+      f'its member {name[:80]} claims to grow more than {MAX_GROWTH} times'
     )
   return archive.read(member)
 

@@ -2,8 +2,9 @@
 
 Bilinear without a filter, where output place i of n takes input place
 
-  torch:  (i + 1/2) m / n - 1/2   (half-pixel centres, align_corners=False)
-  tf1:    i m / n                 (TensorFlow 1's resize_bilinear)
+  torch:    (i + 1/2) m / n - 1/2 (half-pixel centres, align_corners=False)
+  tf1:      i m / n               (TensorFlow 1's resize_bilinear)
+  corners:  i (m - 1) / (n - 1)   (Chainer's resize_images)
 
 of m. Numbers of Fréchet video distances depend on which, by up to 1.25 px of
 the output at 64 -> 224.
@@ -14,7 +15,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-RESIZES = ('torch', 'tf1')
+RESIZES = ('torch', 'tf1', 'corners')
 CROPS = ('squash', 'center')
 
 
@@ -24,7 +25,7 @@ def fit(videos, size, *, resize='torch', crop='squash'):
   Args:
     videos: [..., h, w, c], uint8 or float.
     size: of the output, px.
-    resize: torch | tf1.
+    resize: torch | tf1 | corners.
     crop: 'squash' both sides to the size, or resize the shorter one to it and
       take the middle ('center').
 
@@ -60,6 +61,8 @@ def weights(n_in, n_out, resize):
   places = np.arange(n_out) * (n_in / n_out)
   if resize == 'torch':
     places = np.maximum((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, 0.0)
+  elif resize == 'corners':
+    places = np.linspace(0.0, n_in - 1.0, n_out)
   below = np.floor(places).astype(int)
   above = np.minimum(below + 1, n_in - 1)
   share = places - below

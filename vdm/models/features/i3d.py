@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from vdm import models
 from vdm.models import features
 from vdm.models import import_weights
+from vdm.models import layers
 from vdm.models.features import frames
 from vdm.models.features import i3d_names
 
@@ -56,24 +57,6 @@ POOLS = {
 }
 
 
-def convolve(x, kernel, stride=1):
-  """Convolves [n, t, h, w, c] with [kt, kh, kw, c, d], 'SAME' padding."""
-  return jax.lax.conv_general_dilated(
-    x,
-    kernel,
-    window_strides=(stride,) * 3,
-    padding='SAME',
-    dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
-  )
-
-
-def max_pool(x, window, stride):
-  """Maxima over windows of [n, t, h, w, c], 'SAME' padding."""
-  return jax.lax.reduce_window(
-    x, -jnp.inf, jax.lax.max, (1, *window, 1), (1, *stride, 1), 'SAME'
-  )
-
-
 class Unit(nnx.Module):
   """Convolution, batch norm with the statistics of training, ReLU."""
 
@@ -88,7 +71,7 @@ class Unit(nnx.Module):
     scale = jax.lax.rsqrt(self.variance[...] + self.epsilon)
     shift = self.beta[...] - self.mean[...] * scale
     kernel = self.kernel[...] * scale.reshape(1, 1, 1, 1, -1)
-    y = convolve(x, kernel, self.stride)
+    y = layers.conv3d(x, kernel, self.stride)
     return jax.nn.relu(y + shift.reshape(1, 1, 1, 1, -1))
 
 
@@ -105,7 +88,7 @@ class Mixed(nnx.Module):
     self.b3b = Unit(cin, b3b, epsilon=epsilon)
 
   def __call__(self, x):
-    pooled = max_pool(x, (3, 3, 3), (1, 1, 1))
+    pooled = layers.max_pool3d(x, (3, 3, 3), (1, 1, 1))
     branches = (
       self.b0(x),
       self.b1b(self.b1a(x)),
@@ -123,7 +106,7 @@ class Logits(nnx.Module):
     self.bias = nnx.Param(jnp.zeros((CLASSES,)))
 
   def __call__(self, x):
-    return convolve(x, self.kernel[...]) + self.bias[...].reshape(
+    return layers.conv3d(x, self.kernel[...]) + self.bias[...].reshape(
       1, 1, 1, 1, -1
     )
 
@@ -145,11 +128,11 @@ class I3D(nnx.Module):
     self.logits = Logits(cin)
 
   def __call__(self, x):
-    x = max_pool(self.conv_1a(x), (1, 3, 3), (1, 2, 2))
+    x = layers.max_pool3d(self.conv_1a(x), (1, 3, 3), (1, 2, 2))
     x = self.conv_2c(self.conv_2b(x))
     for name in MIXED:
       if name in POOLS:
-        x = max_pool(x, *POOLS[name])
+        x = layers.max_pool3d(x, *POOLS[name])
       x = getattr(self, name)(x)
     x = jax.lax.reduce_window(
       x, 0.0, jax.lax.add, (1, 2, 7, 7, 1), (1,) * 5, 'VALID'
