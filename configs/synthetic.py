@@ -9,11 +9,12 @@ the truth of every clip is known.
 
 Two stages: an autoencoder, then videos. With images and frozen kernels first,
 as in configs/ucf101.py, the validation loss was lower at equal time, but what
-an object is stayed less constant over time; see README.md. `:smoke` is the
+an object is stayed less constant over time. `:smoke` is the
 same in minutes, `:overfit` learns two clips.
 
-Expected, on two cores: autoencoder 65 s, 31 dB; videos about 0.6 s a step, 15
-minutes; the last 256 samples 2 minutes. README.md has the scores of such runs.
+Expected, on two cores (AMD EPYC): autoencoder 50 s, 31.4 dB; videos 0.35 to
+0.45 s a step, 10 to 13 minutes; the last 256 samples a minute. README.md has
+the scores of two seeds.
 """
 
 from vdm import config as config_lib
