@@ -112,7 +112,7 @@ def default() -> ConfigDict:
         # beyond which all of them are left out.
         min_motion=0.0005,  # Mean speed, frame widths per second.
         max_motion=3.0,
-        duplicate_distance=0.05,  # Share of bits in which copies may differ.
+        duplicate_distance=0.08,  # Share of bits in which copies may differ.
       ),
       # A table with a caption per video; its columns are WebVid's. Files that
       # it does not name are left out.

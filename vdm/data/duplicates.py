@@ -23,7 +23,9 @@ _SIDE = 32  # Px of the picture that is transformed.
 _KEPT = 8  # Frequencies kept, in each direction; the mean is left out.
 _BANDS = 3  # Of 21 bits: frames two bits apart share one for certain.
 _MAX_SHARED = 64  # Frames that may share a band before it tells nothing.
-_MIN_OVERLAP = 0.5  # Of the shorter sequence.
+_MIN_OVERLAP = 0.7  # Of the shorter sequence.
+_UNRELATED = 0.5  # Of the differences that chance makes in changing bits.
+_FEW = 4  # Changing bits, below which they tell nothing.
 BITS = _KEPT * _KEPT - 1
 
 
@@ -58,18 +60,36 @@ def mirrored(hashes: np.ndarray) -> np.ndarray:
 def distance(a: np.ndarray, b: np.ndarray, shift: int = 0) -> float:
   """Returns the share of bits in which two shots differ, 0 to 1.
 
+  Two moments of one scene share what stands still. So the bits that change in
+  either shot count on their own: where they differ about as often as chance has
+  it, the shots are not alike, however much stands still.
+
   Args:
     a: uint64 [n].
     b: uint64 [m], at the same sampling rate.
-    shift: of `a` against which the first of `b` is laid. Where less than half
-      of the shorter one has a partner, nothing is alike.
+    shift: of `a` against which the first of `b` is laid. Where too little of
+      the shorter one has a partner, nothing is alike.
   """
   a, b = a[max(shift, 0) :], b[max(-shift, 0) :]
   shorter = min(len(a) + max(shift, 0), len(b) + max(-shift, 0))
   n = min(len(a), len(b))
   if n < max(1.0, _MIN_OVERLAP * shorter):
     return 1.0
-  return float(np.bitwise_count(a[:n] ^ b[:n]).mean()) / BITS
+  a, b = _bits(a[:n]), _bits(b[:n])
+  changing = (a != a[:1]).any(0) | (b != b[:1]).any(0)
+  differs, (p, q) = (a != b).mean(0), (a.mean(0), b.mean(0))
+  by_chance = p * (1 - q) + q * (1 - p)  # Where bits do not follow each other.
+  if changing.sum() >= _FEW and (
+    differs[changing].sum() > _UNRELATED * by_chance[changing].sum()
+  ):
+    return 1.0
+  return float(differs.mean())
+
+
+def _bits(hashes: np.ndarray) -> np.ndarray:
+  """Returns the bits of hashes, bool [n BITS]."""
+  places = np.arange(BITS, dtype=np.uint64)
+  return (hashes[:, None] >> places & np.uint64(1)).astype(bool)
 
 
 def find(
