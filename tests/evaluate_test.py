@@ -1,5 +1,6 @@
 """The card of a run and of folders: what is in it, kept, and resumed."""
 
+import ast
 import json
 import pathlib
 import shutil
@@ -271,6 +272,31 @@ def test_mistakes_are_one_line(arguments, words):
   assert result.returncode == 2, result.stderr
   assert words in result.stderr.splitlines()[-1]
   assert 'Traceback' not in result.stderr
+
+
+NETWORK = """
+from absl import flags
+from vdm import evaluate
+from vdm.models.features import i3d
+i3d.load = lambda *args, **settings: (args, settings)
+flags.FLAGS(
+  ['x', '--features=i3d:a:b.pt', '--resize=tf1', '--epsilon=1e-5'])
+print(evaluate._network())
+"""
+
+
+def test_flags_say_how_clips_are_brought_to_the_network():
+  result = subprocess.run(
+    [sys.executable, '-c', NETWORK],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert ast.literal_eval(result.stdout) == (
+    ('a:b.pt', None),
+    {'resize': 'tf1', 'crop': 'squash', 'epsilon': 1e-5},
+  )
 
 
 SCRIPT = """

@@ -134,7 +134,8 @@ def _windows(
   file, span, stride, frame_rate, resolution, per_video, sampling, random
 ) -> Iterator[np.ndarray]:
   """Yields clips of a video file that do not overlap, in order of time."""
-  source = video_lib.inspect(str(file))
+  # Where every frame is taken, a raw stream's rate does not matter.
+  source = video_lib.inspect(str(file), assumed_rate=frame_rate or 1.0)
   video_lib.check_size(source, resolution)
   shown = video_lib.select(source.times, frame_rate or source.frame_rate)
   spare = len(shown) - span
