@@ -213,10 +213,11 @@ def test_equivariance_compares_the_frames_of_halved_latents():
   params = autoencoder.init(jax.random.key(0), x)
   # exp(-15): without noise.
   params['encoder']['head']['bias'] = jnp.array([0.0, -30.0])
-  total, _ = autoencoder.loss(params, jnp.asarray(x), keys(4))
+  loss = jax.jit(autoencoder.loss)
+  total, _ = loss(params, jnp.asarray(x), keys(4))
   np.testing.assert_allclose(total, 0.0, atol=1e-4)
   # Half a block further, halved frames mix colours where latents do not.
-  total, _ = autoencoder.loss(params, jnp.roll(x, 4, axis=3), keys(4))
+  total, _ = loss(params, jnp.roll(x, 4, axis=3), keys(4))
   assert total.min() > 0.01
 
 
@@ -257,7 +258,7 @@ def tokens_setup():
 def test_codes_start_as_quantised_components():
   autoencoder, params = tokens_setup()
   x = jnp.asarray(clips())
-  q, logvar = autoencoder.encode(params, x)
+  q, logvar = jax.jit(autoencoder.encode)(params, x)
   z = np.asarray(pca.encode(params['pca'], x, 4), np.float64).reshape(-1, 4)
   wanted = fsq.quantise(jnp.asarray(z / z.std(axis=0)), (8, 5, 3, 2))
   assert np.mean(q.reshape(-1, 4) == wanted) > 0.999  # But for ties.
@@ -271,9 +272,10 @@ def test_codes_start_as_quantised_components():
 def test_codes_train_straight_through_the_rounding():
   autoencoder, params = tokens_setup()
   params, x = perturbed(params), jnp.asarray(clips())
-  total, parts = autoencoder.loss(params, x, keys(4))
+  loss = jax.jit(autoencoder.loss)
+  total, parts = loss(params, x, keys(4))
   assert set(parts) == {'l1', 'multiscale'}  # No prior, no noise:
-  other, _ = autoencoder.loss(params, x, keys(4)[::-1])
+  other, _ = loss(params, x, keys(4)[::-1])
   np.testing.assert_array_equal(total, other)
   gradient = jax.jit(
     jax.grad(lambda p: autoencoder.loss(p, x, keys(4))[0].sum())

@@ -129,7 +129,7 @@ def reconstruct(codec, params, video, mesh=None):
     return generate.to_uint8(codec.decode(params, z))
 
   if mesh is not None:
-    params = jax.device_put(params, sharding.replicated(mesh))
+    params = sharding.copies(mesh, params)
   z = generate.batched(lambda x: encode(params, x), (video,), BATCH, mesh)
   return z, generate.batched(lambda z: decode(params, z), (z,), BATCH, mesh)
 
