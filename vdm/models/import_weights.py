@@ -165,7 +165,8 @@ def _as_float32(name, array):
   # bfloat16 is of no kind that NumPy knows.
   if array.dtype.kind in 'iub':
     return np.asarray(array, order='C')
-  array = np.asarray(array, np.float32, order='C')
+  with np.errstate(over='ignore'):
+    array = np.asarray(array, np.float32, order='C')
   if not np.isfinite(array).all():
     raise pickles.FormatError(
       f'its tensor {name[:80]} holds values that are not finite'
