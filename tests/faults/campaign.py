@@ -25,7 +25,7 @@ import kills as kills_lib
 import numpy as np
 import records
 
-KILLS_A_RUN = 5
+RAREST = 4  # Phases that a run is killed in, twice in each.
 
 
 _KILLS = flags.DEFINE_integer('kills', 100, 'How many.')
@@ -83,7 +83,7 @@ def one_run(folder, record, reference):
   counts = collections.Counter(kill['hit'] for kill in done(record))
   # The rarest first; ties in an order of their own.
   phases = sorted(rng.permutation(harness.PHASES), key=lambda p: counts[p])
-  plan = kills_lib.random_plan(rng, phases[:KILLS_A_RUN], _SIGNALS.value)
+  plan = kills_lib.random_plan(rng, 2 * phases[:RAREST], _SIGNALS.value)
   began = time.monotonic()
   kills, problems = kills_lib.run_with_kills(
     folder / f'run_{number}', folder / 'cache', reference, plan, rng

@@ -8,14 +8,15 @@ import time
 
 import harness
 
-# Where each phase comes more than once, so that kills fall all over a run.
+# How often a phase may come after a start before the kill; few enough for a run
+# to be killed several times.
 OCCURRENCES = {
-  'compile': 3,
-  'evaluation': 5,
-  'sampling': 5,
-  'save': 7,
-  'border': 2,
-  'plain': 12,
+  'compile': 1,
+  'evaluation': 2,
+  'sampling': 2,
+  'save': 3,
+  'border': 1,
+  'plain': 6,
 }
 
 
@@ -52,8 +53,8 @@ def run_with_kills(workdir, cache, reference, plan, rng, **trainer):
   Args:
     workdir: of the run; made.
     cache: folder of compiled programs. A run gets a copy of it, and where it is
-      to be killed as it compiles, none: a killed compilation may leave half a
-      file there.
+      to be killed as it compiles, nothing. What the killed one left, half a
+      file maybe, stays for the next start, which finds the rest again.
     reference: `harness.Result` of the uninterrupted run.
     plan: [(phase, workers, name of the signal), ...], one kill each.
     rng: np.random.Generator.
@@ -62,7 +63,7 @@ def run_with_kills(workdir, cache, reference, plan, rng, **trainer):
   Returns:
     (kills, problems): [`Kill`], and what was wrong at the end.
   """
-  workdir, kills = pathlib.Path(workdir), []
+  workdir, cache, kills = pathlib.Path(workdir), pathlib.Path(cache), []
   own_cache = workdir.with_name(workdir.name + '_cache')
   shutil.copytree(cache, own_cache)
   open_ends = []  # (kill, evidence) whose resume has not been seen yet.
@@ -96,6 +97,9 @@ def run_with_kills(workdir, cache, reference, plan, rng, **trainer):
     number = signal.Signals[name]
     hit = harness.kill_in(run, wanted, rng, occurrence, number)
     look_back(run)
+    for path in cache.iterdir():
+      if not (own_cache / path.name).exists():
+        shutil.copy(path, own_cache)
     if hit is None:  # It came to its end before the phase did.
       if run.process.returncode:
         return kills, [f'exit code {run.process.returncode}: {run.end()}']
