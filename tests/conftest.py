@@ -80,5 +80,5 @@ def reference(tmp_path_factory):
   import kills  # In tests/faults.
 
   folder = tmp_path_factory.mktemp('faults')
-  cache = folder / 'cache'
+  cache = ROOT / '.pytest_cache/faults'
   return folder, cache, kills.uninterrupted(folder / 'alone', cache)

@@ -5,9 +5,12 @@ are split over devices from 64 values on, for the tiny run has no large ones.
 """
 
 import json
+import pathlib
 import runpy
 import sys
 import zlib
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 
 def main():
