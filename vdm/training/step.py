@@ -83,10 +83,7 @@ def make_train_step(config, stage, objective, trained, mesh, state):
       opt_state={**state.opt_state, **slots},
       ema=averages,
     )
-    # Part of the loops that write the state anyway: it costs nothing.
-    new_state = jax.tree.map(
-      lambda new, old: jnp.where(sound, new, old), new_state, state
-    )
+    new_state = choose(sound, new_state, state)
     flat = optim.flatten(new_state.params)
     metrics = {
       **sums,
@@ -99,6 +96,16 @@ def make_train_step(config, stage, objective, trained, mesh, state):
     return new_state, metrics
 
   return train_step
+
+
+def choose(sound, new_state, state):
+  """The new state, or the old one where the step is skipped.
+
+  Part of the loops that write the state anyway: see benchmarks/skipping.py.
+  """
+  return jax.tree.map(
+    lambda new, old: jnp.where(sound, new, old), new_state, state
+  )
 
 
 def gradient(stage, objective, trained, mesh, params, frozen, batch, n, key):

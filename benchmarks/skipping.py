@@ -1,0 +1,115 @@
+"""What skipping steps that are not finite costs: the step with and without it.
+
+  python benchmarks/skipping.py --config configs/synthetic.py --stage video \
+      --record benchmarks/records/skipping.json
+
+Both programs take turns, step by step, so that what else the machine does
+falls on both; the ratio is that of their medians and of their minima.
+"""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+
+from absl import app
+from absl import flags
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from vdm import config_flag
+
+_CONFIG = config_flag.define()
+_STAGE = flags.DEFINE_string('stage', 'video', 'Name of a diffusion stage.')
+_BATCH = flags.DEFINE_integer('batch', None, "By default the stage's own.")
+_STEPS = flags.DEFINE_integer('steps', 20, 'Timed, after two more.')
+_RECORD = flags.DEFINE_string('record', None, 'JSON file for the numbers.')
+
+
+def main(argv):
+  del argv
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  from vdm.models import autoencoders
+  from vdm.training import objectives
+  from vdm.training import sharding
+  from vdm.training import stages
+  from vdm.training import state as state_lib
+  from vdm.training import step as step_lib
+
+  config = _CONFIG.value
+  stage = config.stages[_STAGE.value]
+  stage.batch = _BATCH.value or stage.batch
+  mesh = sharding.make_mesh()
+  objective = objectives.make_objective(config, stage, mesh)
+  params = objective.init(jax.random.key(0), None)
+  trained = stages.trained_paths(params, stage, objective.held(False))
+  codec = autoencoders.make_autoencoder(config.autoencoder)
+  clips = np.random.default_rng(0).integers(
+    0, 256, (16, stage.frames, stage.resolution, stage.resolution, 3), np.uint8
+  )
+  stats = {
+    'mean': np.zeros(codec.channels, np.float32),
+    'scale': np.ones(codec.channels, np.float32),
+  }
+  frozen = {
+    'params': codec.init(jax.random.key(1), clips / np.float32(127.5) - 1),
+    'stats': stats,
+  }
+  batch = {
+    'video': np.resize(clips, (stage.batch, *clips.shape[1:])),
+    'label': np.zeros(stage.batch, np.int32),
+  }
+  arguments = (
+    sharding.copies(mesh, frozen),
+    sharding.to_global(mesh, batch),
+    *sharding.copies(mesh, (np.int32(0), jax.random.key(2))),
+  )
+
+  def build(choose):
+    step_lib.choose = choose
+    state = state_lib.create(config, jax.tree.map(jnp.copy, params))
+    step = step_lib.make_train_step(
+      config, stage, objective, trained, mesh, state
+    )
+    return [step.lower(state, *arguments).compile(), state, []]
+
+  programs = {
+    'skipping': build(step_lib.choose),
+    'not': build(lambda sound, new_state, state: new_state),
+  }
+  for number in range(_STEPS.value + 2):
+    for program in programs.values():
+      step, state, seconds = program
+      began = time.perf_counter()
+      state, metrics = step(state, *arguments)
+      jax.block_until_ready((state, metrics))
+      program[1] = state
+      if number > 1:
+        seconds.append(time.perf_counter() - began)
+  times = {name: program[2] for name, program in programs.items()}
+  record = {
+    'command': ' '.join(['python', *sys.argv]),
+    'device': jax.devices()[0].device_kind,
+    'machine': platform.machine(),
+    'cores': os.cpu_count(),
+    'jax': jax.__version__,
+    'parameters': sum(x.size for x in jax.tree.leaves(params)),
+    'batch': stage.batch,
+    'seconds': times,
+    'ratio_of_medians': statistics.median(times['skipping'])
+    / statistics.median(times['not']),
+    'ratio_of_minima': min(times['skipping']) / min(times['not']),
+  }
+  print(json.dumps({k: v for k, v in record.items() if k != 'seconds'}))
+  if _RECORD.value:
+    with open(_RECORD.value, 'w') as file:
+      file.write(json.dumps(record, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=config_flag.parse)
