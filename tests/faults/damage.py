@@ -20,8 +20,8 @@ class Cases:
     self.config.data.root = str(folder / 'data')
     if not (self.whole / 'final/step.txt').exists():
       self.train(self.whole)
-    self.wanted = arrays(self.whole)
     self.last, self.before = harness.complete_steps(self.whole)[:-3:-1]
+    self.wanted = {s: arrays(self.whole, s) for s in (self.last, self.before)}
 
   def train(self, workdir):
     """Trains to the end; returns the exit code and the step it began from."""
@@ -33,38 +33,74 @@ class Cases:
     resumed = [row['resumed_from'] for row in rows if 'resumed_from' in row]
     return code, int(resumed[-1]) if resumed else 0
 
-  def run(self, kind, number):
-    """Damages a copy of the run and goes on with it."""
+  def run(self, kind, number, train):
+    """Damages a copy of the newest checkpoint and goes on from it.
+
+    Args:
+      kind: 'flip', 'cut' or 'delete'.
+      number: of the case: says which file, and is its seed.
+      train: whether to train on to the end; else the state that training would
+        go on from is compared, which says the same a hundred times faster.
+    """
     rng = np.random.default_rng(number)
-    workdir = self.folder / 'damaged'
+    workdir, began = self.folder / 'damaged', time.monotonic()
     shutil.rmtree(workdir, ignore_errors=True)
-    shutil.copytree(self.whole, workdir)
+    if train:
+      shutil.copytree(self.whole, workdir)
+    else:
+      shutil.copytree(self.whole / 'checkpoints', workdir / 'checkpoints')
     checkpoint = workdir / 'checkpoints' / str(self.last)
     files = sorted(p for p in checkpoint.rglob('*') if p.is_file())
     files = [p for p in files if p.stat().st_size]
     path = files[number % len(files)]
     where = damage(path, kind, rng)
-    began = time.monotonic()
-    code, resumed = self.train(workdir)
     problems = []
-    if code or arrays(workdir) != self.wanted:
-      problems.append(f'exit code {code}, or other bits at the end')
-    aside = (workdir / 'checkpoints' / f'{self.last}.damaged-0').exists()
-    if resumed == self.before and aside:
-      outcome = 'caught'
-    elif resumed == self.last and not aside:
-      outcome = 'harmless'
+    if train:
+      code, resumed = self.train(workdir)
+      if code or arrays(workdir) != self.wanted[self.last]:
+        problems.append(f'exit code {code}, or other bits at the end')
+      aside = workdir / 'checkpoints' / f'{self.last}.damaged-0'
+      if aside.exists() != (resumed == self.before):
+        problems.append('the damaged step was not kept aside')
     else:
-      outcome = 'silent'
+      resumed, found = self.restore(workdir)
+      if found != self.wanted[resumed]:
+        problems.append('other bits')
+    if resumed not in (self.last, self.before):
       problems.append(f'resumed from {resumed}')
+    outcome = 'harmless' if resumed == self.last else 'caught'
     return {
       'kind': kind,
       'file': re.sub('[0-9a-f]{32}', '*', str(path.relative_to(checkpoint))),
       'where': where,
+      'trained': train,
       'outcome': 'silent' if problems else outcome,
       'problems': problems,
       'seconds': round(time.monotonic() - began, 1),
     }
+
+  def restore(self, workdir):
+    """What training would go on from: the step, and its arrays as bytes."""
+    import jax
+
+    from vdm.data import builders
+    from vdm.training import begin
+    from vdm.training import checkpoints
+    from vdm.training import records
+    from vdm.training import sharding
+
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    info = builders.read_info(builders.ensure(self.config.data))
+    with checkpoints.Checkpoints(workdir / 'checkpoints') as store:
+      step, _, state = begin.restore(
+        self.config, store, mesh, info['fingerprint']
+      )
+    found = {
+      (item, name): (x.dtype.name, x.shape, np.asarray(x).tobytes())
+      for item, tree in state._asdict().items()
+      for name, x in records.named_leaves(tree).items()
+    }
+    return step, found
 
 
 def damage(path, kind, rng):
@@ -82,22 +118,20 @@ def damage(path, kind, rng):
   return where
 
 
-def arrays(workdir):
-  """{item and name: bytes} of a run's newest checkpoint, as Orbax reads them.
+def arrays(workdir, step=None):
+  """{(item, name): (dtype, shape, bytes)} of a checkpoint, as Orbax reads it.
 
-  Read past everything that verifies.
+  Read past everything that verifies; by default the newest step.
   """
-  import jax
   import orbax.checkpoint as ocp
 
-  step = harness.complete_steps(workdir)[-1]
+  step = step or harness.complete_steps(workdir)[-1]
   found = {}
   for item in ('params', 'opt_state', 'ema'):
     path = pathlib.Path(workdir).resolve() / 'checkpoints' / str(step) / item
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
       tree = reader.restore(path)
-    for name, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    for name, leaf in tree.items():
       array = np.asarray(leaf)
-      key = item + jax.tree_util.keystr(name)
-      found[key] = (array.dtype.name, array.shape, array.tobytes())
+      found[item, name] = (array.dtype.name, array.shape, array.tobytes())
   return found

@@ -4,11 +4,11 @@
       --record benchmarks/records/damage.json
 
 Each time one bit of one file is flipped, the files taking turns; or a file is
-cut off somewhere or deleted. Then training goes on in the same folder. Damage
-is *caught* where the step is named, passed over for the one before and set
-aside, and *harmless* where every array of the step still is what was saved.
-Either way the run must end with the very bits of the undamaged one; what does
-neither is *silent* and fails.
+cut off somewhere or deleted. Then the run is resumed, and every tenth time (by
+default) trained to its end. Damage is *caught* where the step is passed over
+for the one before, and *harmless* where the step is used all the same. Either
+way the state that the run goes on from, and at the end the last checkpoint,
+must be the undamaged ones to the bit: what does neither is *silent* and fails.
 """
 
 import collections
@@ -30,6 +30,9 @@ _FLIPS = flags.DEFINE_integer('flips', 200, 'Single bits, one at a time.')
 _LOSSES = flags.DEFINE_integer('losses', 20, 'Files cut off or deleted.')
 _RECORD = flags.DEFINE_string(
   'record', None, 'JSON file, which is gone on with.', required=True
+)
+_TRAIN_EVERY = flags.DEFINE_integer(
+  'train_every', 10, 'Cases from one that is trained to its end to the next.'
 )
 _MINUTES = flags.DEFINE_float('minutes', 1e9, 'Begins no case after these.')
 _FOLDER = flags.DEFINE_string(
@@ -55,7 +58,8 @@ def main(argv):
   for number in range(len(record['cases']), len(kinds)):
     if time.monotonic() - began > 60 * _MINUTES.value:
       break
-    case = cases.run(kinds[number], number)
+    train = number % _TRAIN_EVERY.value == 0
+    case = cases.run(kinds[number], number, train)
     record['cases'].append(case)
     record['seconds'] = round(record['seconds'] + case['seconds'], 1)
     record['table'] = tabulate(record['cases'])
