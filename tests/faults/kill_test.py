@@ -27,7 +27,10 @@ def test_the_uninterrupted_run_did_all_that_a_kill_can_hit(reference):
   'plan',
   [
     [('save', 0, KILL), ('evaluation', 2, KILL), ('sampling', 0, 'SIGTERM')],
-    [('compile', 0, KILL), ('border', 0, 'SIGINT'), ('plain', 2, KILL)],
+    pytest.param(
+      [('compile', 0, KILL), ('border', 0, 'SIGINT'), ('plain', 2, KILL)],
+      marks=pytest.mark.slow,
+    ),
   ],
   ids=['save_evaluation_sampling', 'compile_border_plain'],
 )

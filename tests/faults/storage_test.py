@@ -54,6 +54,7 @@ def disk(tmp_path):
   subprocess.run(['umount', '-l', str(path)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(
   disk, reference, tmp_path
 ):
