@@ -34,6 +34,7 @@ class Sample:
     index: of the frame.
     hash: of its picture, see `duplicates.perceptual_hash`.
     motion: mean speed, in frame widths per second; None where unknown.
+    until: the later frame that motion was measured on.
     rows: [h] uint8, the brightest luma of each stored row; None: thinned out.
     columns: [w] uint8, likewise.
     grey: uint8 [h w]; None: thinned out.
@@ -42,6 +43,7 @@ class Sample:
   index: int
   hash: int
   motion: float | None = None
+  until: int = 0
   rows: np.ndarray | None = None
   columns: np.ndarray | None = None
   grey: np.ndarray | None = None
@@ -60,7 +62,7 @@ class Observer:
     self._every = max(2, round(frame_rate / _SAMPLES_PER_SECOND))
     self._gap = min(self._every - 1, max(1, round(frame_rate * _FLOW_SECONDS)))
     self._rate = frame_rate
-    self._smalls = []
+    self._smalls, self._stacked = [], None
     self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     self._to_planar = av.video.reformatter.VideoReformatter()
     self._before = None
@@ -86,10 +88,20 @@ class Observer:
         seconds = self._gap / self._rate
         width = after.shape[1]
         self.samples[-1].motion = float(speed / width / seconds)
+        self.samples[-1].until = index
 
   def smalls(self) -> np.ndarray:
-    """Returns small copies of all frames, uint8 [n 18 32 3] RGB."""
-    return np.stack(self._smalls)
+    """Returns small copies of all frames, uint8 [n 18 32 3] RGB.
+
+    Call it when the video has ended.
+    """
+    if self._stacked is None:
+      # Filled one by one, so that they are never there twice.
+      shape = (len(self._smalls), shots.HEIGHT, shots.WIDTH, 3)
+      self._stacked = np.empty(shape, np.uint8)
+      for i in range(len(self._smalls)):
+        self._stacked[i], self._smalls[i] = self._smalls[i], None
+    return self._stacked
 
   def _sample(self, index: int, luma: np.ndarray):
     self._before = _flow_copy(luma)

@@ -137,11 +137,11 @@ def measure(
   bar stands still, too).
   """
   own = smalls[piece.start : piece.stop]
-  # A pair of frames that motion is measured on must not cross a border.
   inside = [s for s in samples if piece.start <= s.index < piece.stop]
-  whole = [s.motion for s in inside if s.motion is not None]
-  if inside and inside[-1].index + 4 > piece.stop:
-    whole = whole[:-1]
+  # A pair of frames that motion is measured on must not cross a border.
+  whole = [
+    s.motion for s in inside if s.motion is not None and s.until < piece.stop
+  ]
   greys = [_within(s, box) for s in inside if s.grey is not None]
   return dict(
     brightness=round(float(own.mean()), 2),
