@@ -55,6 +55,7 @@ def options(tmp_path_factory):
     num=4,
     training_clips=24,
     features=projection(),
+    classifier=projection('classifier', 1),
     statistics=str(tmp_path_factory.mktemp('statistics')),
   )
 
@@ -76,6 +77,8 @@ def test_every_number_has_its_floor_its_ceiling_and_its_protocol(card):
   assert {'frechet_interval', 'kernel_interval'} <= card['fvd'][
     'samples'
   ].keys()
+  assert card['inception'].keys() == {'samples', 'real', 'autoencoder'}
+  assert all(1 <= row['score'] <= 12 for row in card['inception'].values())
   for name in ('laws', 'synthetic_truth'):
     assert card[name].keys() == set(SETS)
   assert card['laws']['real']['speed'] > card['laws']['frozen']['speed']
@@ -94,7 +97,7 @@ def test_it_is_written_for_machines_and_for_people(card, workdir):
   out = workdir / 'evaluation'
   assert json.loads((out / 'metrics_card.json').read_text()) == card
   text = (out / 'metrics_card.txt').read_text()
-  for words in ('motion', 'flow, px at 128', 'fvd', 'label agreement', 'PSNR'):
+  for words in ('motion', 'flow, px at 128', 'fvd', 'Inception', 'PSNR'):
     assert words.lower() in text.lower(), words
   for name in ('samples.png', 'nearest.png', 'nearest.mp4'):
     assert (out / name).stat().st_size > 1000
@@ -114,11 +117,16 @@ def test_what_took_long_is_kept(card, workdir, options, monkeypatch):
 def test_another_protocol_is_measured_anew(card, workdir, options):
   """Other samples, and of those that are there no part is made again."""
   changed = card_run.dataclasses.replace(
-    options, sample={'guidance': 1.0}, features=None, training_clips=0
+    options,
+    sample={'guidance': 1.0},
+    features=None,
+    classifier=None,
+    training_clips=0,
   )
   out = workdir / 'other'
   found = card_run.evaluate(workdir, out, changed)
-  assert 'fvd' not in found and 'memorisation' not in found
+  for name in ('fvd', 'inception', 'memorisation'):
+    assert name not in found
   assert found['protocol']['samples']['sample']['guidance'] == 1.0
   assert found['energy']['motion']['real'] == card['energy']['motion']['real']
   assert found['energy'] != card['energy']
@@ -259,6 +267,7 @@ def test_a_card_comes_back_from_what_is_kept():
     (('run', '--workdir', 'nowhere'), 'nowhere holds no run'),
     (('folders', '--real', 'a', '--fake', 'b', '--nun=3'), '--num'),
     (('run', '--workdir', 'x', '--features', 'clip:x'), 'is not i3d:PATH'),
+    (('run', '--workdir', 'x', '--classifier', 'c3d:'), 'is not c3d:PATH'),
   ],
 )
 def test_mistakes_are_one_line(arguments, words):

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from vdm.metrics import frechet
+from vdm.metrics import inception
 from vdm.metrics import laws
 from vdm.metrics import motion
 from vdm.metrics import neighbours
@@ -23,6 +24,7 @@ from vdm.metrics import suite
 from vdm.metrics import synthetic_truth
 from vdm.metrics import tables
 
+INCEPTION_PARTS = 10
 SPOILED = ('shuffled', 'frozen', 'mixed')
 
 
@@ -34,6 +36,7 @@ class Clips(NamedTuple):
     groups: [n] the video each comes from.
     labels: [n] classes, -1 for none.
     features: [n d] of a network, or None.
+    logits: [n classes] of a classifier, or None.
     laws: what `laws.measure` says of scenes, or None.
     truth: what `synthetic_truth.measure` says of scenes of one straight mover,
       or None.
@@ -44,6 +47,7 @@ class Clips(NamedTuple):
   groups: np.ndarray
   labels: np.ndarray
   features: np.ndarray | None = None
+  logits: np.ndarray | None = None
   laws: dict[str, np.ndarray] | None = None
   truth: dict[str, np.ndarray] | None = None
   small: np.ndarray | None = None
@@ -81,7 +85,7 @@ def describe(
 def pack(clips: Clips) -> dict[str, np.ndarray]:
   """Returns {name: array}, as `numpy.savez` takes them."""
   arrays = suite.pack(clips.measured)
-  for name in ('groups', 'labels', 'features', 'small'):
+  for name in ('groups', 'labels', 'features', 'logits', 'small'):
     if (value := getattr(clips, name)) is not None:
       arrays[name] = value
   for name in ('laws', 'truth'):
@@ -106,6 +110,7 @@ def unpack(arrays) -> Clips:
     arrays['groups'],
     arrays['labels'],
     arrays.get('features'),
+    arrays.get('logits'),
     group('laws'),
     group('truth'),
     arrays.get('small'),
@@ -151,6 +156,8 @@ def make(
     card['counts']['floor'] = [len(first.groups), len(second.groups)]
   if sets['samples'].features is not None:
     card[features] = _features(reference, sets, first, second, unbiased)
+  if sets['samples'].logits is not None:
+    card['inception'] = _inception(sets)
   if reference.laws is not None:
     card['laws'] = {
       name: laws.summarise(clips.laws, clips.labels, reference.laws)
@@ -206,6 +213,12 @@ def text(card: dict[str, Any]) -> str:
         f'{name}: Frechet distance, its limit for sets without end, and the '
         f'kernel distance\n{_features_table(card[name])}'
       )
+  if 'inception' in card:
+    scores = ', '.join(
+      f'{name} {row["score"]:.2f} +- {row["spread"]:.2f}'
+      for name, row in card['inception'].items()
+    )
+    parts.append(f'Inception Score: {scores}')
   if 'laws' in card:
     parts.append('Against the laws of the scenes\n' + laws.table(card['laws']))
   if 'synthetic_truth' in card:
@@ -272,6 +285,17 @@ def _features(reference, sets, first, second, unbiased) -> dict[str, dict]:
       ):
         low, high = frechet.bootstrap(statistic, x, y)
         found[name][f'{key}_interval'] = [low, high]
+  return found
+
+
+def _inception(sets) -> dict[str, dict[str, float]]:
+  """Returns {set: {'score', 'spread'}}, in as many parts as is usual."""
+  found = {}
+  for name, clips in sets.items():
+    if clips.logits is not None:
+      parts = min(INCEPTION_PARTS, len(clips.logits))
+      mean, spread = inception.score(clips.logits, parts=parts)
+      found[name] = {'score': mean, 'spread': spread}
   return found
 
 

@@ -36,6 +36,7 @@ class Options:
     sampling: which real clips, see `folders.read_clips`.
     seed: of that choice.
     features: see `card_run.Options`.
+    classifier: see `card_run.Options`.
     unbiased: covariances over N - 1.
   """
 
@@ -48,6 +49,7 @@ class Options:
   sampling: str = 'random'
   seed: int = 0
   features: Any = None
+  classifier: Any = None
   unbiased: bool = False
 
 
@@ -92,9 +94,10 @@ def evaluate(real, fake, out, options: Options) -> dict[str, Any]:
       'two of each.'
     )
   network = options.features
-  whole = _known(out, videos, groups, 'real clips', network)
+  networks = {'features': network, 'logits': options.classifier}
+  whole = _known(out, videos, groups, 'real clips', networks)
   known = {
-    'samples': _known(out, samples, sources, 'samples', network),
+    'samples': _known(out, samples, sources, 'samples', networks),
     'real': _select(whole, others),
   }
   for name, spoil in (
@@ -103,7 +106,7 @@ def evaluate(real, fake, out, options: Options) -> dict[str, Any]:
     ('mixed', corruptions.mix_clips),
   ):
     known[name] = _known(
-      out, spoil(videos[others]), groups[others], f'{name} clips', None
+      out, spoil(videos[others]), groups[others], f'{name} clips', {}
     )
   card = card_lib.make(
     _select(whole, reference),
@@ -118,9 +121,10 @@ def evaluate(real, fake, out, options: Options) -> dict[str, Any]:
     **{
       field.name: getattr(options, field.name)
       for field in dataclasses.fields(options)
-      if field.name != 'features'
+      if field.name not in ('features', 'classifier')
     },
     'features': network and network.protocol,
+    'classifier': options.classifier and options.classifier.protocol,
     'suite': suite.VERSION,
     'versions': card_lib.versions(),
   }
@@ -169,7 +173,7 @@ def divide(groups, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   return every, np.flatnonzero(~inside), np.flatnonzero(inside)
 
 
-def _known(out, videos, groups, title, network) -> card_lib.Clips:
+def _known(out, videos, groups, title, networks) -> card_lib.Clips:
   """Returns what is known of clips, measured now or kept."""
   key = {'clips': kept.fingerprint(videos)}
 
@@ -187,14 +191,17 @@ def _known(out, videos, groups, title, network) -> card_lib.Clips:
   clips = card_lib.unpack(
     kept.get(out / 'kept', {**key, 'suite': suite.VERSION}, measure)
   )._replace(groups=np.asarray(groups))
-  if network is None:
-    return clips
-  found = kept.get(
-    out / 'kept',
-    {**key, 'features': network.protocol},
-    lambda: {'features': features.extract(network, videos)},
-  )
-  return clips._replace(features=found['features'])
+  for name, network in networks.items():
+    if network is not None:
+      found = kept.get(
+        out / 'kept',
+        {**key, 'features': network.protocol},
+        lambda name=name, network=network: {
+          name: features.extract(network, videos)
+        },
+      )
+      clips = clips._replace(**found)
+  return clips
 
 
 def _select(clips: card_lib.Clips, rows) -> card_lib.Clips:
@@ -203,4 +210,5 @@ def _select(clips: card_lib.Clips, rows) -> card_lib.Clips:
     groups=clips.groups[rows],
     labels=clips.labels[rows],
     features=None if clips.features is None else clips.features[rows],
+    logits=None if clips.logits is None else clips.logits[rows],
   )

@@ -59,6 +59,7 @@ class Options:
     sample: {key of config.sample: value} to change.
     features: `models.features.Features` of the network whose features distances
       are of; None: no such distances.
+    classifier: the same of the network whose logits the Inception Score is of.
     unbiased: covariances over N - 1.
     statistics: folder for numbers of real clips; None: under the data's root.
   """
@@ -72,6 +73,7 @@ class Options:
   checkpoint: str = 'latest'
   sample: dict[str, Any] = dataclasses.field(default_factory=dict)
   features: Any = None
+  classifier: Any = None
   unbiased: bool = False
   statistics: str | None = None
 
@@ -269,10 +271,15 @@ class _Evaluation:
       key: what the clips depend on.
       read: () -> videos, groups, labels.
       title: of the set, for people.
-      with_features: whether the network's are wanted, too.
+      with_features: whether the networks' are wanted, too.
     """
     read = functools.cache(read)  # Once, if at all.
-    network = self.options.features if with_features else None
+    networks = {}
+    if with_features:
+      networks = {
+        'features': self.options.features,
+        'logits': self.options.classifier,
+      }
 
     def measure():
       videos, groups, labels = read()
@@ -295,19 +302,21 @@ class _Evaluation:
       'measuring', lambda: kept.get(folder, {**key, **laws}, measure)
     )
     clips = None if arrays is None else card_lib.unpack(arrays)
-    if network is None:
-      return clips
+    for name, network in networks.items():
+      if network is None:
+        continue
 
-    def extract():
-      videos, _, _ = read()
-      logging.info('Features of %d %s.', len(videos), title)
-      return {'features': features.extract(network, videos)}
+      def extract(name=name, network=network):
+        videos, _, _ = read()
+        logging.info('%s: %s of %d %s.', network.name, name, len(videos), title)
+        return {name: features.extract(network, videos)}
 
-    arrays = self.timed(
-      'features',
-      lambda: kept.get(folder, {**key, 'features': network.protocol}, extract),
-    )
-    return clips and clips._replace(features=arrays['features'])
+      own = {**key, 'features': network.protocol}
+      arrays = self.timed(
+        name, functools.partial(kept.get, folder, own, extract)
+      )
+      clips = clips and clips._replace(**arrays)
+    return clips
 
   def quality(self, key):
     """Returns what the autoencoder does to the floor's clips."""
@@ -457,6 +466,8 @@ class _Evaluation:
       'floor': {k: floor_key[k] for k in ('split', 'clips')},
       'samples': {**samples_key, 'num': self.options.num},
       'training_clips': self.options.training_clips,
+      'classifier': self.options.classifier
+      and self.options.classifier.protocol,
       'features': network
       and {
         **network.protocol,

@@ -85,6 +85,11 @@ _PER_VIDEO = flags.DEFINE_integer(
 _FEATURES = flags.DEFINE_string(
   'features', None, 'Network for Frechet and kernel distances: i3d:PATH.'
 )
+_CLASSIFIER = flags.DEFINE_string(
+  'classifier',
+  None,
+  'Network for the Inception Score: c3d:conv3d_deepnetA_ucf.npz,mean2.npz.',
+)
 _WEIGHTS = flags.DEFINE_enum(
   'weights',
   None,
@@ -156,6 +161,7 @@ def _run() -> None:
       checkpoint=_CHECKPOINT.value,
       sample={k: v for k, v in changed.items() if v is not None},
       features=_network(),
+      classifier=_classifier(),
       unbiased=_COVARIANCE.value == 'unbiased',
     ),
   )
@@ -184,6 +190,7 @@ def _folders() -> None:
       sampling=_SAMPLING.value,
       seed=_SEED.value,
       features=_network(),
+      classifier=_classifier(),
       unbiased=_COVARIANCE.value == 'unbiased',
     ),
   )
@@ -212,6 +219,18 @@ def _network():
     crop=_CROP.value,
     epsilon=_EPSILON.value,
   )
+
+
+def _classifier():
+  """Returns the network that --classifier names; None without."""
+  if not _CLASSIFIER.value:
+    return None
+  kind, _, paths = _CLASSIFIER.value.partition(':')
+  if kind != 'c3d' or not paths:
+    raise ValueError(f'--classifier={_CLASSIFIER.value} is not c3d:PATH,PATH.')
+  from vdm.models.features import c3d
+
+  return c3d.load(paths)
 
 
 def _autoencoder() -> None:
