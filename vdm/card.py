@@ -283,7 +283,7 @@ def _features(reference, sets, first, second, unbiased) -> dict[str, dict]:
         ('frechet', distance),
         ('kernel', frechet.kernel_distance),
       ):
-        low, high = frechet.bootstrap(statistic, x, y)
+        low, high = frechet.bootstrap(statistic, x, y, repeats=50)
         found[name][f'{key}_interval'] = [low, high]
   return found
 

@@ -107,7 +107,7 @@ def frechet_infinity(
   y: np.ndarray,
   *,
   sizes: int = 8,
-  repeats: int = 4,
+  repeats: int = 2,
   seed: int = 0,
   unbiased: bool = False,
 ) -> float:
