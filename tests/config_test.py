@@ -139,6 +139,16 @@ def test_tables_name_keys_and_defaults_that_exist():
     ({'autoencoder__kind': 'pca'}, 'kind=pca leaves nothing to train'),
     ({'stages__video__frames': 17}, 'spans 17 frames'),
     ({'data__stride': 2}, 'spans 31 frames'),
+    ({'data__screening__rules': ('cut',)}, 'did you mean cuts?'),
+    ({'data__screening__min_motion': 5.0}, 'min_motion is above max_motion'),
+    ({'data__screening__min_distinct': 1.5}, 'a share: at most 1'),
+    ({'data__clip_frames': 8, 'data__min_frames': 16}, 'no clip would be left'),
+    ({'data__group': '(a'}, 'is no pattern: missing'),
+    ({'data__captions__boilerplate': ('[',)}, 'is no pattern: unterminated'),
+    (
+      {'data__captions__manifest': 'm.csv', 'data__captions__caption': ''},
+      'give both',
+    ),
     ({'stages__video__warmup': 300}, 'warmup=300 is above steps=200'),
     (
       {'stages__video__frame_levels__shared': 0.0},
