@@ -2,7 +2,7 @@
 
 Factor 4 with 8 channels: a sixth of the pixels' numbers. It is trained on
 random parts of frames, which is enough: its latents depend on neighbourhoods
-alone. Muon at this rate is what small runs preferred by far; see README.md.
+alone. Muon at this rate is what small runs preferred by far, see README.md.
 
   python -m vdm.main --config configs/ucf101_autoencoder.py
   python -m vdm.main --config configs/ucf101.py \
@@ -21,8 +21,9 @@ Variants, joined by commas after a colon:
 At the end of the stage, and by python -m vdm.evaluate autoencoder --workdir
 RUN: PSNR, SSIM, flicker, what the latents are like, and the worst clips.
 
-Expected: the full size is not measured yet. `cpu` on other clips than UCF101's:
-README.md and benchmarks/records/.
+Expected: the full size is not measured yet. `cpu`, trained on 20 other videos
+for 2 200 of its steps: 31.5 dB, SSIM 0.948 on clips of UCF101 and from a car,
+3.1 dB above PCA; benchmarks/autoencoder.py.
 """
 
 from vdm import config as config_lib
