@@ -108,6 +108,22 @@ def test_the_order_may_change_after_the_stage_the_run_is_in(
     resume.claim(new, path, 'image', [])
 
 
+def test_a_run_of_an_earlier_version_goes_on_with_the_defaults(tmp_path):
+  path = epath.Path(tmp_path) / 'config.json'
+  old = make_config()
+  del old.autoencoder['kl_weight']
+  del old.stages.image['cooldown']
+  del old['score']
+  config_io.save(old, path)
+  resume.claim(make_config(), path, 'image', [])
+  assert not config_io.diff(config_io.load(path), make_config())
+
+  config_io.save(old, path)
+  new = changed('autoencoder.kl_weight', 0.5)
+  with pytest.raises(resume.ResumeError, match='kl_weight: 0.001 -> 0.5'):
+    resume.claim(new, path, 'image', [])
+
+
 def test_a_new_run_writes_its_configuration(tmp_path):
   path = epath.Path(tmp_path) / 'config.json'
   resume.claim(make_config(), path, None, ['left', 'right'])

@@ -1,6 +1,7 @@
 """The whole loop, in small: stop anywhere, go on, and nothing has changed."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -168,6 +169,23 @@ def test_finished_run_trains_no_more(finished_run, data_root):
   assert after.startswith(before)
   assert 'loss' not in after[len(before) :]
   assert (finished_run / 'final/samples.npz').stat().st_mtime_ns == made
+
+
+def test_other_settings_of_the_sampler_make_the_last_videos_anew(
+  finished_run, data_root, tmp_path
+):
+  workdir = tmp_path / 'copy'
+  shutil.copytree(finished_run, workdir)
+  config = tiny_train.make_config(data_root)
+  config.sample.guidance = 7.0
+  assert train.train(config, workdir) == 0
+  new, old = (
+    np.load(folder / 'final/samples.npz')['videos']
+    for folder in (workdir, finished_run)
+  )
+  assert not np.array_equal(new, old)
+  metrics = json.loads((workdir / 'final/metrics.json').read_text())
+  assert metrics['protocol']['sample']['guidance'] == 7.0
 
 
 def test_another_seed_is_refused(finished_run, data_root):

@@ -311,3 +311,24 @@ def stage(**values) -> ConfigDict:
   )
   config.update(values)
   return config
+
+
+def complete(config) -> ConfigDict:
+  """Returns the configuration of a run that an earlier version wrote.
+
+  Keys that it did not know have their defaults, which are by rule what was
+  done before there was the key.
+  """
+  config = ConfigDict(config.to_dict())
+
+  def fill(node, defaults):
+    for key, value in defaults.items():
+      if key not in node:
+        node[key] = value
+      elif isinstance(value, ConfigDict):
+        fill(node[key], value)
+
+  fill(config, default())
+  for one in config.stages.values():
+    fill(one, stage())
+  return config

@@ -237,6 +237,7 @@ def _autoencoder() -> None:
   """Writes the report of a run's autoencoder and prints its table."""
   from etils import epath
 
+  from vdm import config as config_lib
   from vdm import config_io
   from vdm import reconstruction
   from vdm.data import builders
@@ -248,7 +249,7 @@ def _autoencoder() -> None:
     raise FileNotFoundError(
       f'{workdir} holds no run: give the folder that training printed.'
     )
-  config = config_io.load(workdir / 'config.json')
+  config = config_lib.complete(config_io.load(workdir / 'config.json'))
   source = builders.open_source(
     builders.ensure(config.data), _SPLIT.value, config.data.split_list
   )

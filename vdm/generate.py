@@ -14,6 +14,7 @@ from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 
+from vdm import config as config_lib
 from vdm import config_io
 from vdm import models
 from vdm.diffusion import guidance
@@ -238,7 +239,7 @@ def load_run(workdir, ema=None, checkpoint='latest'):
     raise FileNotFoundError(
       f'{workdir} holds no run: give the folder that training printed.'
     )
-  config = config_io.load(workdir / 'config.json')
+  config = config_lib.complete(config_io.load(workdir / 'config.json'))
   with checkpoints.Checkpoints(
     workdir / 'checkpoints', read_only=True
   ) as store:

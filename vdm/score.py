@@ -43,11 +43,11 @@ def final(
     step: global step of the parameters.
     poll: called after every batch of videos; may raise.
   """
-  done = (folder / DONE).exists() and (folder / DONE).read_text() == str(step)
-  if peers.first_says('the last videos', done):
+  num = config.sample.final
+  how = protocol(config, stage, source, num)
+  if peers.first_says('the last videos', is_made(folder, step, how)):
     logging.info('Finished before: the videos are in %s.', folder)
     return
-  num = config.sample.final
   logging.info('Making the %d videos of %s', num, folder)
   real = clips()
   labels = generate.preview_labels(config, num)
@@ -63,10 +63,7 @@ def final(
   write_samples(
     folder, samples, labels, source.info['label_names'], seeds, frame_rate
   )
-  metrics = {
-    'step': step,
-    'protocol': protocol(config, stage, source, num),
-  }
+  metrics = {'step': step, 'protocol': how}
   if is_straight(config):
     name, judges = 'synthetic_truth', synthetic_truth
     measure = synthetic_truth.measure
@@ -88,6 +85,16 @@ def final(
   (folder / 'metrics.json').write_text(json.dumps(metrics, indent=2) + '\n')
   (folder / DONE).write_text(str(step))
   logging.info('Finished: the videos are in %s; see grid.mp4.', folder)
+
+
+def is_made(folder, step, how):
+  """Whether `final` has written a folder for this step in just this way."""
+  if not (folder / DONE).exists():
+    return False
+  metrics = json.loads((folder / 'metrics.json').read_text())
+  how = json.loads(json.dumps(how))  # JSON's lists are tuples.
+  done = (folder / DONE).read_text() == str(step)
+  return done and metrics['protocol'] == how
 
 
 class SmallScore:

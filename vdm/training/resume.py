@@ -9,6 +9,7 @@ import re
 
 from absl import logging
 
+from vdm import config as config_lib
 from vdm import config_io
 from vdm.training import peers
 from vdm.training import stages
@@ -41,7 +42,7 @@ def claim(config, path, stage, label_names):
     ResumeError: the configuration differs where it may not.
   """
   if path.exists() and stage is not None:
-    old = config_io.load(path)
+    old = config_lib.complete(config_io.load(path))
     refused = [
       line
       for line in config_io.diff(old, config)
