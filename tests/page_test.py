@@ -84,3 +84,12 @@ def test_histograms_of_little():
   assert '<title>5</title>' in page.histogram({'a': [3.0] * 5}, 'x')
   zeros = page.histogram({'a': [0.0] * 5}, 'x', logarithmic=True)
   assert '<title>5</title>' in zeros
+
+
+def test_axes_say_the_values():
+  svg = page.histogram({'a': [0.0, 720.0]}, 'x')
+  labels = re.findall(r'text-anchor="middle">([^<]*)<', svg)
+  assert labels == ['0', '180', '360', '540', '720']
+  svg = page.histogram({'a': [0.001, 10.0]}, 'x', logarithmic=True)
+  labels = re.findall(r'text-anchor="middle">([^<]*)<', svg)
+  assert labels == ['1e-03', '0.01', '0.1', '1', '10']

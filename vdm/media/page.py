@@ -8,7 +8,6 @@ files, messages of libraries) goes through `text`.
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 import html
-import math
 
 import numpy as np
 
@@ -164,9 +163,7 @@ def histogram(
 
 
 def _short(value: float) -> str:
+  """Returns a number in three digits."""
   if value and (abs(value) < 0.01 or abs(value) >= 10_000):
     return f'{value:.0e}'
-  digits = (
-    0 if not value else max(0, 2 - int(math.floor(math.log10(abs(value)))))
-  )
-  return f'{value:.{min(digits, 3)}f}'.rstrip('0').rstrip('.') or '0'
+  return f'{value:.3g}' if abs(value) < 1000 else f'{value:.0f}'
