@@ -19,6 +19,7 @@ from pipeline_test import take
 import pytest
 
 from vdm.data import latents
+from vdm.data import latents_writer
 
 BATCH = 7  # Frames encoded at once: no shard is a multiple.
 
@@ -44,14 +45,16 @@ def encode(frames):
 def make(folder, source=None, *, mirrored=True, encode=encode, **changes):
   """Writes a cache and returns the folder as text."""
   source = source or Described()
-  plan = latents.make_plan(
+  plan = latents_writer.make_plan(
     source,
     autoencoder='a' * 64,
     shape=(4, 4, 3),
     resolution=SIZE,
     mirrored=mirrored,
   )
-  latents.write(str(folder), plan, source, encode, batch=BATCH, **changes)
+  latents_writer.write(
+    str(folder), plan, source, encode, batch=BATCH, **changes
+  )
   return str(folder)
 
 
@@ -178,6 +181,7 @@ KILLED = """
 import sys, time
 import latents_test
 from vdm.data import latents
+from vdm.data import latents_writer
 latents.SHARD_BYTES = latents_test.SMALL
 calls = 0
 def encode(frames):

@@ -1,6 +1,6 @@
 """The latent cache: every frame of a data set, encoded once.
 
-A cache is a folder, made by `write` given an encode function and read by
+A cache is a folder, made by `latents_writer` and read by
 `Cache`. It holds the mean and the log-variance of each frame as they come from
 the autoencoder, in float16 and before any normalisation, also of mirrored
 frames where training mirrors. Frames are encoded one by one, so the windows
@@ -20,21 +20,15 @@ by one rename, so a build that is killed goes on where it was.
 Worker processes import this module: neither jax nor TensorFlow here.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-import hashlib
 import json
 import math
 import os
 import threading
 import zlib
 
-from absl import logging
-import cv2
 import numpy as np
 
-from vdm.data import video as video_lib
 from vdm.data import windows as windows_lib
-from vdm.data.builders import parallel
 
 PLAN, INDEX, DONE = 'plan.json', 'index.npz', 'latents.json'
 SHARD_BYTES = 128 << 20  # Of a shard, about; records are not split.
@@ -46,95 +40,6 @@ MEAN, LOG_VARIANCE = 0, 1
 
 class CacheError(ValueError):
   """A latent cache is not the one that is asked for, in one sentence."""
-
-
-def make_plan(
-  source,
-  *,
-  autoencoder: str,
-  shape: Sequence[int],
-  resolution: int,
-  mirrored: bool,
-) -> dict:
-  """Returns all that a cache's content depends on.
-
-  Args:
-    source: a clip source; the cache is of its frames.
-    autoencoder: fingerprint of the autoencoder.
-    shape: of a frame's latents, (h, w, c).
-    resolution: of the frames that are encoded, px.
-    mirrored: whether mirrored frames are encoded, too.
-  """
-  windows_lib.check_resolution(source, resolution)
-  names = ('name', 'version', 'frame_rate', 'resolution', 'fingerprint')
-  return {
-    'autoencoder': autoencoder,
-    'dataset': {name: source.info[name] for name in names},
-    'split': f'{source.split} {source.split_list}',
-    'shape': list(shape),
-    'resolution': resolution,
-    'mirrored': mirrored,
-    'dtype': np.dtype(DTYPE).name,
-  }
-
-
-def write(
-  directory: str,
-  plan: dict,
-  source,
-  encode: Callable[[np.ndarray], tuple],
-  *,
-  batch: int,
-  process_index: int = 0,
-  process_count: int = 1,
-  wait: Callable[[], None] = lambda: None,
-) -> None:
-  """Encodes this host's share of a data set; finishes what is unfinished.
-
-  Args:
-    directory: of the cache.
-    plan: what `make_plan` returned.
-    source: the clip source of the plan.
-    encode: uint8 [batch h w 3] -> mean and log-variance [batch h' w' c], as
-      arrays or as what becomes arrays, so that a device may work ahead.
-    batch: frames that `encode` is given at once.
-    process_index: this host, which makes every `process_count`-th shard.
-    process_count: hosts.
-    wait: returns when all hosts have called it.
-
-  Raises:
-    CacheError: the folder holds something else, or the latents do not fit.
-  """
-  os.makedirs(directory, exist_ok=True)
-  if process_index == 0:
-    _claim(directory, plan)
-  wait()
-  shards = _cut(source.index['n'], plan)
-  own = [
-    number
-    for number in range(process_index, len(shards), process_count)
-    if not os.path.exists(_path(directory, number))
-  ]
-  logging.info(
-    'Latents in %s: %d of %d shards are left to this host.',
-    directory,
-    len(own),
-    len(shards),
-  )
-  entries = [int(entry) for number in own for entry in shards[number]]
-  decoded = parallel.ordered_map(
-    lambda entry: _decode(source, entry, plan['resolution']), entries
-  )
-  tracked = parallel.track(decoded, len(entries), 'encoding latents', 'record')
-  for number in own:
-    records = [next(tracked) for _ in shards[number]]
-    _write_shard(directory, number, records, plan, encode, batch)
-  for _ in tracked:  # Lets the last line of the progress be written.
-    pass
-  wait()
-  if process_index == 0:
-    _finish(directory, plan, source, len(shards))
-  wait()
 
 
 class Cache:
@@ -172,7 +77,7 @@ class Cache:
         f'{source!r}, such as {wanted[missing][0]}: it was made of '
         f'{self.plan["split"]}; make another one.'
       )
-    shards = _cut(lengths, self.plan)
+    shards = cut(lengths, self.plan)
     shard = np.repeat(np.arange(len(shards)), [len(s) for s in shards])
     offset = np.concatenate(
       [np.cumsum(lengths[s]) - lengths[s] for s in shards]
@@ -224,10 +129,10 @@ class Cache:
     with self._lock:
       arrays = self._open.pop(number, None)
       if arrays is None:
-        path = _path(self.directory, number)
+        path = shard_path(self.directory, number)
         arrays = tuple(
           np.load(p, mmap_mode='r', allow_pickle=False)
-          for p in (path, _sums_path(path))
+          for p in (path, sums_path(path))
         )
       self._open[number] = arrays  # As the one used last.
       if len(self._open) > OPEN_SHARDS // 2:
@@ -312,7 +217,7 @@ def open_cache(
     'resolution': resolution,
     'mirrored': flip,
   }
-  difference = _difference(read_plan(directory), wanted)
+  difference = find_difference(read_plan(directory), wanted)
   if not difference and not whole_frames:
     difference = 'whole frames, and stages.<name>.crop or zoom asks for parts'
   if difference:
@@ -324,7 +229,7 @@ def open_cache(
   return Cache(directory, source)
 
 
-def _difference(plan: dict, wanted: dict) -> str:
+def find_difference(plan: dict, wanted: dict) -> str:
   """Says how a plan differs from what is wanted: 'x, not y'; '' if it fits."""
   found, data = plan['dataset'], wanted['dataset']
   for name, one, other, unit in (
@@ -344,31 +249,7 @@ def _difference(plan: dict, wanted: dict) -> str:
   return ''
 
 
-def _claim(directory: str, plan: dict) -> None:
-  """Writes the plan, or checks that the unfinished cache there has the same."""
-  path = os.path.join(directory, PLAN)
-  if not os.path.exists(path):
-    if os.listdir(directory):
-      raise CacheError(
-        f'{directory} holds other files than a latent cache: give another '
-        'folder as config.data.latents.'
-      )
-    _write_json(path, plan)
-    return
-  with open(path) as file:
-    found = json.load(file)
-  if found != plan:
-    difference = _difference(found, plan)
-    if not difference:
-      names = [k for k in plan if found.get(k) != plan[k]]
-      difference = f'{names[0]} {found.get(names[0])}, not {plan[names[0]]}'
-    raise CacheError(
-      f'{directory} holds {difference}: remove it, or give another folder as '
-      'config.data.latents.'
-    )
-
-
-def _cut(lengths: np.ndarray, plan: dict) -> list[np.ndarray]:
+def cut(lengths: np.ndarray, plan: dict) -> list[np.ndarray]:
   """Splits records, by their lengths, into shards of consecutive ones."""
   values = (1 + plan['mirrored']) * 2 * math.prod(plan['shape'])
   frames = max(1, SHARD_BYTES // (values * np.dtype(DTYPE).itemsize))
@@ -378,136 +259,9 @@ def _cut(lengths: np.ndarray, plan: dict) -> list[np.ndarray]:
   return np.split(np.arange(len(ends)), first[1:])
 
 
-def _decode(
-  source, entry: int, resolution: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns a record's frames, uint8 [n h w 3], and which can be read."""
-  n, stored = int(source.index['n'][entry]), source.info['resolution']
-  frames = np.zeros((n, resolution, resolution, 3), np.uint8)
-  good = np.zeros(n, bool)
-  try:
-    encoded = source.frames(int(source.index['row'][entry]), 0, n)
-  except Exception as error:
-    _warn(source, entry, error)
-    return frames, good
-  for i, data in enumerate(encoded):
-    try:
-      image = video_lib.decode_frame(data)
-      if image.shape != (stored, stored, 3):
-        raise ValueError(f'a frame of shape {image.shape}')
-    except Exception as error:
-      _warn(source, entry, error)
-      continue
-    if resolution < stored:
-      size = (resolution, resolution)
-      image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    frames[i], good[i] = image, True
-  return frames, good
-
-
-def _warn(source, entry: int, error: Exception) -> None:
-  logging.warning(
-    'Record %s cannot be read (%s): it has no latents.',
-    source.index['id'][entry],
-    error,
-  )
-
-
-def _write_shard(directory, number, records, plan, encode, batch) -> None:
-  frames = np.concatenate([frames for frames, _ in records])
-  good = np.concatenate([good for _, good in records])
-  copies = [frames, frames[:, :, ::-1]] if plan['mirrored'] else [frames]
-  latents = np.empty(
-    (len(copies), 2, len(frames), *plan['shape']), np.dtype(DTYPE)
-  )
-  for copy, images in enumerate(copies):
-    for start, moments in _encoded(images, encode, batch):
-      for moment, values in enumerate(moments):
-        latents[copy, moment, start : start + len(values)] = _narrow(values)
-  sums = np.array(
-    [
-      [[zlib.crc32(frame) for frame in moment] for moment in copy]
-      for copy in latents
-    ],
-    np.int64,
-  )
-  sums[:, :, ~good] = UNREADABLE
-  path = _path(directory, number)
-  _save(_sums_path(path), sums)  # First: the latents say that both are there.
-  _save(path, latents)
-
-
-def _encoded(images, encode, batch) -> Iterator[tuple[int, list[np.ndarray]]]:
-  """Yields (first frame, moments) of batches, each one call behind."""
-  waiting = None
-  for start in range(0, len(images), batch):
-    rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
-    now = start, encode(images[rows])
-    if waiting:
-      yield _fetched(*waiting, len(images))
-    waiting = now
-  yield _fetched(*waiting, len(images))
-
-
-def _fetched(start, moments, total):
-  return start, [np.asarray(m, np.float32)[: total - start] for m in moments]
-
-
-def _narrow(values: np.ndarray) -> np.ndarray:
-  if not np.abs(values).max() <= np.finfo(DTYPE).max:
-    raise CacheError(
-      f'Latents up to {np.abs(values).max()} do not fit {DTYPE.__name__}: the '
-      'autoencoder is broken or of another scale.'
-    )
-  return values.astype(DTYPE)
-
-
-def _finish(directory: str, plan: dict, source, num_shards: int) -> None:
-  digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
-  frames = unreadable = 0
-  for number in range(num_shards):
-    sums = np.load(_sums_path(_path(directory, number)), allow_pickle=False)
-    digest.update(sums.tobytes())
-    frames += sums.shape[-1]
-    unreadable += int((sums[0, 0] == UNREADABLE).sum())
-  _save(
-    os.path.join(directory, INDEX),
-    id=np.asarray(source.index['id']),
-    n=np.asarray(source.index['n'], np.int64),
-  )
-  _write_json(
-    os.path.join(directory, DONE),
-    {
-      **plan,
-      'frames': frames,
-      'unreadable': unreadable,
-      'shards': num_shards,
-      'fingerprint': digest.hexdigest(),
-    },
-  )
-
-
-def _path(directory: str, number: int) -> str:
+def shard_path(directory: str, number: int) -> str:
   return os.path.join(directory, f'{number:05d}.npy')
 
 
-def _sums_path(path: str) -> str:
+def sums_path(path: str) -> str:
   return path.removesuffix('.npy') + '.sums.npy'
-
-
-def _save(path: str, *array: np.ndarray, **arrays: np.ndarray) -> None:
-  """Writes one array, or several by name, whole or not at all."""
-  part = f'{path}.part'
-  with open(part, 'wb') as file:
-    if arrays:
-      np.savez(file, **arrays)
-    else:
-      np.save(file, *array, allow_pickle=False)
-  os.replace(part, path)
-
-
-def _write_json(path: str, content: dict) -> None:
-  part = f'{path}.part'
-  with open(part, 'w') as file:
-    json.dump(content, file, indent=2)
-  os.replace(part, path)

@@ -10,6 +10,7 @@ from vdm import config_check
 from vdm import generate
 from vdm.data import builders
 from vdm.data import latents
+from vdm.data import latents_writer
 from vdm.models import autoencoders
 from vdm.models.autoencoders import files
 from vdm.training import frozen
@@ -48,14 +49,14 @@ def build(config, workdir):
       f'This autoencoder makes one latent of {codec.factor[0]} frames, and a '
       'cache holds those of single frames: train without it.'
     )
-  plan = latents.make_plan(
+  plan = latents_writer.make_plan(
     source,
     autoencoder=fingerprint,
     shape=generate.latent_shape(codec, 1, resolution)[1:],
     resolution=resolution,
     mirrored=config.data.flip,
   )
-  latents.write(
+  latents_writer.write(
     config.data.latents,
     plan,
     source,
