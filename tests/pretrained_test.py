@@ -9,14 +9,17 @@ import jax
 import numpy as np
 import pytest
 import tiny_runs
+import tiny_train
 
 from vdm import config as config_lib
+from vdm import train
 from vdm.models import import_weights
 from vdm.models.autoencoders import files
 from vdm.models.autoencoders import pretrained
 from vdm.models.autoencoders import tiny
 from vdm.training import frozen
 from vdm.training import sharding
+from vdm.training import writer
 
 CLIPS = tiny_runs.batch(rows=11, frames=2, size=16)['video']
 
@@ -121,6 +124,24 @@ def test_they_are_stored_as_float32_arrays_without_pickle(parts, tmp_path):
     assert len(arrays.files) == 2 * (2 + 2 + 3 + 10 * 6)
   content = json.loads((tmp_path / 'config.json').read_text())
   assert content['settings']['kind'] == 'tiny'
+
+
+@pytest.mark.slow
+def test_a_run_trains_in_their_latents_and_goes_on(parts, data_root, tmp_path):
+  config = tiny_train.make_config(data_root)
+  config.autoencoder.update(make_config(parts, statistics_clips=8))
+  config.train.order = ('video',)
+  config.stages.video.steps = 2
+  assert train.train(config, tmp_path) == 0
+  with np.load(tmp_path / 'final/samples.npz', allow_pickle=False) as arrays:
+    assert arrays['videos'].shape == (8, 4, 16, 16, 3)
+  # The files are of no more use: the run has its own.
+  config.autoencoder.weights = 'gone-encoder.pth,gone-decoder.pth'
+  config.stages.video.steps = 3
+  assert train.train(config, tmp_path) == 0
+  losses = [row for row in writer.read_rows(tmp_path) if 'loss' in row]
+  assert [row['step'] for row in losses] == [1, 2, 3]
+  assert all(np.isfinite(row['loss']) for row in losses)
 
 
 def test_what_does_not_fit_is_one_sentence(parts, tmp_path):
