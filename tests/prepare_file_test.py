@@ -1,6 +1,7 @@
 """One file: what of it stays, staged whole, found again after a kill."""
 
 import csv
+import errno
 import os
 import pathlib
 import re
@@ -164,6 +165,15 @@ def test_failures_have_reasons(tmp_path, monkeypatch):
   assert result.message == 'RuntimeError: a library had'
 
 
+def test_a_full_disk_is_not_the_file_s_fault(edited, tmp_path, monkeypatch):
+  def full(*unused):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(staging_lib.Staging, 'write', full)
+  with pytest.raises(OSError, match='No space'):
+    prepare(edited, tmp_path)
+
+
 def test_another_version_of_a_file_is_prepared_again(edited, tmp_path):
   result, staging = prepare(edited, tmp_path)
   status = os.stat(edited)
@@ -235,18 +245,19 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
   assert not list(tmp_path.rglob('*.staging'))
 
 
-def test_what_was_beyond_the_limits_is_tried_again(edited, tmp_path):
+@pytest.mark.parametrize('reason', ['timeout', 'failed'])
+def test_what_was_beyond_the_limits_is_tried_again(edited, tmp_path, reason):
   data = make_data(tmp_path, edited.parent)
   staging = videos.staging_of(data, 'x')
 
   def run(function, tasks):
     for number in range(len(tasks)):
-      yield number, workers.Failure('timeout', 'it took more than 1 s')
+      yield number, workers.Failure(reason, 'it took more than 1 s')
 
   build = videos.Build(data, staging, run)
   files = sources.list_folder(str(edited.parent))
-  assert [r.reason for r in build.prepare(files)] == ['timeout']
-  assert build.skipped()[0].reason == 'timeout'
+  assert [r.reason for r in build.prepare(files)] == [reason]
+  assert build.skipped()[0].reason == reason
   build = videos.Build(data, staging, workers_of_this_process)
   assert [r.reason for r in build.prepare(files)] == ['']
 

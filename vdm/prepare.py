@@ -91,7 +91,7 @@ def _clips() -> None:
     )
   except (
     *(builders.BuildError, builders.MissingDataset),
-    *(ImportError, ValueError),
+    *(ImportError, OSError, ValueError),
   ) as error:
     sys.exit(f'vdm.prepare: {error}')
   print(_summary(directory))

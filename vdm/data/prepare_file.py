@@ -11,6 +11,7 @@ Worker processes import this module: neither jax nor TensorFlow here.
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
+import errno
 from typing import Any
 
 import av
@@ -71,6 +72,8 @@ def prepare(task: Task, alive: Callable[[], None]) -> str:
   except MemoryError:
     raise
   except Exception as error:
+    if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
+      raise  # Not the file's fault.
     # Whatever a file can do to a library costs that file alone.
     text = f'{type(error).__name__}: {error}'.splitlines()[0][:300]
     reason = 'memory' if 'nsufficient memory' in text else 'failed'

@@ -245,5 +245,6 @@ def file_settings(data) -> dict[str, Any]:
 
 def _is_finished(task: prepare_file.Task) -> bool:
   result = task.staging.read(task.file.name, task.stamp())
-  # What was beyond the limits may be within them now.
-  return bool(result) and result.reason not in workers.LIMIT_REASONS
+  # What was beyond the limits, or failed for want of space, may do better now.
+  tried_again = (*workers.LIMIT_REASONS, 'failed')
+  return bool(result) and result.reason not in tried_again
