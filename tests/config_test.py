@@ -10,6 +10,8 @@ import pytest
 from vdm import config as config_lib
 from vdm import config_check
 from vdm import config_io
+from vdm import config_rules
+from vdm import suggest
 
 SCRIPT = """
 from absl import app, flags
@@ -62,6 +64,10 @@ def changed(**values):
     {key.replace('__', '.'): value for key, value in values.items()}
   )
   return config
+
+
+def test_good_config_breaks_no_rule():
+  assert not list(config_rules.problems(make_config()))
 
 
 def test_good_config_passes():
@@ -228,10 +234,10 @@ def test_batches_divide_over_devices_and_hosts():
     ('stages.vidoe.batch', 'stages.video.batch'),
   ],
 )
-def test_suggest(name, nearest):
+def test_nearest(name, nearest):
   keys = list(config_io.flatten(make_config()))
   keys = [key for key in keys if not key.startswith('stages.autoencoder.')]
-  assert config_check.suggest(name, keys) == nearest
+  assert suggest.nearest(name, keys) == nearest
 
 
 def test_hash_is_of_the_values():

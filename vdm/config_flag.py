@@ -22,6 +22,7 @@ from ml_collections import config_flags
 
 from vdm import config_check
 from vdm import config_io
+from vdm import suggest
 
 USAGE_ERROR = 2  # Exit code: the command line or the configuration is wrong.
 
@@ -134,7 +135,7 @@ def _check_config_arguments(argv: Sequence[str]) -> dict[str, Any]:
     if key not in defaults:
       raise _UsageError(
         f'--{name} is not a key of the configuration: did you mean '
-        f'--config.{config_check.suggest(key, defaults)}?'
+        f'--config.{suggest.nearest(key, defaults)}?'
       )
     is_switch = isinstance(defaults[key], bool)
     if negated and not is_switch:
@@ -151,9 +152,7 @@ def _load(value: str) -> Any:
   path = value.partition(':')[0]
   if not os.path.isfile(path):
     near = sorted(map(str, pathlib.Path('configs').glob('*.py')))
-    hint = (
-      f': did you mean {config_check.suggest(path, near)}?' if near else '.'
-    )
+    hint = f': did you mean {suggest.nearest(path, near)}?' if near else '.'
     raise _UsageError(f'--config={value}: there is no file {path!r}{hint}')
   try:
     return config_flags.config_flags.ConfigFileFlagParser('config').parse(value)
@@ -205,5 +204,5 @@ def _check_names(argv: Sequence[str], keys: Iterable[str]) -> None:
     if name.startswith(('config.', 'noconfig.')) and 'config' in known:
       continue
     if name not in known and name.removeprefix('no') not in known:
-      hint = f': did you mean --{config_check.suggest(name, own)}?'
+      hint = f': did you mean --{suggest.nearest(name, own)}?'
       raise _UsageError(f'--{name} is not a flag{hint if own else "."}')

@@ -78,8 +78,8 @@ def choose_labels(run, label, num):
   Raises:
     ValueError: the run has no such class.
   """
-  from vdm import config_check
   from vdm import generate
+  from vdm import suggest
 
   if label is None:
     return generate.preview_labels(run.config, num)
@@ -93,7 +93,7 @@ def choose_labels(run, label, num):
     raise ValueError('The run knows no classes: leave --label out.')
   raise ValueError(
     f'The run has no class {label!r}: did you mean '
-    f'{config_check.suggest(label, names)!r}?'
+    f'{suggest.nearest(label, names)!r}?'
   )
 
 

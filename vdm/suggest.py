@@ -1,0 +1,22 @@
+"""Finds the name that somebody meant."""
+
+from collections.abc import Iterable
+import difflib
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+  """Returns the valid name nearest to `name`.
+
+  Keys are compared whole and by their last part, so that a key given in the
+  wrong group finds its own: 'model.steps' finds 'sample.steps'.
+  """
+  valid = list(valid)
+
+  def likeness(candidate):
+    whole = difflib.SequenceMatcher(None, name, candidate).ratio()
+    last = difflib.SequenceMatcher(
+      None, name.rpartition('.')[2], candidate.rpartition('.')[2]
+    ).ratio()
+    return whole + last
+
+  return max(valid, key=likeness)
