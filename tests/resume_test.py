@@ -26,6 +26,10 @@ MAY = {
   'train.save_every': 3,
   'train.save_minutes': 3.0,
   'train.keep': 5,
+  'train.keep_every': 5,
+  'train.max_skipped': 5,
+  'train.peer_seconds': 5.0,
+  'train.barrier_minutes': 5.0,
   'train.fsdp': 2,
   'train.tensorboard': False,
   'sample.guidance': 1.5,
@@ -152,6 +156,11 @@ def test_a_refusal_names_every_difference_and_changes_nothing(tmp_path, caplog):
   assert 'log_every' not in str(error.value)
   assert path.read_text() == before
   with caplog.at_level('INFO', logger='absl'):
+    resume.claim(new, path, 'image', [], accept=True)
+  assert 'Changed on resume: seed: 0 -> 1' in caplog.text
+  assert config_io.load(path).seed == 1
+  config_io.save(make_config(), path)
+  with caplog.at_level('INFO', logger='absl'):
     resume.claim(changed('train.log_every', 3), path, 'image', [])
   assert 'train.log_every: 10 -> 3' in caplog.text
   assert config_io.load(path).train.log_every == 3
@@ -167,7 +176,9 @@ def test_the_checkpoint_must_lie_in_its_stage():
     resume.span_of(config, 8, 'motion')
 
 
-def test_other_data_are_refused():
+def test_other_data_are_refused(caplog):
   resume.check_data('a' * 64, 'a' * 64)
   with pytest.raises(resume.ResumeError, match='aaaaaaaaaaaa and is now given'):
     resume.check_data('a' * 64, 'b' * 64)
+  resume.check_data('a' * 64, 'b' * 64, accept=True)
+  assert 'is now given bbbbbbbbbbbb' in caplog.text

@@ -278,7 +278,8 @@ def default() -> ConfigDict:
       preview_every=200,  # Steps between sets of sample videos.
       save_every=200,  # Steps between checkpoints.
       save_minutes=10.0,  # Or this long after the last one.
-      keep=2,  # Latest checkpoints kept.
+      keep=2,  # Latest checkpoints kept,
+      keep_every=0,  # and those of steps that this divides; 0: no others.
       max_skipped=10,  # Of 100 steps; more that are not finite stop a run.
       peer_seconds=60.0,  # A process silent for longer has gone.
       barrier_minutes=30.0,  # To wait for a process that is alive.

@@ -28,6 +28,12 @@ _DISTRIBUTED = flags.DEFINE_enum(
   'distributed', 'auto', ['auto', 'on', 'off'], 'Join other processes.'
 )
 
+_ACCEPT_CHANGES = flags.DEFINE_bool(
+  'accept_changes',
+  False,
+  'Go on with a run although its configuration or data set was another.',
+)
+
 OUT_OF_MEMORY = (
   'Out of device memory: lower stages.<name>.batch, or raise '
   'stages.<name>.accumulate, or set --config.model.remat=block, or '
@@ -63,7 +69,7 @@ def main(argv):
       jax.device_count(),
       jax.devices()[0].device_kind,
     )
-    code = train.train(_CONFIG.value, workdir())
+    code = train.train(_CONFIG.value, workdir(), _ACCEPT_CHANGES.value)
   except Exception as error:
     code = explain(error)
     if distributed.is_several():
@@ -81,11 +87,18 @@ def explain(error):
   from vdm.training import checkpoints
   from vdm.training import nonfinite
   from vdm.training import peers
+  from vdm.training import records
   from vdm.training import resume
 
   text = ' '.join(str(error).split())
   if isinstance(
-    error, (resume.ResumeError, latents.CacheError, FileNotFoundError)
+    error,
+    (
+      resume.ResumeError,
+      records.CheckpointMismatch,
+      latents.CacheError,
+      FileNotFoundError,
+    ),
   ):
     print(text, file=sys.stderr)
     return config_flag.USAGE_ERROR

@@ -52,12 +52,13 @@ class Run(NamedTuple):
   resumed: dict[str, Any]  # `meta` of the checkpoint that the run is from.
 
 
-def train(config, workdir):
+def train(config, workdir, accept_changes=False):
   """Trains until the last stage is done.
 
   Args:
     config: the run's, see `vdm.config`.
     workdir: the run's folder; everything it makes lies in there.
+    accept_changes: goes on with a run of another configuration or data set.
 
   Returns:
     0 where the run is finished, `STOPPED` where a signal ended it early.
@@ -77,7 +78,9 @@ def train(config, workdir):
     }
     with (
       checkpoints.Checkpoints(
-        workdir / 'checkpoints', keep=options.keep
+        workdir / 'checkpoints',
+        keep=options.keep,
+        keep_every=options.keep_every,
       ) as store,
       writer_lib.make_writer(workdir, options.tensorboard) as writer,
       watch.reporting(),
@@ -85,21 +88,26 @@ def train(config, workdir):
       mesh = sharding.make_mesh(options.fsdp)
       tally = tally_lib.Tally(options.max_skipped)
       return train_stages(
-        Run(config, workdir, sources, mesh, store, writer, stop, tally, {})
+        Run(config, workdir, sources, mesh, store, writer, stop, tally, {}),
+        accept_changes,
       )
 
 
-def train_stages(run):
+def train_stages(run, accept_changes):
   """Trains from the newest sound checkpoint on; see `train`."""
   config, store = run.config, run.store
   info = run.sources['train'].info
   newest = store.latest()
   began_in = None if newest is None else store.read_meta(newest)['stage']
   resume.claim(
-    config, run.workdir / 'config.json', began_in, info['label_names']
+    config,
+    run.workdir / 'config.json',
+    began_in,
+    info['label_names'],
+    accept_changes,
   )
   step, previous, state = begin.restore(
-    config, store, run.mesh, info['fingerprint']
+    config, store, run.mesh, info['fingerprint'], accept_changes
   )
   spans = stages.spans(config)
   if previous is not None:

@@ -13,7 +13,7 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'orbax-checkpoint', 'grain', 'numpy')
 def environment():
   """Hardware, versions and the command."""
   return {
-    'command': ' '.join(['python', *sys.argv]),
+    'command': _command(sys.argv),
     'processor': _processor(),
     'cores': os.cpu_count(),
     'python': platform.python_version(),
@@ -40,6 +40,18 @@ def table(names, rows):
   """A Markdown table."""
   lines = [names, ['---'] * len(names), *rows]
   return '\n'.join('| ' + ' | '.join(map(str, row)) + ' |' for row in lines)
+
+
+def _command(argv):
+  """The command without what is of this machine only."""
+  script = '/'.join(pathlib.Path(argv[0]).resolve().parts[-3:])
+  kept, skip = [], False
+  for word in argv[1:]:
+    if skip or word.startswith(('--folder', '--record', '--minutes')):
+      skip = not skip and '=' not in word
+      continue
+    kept.append(word)
+  return ' '.join(['python', script, *kept])
 
 
 def _processor():

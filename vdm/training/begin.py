@@ -51,7 +51,7 @@ def inherit(workdir, params):
   )
 
 
-def restore(config, store, mesh, fingerprint):
+def restore(config, store, mesh, fingerprint, accept=False):
   """The newest sound checkpoint of a run.
 
   Args:
@@ -59,6 +59,7 @@ def restore(config, store, mesh, fingerprint):
     store: its `checkpoints.Checkpoints`.
     mesh: to split the state over, whatever mesh it was saved from.
     fingerprint: of the training data; the run's must be the same.
+    accept: unless this is true.
 
   Returns:
     (step, span, state), or (0, None, None) where there is none.
@@ -69,7 +70,7 @@ def restore(config, store, mesh, fingerprint):
   """
   while (step := store.latest()) is not None:
     meta = store.read_meta(step)
-    resume.check_data(meta['dataset'], fingerprint)
+    resume.check_data(meta['dataset'], fingerprint, accept)
     span = resume.span_of(config, step, meta['stage'])
     objective = objectives.make_objective(config, span.stage, mesh)
     like = jax.eval_shape(

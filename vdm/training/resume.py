@@ -17,7 +17,7 @@ from vdm.training import stages
 # Free at any time: cadences, logging, previews and where things are read.
 FREE = (
   r'^(sample|score)\.',
-  r'^train\.(log_every|eval_every|eval_clips|preview_every|keep)$',
+  r'^train\.(log_every|eval_every|eval_clips|preview_every|keep|keep_every)$',
   r'^train\.(save_every|save_minutes|tensorboard|fsdp|max_skipped)$',
   r'^train\.(peer_seconds|barrier_minutes)$',
   r'^data\.(root|source|latents|max_bad_records|threads|workers)$',
@@ -29,7 +29,7 @@ class ResumeError(ValueError):
   """The run in the folder is not the one that was asked for."""
 
 
-def claim(config, path, stage, label_names):
+def claim(config, path, stage, label_names, accept=False):
   """Writes `config.json`, or checks that the run may go on as asked.
 
   Args:
@@ -37,6 +37,7 @@ def claim(config, path, stage, label_names):
     path: of config.json.
     stage: name of the stage that the newest checkpoint is in, None for none.
     label_names: of the data set's classes.
+    accept: goes on whatever differs, which is logged.
 
   Raises:
     ResumeError: the configuration differs where it may not.
@@ -48,11 +49,12 @@ def claim(config, path, stage, label_names):
       for line in config_io.diff(old, config)
       if not may_change(line.split(':')[0], old, config, stage)
     ]
-    if refused:
+    if refused and not accept:
       raise ResumeError(
         f'{path} was written with another configuration ('
         + '; '.join(refused)
-        + '): take those values back, or give another --workdir.'
+        + '): take those values back, give another --workdir, or say '
+        '--accept_changes.'
       )
     for line in config_io.diff(old, config):
       logging.info('Changed on resume: %s', line)
@@ -97,14 +99,21 @@ def span_of(config, step, name):
   )
 
 
-def check_data(trained_on, now):
-  """Refuses to go on with another data set than the run's.
+def check_data(trained_on, now, accept=False):
+  """Refuses to go on with another data set than the run's, or logs that.
 
   Raises:
     ResumeError: the fingerprints differ.
   """
-  if trained_on != now:
+  if trained_on == now:
+    return
+  differs = (
+    f'The run was trained on data set {trained_on[:12]} and is now given '
+    f'{now[:12]}'
+  )
+  if not accept:
     raise ResumeError(
-      f'The run was trained on data set {trained_on[:12]} and is now given '
-      f'{now[:12]}: bring that data back, or give another --workdir.'
+      f'{differs}: bring that data back, give another --workdir, or say '
+      '--accept_changes.'
     )
+  logging.warning('%s.', differs)
