@@ -102,7 +102,7 @@ class Trainer:
       file.seek(self._offset)
       return file.read().decode(errors='replace')
 
-  def wait(self, timeout=300):
+  def wait(self, timeout=1200):
     """Its exit code; kills it when it takes longer."""
     try:
       return self.process.wait(timeout)
@@ -111,7 +111,7 @@ class Trainer:
       self.process.wait()
       raise
 
-  def kill(self, number=signal.SIGKILL, timeout=120):
+  def kill(self, number=signal.SIGKILL, timeout=300):
     """Sends a signal, and returns when it is dead."""
     self.process.send_signal(number)
     self.wait(timeout)
@@ -247,7 +247,7 @@ def tail_rows(workdir):
 
 
 def kill_in(
-  trainer, wanted, rng, occurrence=1, number=signal.SIGKILL, timeout=300
+  trainer, wanted, rng, occurrence=1, number=signal.SIGKILL, timeout=900
 ):
   """Ends a run in a phase, at some moment of it.
 
