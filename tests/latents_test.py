@@ -12,11 +12,11 @@ import threading
 
 from conftest import ROOT
 import numpy as np
-from pipeline_test import LENGTHS
-from pipeline_test import SIZE
-from pipeline_test import Source
-from pipeline_test import take
 import pytest
+from tiny_source import LENGTHS
+from tiny_source import SIZE
+from tiny_source import Source
+from tiny_source import take
 
 from vdm.data import latents
 from vdm.data import latents_writer

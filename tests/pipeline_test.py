@@ -11,64 +11,17 @@ import time
 from absl import flags
 import numpy as np
 import pytest
+from tiny_source import DEFAULTS
+from tiny_source import LENGTHS
+from tiny_source import SIZE
+from tiny_source import Source
+from tiny_source import starts_and_shots
+from tiny_source import take
 
+from vdm.data import fixed
 from vdm.data import pipeline
 from vdm.data import video
-
-SIZE = 8  # Of a stored frame, px.
-
-
-class Source:
-  """A clip source in memory whose pixels say what they are.
-
-  Red is the shot, green the frame of the shot, blue the column. Record rows
-  start at 100, so they are not the places of records in the index.
-  """
-
-  def __init__(self, lengths, record=5, broken=(), labels=None):
-    self.info = {'name': 'fake', 'frame_rate': 25.0, 'resolution': SIZE}
-    self.broken, self._frames, table = frozenset(broken), {}, []
-    for shot, length in enumerate(lengths):
-      label = shot if labels is None else labels[shot]
-      for start in range(0, length, record):
-        stop = min(start + record, length)
-        row = 100 + len(table)
-        table.append(
-          (row, f's{shot}f{start}', shot, start, stop - start, label)
-        )
-        self._frames[row] = [_frame(shot, i) for i in range(start, stop)]
-    names = ('row', 'id', 'shot', 'start', 'n', 'label')
-    self.index = {k: np.array(v) for k, v in zip(names, zip(*table))}
-
-  def frames(self, row, start, stop):
-    if row in self.broken:
-      raise RuntimeError('chunk data hash mismatch')
-    return self._frames[row][start:stop]
-
-
-def _frame(shot, position):
-  image = np.empty((SIZE, SIZE, 3), np.uint8)
-  image[..., 0], image[..., 1] = shot, position
-  image[..., 2] = np.arange(SIZE)
-  return video.encode_frame(image, 'webp')
-
-
-LENGTHS = (9, 20, 4, 7, 12, 3, 8)  # Shot 5 is too short for 4 frames.
-DEFAULTS = dict(
-  frames=4,
-  stride=1,
-  resolution=SIZE,
-  batch=12,
-  seed=3,
-  stage='video',
-  threads=0,
-)
-
-
-def take(source, count, **changes):
-  """The first `count` batches and how often a record was replaced in them."""
-  with pipeline.make_batches(source, **{**DEFAULTS, **changes}) as batches:
-    return [next(batches) for _ in range(count)], batches.bad_records
+from vdm.data import windows
 
 
 def assert_same(one, two):
@@ -77,11 +30,6 @@ def assert_same(one, two):
     for key in ('video', 'label'):
       assert a[key].dtype == b[key].dtype
       np.testing.assert_array_equal(a[key], b[key])
-
-
-def starts_and_shots(batches):
-  clips = np.concatenate([batch['video'] for batch in batches])
-  return clips[:, 0, 0, 0, 1].astype(int), clips[:, 0, 0, 0, 0].astype(int)
 
 
 @pytest.mark.parametrize('frames, stride', [(4, 1), (3, 4), (1, 1)])
@@ -286,7 +234,7 @@ def test_too_many_bad_records_stop_the_run(caplog):
   for threads in (0, 3):
     options = {**DEFAULTS, 'threads': threads, 'batch': 2}
     with pipeline.make_batches(source, **options, max_bad=2) as batches:
-      with pytest.raises(pipeline.BadRecordsError) as caught:
+      with pytest.raises(windows.BadRecordsError) as caught:
         for n, _ in enumerate(batches):
           last = n
       good.append(last)
@@ -300,10 +248,10 @@ def test_too_many_bad_records_stop_the_run(caplog):
 
 def test_a_data_set_with_nothing_readable_says_so():
   source = Source((9, 8), broken=range(100, 120))
-  with pytest.raises(pipeline.BadRecordsError, match='2 records of fake'):
+  with pytest.raises(windows.BadRecordsError, match='2 records of fake'):
     take(source, 1)
-  with pytest.raises(pipeline.BadRecordsError, match='records of fake'):
-    pipeline.fixed_clips(source, num=3, frames=4, stride=1, resolution=SIZE)
+  with pytest.raises(windows.BadRecordsError, match='records of fake'):
+    fixed.fixed_clips(source, num=3, frames=4, stride=1, resolution=SIZE)
 
 
 def test_worker_processes_change_nothing_and_pass_errors_on():
@@ -316,7 +264,7 @@ def test_worker_processes_change_nothing_and_pass_errors_on():
     with pipeline.make_batches(
       source, **{**DEFAULTS, **options}, workers=workers
     ) as batches:
-      with pytest.raises(pipeline.BadRecordsError) as caught:
+      with pytest.raises(windows.BadRecordsError) as caught:
         seen.extend(batches)
       runs.append((seen, str(caught.value), batches.bad_records))
   alone, many = runs
@@ -328,12 +276,12 @@ def test_worker_processes_change_nothing_and_pass_errors_on():
 TRAINER = """
 import multiprocessing, sys, time
 from absl import flags
-import pipeline_test
+import tiny_source
 from vdm.data import pipeline
 if __name__ == '__main__':
   flags.FLAGS.mark_as_parsed()
-  source = pipeline_test.Source(pipeline_test.LENGTHS)
-  batches = pipeline.make_batches(source, **pipeline_test.DEFAULTS, workers=1)
+  source = tiny_source.Source(tiny_source.LENGTHS)
+  batches = pipeline.make_batches(source, **tiny_source.DEFAULTS, workers=1)
   next(batches)
   print(*[p.pid for p in multiprocessing.active_children()], flush=True)
   if sys.argv[1] == 'wait':
@@ -399,33 +347,3 @@ def test_what_cannot_be_had_is_refused():
     take(source, 1, num_classes=5)
   with pytest.raises(ValueError, match='lower frames'):
     take(source, 1, frames=21)
-
-
-def test_fixed_clips_are_the_middles_then_other_windows():
-  source = Source(LENGTHS)
-  options = dict(frames=4, stride=1, resolution=SIZE)
-  few = pipeline.fixed_clips(source, num=4, **options)
-  many = pipeline.fixed_clips(source, num=1000, **options)
-  np.testing.assert_array_equal(few['video'], many['video'][:4])
-  assert few['label'].dtype == np.int32
-
-  # 6 shots with 6, 17, 1, 4, 9 and 5 windows, every window once.
-  starts, shots = starts_and_shots([many])
-  assert len(starts) == 42 == len(set(zip(starts, shots)))
-  assert sorted(shots[:6]) == [0, 1, 2, 3, 4, 6]
-  middles = {0: 2, 1: 8, 2: 0, 3: 1, 4: 4, 6: 2}
-  assert all(middles[k] == v for k, v in zip(shots[:6], starts[:6]))
-  # 'row' and 'start' find the first frame again.
-  for clip, row, start in zip(many['video'], many['row'], many['start']):
-    (encoded,) = source.frames(row, start, start + 1)
-    np.testing.assert_array_equal(video.decode_frame(encoded), clip[0])
-  other = pipeline.fixed_clips(source, num=6, seed=1, **options)
-  assert not np.array_equal(other['label'], many['label'][:6])
-
-
-def test_fixed_clips_leave_out_what_cannot_be_read():
-  source = Source(LENGTHS, broken=(100,))
-  clips = pipeline.fixed_clips(
-    source, num=6, frames=4, stride=1, resolution=SIZE
-  )
-  assert len(clips['video']) == 6 and 100 not in clips['row']

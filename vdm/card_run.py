@@ -30,7 +30,7 @@ from vdm import generate
 from vdm import kept
 from vdm import score
 from vdm.data import builders
-from vdm.data import pipeline
+from vdm.data import fixed
 from vdm.data import windows as windows_lib
 from vdm.media import videos as videos_lib
 from vdm.metrics import corruptions
@@ -242,7 +242,7 @@ class _Evaluation:
       *key['clips'],
     )
     clips, entries = [], []
-    for shot, _, clip in pipeline.read_clips(
+    for shot, _, clip in fixed.read_clips(
       source,
       windows,
       order,
@@ -427,7 +427,7 @@ class _Evaluation:
     )
     mirrored = self.run.config.data.flip
     report = console.progress('Training clips', len(order))
-    clips = pipeline.read_clips(
+    clips = fixed.read_clips(
       source,
       windows,
       order,

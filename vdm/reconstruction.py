@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vdm import generate
-from vdm.data import pipeline
+from vdm.data import fixed
 from vdm.media import videos
 from vdm.metrics import frames as frame_metrics
 from vdm.metrics import latent_statistics
@@ -101,10 +101,10 @@ def choose(source, num, resolution, stride):
   """The clips of a split: the same every time, spread over its shots."""
   options = dict(num=num, stride=stride, resolution=resolution)
   try:
-    return pipeline.fixed_clips(source, frames=FRAMES, **options)
+    return fixed.fixed_clips(source, frames=FRAMES, **options)
   except ValueError as error:
     logging.warning('Single frames are measured, without flicker: %s', error)
-    return pipeline.fixed_clips(source, frames=1, **options)
+    return fixed.fixed_clips(source, frames=1, **options)
 
 
 def reconstruct(codec, params, video, mesh=None):

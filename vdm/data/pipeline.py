@@ -15,125 +15,24 @@ the batch is used, and a run stops at the same step for any number of workers.
 Worker processes import this module: neither jax nor TensorFlow here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-import dataclasses
-import functools
+from collections.abc import Iterator, Sequence
 import multiprocessing
 import os
 import signal
 import threading
 import time
 import weakref
-import zlib
 
 from absl import flags
 from absl import logging
 import grain
 import numpy as np
 
+from vdm.data import clips as clips_lib
 from vdm.data import latents as latents_lib
 from vdm.data import windows as windows_lib
 
-BadRecordsError = windows_lib.BadRecordsError
-
 _ENDLESS = 2**40  # Batches; no run is longer.
-
-
-@functools.lru_cache(maxsize=8)
-def _order(entropy: tuple[int, int], epoch: int, shots: int) -> np.ndarray:
-  """Returns the order of the shots in one epoch."""
-  return np.random.default_rng((*entropy, 0, epoch)).permutation(shots)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Clips:
-  """The clips of this host's rows, in order: the source that Grain reads.
-
-  Grain's own `shuffle` is not used: it searches some 2**16 places for its
-  next index, 10 ms and more a clip where there are only a few shots.
-
-  Attributes:
-    entropy: what seed and stage add to every draw.
-    batch: clips of a global batch.
-    own: of those, how many are this host's.
-    first: number of this host's first clip, in the endless order of all.
-    steps: batches until the end.
-    cache: latents to take in place of frames; None for frames.
-    posterior: whether their log-variances are wanted, too.
-  """
-
-  source: object
-  windows: windows_lib.Windows
-  resolution: int
-  crop: int
-  zoom: tuple[float, float]
-  flip: bool
-  max_bad: int
-  entropy: tuple[int, int]
-  batch: int
-  own: int
-  first: int
-  steps: int
-  cache: latents_lib.Cache | None
-  posterior: bool
-
-  def __len__(self) -> int:
-    return self.steps * self.own
-
-  def __getitem__(self, index: int) -> dict:
-    step, row = divmod(int(index), self.own)
-    return self.read(self.first + step * self.batch + row)
-
-  def read(self, number: int) -> dict:
-    """Returns clip `number` of the stage, or one of the next shot it can."""
-    shots = len(self.windows)
-    epoch, place = divmod(number, shots)
-    first = int(_order(self.entropy, epoch, shots)[place])
-    rng = np.random.default_rng((*self.entropy, 1, number))
-    mirrored = rng.random() < 0.5
-    region = self._region(rng)
-    bad = []
-    for turn in range(shots):
-      shot = (first + turn) % shots
-      start = int(rng.integers(self.windows.starts[shot]))
-      try:
-        arrays = self._window(shot, start, self.flip and mirrored, region)
-      except windows_lib.UnreadableError as error:
-        bad.append((error.entry, error.reason))
-        if len(bad) > self.max_bad:
-          break
-        continue
-      entry = self.windows.entries[self.windows.bounds[shot]]
-      label = self.source.index['label'][entry]
-      place = (shot, start)
-      return {**arrays, 'label': label, 'bad': bad, 'place': place}
-    raise windows_lib.too_many_bad(self.source, bad)
-
-  def _window(self, shot, start, mirrored, region) -> dict[str, np.ndarray]:
-    if self.cache is not None:
-      return latents_lib.read_window(
-        self.cache,
-        self.windows,
-        shot,
-        start,
-        mirrored=mirrored,
-        posterior=self.posterior,
-      )
-    clip = windows_lib.read_window(
-      self.source, self.windows, shot, start, self.crop, region
-    )
-    return {'video': clip[:, :, ::-1] if mirrored else clip}
-
-  def _region(self, rng) -> tuple[int, int, int] | None:
-    """Draws the part of the stored frames that a clip shows."""
-    if self.crop == self.resolution and self.zoom == (1.0, 1.0):
-      return None
-    stored = self.source.info['resolution']
-    zoom = rng.uniform(*self.zoom)
-    side = round(self.crop * stored / (self.resolution * zoom))
-    side = min(max(side, self.crop), stored)
-    top, left = rng.integers(stored - side + 1, size=2)
-    return int(top), int(left), side
 
 
 def _stack(clips: Sequence[dict]) -> dict:
@@ -309,7 +208,7 @@ def make_batches(
       f'{source.info["name"]} has label {largest}, but the model knows '
       f'{num_classes}: set model.num_classes={largest + 1}.'
     )
-  clips = _make_clips(
+  clips = clips_lib.make_clips(
     source,
     frames=frames,
     stride=stride,
@@ -342,168 +241,6 @@ def make_batches(
       worker_init_fn=_start_worker,
     )
   return Batches(dataset, source, max_bad)
-
-
-def _make_clips(
-  source,
-  *,
-  frames: int,
-  stride: int,
-  resolution: int,
-  crop: int,
-  zoom: tuple[float, float],
-  batch: int,
-  seed: int,
-  stage: str,
-  flip: bool,
-  max_bad: int,
-  own: int,
-  first: int,
-  steps: int,
-  cache: latents_lib.Cache | None = None,
-  posterior: bool = False,
-) -> _Clips:
-  """Returns a host's clips; see `make_batches` and `_Clips`."""
-  windows_lib.check_resolution(source, resolution)
-  stored = source.info['resolution']
-  if not (
-    crop <= resolution and 1 <= zoom[0] <= zoom[1] <= stored / resolution
-  ):
-    raise ValueError(
-      f'Crops of {crop} px at a zoom of {zoom} cannot be had from frames of '
-      f'{resolution} px, stored at {stored} px.'
-    )
-  windows = windows_lib.find_windows(source, frames=frames, stride=stride)
-  # A stable hash: Python's own differs from process to process.
-  entropy = (seed, zlib.crc32(stage.encode()))
-  return _Clips(
-    source,
-    windows,
-    resolution,
-    crop or resolution,
-    tuple(zoom),
-    flip,
-    max_bad,
-    entropy=entropy,
-    batch=batch,
-    own=own,
-    first=first,
-    steps=steps,
-    cache=cache,
-    posterior=posterior,
-  )
-
-
-def name_clips(source, *, n: int, batch: int, **which) -> list[dict]:
-  """Returns where the clips of global batch n come from, row by row.
-
-  Args:
-    source: a clip source.
-    n: which batch of the stage.
-    batch: clips of a batch, over all hosts.
-    **which: as for `make_batches`: frames, stride, resolution, crop, zoom,
-      seed, stage, flip, max_bad.
-
-  Returns:
-    [{'id', 'start'}]: the record in which a clip begins, and at which of its
-    frames.
-  """
-  clips = _make_clips(
-    source, batch=batch, own=batch, first=n * batch, steps=1, **which
-  )
-  names = []
-  for row in range(batch):
-    shot, start = clips[row]['place']
-    entry, frames = clips.windows.locate(shot, start)[0]
-    names.append(
-      {'id': str(source.index['id'][entry]), 'start': int(frames[0])}
-    )
-  return names
-
-
-def fixed_clips(
-  source,
-  *,
-  num: int,
-  frames: int,
-  stride: int,
-  resolution: int,
-  seed: int = 0,
-  max_bad: int = 16,
-) -> dict[str, np.ndarray]:
-  """Returns the same clips every time, to validate, preview and measure on.
-
-  The middle window of every shot comes first, shots in an order shuffled by
-  the seed, then further windows of the same shots, none twice. A window that
-  cannot be read is logged and left out. Where a data set has fewer than `num`
-  windows, there are as many clips as windows.
-
-  Returns:
-    'video' uint8 [n t h w 3]; 'label' int32 [n]; 'row' int64 [n], the record
-    (as `source.truth` takes it) in which a clip begins, and 'start' int64 [n],
-    at which frame of it.
-
-  Raises:
-    ValueError: the data set has no such clips.
-    BadRecordsError: more than `max_bad` different records were unreadable.
-  """
-  if num < 1:
-    raise ValueError(f'num must be at least 1, not {num}.')
-  windows_lib.check_resolution(source, resolution)
-  windows = windows_lib.find_windows(source, frames=frames, stride=stride)
-  clips, places = [], []
-  order = windows_lib.fixed_order(windows, seed)
-  for shot, start, clip in read_clips(
-    source, windows, order, resolution=resolution, max_bad=max_bad
-  ):
-    clips.append(clip)
-    entry, positions = windows.locate(shot, start)[0]
-    places.append((entry, positions[0]))
-    if len(clips) == num:
-      break
-  entries, starts = np.asarray(places, np.int64).T
-  return {
-    'video': np.stack(clips),
-    'label': np.asarray(source.index['label'], np.int32)[entries],
-    'row': np.asarray(source.index['row'], np.int64)[entries],
-    'start': starts,
-  }
-
-
-def read_clips(
-  source,
-  windows: windows_lib.Windows,
-  order: Iterable[tuple[int, int]],
-  *,
-  resolution: int,
-  max_bad: int = 16,
-) -> Iterator[tuple[int, int, np.ndarray]]:
-  """Yields (shot, start, clip) in an order; clips are uint8 [t h w 3].
-
-  A window that cannot be read is logged and left out.
-
-  Raises:
-    BadRecordsError: more than `max_bad` different records were unreadable, or
-      nothing else was there.
-  """
-  found, bad = False, {}
-  for shot, start in order:
-    try:
-      clip = windows_lib.read_window(source, windows, shot, start, resolution)
-    except windows_lib.UnreadableError as error:
-      logging.warning(
-        'Record %s cannot be read (%s): its clip is left out.',
-        source.index['id'][error.entry],
-        error.reason,
-      )
-      bad[error.entry] = error.reason
-      if len(bad) > max_bad:
-        raise windows_lib.too_many_bad(source, list(bad.items())) from error
-      continue
-    found = True
-    yield shot, start, clip
-  if not found:
-    raise windows_lib.too_many_bad(source, list(bad.items()))
 
 
 class Repeated(Iterator):

@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 
+from vdm.data import clips as clips_lib
+from vdm.data import fixed as fixed_lib
 from vdm.data import latents
 from vdm.data import pipeline
 
@@ -81,7 +83,7 @@ def names(config, source, span, n):
   """
   fixed = config.data.fixed_clips
   if not fixed:
-    return pipeline.name_clips(source, n=n, **_which(config, span))
+    return clips_lib.name_clips(source, n=n, **_which(config, span))
   clips = fixed_clips(config, source, span, fixed)
   ids = dict(zip(source.index['row'].tolist(), source.index['id'].tolist()))
   rows = range(span.stage.batch)
@@ -93,7 +95,7 @@ def names(config, source, span, n):
 
 def fixed_clips(config, source, span, num):
   """The same clips of a split every time, of a stage's shape."""
-  return pipeline.fixed_clips(
+  return fixed_lib.fixed_clips(
     source,
     num=num,
     frames=span.stage.frames,

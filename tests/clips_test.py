@@ -1,0 +1,26 @@
+"""Which clip is which."""
+
+import pytest
+from tiny_source import DEFAULTS
+from tiny_source import LENGTHS
+from tiny_source import Source
+from tiny_source import starts_and_shots
+from tiny_source import take
+
+from vdm.data import clips
+
+
+@pytest.mark.parametrize('n', [0, 3])
+def test_clips_are_named_by_the_record_they_begin_in(n):
+  source = Source(LENGTHS)
+  which = {k: v for k, v in DEFAULTS.items() if k != 'threads'}
+  names = clips.name_clips(
+    source, n=n, crop=0, zoom=(1.0, 1.0), flip=False, max_bad=16, **which
+  )
+  batches, _ = take(source, n + 1)
+  starts, shots = starts_and_shots(batches[n:])
+  # Records of five frames are called by their shot and first frame.
+  assert names == [
+    {'id': f's{shot}f{start - start % 5}', 'start': start % 5}
+    for start, shot in zip(starts.tolist(), shots.tolist())
+  ]
