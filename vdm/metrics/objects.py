@@ -119,7 +119,7 @@ def _describe(image, chroma, patches, mask) -> Objects:
   rows = []
   for patch in patches:
     others = mask & ~patch
-    rows.append(_weigh(image, chroma, patch, others))
+    rows.append(weigh(image, chroma, patch, others))
   centre, size, colour, shape = (
     np.array([row[i] for row in rows]).reshape(len(rows), *dims)
     for i, dims in enumerate([(2,), (), (3,), ()])
@@ -127,8 +127,16 @@ def _describe(image, chroma, patches, mask) -> Objects:
   return Objects(centre, size, colour, hue_of(colour), shape)
 
 
-def _weigh(image, signal, patch, others):
+def weigh(
+  image: np.ndarray,
+  signal: np.ndarray,
+  patch: np.ndarray,
+  others: np.ndarray | None = None,
+) -> tuple[np.ndarray, float, np.ndarray, float]:
   """Returns (centre [2], radius, colour [3], shape) of an object.
+
+  Around its patch each pixel counts by how far it stands out, so blur moves
+  neither centre nor area.
 
   Args:
     image: frame, uint8 [h w 3].
@@ -136,6 +144,7 @@ def _weigh(image, signal, patch, others):
     patch: the object's pixels, bool [h w].
     others: other objects' pixels, bool [h w].
   """
+  others = np.zeros(patch.shape, bool) if others is None else others
   patch = patch.astype(np.uint8)
   kernel = np.ones([5, 5], np.uint8)
   # The reach of blur around the patch, but not of what lies beyond.

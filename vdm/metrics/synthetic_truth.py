@@ -175,8 +175,8 @@ def _find(video: np.ndarray) -> dict[str, np.ndarray]:
     order = np.argsort(areas)[::-1]
     found['present'][i] = True
     found['single'][i] = patches == 2 or areas[order[1]] < areas[order[0]] / 3
-    patch = (names == order[0] + 1).astype(np.uint8)
-    centre, radius, colour = _weigh(video[i], signal[i], patch)
+    patch = names == order[0] + 1
+    centre, radius, colour, _ = objects.weigh(video[i], signal[i], patch)
     found['centre'][i], found['colour'][i] = centre, colour
     found['size'][i] = radius
   if found['present'].any():
@@ -191,29 +191,6 @@ def _median(values: np.ndarray) -> int:
   """Returns the median grey level, the lower one of two."""
   counts = np.cumsum(np.bincount(values.reshape(-1), minlength=256))
   return int(np.searchsorted(counts, (counts[-1] + 1) // 2))
-
-
-def _weigh(image, signal, patch):
-  """Returns (centre [2], radius, colour [3]) of the object at a patch.
-
-  Args:
-    image: Frame, uint8 [h w 3].
-    signal: How far each pixel stands out from the ground [h w].
-    patch: 1 where the object is, else 0, uint8 [h w].
-  """
-  # The reach of blur around the patch, but not of what lies beyond.
-  near = cv2.dilate(patch, np.ones([5, 5], np.uint8)) > 0
-  core = cv2.erode(patch, np.ones([5, 5], np.uint8), borderValue=0) > 0
-  core = core if core.any() else patch > 0
-  top = np.median(signal[core])
-  far = signal[~near][::4]
-  floor = np.median(far) if far.size else 0.0  # Of noise, about the object.
-  weight = np.clip((signal - floor) / max(top - floor, 1.0), 0, 1) * near
-  total = weight.sum()
-  y, x = np.nonzero(near)
-  w = weight[near]
-  centre = np.array([(w * (x + 0.5)).sum(), (w * (y + 0.5)).sum()]) / total
-  return centre, np.sqrt(total / np.pi), image[core].mean(0)
 
 
 def _describe(frames: dict[str, np.ndarray], width: int) -> dict:
