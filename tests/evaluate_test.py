@@ -15,6 +15,7 @@ import pytest
 from vdm import card as card_lib
 from vdm import card_folders
 from vdm import card_run
+from vdm import card_samples
 from vdm import generate
 from vdm.media import videos as videos_lib
 from vdm.metrics import motion
@@ -132,27 +133,26 @@ def test_another_protocol_is_measured_anew(card, workdir, options):
   assert found['energy'] != card['energy']
 
 
-def test_samples_resume_where_they_stopped(workdir, options, monkeypatch):
-  monkeypatch.setattr(card_run, 'PART', 8)
+def test_samples_resume_where_they_stopped(workdir, monkeypatch, tmp_path):
+  monkeypatch.setattr(card_samples, 'PART', 8)
   run = generate.load_run(workdir)
   run.config.sample.update(guidance=1.5)
+  generator = generate.make_generator(run.config, run.stage)
   made = []
 
+  def counted(params, frozen, labels, seeds):
+    made.extend(seeds)
+    return generator.samples(params, frozen, labels, seeds)
+
   def make(num):
-    evaluation = card_run._Evaluation(
+    return card_samples.make(
       run,
-      workdir,
-      workdir / 'resumed',
-      card_run.dataclasses.replace(options, num=num),
+      generator._replace(samples=counted),
+      card_samples.key(run, ''),
+      num,
+      workdir=workdir,
+      folder=tmp_path,
     )
-    samples = evaluation.make.samples
-
-    def counted(params, frozen, labels, seeds):
-      made.extend(seeds)
-      return samples(params, frozen, labels, seeds)
-
-    evaluation.make = evaluation.make._replace(samples=counted)
-    return evaluation.samples()
 
   first, _ = make(8)
   videos, labels = make(16)
@@ -161,20 +161,18 @@ def test_samples_resume_where_they_stopped(workdir, options, monkeypatch):
   assert list(labels) == list(np.arange(16) % 8)
 
 
-def test_the_runs_last_samples_are_taken_where_they_are_what_is_asked(
-  workdir, options
-):
+def test_the_runs_last_samples_are_taken_where_they_are_what_is_asked(workdir):
   with np.load(workdir / 'final/samples.npz', allow_pickle=False) as arrays:
     expected = arrays['videos']
   run = generate.load_run(workdir)
-
-  def found(**changes):
-    run.config.sample.update(changes)
-    evaluation = card_run._Evaluation(run, workdir, workdir / 'x', options)
-    return evaluation.final(np.arange(4))
-
-  np.testing.assert_array_equal(found(), expected[:4])
-  assert found(steps=3) is None
+  labels = np.arange(4)
+  np.testing.assert_array_equal(
+    card_samples.last(run, workdir, labels), expected[:4]
+  )
+  assert card_samples.last(run, workdir, labels[::-1]) is None
+  assert card_samples.last(run, workdir, np.arange(9)) is None
+  run.config.sample.update(steps=3)
+  assert card_samples.last(run, workdir, labels) is None
 
 
 def write_folder(folder, videos):

@@ -14,7 +14,6 @@ clips, among which the nearest to each sample are looked for.
 import dataclasses
 import functools
 import itertools
-import json
 import time
 from typing import Any
 
@@ -24,6 +23,8 @@ import jax
 import numpy as np
 
 from vdm import card as card_lib
+from vdm import card_nearest
+from vdm import card_samples
 from vdm import console
 from vdm import features
 from vdm import generate
@@ -35,13 +36,9 @@ from vdm.data import windows as windows_lib
 from vdm.media import videos as videos_lib
 from vdm.metrics import corruptions
 from vdm.metrics import frames as frames_lib
-from vdm.metrics import neighbours
 from vdm.metrics import suite
 from vdm.models.autoencoders import files
 from vdm.training import sharding
-
-PART = 64  # Samples that are kept together, about.
-SHOWN = 8  # Samples beside their nearest training clips.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +123,18 @@ class _Evaluation:
   def card(self):
     """Measures every set, on all processes; see `evaluate`."""
     real_key, floor_key = self.choose()
-    videos, labels = self.timed('sampling', self.samples)
-    samples_key = self.samples_key()
+    samples_key = card_samples.key(self.run, self.autoencoder)
+    videos, labels = self.timed(
+      'sampling',
+      lambda: card_samples.make(
+        self.run,
+        self.make,
+        samples_key,
+        self.options.num,
+        workdir=self.workdir,
+        folder=self.out / 'kept',
+      ),
+    )
     first = jax.process_index() == 0
     sets = {
       'samples': self.known(
@@ -178,7 +185,15 @@ class _Evaluation:
     if self.options.training_clips:
       card['memorisation'] = self.timed(
         'memorisation',
-        lambda: self.memorisation(videos, sets['samples'], reference),
+        lambda: card_nearest.compare(
+          self.run,
+          *self.clips('train'),
+          videos,
+          sets['samples'],
+          reference,
+          num=self.options.training_clips,
+          out=self.out,
+        ),
       )
     card['protocol'] = self.protocol(real_key, floor_key, samples_key)
     card['seconds'] = {k: round(v, 2) for k, v in self.seconds.items()}
@@ -341,124 +356,6 @@ class _Evaluation:
     )
     return arrays and {name: float(value) for name, value in arrays.items()}
 
-  def samples_key(self):
-    """Returns what a sample depends on, but for its seed and label."""
-    sample = self.run.config.sample.to_dict()
-    for name in ('num', 'final', 'batch'):
-      del sample[name]
-    return {
-      'step': self.run.step,
-      'params': kept.fingerprint(self.run.params),
-      'autoencoder': self.autoencoder,
-      'sample': sample,
-      'frames': self.stage.frames,
-      'resolution': self.stage.resolution,
-      'labels': 'in turn',
-    }
-
-  def samples(self):
-    """Returns videos and labels: kept ones, the run's last, or new ones."""
-    config, num = self.run.config, self.options.num
-    labels = generate.preview_labels(config, num)
-    first = jax.process_index() == 0
-    videos = self.final(labels) if first else None
-    if kept.agreed(videos is not None):
-      logging.info('The samples are those of %s.', self.workdir / 'final')
-      return kept.from_first(videos, self.shape(num)), labels
-    size = max(1, -(-PART // config.sample.batch)) * config.sample.batch
-    seeds = config.sample.seed + np.arange(num)
-    report = console.progress('Samples', num)
-    parts = []
-    for begin in range(0, num, size):
-      rows = slice(begin, min(begin + size, num))
-
-      def compute(rows=rows):
-        videos = self.make.samples(
-          self.run.params, self.run.frozen, labels[rows], seeds[rows]
-        )
-        return None if jax.process_index() else {'videos': videos}
-
-      part = kept.get(
-        self.out / 'kept',
-        {**self.samples_key(), 'seeds': seeds[rows].tolist()},
-        compute,
-      )
-      # The others need their number and shape alone: features are computed
-      # from the first process's.
-      parts.append(part and part['videos'])
-      report(rows.stop)
-    videos = np.concatenate(parts) if parts[0] is not None else None
-    return kept.from_first(videos, self.shape(num)), labels
-
-  def shape(self, num):
-    side = self.stage.resolution
-    return (num, self.stage.frames, side, side, 3)
-
-  def final(self, wanted):
-    """Returns the run's last samples where they are just what is asked for."""
-    folder, num = self.workdir / 'final', self.options.num
-    try:
-      step = int((folder / score.DONE).read_text())
-      metrics = json.loads((folder / 'metrics.json').read_text())
-      made = metrics['protocol']['sample']
-      with (folder / 'samples.npz').open('rb') as file:
-        arrays = np.load(file, allow_pickle=False)
-        videos, labels = arrays['videos'], arrays['labels']
-    except (OSError, ValueError, KeyError):
-      return None
-    asked = json.loads(json.dumps(self.run.config.sample.to_dict()))
-    if step != self.run.step or made != asked or len(videos) < num:
-      return None
-    if videos.shape[1:] != self.shape(num)[1:]:
-      return None
-    return videos[:num] if (labels[:num] == wanted).all() else None
-
-  def memorisation(self, videos, samples, reference):
-    """Looks for the nearest training clip of each sample, and shows some."""
-    source, windows = self.clips('train')
-    order = list(
-      itertools.islice(
-        windows_lib.sampled_order(windows, 'middle', 0),
-        self.options.training_clips,
-      )
-    )
-    found, floor = (
-      neighbours.Nearest(clips.small) for clips in (samples, reference)
-    )
-    mirrored = self.run.config.data.flip
-    report = console.progress('Training clips', len(order))
-    clips = fixed.read_clips(
-      source,
-      windows,
-      order,
-      resolution=self.stage.resolution,
-      max_bad=self.run.config.data.max_bad_records,
-    )
-    places, done = [], 0
-    while piece := list(itertools.islice(clips, PART)):
-      rows = np.stack([clip for _, _, clip in piece])
-      places += [(shot, start) for shot, start, _ in piece]
-      numbers = np.arange(done, done + len(rows))
-      for view in (rows, neighbours.mirror(rows))[: 1 + mirrored]:
-        described = neighbours.describe(view)
-        found.add(described, numbers)
-        floor.add(described, numbers)
-      done += len(rows)
-      report(done)
-    nearest = np.argsort(found.distance, kind='stable')[:SHOWN]
-    pairs, names = [], []
-    for i in nearest:
-      shot, start = places[found.index[i]]
-      pairs += [
-        videos[i],
-        windows_lib.read_window(
-          source, windows, shot, start, self.stage.resolution
-        ),
-      ]
-      names += [f'sample {i}', f'training\n{found.distance[i]:.1f} off']
-    write_pairs(self.out, np.stack(pairs), names, self.run.frame_rate)
-    return neighbours.summarise(found, floor)
-
   def protocol(self, real_key, floor_key, samples_key):
     network = self.options.features
     return {
@@ -488,19 +385,3 @@ class _Evaluation:
       self.out / 'samples.png',
       videos_lib.contact_sheet(videos[:16], shown, upscale=2),
     )
-
-
-def write_pairs(out, pairs, names, frame_rate) -> None:
-  """Writes samples beside their nearest training clips.
-
-  Args:
-    out: folder for nearest.png and nearest.mp4.
-    pairs: uint8 [2 n t h w 3], a sample and a training clip in turn.
-    names: of each.
-    frame_rate: frames a second.
-  """
-  videos_lib.write_png(
-    out / 'nearest.png', videos_lib.contact_sheet(pairs, names, upscale=2)
-  )
-  grid = videos_lib.tile(videos_lib.enlarge(pairs, 2), 4, captions=names)
-  videos_lib.write_mp4(out / 'nearest.mp4', grid, frame_rate)

@@ -137,8 +137,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _run() -> None:
   """Writes the card of a run and prints it."""
-  from vdm import card
   from vdm import card_run
+  from vdm import card_text
   from vdm.training import distributed
 
   distributed.initialize(_DISTRIBUTED.value)
@@ -166,14 +166,14 @@ def _run() -> None:
     ),
   )
   if found is not None:
-    print(card.text(found))
+    print(card_text.text(found))
     print(f'{out}/metrics_card.json has it all; look at nearest.mp4, too.')
 
 
 def _folders() -> None:
   """Writes the card of a folder against another and prints it."""
-  from vdm import card
   from vdm import card_folders
+  from vdm import card_text
 
   out = _OUT.value or 'evaluation'
   found = card_folders.evaluate(
@@ -194,7 +194,7 @@ def _folders() -> None:
       unbiased=_COVARIANCE.value == 'unbiased',
     ),
   )
-  print(card.text(found))
+  print(card_text.text(found))
   print(f'{out}/metrics_card.json has it all.')
 
 
