@@ -1,4 +1,4 @@
-"""Has a run learned clips by heart: the nearest training clip of each sample."""
+"""The nearest training clip of each sample: is it learned by heart?"""
 
 import itertools
 
