@@ -167,7 +167,7 @@ def test_the_command(finished_run, tmp_path):
   [
     ((), 2, 'Say what to evaluate'),
     (('autoencoder',), 2, '--workdir is missing'),
-    (('autoencoder', '--workdir', '/nowhere'), 1, 'holds no run'),
+    (('autoencoder', '--workdir', '/nowhere'), 2, 'holds no run'),
   ],
 )
 def test_mistakes_are_one_line(arguments, code, sentence):
