@@ -1,16 +1,13 @@
-"""Training batches through Grain, and fixed clips to look at and judge by.
+"""Training batches through Grain.
 
 The n-th batch of a stage is a pure function of (data set, seed, stage, global
-batch, n). All that is random about an element is drawn from its global number
-`n * batch + row`, before hosts, worker processes and threads share the work,
-so the batches are the same bytes for any number of them and a run resumes by
-asking for `start=n`. An element is one shot: every shot comes once an epoch,
-in an order shuffled anew, with a start drawn uniformly over its legal ones.
+batch, n): `clips` draws all that is random about a clip from its number, before
+hosts, worker processes and threads share the work. So the batches are the same
+bytes for any number of them, and a run resumes by asking for `start=n`.
 
-A record that cannot be read is replaced by a window of the next shot in the
-data set's order; which one follows from the element's number too. The element
-carries the name of what it replaced, so the consumer counts and logs it when
-the batch is used, and a run stops at the same step for any number of workers.
+A clip carries the names of the records that could not be read in its place, so
+the consumer counts and logs them when the batch is used, and a run stops at the
+same step for any number of workers.
 
 Worker processes import this module: neither jax nor TensorFlow here.
 """
