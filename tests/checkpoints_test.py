@@ -442,7 +442,9 @@ def test_a_disk_that_fills_while_saving_is_survived(small_disk, monkeypatch):
     filler = small_disk / 'filler'
     filler.write_bytes(bytes(2**20))
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage)
-    with pytest.raises(checkpoints.CheckpointError, match=r'step 2 .*failed'):
+    with pytest.raises(
+      checkpoints.CheckpointError, match=r'step 2 .*make room'
+    ):
       saver.save(2, big, {})
       while True:
         saver.check()

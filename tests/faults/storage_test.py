@@ -3,6 +3,7 @@
 `python tests/faults/flips.py` damages every file of a checkpoint.
 """
 
+import contextlib
 import shutil
 import subprocess
 
@@ -64,9 +65,10 @@ def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(
   while run.process.poll() is None and not harness.complete_steps(workdir):
     pass
   filler = disk / 'filler'
-  filler.write_bytes(bytes(shutil.disk_usage(disk).free))
+  with contextlib.suppress(OSError):  # The run takes some of it meanwhile.
+    filler.write_bytes(bytes(shutil.disk_usage(disk).free))
   assert run.wait() == 1, run.end()
-  assert 'make room' in run.end().splitlines()[-1]
+  assert 'make room' in run.printed()  # Orbax's threads may have more to say.
   saved = harness.complete_steps(workdir)
   assert saved and saved[-1] < harness.SPANS[-1].stop
   filler.unlink()

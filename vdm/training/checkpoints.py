@@ -21,6 +21,7 @@ want to look.
 
 from collections.abc import Mapping
 import os
+import re
 import shutil
 from typing import Any
 
@@ -356,9 +357,11 @@ class Checkpoints:
       for path in self.directory.glob(f'{step}{_TMP}*'):
         path.rmtree(missing_ok=True)
     self._manager.reload()
-    reason = step_files.line(error)
+    reason, advice = step_files.line(error), ''
+    if re.search('No space left|RESOURCE_EXHAUSTED|quota', str(error)):
+      advice = ' The disk is full: make room and run the same command again.'
     raise CheckpointError(
-      f'Saving step {step} in {self.directory} failed ({reason}).'
+      f'Saving step {step} in {self.directory} failed ({reason}).{advice}'
     ) from error
 
 
