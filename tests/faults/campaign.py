@@ -12,6 +12,7 @@ Linux only: it looks for surviving processes in /proc.
 
 import collections
 import pathlib
+import shutil
 import sys
 import tempfile
 import time
@@ -84,6 +85,8 @@ def one_run(folder, record, reference):
   # The rarest first; ties in an order of their own.
   phases = sorted(rng.permutation(harness.PHASES), key=lambda p: counts[p])
   plan = kills_lib.random_plan(rng, 2 * phases[:RAREST], _SIGNALS.value)
+  for left in folder.glob(f'run_{number}*'):  # By a campaign that was cut off.
+    shutil.rmtree(left)
   began = time.monotonic()
   kills, problems = kills_lib.run_with_kills(
     folder / f'run_{number}', folder / 'cache', reference, plan, rng
