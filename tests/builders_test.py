@@ -15,8 +15,8 @@ import pytest
 
 from vdm import config
 from vdm.data import builders
+from vdm.data import coding
 from vdm.data import scenes
-from vdm.data import video
 from vdm.data.builders import parallel
 from vdm.data.builders import reader
 from vdm.data.builders import records
@@ -77,7 +77,7 @@ def test_synthetic_frames_and_truth_are_the_renderer_s(built):
     for position in range(count):
       scene = scenes.render(index, resolution=16, **options)
       row = source.index['row'][position]
-      stored = [video.decode_frame(f) for f in source.frames(row)]
+      stored = [coding.decode_frame(f) for f in source.frames(row)]
       np.testing.assert_array_equal(np.stack(stored), scene['frames'])
       assert source.index['label'][position] == scene['label']
       truth = source.truth(row)

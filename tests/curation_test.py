@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from vdm.data import builders
+from vdm.data import coding
 from vdm.data import report
-from vdm.data import video
 
 BROKEN = {
   '-video-with-dash-.mp4': 'too_small',
@@ -126,7 +126,7 @@ def check_essentials(outcome, shared):
   for encoded, frame in zip(stored[::20], frames[::20]):
     fine = frame[:, 40:280].repeat(4, 0).repeat(4, 1)
     means = fine.reshape(64, 15, 64, 15, 3).mean((1, 3))
-    assert np.abs(video.decode_frame(encoded) - means).max() < 1.01
+    assert np.abs(coding.decode_frame(encoded) - means).max() < 1.01
   # At one rate.
   seconds = float(probe[VARIABLE]['duration_s'])
   assert abs(len(outcome.frames(VARIABLE)) - 25 * seconds) <= 2

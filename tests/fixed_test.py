@@ -6,8 +6,8 @@ from tiny_source import SIZE
 from tiny_source import Source
 from tiny_source import starts_and_shots
 
+from vdm.data import coding
 from vdm.data import fixed
-from vdm.data import video
 
 
 def test_fixed_clips_are_the_middles_then_other_windows():
@@ -27,7 +27,7 @@ def test_fixed_clips_are_the_middles_then_other_windows():
   # 'row' and 'start' find the first frame again.
   for clip, row, start in zip(many['video'], many['row'], many['start']):
     (encoded,) = source.frames(row, start, start + 1)
-    np.testing.assert_array_equal(video.decode_frame(encoded), clip[0])
+    np.testing.assert_array_equal(coding.decode_frame(encoded), clip[0])
   other = fixed.fixed_clips(source, num=6, seed=1, **options)
   assert not np.array_equal(other['label'], many['label'][:6])
 

@@ -18,9 +18,9 @@ from tiny_source import Source
 from tiny_source import starts_and_shots
 from tiny_source import take
 
+from vdm.data import coding
 from vdm.data import fixed
 from vdm.data import pipeline
-from vdm.data import video
 from vdm.data import windows
 
 
@@ -221,7 +221,7 @@ def test_a_frame_that_is_no_frame_is_a_bad_record():
   source = Source(LENGTHS)
   source._frames[100] = [b'not a frame'] * 5
   source._frames[102] = source._frames[102][:1]
-  source._frames[106][1] = video.encode_frame(
+  source._frames[106][1] = coding.encode_frame(
     np.zeros((4, 4, 3), np.uint8), 'webp'
   )
   _, replaced = take(source, 8)

@@ -15,6 +15,7 @@ from screening_test import pan
 
 from tests import tiny_videos
 from vdm import config as config_lib
+from vdm.data import coding
 from vdm.data import prepare_file
 from vdm.data import staging as staging_lib
 from vdm.data import video
@@ -73,14 +74,14 @@ def test_pieces_of_a_file(edited, tmp_path):
   ]
   assert result.facts['rate_from'] == 'timestamps'
   frames = list(video.decode(str(edited), frame_rate=25.0, resolution=32))
-  encoded = [video.encode_frame(frame, 'webp') for frame in frames]
+  encoded = [coding.encode_frame(frame, 'webp') for frame in frames]
   for shot in result.shots[:2]:
     stored = list(staging.frames(result.name, shot))
     assert stored == encoded[shot.start : shot.stop]
     part = list(staging.frames(result.name, shot, 3, 7))
     assert part == encoded[shot.start + 3 : shot.start + 7]
   for shot in result.shots:
-    assert video.decode_frame(staging.preview(result.name, shot)).shape == (
+    assert coding.decode_frame(staging.preview(result.name, shot)).shape == (
       *(72, 128),
       3,
     )
@@ -115,7 +116,9 @@ def test_too_small_and_too_short_come_before_all_else(edited, tmp_path):
   result, _ = prepare(edited, tmp_path, resolution=80)
   assert [s.reason for s in result.shots] == ['too_small'] and tiles(result)
   result, staging = prepare(edited, tmp_path, resolution=80, upscale=True)
-  frame = video.decode_frame(next(staging.frames(result.name, result.shots[0])))
+  frame = coding.decode_frame(
+    next(staging.frames(result.name, result.shots[0]))
+  )
   assert frame.shape == (80, 80, 3)
   result, _ = prepare(edited, tmp_path, min_frames=100)
   assert [s.reason for s in result.shots] == ['too_short'] and tiles(result)
@@ -130,7 +133,9 @@ def test_bars_are_cut_off(tmp_path):
   top, bottom, left, right = result.facts['box']
   assert (left, right) == (0, 128)
   assert abs(top - 38) <= 2 and abs(bottom - 106) <= 2
-  frame = video.decode_frame(next(staging.frames(result.name, result.shots[0])))
+  frame = coding.decode_frame(
+    next(staging.frames(result.name, result.shots[0]))
+  )
   assert frame[0].mean() > 60 and frame[-1].mean() > 60
   # What is left within the bars must be large enough, too.
   result, _ = prepare(path, tmp_path, resolution=80)
@@ -292,6 +297,6 @@ def test_real_clips_come_out_as_they_are(shared, tmp_path):
   carphone = of('natural/skv_carphone_pristine.mp4')
   assert carphone.facts['width'] == 193  # 176 columns of 128:117.
   turned, staging = prepare(shared / 'clips/natural/decord_rot90.mov', tmp_path)
-  preview = video.decode_frame(staging.preview(turned.name, turned.shots[0]))
+  preview = coding.decode_frame(staging.preview(turned.name, turned.shots[0]))
   assert preview.shape[0] > preview.shape[1]
   assert turned.shots[0].reason == 'too_short'

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from vdm.data import coding
 from vdm.data import pipeline
-from vdm.data import video
 
 SIZE = 8  # Of a stored frame, px.
 
@@ -40,7 +40,7 @@ def _frame(shot, position):
   image = np.empty((SIZE, SIZE, 3), np.uint8)
   image[..., 0], image[..., 1] = shot, position
   image[..., 2] = np.arange(SIZE)
-  return video.encode_frame(image, 'webp')
+  return coding.encode_frame(image, 'webp')
 
 
 LENGTHS = (9, 20, 4, 7, 12, 3, 8)  # Shot 5 is too short for 4 frames.

@@ -10,7 +10,7 @@ import pytest
 from tests import tiny_videos
 from vdm import config
 from vdm.data import builders
-from vdm.data import video
+from vdm.data import coding
 from vdm.data.builders import reader
 
 
@@ -62,7 +62,7 @@ def test_records_say_what_the_names_say(official):
   assert set(source.index['n']) == {8}
   assert set(source.index['height']) == {64}
   frames = source.frames(int(source.index['row'][1]))
-  levels = tiny_videos.read_levels(map(video.decode_frame, frames))
+  levels = tiny_videos.read_levels(map(coding.decode_frame, frames))
   assert levels == list(range(8))
 
 
@@ -171,5 +171,5 @@ def test_real_clips_in_decode_order(shared, tmp_path):
     image = frame.to_ndarray(format='rgb24')[:, 40:280]
     # Area means over 3.75 px, here as exact sums over a 4x finer grid.
     fine = image.repeat(4, 0).repeat(4, 1).reshape(64, 15, 64, 15, 3)
-    error = np.abs(video.decode_frame(encoded) - fine.mean((1, 3)))
+    error = np.abs(coding.decode_frame(encoded) - fine.mean((1, 3)))
     assert error.max() < 1.01

@@ -7,6 +7,7 @@ import pytest
 from tests import tiny_videos
 from vdm import config
 from vdm.data import builders
+from vdm.data import coding
 from vdm.data import video
 from vdm.data.builders import reader
 
@@ -21,7 +22,7 @@ def folder_config(root, source, **changes):
 
 def levels(source, row):
   return tiny_videos.read_levels(
-    map(video.decode_frame, source.frames(int(row)))
+    map(coding.decode_frame, source.frames(int(row)))
   )
 
 
@@ -160,7 +161,7 @@ def test_stored_frames_are_those_of_decode(shared, tmp_path):
     for row in part.index['row'][part.index['group'] == 'drive_test_video.mp4']
   ]
   stored = [f for part, row in rows for f in part.frames(row)]
-  assert stored == [video.encode_frame(frame, 'webp') for frame in frames]
+  assert stored == [coding.encode_frame(frame, 'webp') for frame in frames]
 
 
 def test_empty_folder_says_so(tmp_path):

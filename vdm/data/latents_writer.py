@@ -10,8 +10,8 @@ from absl import logging
 import cv2
 import numpy as np
 
+from vdm.data import coding
 from vdm.data import latents as latents_lib
-from vdm.data import video as video_lib
 from vdm.data import windows as windows_lib
 from vdm.data.builders import parallel
 
@@ -143,7 +143,7 @@ def _decode(
     return frames, good
   for i, data in enumerate(encoded):
     try:
-      image = video_lib.decode_frame(data)
+      image = coding.decode_frame(data)
       if image.shape != (stored, stored, 3):
         raise ValueError(f'a frame of shape {image.shape}')
     except Exception as error:

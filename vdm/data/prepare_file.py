@@ -18,6 +18,7 @@ import av
 import cv2
 import numpy as np
 
+from vdm.data import coding
 from vdm.data import staging as staging_lib
 from vdm.data import video
 from vdm.data import workers
@@ -170,7 +171,7 @@ def _encode(path, kept, source, box, result, chosen, settings, alive):
       yield data
     if index in owner:
       image = video.fit(frame, settings['resolution'], source.pixel_aspect, box)
-      data = video.encode_frame(image, settings['encoding'])
+      data = coding.encode_frame(image, settings['encoding'])
       own[owner[index]].append((offset, len(data)))
       offset += len(data)
       yield data

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from vdm.data import coding
 from vdm.data import corpus
 from vdm.data import staging as staging_lib
-from vdm.data import video
 from vdm.media import page
 from vdm.media import videos
 
@@ -287,7 +287,7 @@ def _contact_sheet(results, stored, staging) -> np.ndarray | None:
       next(staging.frames(part['source'], shot, first + k, first + k + 1))
       for k in wanted.tolist()
     ]
-    rows.append(np.stack([video.decode_frame(f) for f in frames]))
+    rows.append(np.stack([coding.decode_frame(f) for f in frames]))
     base = part['source'].rsplit('/', 1)[-1]
     captions.append(
       f'{base[:30]}\n{part["n"]} frames, {part["splits"][0]}'

@@ -15,7 +15,7 @@ from absl import logging
 import cv2
 import numpy as np
 
-from vdm.data import video as video_lib
+from vdm.data import coding
 
 
 class UnreadableError(Exception):
@@ -194,7 +194,7 @@ def read_window(
       row = int(source.index['row'][entry])
       encoded = source.frames(row, low, high)
       for position in positions - low:
-        image = video_lib.decode_frame(encoded[position])
+        image = coding.decode_frame(encoded[position])
         if image.shape != (stored, stored, 3):
           raise ValueError(f'a frame of shape {image.shape}')
         images.append(image)

@@ -81,7 +81,7 @@ class ClipSource:
       stop: one past the last frame; None: to the end.
 
     Returns:
-      A list of bytes, for `video.decode_frame`.
+      A list of bytes, for `coding.decode_frame`.
 
     Raises:
       RuntimeError: if the record's bytes are damaged.

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vdm.data import coding
 from vdm.data import scenes
-from vdm.data import video
 from vdm.data.builders import parallel
 from vdm.data.builders import records
 
@@ -54,7 +54,7 @@ def _shots(data, options) -> Iterator[records.Shot]:
     n, height, width, _ = scene['frames'].shape
     return records.Shot(
       id=f'scene_{index:07d}',
-      frames=[video.encode_frame(f, data.encoding) for f in scene['frames']],
+      frames=[coding.encode_frame(f, data.encoding) for f in scene['frames']],
       n=n,
       frame_rate=data.frame_rate,
       height=height,
