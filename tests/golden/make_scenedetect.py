@@ -2,9 +2,9 @@
 
 In an environment of its own, since it replaces headless OpenCV:
 
-  python -m venv /tmp/venv_scene
-  /tmp/venv_scene/bin/pip install 'scenedetect[opencv]==0.7.2'
-  /tmp/venv_scene/bin/python tests/golden/make_scenedetect.py
+  python -m venv venv_scene
+  venv_scene/bin/pip install 'scenedetect[opencv]==0.7.2'
+  venv_scene/bin/python tests/golden/make_scenedetect.py
 
 Its default detectors, with a least scene of two frames so that cuts near
 either end count. Milliseconds are of the processor, with its own decoding.
