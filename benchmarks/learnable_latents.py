@@ -10,6 +10,7 @@ known of the scenes (see `vdm.metrics.synthetic_truth`). The same command
 resumes; variants that are finished are only read.
 """
 
+import itertools
 import json
 import os
 import pathlib
@@ -35,11 +36,12 @@ _VARIANTS = flags.DEFINE_list('variants', list(VARIANTS), 'Which ones.')
 _STEPS = flags.DEFINE_integer('steps', 600, 'Of the video stage.')
 _CODEC_STEPS = flags.DEFINE_integer('codec_steps', 1500, "Autoencoder's.")
 _SAMPLES = flags.DEFINE_integer('samples', 128, 'To judge.')
+_SEEDS = flags.DEFINE_list('seeds', ['0'], 'Each variant is run with each.')
 _DATA = flags.DEFINE_string('data', 'data', 'Where the data set is built.')
 _RECORD = flags.DEFINE_string('record', None, 'JSON file for the numbers.')
 
 
-def make_config(changes):
+def make_config(changes, seed):
   """The demo's configuration with an autoencoder's values changed."""
   import importlib.util
 
@@ -50,6 +52,7 @@ def make_config(changes):
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   config = module.get_config()
+  config.seed = seed
   config.data.root = _DATA.value
   config.autoencoder.update(changes)
   config.sample.final = _SAMPLES.value
@@ -65,13 +68,13 @@ def make_config(changes):
   return config
 
 
-def run(name):
+def run(name, seed):
   """Trains and judges one variant; returns what there is to say of it."""
   from vdm import train
   from vdm.training import latent_cache
 
-  folder = pathlib.Path(_FOLDER.value) / name
-  config = make_config(VARIANTS[name])
+  folder = pathlib.Path(_FOLDER.value) / f'{name}_{seed}'
+  config = make_config(VARIANTS[name], seed)
   codec = config.copy_and_resolve_references()
   codec.train.order = ('autoencoder',)
   if train.train(codec, folder / 'codec'):
@@ -99,15 +102,15 @@ def main(argv):
 
   console.start()
   rows = {}
-  for name in _VARIANTS.value:
-    rows[name] = run(name)
+  for seed, name in itertools.product(map(int, _SEEDS.value), _VARIANTS.value):
+    row = rows[f'{name}_{seed}'] = run(name, seed)
     shown = {
       key: round(value, 4)
-      for key, value in rows[name]['samples'].items()
+      for key, value in row['samples'].items()
       if isinstance(value, float)
     }
-    psnr = rows[name]['reconstruction']['psnr']
-    print(f'{name}: {psnr:.2f} dB, {shown}', flush=True)
+    psnr = row['reconstruction']['psnr']
+    print(f'{name}, seed {seed}: {psnr:.2f} dB, {shown}', flush=True)
     if _RECORD.value:
       content = {
         'command': ' '.join(['python', *sys.argv]),

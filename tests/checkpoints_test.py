@@ -16,7 +16,6 @@ import optax
 import pytest
 
 from vdm.training import checkpoints
-from vdm.training import digests
 from vdm.training import records
 
 # Reads that Orbax breaks off leave coroutines that pytest complains about.
@@ -454,50 +453,3 @@ def test_a_disk_that_fills_while_saving_is_survived(small_disk, monkeypatch):
     saver.wait()
     assert saver.latest() == 2
     assert saver.restore_item('params', step=1)[0] == 1
-
-
-@pytest.mark.parametrize(
-  'dtype', ['bool', 'int8', 'uint16', 'bfloat16', 'float16', 'float32']
-)
-def test_digests_agree_on_host_and_device(dtype):
-  rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.integers(0, 2, (2, 8, 6)), dtype)
-  mesh = _mesh(4, 2)
-  spec = PartitionSpec('fsdp', 'data', None)
-  sharded = jax.device_put(x, NamedSharding(mesh, spec))
-  expected = digests._host_lanes(np.asarray(x))
-  for array in [x, sharded]:
-    assert tuple(map(int, digests._device_lanes(array))) == expected
-
-
-def test_digests_of_eight_byte_values_agree_on_host_and_device():
-  host = np.random.default_rng(0).standard_normal((3, 5))
-  with jax.enable_x64(True):
-    lanes = digests._device_lanes(jnp.asarray(host))
-  assert tuple(map(int, lanes)) == digests._host_lanes(host)
-
-
-def test_digests_see_flips_swaps_and_permutations():
-  rng = np.random.default_rng(0)
-
-  def digest(x):
-    return digests.digests({'x': x})['x']
-
-  # More than one chunk, and values that share their low bits: the sum of
-  # values times their index misses exchanges of these.
-  x = rng.integers(0, 256, 2**16 + 5).astype(np.float32)
-  seen = {digest(x)}
-  for changed in [x[::-1], np.roll(x, 1), np.roll(x, 2**15), np.sort(x), -x]:
-    seen.add(digest(changed.copy()))
-  for _ in range(20):
-    i = int(rng.integers(len(x) - 2**15))
-    y = x.copy()
-    y[[i, i + 2**15]] = x[i] + 1, x[i + 2**15] - 1  # The sum stays.
-    seen.add(digest(y))
-  for index in range(0, len(x), 6007):
-    for bit in range(32):
-      y = x.copy()
-      y.view(np.uint32)[index] ^= np.uint32(1 << bit)
-      seen.add(digest(y))
-  flips = 32 * len(range(0, len(x), 6007))
-  assert len(seen) == 1 + 5 + 20 + flips

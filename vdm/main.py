@@ -104,9 +104,12 @@ def explain(error):
     return config_flag.USAGE_ERROR
   if isinstance(
     error,
-    (checkpoints.CheckpointError, nonfinite.NonFiniteError, peers.PeerError),
+    (checkpoints.CheckpointError, nonfinite.NonFiniteError),
   ):
     print(text, file=sys.stderr)
+  elif isinstance(error, peers.PeerError):
+    print(error, file=sys.stderr)
+    return peers.STOPPED
   elif getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
     print(f'{FULL_DISK} ({text})', file=sys.stderr)
   else:

@@ -33,6 +33,7 @@ from vdm.training import stages
 from vdm.training import state as state_lib
 from vdm.training import streams
 from vdm.training import tally as tally_lib
+from vdm.training import watch
 from vdm.training import writer as writer_lib
 
 STOPPED = peers.STOPPED  # Exit code: run the same command again.
@@ -68,8 +69,8 @@ def train(config, workdir, accept_changes=False):
   config_check.check_devices(config, jax.device_count(), jax.process_count())
   options = config.train
   with (
-    peers.Watch(options.peer_seconds, 60 * options.barrier_minutes) as watch,
-    signals.StopSignal(watch.vote) as stop,
+    watch.Watch(options.peer_seconds, 60 * options.barrier_minutes) as health,
+    signals.StopSignal(health.vote) as stop,
   ):
     data = builders.ensure(config.data)
     sources = {
@@ -83,7 +84,7 @@ def train(config, workdir, accept_changes=False):
         keep_every=options.keep_every,
       ) as store,
       writer_lib.make_writer(workdir, options.tensorboard) as writer,
-      watch.reporting(),
+      health.reporting(),
     ):
       mesh = sharding.make_mesh(options.fsdp)
       tally = tally_lib.Tally(options.max_skipped)

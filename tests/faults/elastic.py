@@ -30,9 +30,7 @@ _FOLDER = flags.DEFINE_string(
   'folder', None, 'For runs and compiled programs; a temporary one.'
 )
 
-# (processes, devices of each, fsdp). Several processes have one device each:
-# with more, on a CPU of two cores, gloo's collectives of one step and the next
-# program were seen to wait for each other for ever.
+# (processes, devices of each, fsdp).
 CASES = [
   (1, 1, 1),
   (1, 8, 1),
@@ -42,8 +40,12 @@ CASES = [
   (2, 1, 2),
   (4, 1, 1),
   (4, 1, 4),
+  (2, 4, 1),
+  (2, 4, 4),
+  (4, 2, 4),  # A parameter is split over two processes and has two copies.
+  (4, 2, 8),
 ]
-CHANGING = [(2, 1, 2), (1, 8, 4), (4, 1, 2)]
+CHANGING = [(2, 4, 4), (1, 8, 4), (4, 2, 2)]
 
 
 def compare(workdir, reference):

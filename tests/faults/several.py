@@ -19,7 +19,7 @@ TOLERANCE = 1e-3
 COMMAND = [sys.executable, str(pathlib.Path(__file__).with_name('traced.py'))]
 
 
-def start_case(workdir, cache, case, *options):
+def start_case(workdir, cache, case, *options, **environ):
   """Starts the processes of one case."""
   processes, devices, fsdp = case
   return harness.start_several(
@@ -31,6 +31,7 @@ def start_case(workdir, cache, case, *options):
     *options,
     command=COMMAND,
     JAX_COMPILATION_CACHE_DIR=str(cache),
+    **environ,
   )
 
 

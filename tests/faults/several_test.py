@@ -4,6 +4,7 @@
 """
 
 import pathlib
+import re
 import shutil
 import signal
 import time
@@ -84,3 +85,37 @@ def test_who_is_left_alone_says_so_and_stops(victim, reference):
   assert code == 75, other.end()
   assert f'Process {victim} of 2 has not been heard of' in other.printed()
   shutil.rmtree(pathlib.Path(workdir))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'log_every, message',
+  [
+    (1, "Process 1 of 2 did not come to 'counting bad records' within 24 s"),
+    # No barrier before the next checkpoint: the devices wait in a collective.
+    (100, 'Nothing has come to an end for 24 s'),
+  ],
+)
+def test_who_waits_for_a_live_process_says_where_it_is(
+  log_every, message, reference
+):
+  """Nobody is dead or silent: one never comes to its part of a step."""
+  folder, cache, _ = reference
+  runs = several.start_case(
+    folder / f'hung_{log_every}',
+    cache,
+    (2, 1, 1),
+    '--config.train.barrier_minutes=0.4',
+    f'--config.train.log_every={log_every}',
+    VDM_FAULTS_HANG='1:8',
+  )
+  try:
+    codes = [run.wait(300) for run in runs]
+  finally:
+    for run in runs:
+      run.process.kill()
+  # jax ends the second when the first, which has its store, has left.
+  assert 75 in codes and set(codes) <= {75, -signal.SIGABRT}, codes
+  said = ''.join(run.printed() for run in runs)
+  assert message in said
+  assert re.search(r'process 1: .* in vdm/training/stage_steps\.py:\d+', said)

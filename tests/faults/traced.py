@@ -2,12 +2,15 @@
 
 Every process writes `<workdir>/crc_<process>.jsonl`, one row a step. Parameters
 are split over devices from 64 values on, for the tiny run has no large ones.
+With `VDM_FAULTS_HANG=<process>:<step>` that process does not come to that step.
 """
 
 import json
+import os
 import pathlib
 import runpy
 import sys
+import time
 import zlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
@@ -23,6 +26,7 @@ def main():
   (workdir,) = (
     x.partition('=')[2] for x in sys.argv if x.startswith('--workdir=')
   )
+  hang = os.environ.get('VDM_FAULTS_HANG')
   arguments = stage_steps.StageSteps.arguments
 
   def traced(self, batch, n):
@@ -33,6 +37,8 @@ def main():
     path = f'{workdir}/crc_{jax.process_index()}.jsonl'
     with open(path, 'a') as file:
       file.write(json.dumps([self.span.start + n + 1, crc]) + '\n')
+    if hang == f'{jax.process_index()}:{self.span.start + n + 1}':
+      time.sleep(3600)
     return arguments(self, batch, n)
 
   stage_steps.StageSteps.arguments = traced

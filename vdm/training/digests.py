@@ -11,16 +11,25 @@ always seen. The index inside the non-linear mix makes exchanged or permuted
 values change it too, up to chance of the order of 2^-64. A sum over elements
 can be taken shard by shard: nothing is gathered, and the result does not
 depend on the mesh.
+
+No device talks to another for it: processes tell each other the sums of their
+shards. Hundreds of small collectives dispatched at once have been seen to wait
+for each other for ever, two processes with four CPU devices each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import functools
+import json
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
 import numpy as np
+
+from vdm.training import peers
 
 _INDEX = 0x9E3779B9
 _MULTIPLIERS = (0x85EBCA6B, 0xC2B2AE35)
@@ -31,27 +40,61 @@ _CHUNK = 2**16
 def digests(leaves: Mapping[str, Any]) -> dict[str, str]:
   """Returns {name: digest} of {name: jax.Array or np.ndarray}.
 
-  Arrays in the memory of this host are read there, which compiles nothing;
-  others are digested where they are, by one small program for each shape.
-  Every process of a run must call it with the same names.
+  Arrays in host memory are read there, which compiles nothing; others are
+  digested where they are, by one small program for each shape. Every process
+  of a run calls it with the same names. Of a shard that several processes have
+  copies of, each digests its own, and takes the sums of shards that it has not
+  from the first process that has them.
 
   Raises:
     TypeError: a leaf's dtype is none of bool, (u)int and float of 1 to 8 bytes.
   """
-  lanes = {
-    name: _host_lanes(np.asarray(x)) if _on_host(x) else _device_lanes(x)
-    for name, x in leaves.items()
+  # {name: {place of a shard: its sums}}
+  parts = jax.device_get({name: _parts(x) for name, x in leaves.items()})
+  parts = {
+    name: {place: tuple(map(int, sums)) for place, sums in of_leaf.items()}
+    for name, of_leaf in parts.items()
   }
-  lanes = jax.device_get(lanes)
-  return {n: f'{int(a):08x}{int(b):08x}' for n, (a, b) in lanes.items()}
+  spread = [
+    name
+    for name, x in leaves.items()
+    if isinstance(x, jax.Array)
+    and not (x.is_fully_addressable or x.is_fully_replicated)
+  ]
+  if spread:
+    said = peers.gather(
+      'digests', json.dumps([list(parts[name].items()) for name in spread])
+    )
+    for text in said:
+      for name, shards in zip(spread, json.loads(text), strict=True):
+        for place, sums in shards:
+          parts[name].setdefault(tuple(place), tuple(sums))
+  return {name: _text(of_leaf.values()) for name, of_leaf in parts.items()}
 
 
-def _on_host(x: Any) -> bool:
+def _text(sums: Iterable[tuple[int, int]]) -> str:
+  """Returns the digest that shards add up to."""
+  return ''.join(f'{sum(lane) % 2**32:08x}' for lane in zip(*sums))
+
+
+def _parts(x: Any) -> dict[tuple[int, ...], Any]:
+  """Returns {first index of a shard along each axis: its two sums}.
+
+  Of shards that this process has several copies of, one is digested.
+  """
   if not isinstance(x, jax.Array):
-    return True
-  return x.is_fully_addressable and all(
-    device.platform == 'cpu' for device in x.sharding.device_set
-  )
+    return {(0,) * np.ndim(x): _host_sums(np.asarray(x))}
+  shards = {}
+  for shard in x.addressable_shards:
+    place = tuple(axis.start or 0 for axis in shard.index)
+    shards.setdefault(place, shard)
+  if all(s.device.platform == 'cpu' for s in shards.values()):
+    return {
+      place: _host_sums(np.asarray(shard.data), x.shape, place)
+      for place, shard in shards.items()
+    }
+  sums = _device_sums(x)
+  return {place: sums[shard.device] for place, shard in shards.items()}
 
 
 def _word_type(dtype: Any) -> np.dtype:
@@ -73,8 +116,19 @@ def _mix(h, multiply, xorshift):
   return xorshift(multiply(h, _MULTIPLIERS[1]), 16)
 
 
-def _host_lanes(x: np.ndarray) -> tuple[int, int]:
-  """Returns the two sums of an array in host memory."""
+def _strides(shape) -> list[int]:
+  """Returns what one step along each axis adds to the row-major index."""
+  return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+
+
+def _host_sums(x: np.ndarray, shape=None, place=None) -> tuple[int, int]:
+  """Returns the two sums of a shard in host memory.
+
+  Args:
+    x: the shard.
+    shape: of the whole array; None: x is all of it.
+    place: first index of the shard along each axis.
+  """
 
   def multiply(h, factor):
     h *= np.uint32(factor)
@@ -84,53 +138,97 @@ def _host_lanes(x: np.ndarray) -> tuple[int, int]:
     h ^= h >> np.uint32(bits)
     return h
 
-  words = np.ascontiguousarray(x).reshape(-1).view(_word_type(x.dtype))
-  index = np.arange(min(words.size, _CHUNK), dtype=np.uint32)
-  index *= np.uint32(_INDEX)
+  words = np.ascontiguousarray(x).reshape(*x.shape, 1).view(_word_type(x.dtype))
+  last = words.shape[-1]  # 2 where values have 8 bytes.
+  shape = (*(x.shape if shape is None else shape), last)
+  place = (*((0,) * x.ndim if place is None else place), 0)
+  # From some axis on the shard is whole: along it and these it is one run of
+  # indices, `row` has the first one of each run.
+  axis = words.ndim - 1
+  while axis and words.shape[axis] == shape[axis]:
+    axis -= 1
+  strides, row = _strides(shape), np.zeros(1, np.uint64)
+  for size, start, stride in list(zip(words.shape, place, strides))[:axis]:
+    along = (start + np.arange(size, dtype=np.uint64)) * np.uint64(stride)
+    row = (row[:, None] + along).reshape(-1)
+  row += np.uint64(place[axis] * strides[axis])
+  row = ((row * np.uint64(_INDEX)) % np.uint64(2**32)).astype(np.uint32)
+  words = words.reshape(row.size, -1)
+
+  columns = max(1, min(words.shape[1], _CHUNK))
+  rows = max(1, _CHUNK // columns)
+  index = np.arange(columns, dtype=np.uint32) * np.uint32(_INDEX)
   first, second = 0, 0
-  for start in range(0, words.size, _CHUNK):
-    chunk = words[start : start + _CHUNK]
-    h = index[: chunk.size] + np.uint32(start * _INDEX % 2**32)
-    h += chunk
-    h = _mix(h, multiply, xorshift)
-    first += int(h.sum(dtype=np.uint64))
-    h ^= np.uint32(_INDEX)
-    second += int(_mix(h, multiply, xorshift).sum(dtype=np.uint64))
+  for r in range(0, words.shape[0], rows):
+    for c in range(0, words.shape[1], columns):
+      chunk = words[r : r + rows, c : c + columns]
+      h = row[r : r + rows, None] + index[: chunk.shape[1]]
+      h += np.uint32(c * _INDEX % 2**32)
+      h += chunk
+      h = _mix(h, multiply, xorshift)
+      first += int(h.sum(dtype=np.uint64))
+      h ^= np.uint32(_INDEX)
+      second += int(_mix(h, multiply, xorshift).sum(dtype=np.uint64))
   return first % 2**32, second % 2**32
 
 
-def _device_lanes(x: jax.Array) -> jax.Array:
-  """Returns the two sums, uint32 [2], the same on every process."""
-  sharding = x.sharding
-  if isinstance(sharding, jax.sharding.NamedSharding):
-    spec = jax.sharding.PartitionSpec()
-    return _sums(jax.sharding.NamedSharding(sharding.mesh, spec))(x)
-  return _sums(None)(x)
+def _device_sums(x: jax.Array) -> dict[jax.Device, jax.Array]:
+  """Returns {device of this process: the sums of its shard, uint32 [2]}."""
+  sums = _sharded_sums(x.sharding, x.shape)(x)
+  return {shard.device: shard.data for shard in sums.addressable_shards}
 
 
 @functools.cache
-def _sums(out_sharding: jax.sharding.Sharding | None):
-  """Returns the jitted function of `_device_lanes`."""
+def _sharded_sums(sharding: jax.sharding.Sharding, shape: tuple[int, ...]):
+  """Returns the jitted function of `_device_sums`; it has no collectives.
 
-  def sums(x):
-    word = _word_type(x.dtype)
-    if x.dtype == jnp.bool_:
-      words = x.astype(word)
-    else:  # An 8-byte value becomes two words, along a new last axis.
-      words = jax.lax.bitcast_convert_type(x, word)
-    h = words.astype(jnp.uint32)
-    # Row-major index without a reshape, which would gather a sharded array.
-    for axis in range(h.ndim):
-      stride = math.prod(h.shape[axis + 1 :]) * _INDEX % 2**32
-      index = jax.lax.broadcasted_iota(jnp.uint32, h.shape, axis)
-      h = h + index * jnp.uint32(stride)
-    mix = functools.partial(
-      _mix,
-      multiply=lambda h, factor: h * jnp.uint32(factor),
-      xorshift=lambda h, bits: h ^ (h >> bits),
+  Its result has a row of two sums from every device.
+  """
+  if not isinstance(sharding, NamedSharding):
+    return jax.jit(lambda x: _lanes(x, [0] * x.ndim, shape))
+  mesh, spec = sharding.mesh, sharding.spec
+
+  def local(x):
+    names = [*spec, *[None] * (x.ndim - len(spec))]
+    start = [
+      jax.lax.axis_index(name) * size if name else 0
+      for name, size in zip(names, x.shape)
+    ]
+    return _lanes(x, start, shape)
+
+  rows = PartitionSpec(mesh.axis_names)
+  return jax.jit(
+    jax.shard_map(
+      local, mesh=mesh, in_specs=spec, out_specs=rows, check_vma=False
     )
-    h = mix(h)
-    second = mix(h ^ jnp.uint32(_INDEX))
-    return jnp.stack([h.sum(dtype=jnp.uint32), second.sum(dtype=jnp.uint32)])
+  )
 
-  return jax.jit(sums, out_shardings=out_sharding)
+
+def _lanes(x, start, shape):
+  """Returns the two sums of a shard, uint32 [2], in a program.
+
+  Args:
+    x: the shard.
+    start: its first index along each axis.
+    shape: of the whole array.
+  """
+  word = _word_type(x.dtype)
+  if x.dtype == jnp.bool_:
+    words = x.astype(word)
+  else:  # An 8-byte value becomes two words, along a new last axis.
+    words = jax.lax.bitcast_convert_type(x, word)
+  h = words.astype(jnp.uint32)
+  last = h.shape[x.ndim :]
+  shape, start = (*shape, *last), [*start, *[0] * len(last)]
+  for axis, stride in enumerate(_strides(shape)):
+    index = jax.lax.broadcasted_iota(jnp.uint32, h.shape, axis)
+    index += jnp.asarray(start[axis], jnp.uint32)
+    h = h + index * jnp.uint32(stride * _INDEX % 2**32)
+  mix = functools.partial(
+    _mix,
+    multiply=lambda h, factor: h * jnp.uint32(factor),
+    xorshift=lambda h, bits: h ^ (h >> bits),
+  )
+  h = mix(h)
+  second = mix(h ^ jnp.uint32(_INDEX))
+  return jnp.stack([h.sum(dtype=jnp.uint32), second.sum(dtype=jnp.uint32)])

@@ -20,6 +20,7 @@ import threading
 from absl import logging
 
 from vdm.training import peers
+from vdm.training import vote as vote_lib
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
@@ -34,7 +35,7 @@ class StopSignal:
   Made in the main thread, before anything that takes long.
   """
 
-  def __init__(self, vote: peers.Vote | None = None, leave=peers.leave):
+  def __init__(self, vote: vote_lib.Vote | None = None, leave=peers.leave):
     """Takes the signals over.
 
     Args:

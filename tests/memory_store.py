@@ -1,0 +1,49 @@
+"""The key-value store of jax's coordination service, in memory."""
+
+import itertools
+import threading
+
+import jax
+
+from vdm.training import peers
+from vdm.training import watch
+
+
+class Left(BaseException):
+  """Stands for the end of the process."""
+
+
+class Store:
+  """What the package uses of it."""
+
+  def __init__(self):
+    self.values, self.lock = {}, threading.Lock()
+
+  def key_value_set(self, key, value, allow_overwrite=False):
+    with self.lock:
+      assert allow_overwrite or key not in self.values
+      self.values[key] = value
+
+  def key_value_dir_get(self, folder):
+    with self.lock:
+      return [(k, v) for k, v in self.values.items() if k.startswith(folder)]
+
+  def key_value_delete(self, folder):
+    with self.lock:
+      for key in [k for k in self.values if k.startswith(folder)]:
+        del self.values[key]
+
+
+def pretend_three(monkeypatch):
+  """Makes this process the first of three; returns their store."""
+  store = Store()
+  monkeypatch.setattr(peers, 'store', lambda: store)
+  monkeypatch.setattr(jax, 'process_count', lambda: 3)
+  monkeypatch.setattr(peers, '_rounds', itertools.count())
+  monkeypatch.setattr(watch, 'PERIOD', 0.02)
+
+  def leave(code):
+    raise Left(code)
+
+  monkeypatch.setattr(peers, 'leave', leave)
+  return store

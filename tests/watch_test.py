@@ -1,0 +1,89 @@
+"""What a process knows of the others, with a store in memory."""
+
+from concurrent import futures
+
+import memory_store
+import pytest
+
+from vdm.training import peers
+from vdm.training import watch as watch_lib
+
+
+@pytest.fixture
+def several(monkeypatch):
+  return memory_store.pretend_three(monkeypatch)
+
+
+def test_silence_and_failure_are_named(several, caplog):
+  watch = watch_lib.Watch(5.0, 60.0)
+  watch._heard = dict.fromkeys(range(3), ('', 100.0))
+  watch._listen({0: '1', 1: '1', 2: '1'}, 101.0)
+  watch._listen({0: '2', 1: '2', 2: '1'}, 105.9)  # 4.9 s: not yet.
+  with pytest.raises(memory_store.Left, match='75'):
+    watch._listen({0: '3', 1: '3', 2: '1'}, 106.1)
+  assert 'Process 2 of 3 has not been heard of for 5 s' in caplog.text
+  with pytest.raises(memory_store.Left):
+    watch._listen({1: 'failed: ValueError: no such thing'}, 106.2)
+  assert 'Process 1 of 3 failed: ValueError: no such thing' in caplog.text
+  # Without the store it is the first process that is gone.
+  watch._listen({}, 105.0, 'UNAVAILABLE')
+  with pytest.raises(memory_store.Left):
+    watch._listen({}, 120.0, 'UNAVAILABLE: connection refused')
+  assert 'Process 0 of 3 has not been heard of' in caplog.text
+  assert 'connection refused' in caplog.text
+
+
+def test_a_failure_is_told_to_the_others(several):
+  with (
+    watch_lib.Watch(5.0, 60.0) as watch,
+    pytest.raises(KeyError),
+    watch.reporting(),
+  ):
+    raise KeyError('there is no such clip')
+  assert several.values['vdm/alive/0'].startswith('failed: KeyError:')
+
+
+def test_who_hangs_where_is_said(several, caplog, capfd):
+  watch = watch_lib.Watch(5.0, 60.0)
+  several.key_value_set('vdm/alive/0', 'beat 99, 7 steps or parts done, in a')
+  several.key_value_set('vdm/alive/1', 'beat 98, 6 steps or parts done, in b')
+  watch._look_after(0, 0.0)
+  watch._look_after(0, 1000.0)  # Not begun: a data set is being built.
+  watch._look_after(1, 1001.0)
+  watch._look_after(1, 1061.0)
+  watch._look_after(2, 1062.0)
+  watch._look_after(2, 1122.0)
+  assert not caplog.text
+  with pytest.raises(memory_store.Left, match='75'):
+    watch._look_after(2, 1122.1)
+  assert 'Nothing has come to an end for 60 s' in caplog.text
+  assert 'process 1: beat 98, 6 steps or parts done, in b' in caplog.text
+  # The stacks, which say where this one is.
+  assert 'test_who_hangs_where_is_said' in capfd.readouterr().err
+
+
+def test_beats_say_where_the_main_thread_is(several):
+  with watch_lib.Watch(5.0, 60.0) as watch:
+    polls = watch.vote.polls
+    while '1 steps' not in several.values.get('vdm/alive/0', ''):
+      if polls == watch.vote.polls:
+        watch.vote.poll()
+    said = several.values['vdm/alive/0']
+  assert said.startswith('beat ') and said.endswith('in another package')
+
+  def wait_at_barrier(name, timeout_in_ms):
+    del name, timeout_in_ms
+    with futures.ThreadPoolExecutor() as pool:
+      place = pool.submit(watch_lib._main_place).result()
+    assert place.startswith('vdm/training/peers.py:')
+    assert place.endswith('(gather)')
+    raise KeyboardInterrupt
+
+  several.wait_at_barrier = wait_at_barrier
+  with pytest.raises(KeyboardInterrupt):
+    peers.gather('saving')
+
+
+def test_alone_nobody_is_watched():
+  with watch_lib.Watch(5.0, 60.0) as watch, watch.reporting():
+    assert watch.vote is None
