@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vdm import kept
+from vdm.evaluation import kept
 
 KEY = {'step': 3, 'sizes': (1, 2), 'name': 'a'}
 ARRAYS = {'x': np.arange(5), 'names': np.array(['a', 'bc'])}

@@ -137,8 +137,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _run() -> None:
   """Writes the card of a run and prints it."""
-  from vdm import card_run
-  from vdm import card_text
+  from vdm.evaluation import runs
+  from vdm.evaluation import text
   from vdm.training import distributed
 
   distributed.initialize(_DISTRIBUTED.value)
@@ -148,10 +148,10 @@ def _run() -> None:
     'guidance': _GUIDANCE.value,
     'method': _METHOD.value,
   }
-  found = card_run.evaluate(
+  found = runs.evaluate(
     _WORKDIR.value,
     out,
-    card_run.Options(
+    runs.Options(
       num=_NUM.value,
       split=_SPLIT.value,
       sampling=_SAMPLING.value,
@@ -166,21 +166,21 @@ def _run() -> None:
     ),
   )
   if found is not None:
-    print(card_text.text(found))
+    print(text.text(found))
     print(f'{out}/metrics_card.json has it all; look at nearest.mp4, too.')
 
 
 def _folders() -> None:
   """Writes the card of a folder against another and prints it."""
-  from vdm import card_folders
-  from vdm import card_text
+  from vdm.evaluation import folders
+  from vdm.evaluation import text
 
   out = _OUT.value or 'evaluation'
-  found = card_folders.evaluate(
+  found = folders.evaluate(
     _REAL.value,
     _FAKE.value,
     out,
-    card_folders.Options(
+    folders.Options(
       num=_NUM.value,
       frames=_FRAMES.value,
       resolution=_RESOLUTION.value,
@@ -194,7 +194,7 @@ def _folders() -> None:
       unbiased=_COVARIANCE.value == 'unbiased',
     ),
   )
-  print(card_text.text(found))
+  print(text.text(found))
   print(f'{out}/metrics_card.json has it all.')
 
 
@@ -202,7 +202,7 @@ def _network():
   """Returns the network that --features names; None, and a line, without."""
   from absl import logging
 
-  from vdm import features
+  from vdm.evaluation import features
 
   if not _FEATURES.value:
     logging.info('%s', features.WHERE)

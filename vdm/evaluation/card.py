@@ -15,7 +15,7 @@ from etils import epath
 import jax
 import numpy as np
 
-from vdm import card_text
+from vdm.evaluation import text
 from vdm.metrics import frechet
 from vdm.metrics import inception
 from vdm.metrics import laws
@@ -189,7 +189,7 @@ def write(out: epath.Path, card: dict[str, Any]) -> dict[str, Any]:
   card = json.loads(data)
   for name, content in (
     ('metrics_card.json', data),
-    ('metrics_card.txt', card_text.text(card)),
+    ('metrics_card.txt', text.text(card)),
   ):
     partial = out / f'{name}.partial'
     partial.write_text(content)

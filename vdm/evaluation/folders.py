@@ -12,11 +12,11 @@ from absl import logging
 from etils import epath
 import numpy as np
 
-from vdm import card as card_lib
 from vdm import console
-from vdm import features
-from vdm import kept
 from vdm.data import folders
+from vdm.evaluation import card as card_lib
+from vdm.evaluation import features
+from vdm.evaluation import kept
 from vdm.media import videos as videos_lib
 from vdm.metrics import corruptions
 from vdm.metrics import suite
@@ -35,8 +35,8 @@ class Options:
     per_video: clips taken from one real video, at most.
     sampling: which real clips, see `folders.read_clips`.
     seed: of that choice.
-    features: see `card_run.Options`.
-    classifier: see `card_run.Options`.
+    features: see `runs.Options`.
+    classifier: see `runs.Options`.
     unbiased: covariances over N - 1.
   """
 

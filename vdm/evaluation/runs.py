@@ -22,17 +22,17 @@ from etils import epath
 import jax
 import numpy as np
 
-from vdm import card as card_lib
-from vdm import card_nearest
-from vdm import card_samples
 from vdm import console
-from vdm import features
 from vdm import generate
-from vdm import kept
 from vdm import score
 from vdm.data import builders
 from vdm.data import fixed
 from vdm.data import windows as windows_lib
+from vdm.evaluation import card as card_lib
+from vdm.evaluation import features
+from vdm.evaluation import kept
+from vdm.evaluation import nearest
+from vdm.evaluation import samples as samples_lib
 from vdm.media import videos as videos_lib
 from vdm.metrics import corruptions
 from vdm.metrics import frames as frames_lib
@@ -123,10 +123,10 @@ class _Evaluation:
   def card(self):
     """Measures every set, on all processes; see `evaluate`."""
     real_key, floor_key = self.choose()
-    samples_key = card_samples.key(self.run, self.autoencoder)
+    samples_key = samples_lib.key(self.run, self.autoencoder)
     videos, labels = self.timed(
       'sampling',
-      lambda: card_samples.make(
+      lambda: samples_lib.make(
         self.run,
         self.make,
         samples_key,
@@ -185,7 +185,7 @@ class _Evaluation:
     if self.options.training_clips:
       card['memorisation'] = self.timed(
         'memorisation',
-        lambda: card_nearest.compare(
+        lambda: nearest.compare(
           self.run,
           *self.clips('train'),
           videos,

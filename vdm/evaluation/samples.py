@@ -10,8 +10,8 @@ import numpy as np
 
 from vdm import console
 from vdm import generate
-from vdm import kept
 from vdm import score
+from vdm.evaluation import kept
 
 PART = 64  # Samples that are kept together, about.
 

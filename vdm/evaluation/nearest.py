@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 
-from vdm import card as card_lib
 from vdm import console
 from vdm import generate
 from vdm.data import fixed
 from vdm.data import windows as windows_lib
+from vdm.evaluation import card as card_lib
 from vdm.media import videos as videos_lib
 from vdm.metrics import neighbours
 
