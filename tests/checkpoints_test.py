@@ -3,7 +3,6 @@
 import os
 import pathlib
 import shutil
-import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -415,23 +414,8 @@ def test_a_full_disk_is_said_before_saving(run, monkeypatch):
   assert _restored(run) == 30
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-  """A file system of 4 MiB."""
-  path = tmp_path / 'disk'
-  path.mkdir()
-  command = ['mount', '-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', str(path)]
-  try:
-    mounted = subprocess.run(command, capture_output=True, check=False)
-  except FileNotFoundError:
-    pytest.skip('there is no mount command')
-  if mounted.returncode:
-    pytest.skip('mounting a small file system takes root')
-  yield path
-  subprocess.run(['umount', '-l', str(path)], check=True)
-
-
-def test_a_disk_that_fills_while_saving_is_survived(small_disk, monkeypatch):
+def test_a_disk_that_fills_while_saving_is_survived(mount, monkeypatch):
+  small_disk = mount('4m')
   usage = shutil.disk_usage(small_disk)._replace(free=2**40)
   rng = np.random.default_rng(0)
   big = {'params': {'w': rng.standard_normal(2**18)}}  # 2 MiB, no zeros.

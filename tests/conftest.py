@@ -47,6 +47,31 @@ def shared():
   return SHARED
 
 
+@pytest.fixture
+def mount(tmp_path):
+  """Function of a size, '48m', that mounts a file system of it."""
+  import subprocess
+
+  mounted = []
+
+  def mount_one(size):
+    path = tmp_path / f'disk_{len(mounted)}'
+    path.mkdir()
+    command = ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', path]
+    try:
+      done = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError:
+      pytest.skip('there is no mount command')
+    if done.returncode:
+      pytest.skip('mounting a small file system takes root')
+    mounted.append(path)
+    return path
+
+  yield mount_one
+  for path in mounted:
+    subprocess.run(['umount', '-l', path], check=True)
+
+
 @pytest.fixture(scope='session')
 def data_root(tmp_path_factory):
   """Where the data sets of tiny runs are built, once."""

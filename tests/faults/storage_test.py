@@ -6,7 +6,6 @@
 import contextlib
 import re
 import shutil
-import subprocess
 
 import damage
 import harness
@@ -42,27 +41,12 @@ def test_a_flipped_bit_is_named_passed_over_and_kept(reference):
   assert (workdir / f'checkpoints/{last}.damaged-0').exists()
 
 
-@pytest.fixture
-def disk(tmp_path):
-  """A file system of 48 MiB."""
-  path = tmp_path / 'disk'
-  path.mkdir()
-  command = ['mount', '-t', 'tmpfs', '-o', 'size=48m', 'tmpfs', str(path)]
-  try:
-    mounted = subprocess.run(command, capture_output=True, check=False)
-  except FileNotFoundError:
-    pytest.skip('there is no mount command')
-  if mounted.returncode:
-    pytest.skip('mounting a small file system takes root')
-  yield path
-  subprocess.run(['umount', '-l', str(path)], check=True)
-
-
 @pytest.mark.slow
 def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(
-  disk, reference, tmp_path
+  mount, reference, tmp_path
 ):
   folder, cache, wanted = reference
+  disk = mount('48m')
   workdir, log = disk / 'run', tmp_path / 'log.txt'
   run = start(folder, cache, workdir, log=log)
   while run.process.poll() is None and not harness.complete_steps(workdir):

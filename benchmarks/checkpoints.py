@@ -1,0 +1,99 @@
+"""What verified checkpoints cost: saving and restoring a state, and digests.
+
+  python benchmarks/checkpoints.py --millions 300 \
+      --record benchmarks/records/checkpoints_cpu.json
+
+The state has that many float32 values, in kernels of 2.4 million: parameters,
+an optimizer's moment and an average. Times are medians; that of the digests is
+a part of both the call of `save`, which training waits for, and of `restore`.
+"""
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+
+from absl import app
+from absl import flags
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+_MILLIONS = flags.DEFINE_integer('millions', 300, 'Values, float32.')
+_REPEATS = flags.DEFINE_integer('repeats', 3, 'Of everything.')
+_FOLDER = flags.DEFINE_string('folder', None, 'On the disk to be measured.')
+_RECORD = flags.DEFINE_string('record', None, 'JSON file for the numbers.')
+
+SHAPE = (3, 3, 512, 512)
+
+
+def make_state(millions):
+  """{item: {name: array}} on the devices."""
+  import jax
+  import numpy as np
+
+  rng = np.random.default_rng(0)
+  count = round(millions * 1e6 / 3 / np.prod(SHAPE))
+  return {
+    item: {
+      f'kernel_{i}': jax.device_put(rng.standard_normal(SHAPE, np.float32))
+      for i in range(count)
+    }
+    for item in ('params', 'opt_state', 'ema')
+  }
+
+
+def main(argv):
+  del argv
+  import jax
+
+  from vdm.training import checkpoints
+  from vdm.training import digests
+
+  state = make_state(_MILLIONS.value)
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+  )
+  folder = tempfile.mkdtemp(dir=_FOLDER.value)
+  seconds = {'digests': [], 'save_call': [], 'save': [], 'restore': []}
+
+  def timed(name, function):
+    began = time.perf_counter()
+    result = function()
+    seconds[name].append(time.perf_counter() - began)
+    return result
+
+  try:
+    with checkpoints.Checkpoints(folder, keep=1) as store:
+      for step in range(1, 1 + _REPEATS.value):
+        for leaves in state.values():
+          jax.block_until_ready(leaves)
+        timed('digests', lambda: [digests.digests(x) for x in state.values()])
+        began = time.perf_counter()
+        timed('save_call', lambda step=step: store.save(step, state, {}))
+        store.wait()
+        seconds['save'].append(time.perf_counter() - began)
+        timed('restore', lambda: jax.block_until_ready(store.restore(abstract)))
+  finally:
+    shutil.rmtree(folder)
+  record = {
+    'command': ' '.join(['python', *sys.argv]),
+    'device': jax.devices()[0].device_kind,
+    'cores': os.cpu_count(),
+    'python': platform.python_version(),
+    'jax': jax.__version__,
+    'values': sum(x.size for x in jax.tree.leaves(state)),
+    'seconds': seconds,
+    'medians': {k: statistics.median(v) for k, v in seconds.items()},
+  }
+  print({k: round(v, 2) for k, v in record['medians'].items()})
+  if _RECORD.value:
+    with open(_RECORD.value, 'w') as file:
+      file.write(json.dumps(record, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+  app.run(main)
