@@ -174,13 +174,18 @@ def main(argv):
     weights, _ = pretrained.load(other)
     methods['taef2'] = (autoencoders.make_autoencoder(other), weights)
 
+  def sharpness(video):
+    return latent_statistics.spectrum_share(video.reshape(-1, *video.shape[2:]))
+
   rows, latents = {}, {}
+  texture = {'clips': sharpness(video)}
   for method, (codec, values) in methods.items():
     z, reconstructed = reconstruction.reconstruct(codec, values, video)
     numbers = frames.compare(reconstructed, video)
     latents[method] = latent_statistics.summary(
       np.asarray(z, np.float64).reshape(-1, *z.shape[2:])
     )
+    texture[method] = sharpness(reconstructed)
     for clip in [*dict.fromkeys(names), 'all']:
       own = [i for i, name in enumerate(names) if clip in (name, 'all')]
       rows.setdefault(clip, {})[method] = {
@@ -192,6 +197,8 @@ def main(argv):
       f'{method}: {100 * values["spectrum_share"]:.1f} % above half Nyquist, '
       f'neighbours {values["neighbour_correlation"]:.2f}'
     )
+  shares = ', '.join(f'{k} {100 * v:.2f} %' for k, v in texture.items())
+  print(f'energy of frames above half Nyquist: {shares}')
   print(f'trained on {len(trained)} files: {seconds}')
   if _RECORD.value:
     record = {
@@ -212,6 +219,7 @@ def main(argv):
       'windows': len(video),
       'rows': rows,
       'latents': latents,
+      'texture': texture,
     }
     text = json.dumps(record, indent=2) + '\n'
     pathlib.Path(_RECORD.value).write_text(text)

@@ -14,6 +14,7 @@ Variants, joined by commas after a colon:
   128       frames of 128x128, for configs/ucf101.py:128x16
   f8c16     factor 8 with 16 channels: half the numbers, a quarter of the places
   fsq       tokens: 64 000 of them, six channels of 8, 8, 8, 5, 5 and 5 values
+  sharp     a discriminator's opinion counts, for texture in place of blur
   temporal  the decoder sees the frames before and after, against shimmer
   cpu       a smaller one, 15 minutes of two cores
   smoke     everything small
@@ -32,7 +33,7 @@ from vdm import config_variants
 
 def get_config(variants=''):
   variants = set(filter(None, variants.split(',')))
-  known = {'128', 'f8c16', 'fsq', 'temporal', 'cpu', 'smoke'}
+  known = {'128', 'f8c16', 'fsq', 'sharp', 'temporal', 'cpu', 'smoke'}
   if variants - known:
     raise ValueError(
       f'configs/ucf101_autoencoder.py has no variant '
@@ -85,6 +86,8 @@ def get_config(variants=''):
   if 'fsq' in variants:
     levels = (8, 8, 8, 5, 5, 5)
     config.autoencoder.update(bottleneck='fsq', levels=levels, channels=6)
+  if 'sharp' in variants:
+    config.autoencoder.adversarial_weight = 0.05
   if 'temporal' in variants:
     config.autoencoder.decoder_temporal = True
     stage.update(frames=8, batch=64)

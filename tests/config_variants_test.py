@@ -13,7 +13,7 @@ VARIANTS = {
   'synthetic': ('', 'smoke', 'overfit'),
   'video_folder': ('', 'smoke', 'overfit'),
   'ucf101_autoencoder': (
-    *('', 'smoke', '128', 'f8c16', 'fsq', 'temporal', 'cpu'),
+    *('', 'smoke', '128', 'f8c16', 'fsq', 'sharp', 'temporal', 'cpu'),
     '128,fsq,temporal,smoke',
   ),
   'driving': ('', 'smoke', 'overfit'),

@@ -59,6 +59,17 @@ def test_it_comes_back_bit_for_bit_on_every_device(written):
     assert len(leaf.sharding.device_set) == 8
 
 
+def test_a_discriminator_stays_behind(written, tmp_path):
+  _, params = written
+  config = make_config(adversarial_weight=0.1, discriminator_width=4)
+  codec = autoencoders.make_autoencoder(config)
+  both = codec.init(jax.random.key(0), CLIPS / 127.5 - 1.0)
+  assert both.keys() - params.keys() == {'discriminator'}
+  frozen.write(config, epath.Path(tmp_path), jax.device_get(both), CLIPS)
+  _, found, _, _ = files.load(tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, found, params)
+
+
 def test_another_runs_is_taken_as_it_is(written, tmp_path):
   workdir, params = written
   # The other run's own settings go with it, whatever this run's training has.

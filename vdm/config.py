@@ -182,6 +182,8 @@ def default() -> ConfigDict:
       kl_weight=1e-3,  # Of KL(q(z|x) || N(0, 1)), nats per latent value.
       multiscale_weight=1.0,  # Of the L1 terms on smaller copies.
       equivariance_weight=0.0,  # L1: halved latents are those of halved frames.
+      adversarial_weight=0.0,  # Of a discriminator's opinion; 0: there is none.
+      discriminator_width=32,  # Channels of its first layer.
       scale='shared',  # Latents' standard deviation: shared | channel.
       statistics_clips=256,  # Training clips the statistics are over.
     )

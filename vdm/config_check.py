@@ -59,7 +59,8 @@ POSITIVE = frozenset(
   data.scenes.train data.scenes.validation data.scenes.frames
   autoencoder.channels autoencoder.scaling_factor
   autoencoder.levels autoencoder.encoder_width
-  autoencoder.decoder_width autoencoder.statistics_clips
+  autoencoder.decoder_width autoencoder.discriminator_width
+  autoencoder.statistics_clips
   model.widths model.blocks model.temporal_depth model.head_size
   model.embed_width diffusion.density_std optim.eps optim.ema
   sample.steps sample.rho sample.sigma_min sample.sigma_max sample.num

@@ -12,6 +12,7 @@ import numpy as np
 
 from vdm import generate
 from vdm.models import autoencoders
+from vdm.models.autoencoders import discriminator
 from vdm.models.autoencoders import files
 from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import pretrained
@@ -57,6 +58,8 @@ def write(config, directory, params, clips):
   Raises:
     FileExistsError: the folder holds another one.
   """
+  # A discriminator was there to train with.
+  params = {k: v for k, v in params.items() if k != discriminator.NAME}
   codec = autoencoders.make_autoencoder(config)
   encode = jax.jit(
     lambda params, video: codec.encode(params, generate.to_float(video))[0]

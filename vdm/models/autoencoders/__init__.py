@@ -10,7 +10,10 @@ from collections.abc import Callable
 import dataclasses
 from typing import Any
 
+import jax
+
 from vdm.models.autoencoders import autoencoder_kl
+from vdm.models.autoencoders import discriminator
 from vdm.models.autoencoders import identity
 from vdm.models.autoencoders import kl
 from vdm.models.autoencoders import pca
@@ -104,20 +107,37 @@ def _make_kl(config) -> Autoencoder:
     temporal=config.decoder_temporal,
     levels=levels,
   )
+  # Autoencoders that were written before there was one have no such setting.
+  adversarial_weight = config.get('adversarial_weight', 0.0)
+  judge = discriminator.make(config.get('discriminator_width', 32))
   weights = {
     'l1': config.l1_weight,
     'l2': config.l2_weight,
     'multiscale': config.multiscale_weight,
     'kl': config.kl_weight,
     'equivariance': config.equivariance_weight,
+    'adversarial': adversarial_weight,
   }
+
+  def init_both(key, clips):
+    params = init(key, clips)
+    if adversarial_weight:
+      params[discriminator.NAME] = judge.init(jax.random.fold_in(key, 2))
+    return params
+
   return Autoencoder(
     factor=(1, config.factor, config.factor),
     channels=config.channels,
-    init=init,
+    init=init_both,
     encode=encode,
     decode=decode,
-    loss=kl.make_loss(encode, decode, quantised=bool(levels), weights=weights),
+    loss=kl.make_loss(
+      encode,
+      decode,
+      quantised=bool(levels),
+      weights=weights,
+      discriminate=judge.apply,
+    ),
     held=lambda single_frames: (
       (kl.FITTED, kl.TEMPORAL) if single_frames else (kl.FITTED,)
     ),

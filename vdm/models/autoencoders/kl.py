@@ -33,6 +33,7 @@ import jax.numpy as jnp
 
 from vdm import models
 from vdm.models import layers
+from vdm.models.autoencoders import discriminator
 from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import losses
@@ -176,21 +177,25 @@ def fit_grid(components, clips, factor, levels):
   return {'gain': gain, 'value': (z * q).mean(axis=0) / square}
 
 
-def make_loss(encode, decode, *, quantised, weights):
+def make_loss(encode, decode, *, quantised, weights, discriminate=None):
   """Returns the training loss over one batch of clips.
 
   Args:
     encode: (params, x) -> mean, log-variance.
     decode: (params, z) -> x.
     quantised: whether latents are codes, without noise or prior.
-    weights: {'l1', 'l2', 'multiscale', 'kl', 'equivariance': weight}; a term
-      without weight is not computed.
+    weights: {'l1', 'l2', 'multiscale', 'kl', 'equivariance', 'adversarial':
+      weight}; a term without weight is not computed.
+    discriminate: (parameters, x) -> logits, for 'adversarial'; its own loss,
+      'discriminator', is added.
   """
   weights = {
     name: weight
     for name, weight in weights.items()
     if weight and not (quantised and name == 'kl')
   }
+  if 'adversarial' in weights:
+    weights['discriminator'] = 1.0
 
   def loss(params, x, keys):
     mean, logvar = encode(params, x)
@@ -203,6 +208,14 @@ def make_loss(encode, decode, *, quantised, weights):
       'kl': lambda: losses.kl(mean, logvar),
       'equivariance': lambda: losses.l1(
         decode(params, losses.shrink(z, 2)), losses.shrink(x, 2)
+      ),
+      # Each sees the other as a constant: see `discriminator.py`.
+      'adversarial': lambda: losses.judged_real(
+        discriminate(jax.lax.stop_gradient(params[discriminator.NAME]), y)
+      ),
+      'discriminator': lambda: losses.told_apart(
+        discriminate(params[discriminator.NAME], x),
+        discriminate(params[discriminator.NAME], jax.lax.stop_gradient(y)),
       ),
     }
     parts = {name: terms[name]() for name in weights}

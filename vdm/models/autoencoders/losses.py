@@ -39,6 +39,27 @@ def multiscale_l1(x, y, factors=(2, 4)):
   return sum(mean_per_example(jnp.abs(shrink(error, f))) for f in factors)
 
 
+def judged_real(fake):
+  """What an autoencoder wants of a discriminator's logits, [b].
+
+  Args:
+    fake: logits of reconstructions [b, ...].
+  """
+  return -mean_per_example(fake)
+
+
+def told_apart(real, fake):
+  """The discriminator's hinge loss, [b]; 2 where it knows nothing.
+
+  Args:
+    real: its logits of frames [b, ...].
+    fake: and of their reconstructions.
+  """
+  return mean_per_example(jnp.maximum(1 - real, 0)) + mean_per_example(
+    jnp.maximum(1 + fake, 0)
+  )
+
+
 def kl(mean, logvar):
   """KL(N(mean, exp(logvar)) || N(0, 1)) per latent value, nats, [b]."""
   mean, logvar = mean.astype(jnp.float32), logvar.astype(jnp.float32)
