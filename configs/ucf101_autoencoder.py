@@ -22,9 +22,9 @@ Variants, joined by commas after a colon:
 At the end of the stage, and by python -m vdm.evaluate autoencoder --workdir
 RUN: PSNR, SSIM, flicker, what the latents are like, and the worst clips.
 
-Expected: the full size is not measured yet. `cpu`, trained on 20 other videos
-for 2 200 of its steps: 31.5 dB, SSIM 0.948 on clips of UCF101 and from a car,
-3.1 dB above PCA; benchmarks/autoencoder.py.
+Expected: the full size is not measured yet. `cpu`, trained on 20 other videos:
+32.1 dB, SSIM 0.953 on clips of UCF101 and from a car, 3.6 dB above PCA;
+benchmarks/autoencoder.py.
 """
 
 from vdm import config as config_lib
