@@ -10,7 +10,7 @@ out, each with its reason in data_report.html.
 
 A tenth of the recordings is held out for validation. Variants as in
 configs/ucf101.py: `smoke`, `overfit`.
-Expected: not measured yet.
+Expected: not measured yet; `smoke`, 4 minutes of two cores.
 """
 
 from vdm import config as config_lib

@@ -17,7 +17,7 @@ report has its share per publisher; put it in by
 `--config.data.screening.rules`. Variants as in configs/ucf101.py: `smoke`,
 `overfit`.
 
-Expected: not measured yet.
+Expected: not measured yet; `smoke`, 2 minutes of two cores.
 """
 
 from vdm import config as config_lib
