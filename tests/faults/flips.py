@@ -4,8 +4,9 @@
       --record benchmarks/records/damage.json
 
 Each time one bit of one file is flipped, the files taking turns; or a file is
-cut off somewhere or deleted. Then the run is resumed, and every tenth time (by
-default) trained to its end. Damage is *caught* where the step is passed over
+cut off somewhere or deleted. Then the run is resumed and trained to its end;
+with --train_every 10 only every tenth time, and else what it would go on from
+is compared, which is several times faster. Damage is *caught* where the step is passed over
 for the one before, and *harmless* where the step is used all the same. Either
 way the state that the run goes on from, and at the end the last checkpoint,
 must be the undamaged ones to the bit: what does neither is *silent* and fails.
@@ -32,7 +33,7 @@ _RECORD = flags.DEFINE_string(
   'record', None, 'JSON file, which is gone on with.', required=True
 )
 _TRAIN_EVERY = flags.DEFINE_integer(
-  'train_every', 10, 'Cases from one that is trained to its end to the next.'
+  'train_every', 1, 'Cases from one that is trained to its end to the next.'
 )
 _MINUTES = flags.DEFINE_float('minutes', 1e9, 'Begins no case after these.')
 _FOLDER = flags.DEFINE_string(
