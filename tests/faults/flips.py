@@ -6,10 +6,11 @@
 Each time one bit of one file is flipped, the files taking turns; or a file is
 cut off somewhere or deleted. Then the run is resumed and trained to its end;
 with --train_every 10 only every tenth time, and else what it would go on from
-is compared, which is several times faster. Damage is *caught* where the step is passed over
-for the one before, and *harmless* where the step is used all the same. Either
-way the state that the run goes on from, and at the end the last checkpoint,
-must be the undamaged ones to the bit: what does neither is *silent* and fails.
+is compared, which is several times faster. Damage is *caught* where the step is
+passed over for the one before, and *harmless* where the step is used all the
+same. Either way the state that the run goes on from, and at the end the last
+checkpoint, must be the undamaged ones to the bit: what does neither is *silent*
+and fails.
 """
 
 import collections
