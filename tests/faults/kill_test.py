@@ -63,7 +63,7 @@ def test_code_that_starts_again_from_nothing_is_found_out(reference):
     folder / 'from_nothing',
     cache,
     wanted,
-    [('evaluation', 0, KILL)],
+    [('border', 0, KILL)],
     np.random.default_rng(3),
     command=[sys.executable, '-c', FROM_NOTHING],
   )
