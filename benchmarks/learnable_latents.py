@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import pathlib
+import platform
 import sys
 
 from absl import app
@@ -98,6 +99,8 @@ def run(name, seed):
 
 def main(argv):
   del argv
+  import jax
+
   from vdm import console
 
   console.start()
@@ -114,6 +117,10 @@ def main(argv):
     if _RECORD.value:
       content = {
         'command': ' '.join(['python', *sys.argv]),
+        'device': jax.devices()[0].device_kind,
+        'cores': os.cpu_count(),
+        'python': platform.python_version(),
+        'jax': jax.__version__,
         'steps': _STEPS.value,
         'samples': _SAMPLES.value,
         'variants': rows,
