@@ -56,6 +56,7 @@ class Watch:
     self._closed, self._moved = threading.Event(), (0, 0.0)
     self._index, self._count = jax.process_index(), jax.process_count()
     self._heard, self._thread, self.vote = {}, None, None
+    self._lock, self._failed = threading.Lock(), False
     if self._count > 1:
       self._keys = peers.store()
       self.vote = vote_lib.Vote(
@@ -91,7 +92,8 @@ class Watch:
       # The usual cause is another process's end, which takes time to show.
       logging.error('A collective failed (%s): which process is gone?', text)
       time.sleep(self._timeout + 4 * PERIOD)
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
+    with contextlib.suppress(jax.errors.JaxRuntimeError), self._lock:
+      self._failed = True  # The last that is heard of this process.
       self._put(f'{peers.ALIVE}{self._index}', _FAILED + text)
 
   def _put(self, key: str, text: str):
@@ -107,7 +109,9 @@ class Watch:
       try:
         polls = self.vote.polls
         text = f'beat {beat}, {polls} steps or parts done, in {_main_place()}'
-        self._put(f'{peers.ALIVE}{self._index}', text)
+        with self._lock:
+          if not self._failed:
+            self._put(f'{peers.ALIVE}{self._index}', text)
         self._listen(self._get(peers.ALIVE), time.monotonic())
         self._look_after(polls, time.monotonic())
         self.vote.tick()
