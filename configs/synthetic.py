@@ -12,9 +12,9 @@ as in configs/ucf101.py, the validation loss was lower at equal time, but what
 an object is stayed less constant over time. `:smoke` is the
 same in minutes, `:overfit` learns two clips.
 
-Expected, on two cores (AMD EPYC): autoencoder 50 s, 31.4 dB; videos 0.35 to
-0.45 s a step, 10 to 13 minutes; the last 256 samples a minute. README.md has
-the scores of two seeds.
+Expected, on two cores (AMD EPYC) with nothing else to do: 13 minutes.
+Autoencoder 40 s, 31.4 dB; videos 0.33 to 0.4 s a step, 11 minutes; the last 256
+samples 40 s. README.md has the scores of two seeds.
 """
 
 from vdm import config as config_lib
