@@ -21,13 +21,13 @@ processor, over all threads, so that a shared machine counts the same.
 import json
 import os
 import pathlib
-import platform
 import re
 import sys
 import time
 
 from absl import app
 from absl import flags
+import common
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -78,19 +78,8 @@ def dataset(config, folder, found, resolution):
   return builders.open_source(builders.build(config.data), 'train')
 
 
-def load_config(path, variants):
-  """The configuration of a file."""
-  import importlib.util
-
-  spec = importlib.util.spec_from_file_location('config', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(variants)
-
-
 def main(argv):
   del argv
-  import jax
   import numpy as np
 
   from vdm import console
@@ -106,8 +95,7 @@ def main(argv):
 
   console.start()
   workdir = pathlib.Path(_WORKDIR.value)
-  root = pathlib.Path(__file__).resolve().parent.parent
-  config = load_config(root / 'configs/ucf101_autoencoder.py', _VARIANTS.value)
+  config = common.load_config('ucf101_autoencoder', _VARIANTS.value)
   stage = config.stages.autoencoder
   if _STEPS.value:
     stage.steps = _STEPS.value
@@ -200,29 +188,23 @@ def main(argv):
   shares = ', '.join(f'{k} {100 * v:.2f} %' for k, v in texture.items())
   print(f'energy of frames above half Nyquist: {shares}')
   print(f'trained on {len(trained)} files: {seconds}')
-  if _RECORD.value:
-    record = {
-      'command': ' '.join(['python', *sys.argv]),
-      'python': platform.python_version(),
-      'jax': jax.__version__,
-      'device': jax.devices()[0].device_kind,
-      'cores': os.cpu_count(),
-      'seconds': seconds,
-      'steps': stage.steps,
-      'parameters': count(params),
-      'settings': settings.to_dict(),
-      'autoencoder': fingerprint,
-      'trained_on': {
-        'files': sorted(trained),
-        'frames': int(train_source.index['n'].sum()),
-      },
-      'windows': len(video),
-      'rows': rows,
-      'latents': latents,
-      'texture': texture,
-    }
-    text = json.dumps(record, indent=2) + '\n'
-    pathlib.Path(_RECORD.value).write_text(text)
+  record = {
+    **common.environment(),
+    'seconds': seconds,
+    'steps': stage.steps,
+    'parameters': count(params),
+    'settings': settings.to_dict(),
+    'autoencoder': fingerprint,
+    'trained_on': {
+      'files': sorted(trained),
+      'frames': int(train_source.index['n'].sum()),
+    },
+    'windows': len(video),
+    'rows': rows,
+    'latents': latents,
+    'texture': texture,
+  }
+  common.write(_RECORD.value, record)
 
 
 def count(params):

@@ -8,9 +8,7 @@ an optimizer's moment and an average. Times are medians; that of the digests is
 a part of both the call of `save`, which training waits for, and of `restore`.
 """
 
-import json
 import os
-import platform
 import shutil
 import statistics
 import sys
@@ -19,6 +17,7 @@ import time
 
 from absl import app
 from absl import flags
+import common
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -80,19 +79,13 @@ def main(argv):
   finally:
     shutil.rmtree(folder)
   record = {
-    'command': ' '.join(['python', *sys.argv]),
-    'device': jax.devices()[0].device_kind,
-    'cores': os.cpu_count(),
-    'python': platform.python_version(),
-    'jax': jax.__version__,
+    **common.environment(),
     'values': sum(x.size for x in jax.tree.leaves(state)),
     'seconds': seconds,
     'medians': {k: statistics.median(v) for k, v in seconds.items()},
   }
   print({k: round(v, 2) for k, v in record['medians'].items()})
-  if _RECORD.value:
-    with open(_RECORD.value, 'w') as file:
-      file.write(json.dumps(record, indent=1) + '\n')
+  common.write(_RECORD.value, record)
 
 
 if __name__ == '__main__':

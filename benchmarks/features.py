@@ -9,12 +9,12 @@ of all clips after it.
 
 import json
 import os
-import platform
 import sys
 import time
 
 from absl import app
 from absl import flags
+import common
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -58,13 +58,8 @@ def main(argv):
   first, _ = run(videos[: _BATCH.value])
   seconds, cpu_seconds = run(videos)
   record = {
-    'command': ' '.join(['python', *sys.argv]),
-    'device': jax.devices()[0].device_kind,
-    'devices': jax.device_count(),
-    'cores': os.cpu_count(),
+    **common.environment(),
     'load_average': os.getloadavg()[0],
-    'python': platform.python_version(),
-    'jax': jax.__version__,
     'network': _NETWORK.value,
     'clips': _CLIPS.value,
     'shape': shape[1:],
@@ -75,9 +70,7 @@ def main(argv):
     'clips_per_second': _CLIPS.value / seconds,
   }
   print(json.dumps(record))
-  if _RECORD.value:
-    with open(_RECORD.value, 'w') as file:
-      file.write(json.dumps(record, indent=2) + '\n')
+  common.write(_RECORD.value, record)
 
 
 if __name__ == '__main__':

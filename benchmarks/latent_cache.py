@@ -11,15 +11,14 @@ in turns, so that a busy machine slows both alike. The cache is made first if
 it is not there. Times are of a whole step, waiting for its batch included.
 """
 
-import json
 import os
-import platform
 import statistics
 import sys
 import time
 
 from absl import app
 from absl import flags
+import common
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -74,7 +73,6 @@ def main(argv):
   if not _WORKDIR.value or not _CONFIG.value.data.latents:
     config_flag.stop('--workdir and --config.data.latents are both needed.')
   from etils import epath
-  import jax
   import numpy as np
 
   from vdm import console
@@ -106,12 +104,7 @@ def main(argv):
     name: statistics.median(side.seconds[3:]) for name, side in sides.items()
   }
   record = {
-    'command': ' '.join(['python', *sys.argv]),
-    'device': jax.devices()[0].device_kind,
-    'devices': jax.device_count(),
-    'cores': os.cpu_count(),
-    'python': platform.python_version(),
-    'jax': jax.__version__,
+    **common.environment(),
     'autoencoder': config.autoencoder.to_dict(),
     'cached_frames': plan['frames'],
     'losses': {name: values.tolist() for name, values in losses.items()},
@@ -124,9 +117,7 @@ def main(argv):
     print(i + 1, *(f'{value:.6f}' for value in pair))
   for name in ('largest_relative_difference', 'seconds_per_step', 'ratio'):
     print(name, record[name])
-  if _RECORD.value:
-    with open(_RECORD.value, 'w') as file:
-      file.write(json.dumps(record, indent=2) + '\n')
+  common.write(_RECORD.value, record)
   for side in sides.values():
     side.batches.close()
 

@@ -14,11 +14,11 @@ import itertools
 import json
 import os
 import pathlib
-import platform
 import sys
 
 from absl import app
 from absl import flags
+import common
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -44,15 +44,7 @@ _RECORD = flags.DEFINE_string('record', None, 'JSON file for the numbers.')
 
 def make_config(changes, seed):
   """The demo's configuration with an autoencoder's values changed."""
-  import importlib.util
-
-  root = pathlib.Path(__file__).resolve().parent.parent
-  spec = importlib.util.spec_from_file_location(
-    'synthetic', root / 'configs/synthetic.py'
-  )
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config()
+  config = common.load_config('synthetic')
   config.seed = seed
   config.data.root = _DATA.value
   config.autoencoder.update(changes)
@@ -99,8 +91,6 @@ def run(name, seed):
 
 def main(argv):
   del argv
-  import jax
-
   from vdm import console
 
   console.start()
@@ -114,19 +104,13 @@ def main(argv):
     }
     psnr = row['reconstruction']['psnr']
     print(f'{name}, seed {seed}: {psnr:.2f} dB, {shown}', flush=True)
-    if _RECORD.value:
-      content = {
-        'command': ' '.join(['python', *sys.argv]),
-        'device': jax.devices()[0].device_kind,
-        'cores': os.cpu_count(),
-        'python': platform.python_version(),
-        'jax': jax.__version__,
-        'steps': _STEPS.value,
-        'samples': _SAMPLES.value,
-        'variants': rows,
-      }
-      text = json.dumps(content, indent=2) + '\n'
-      pathlib.Path(_RECORD.value).write_text(text)
+    record = {
+      **common.environment(),
+      'steps': _STEPS.value,
+      'samples': _SAMPLES.value,
+      'variants': rows,
+    }
+    common.write(_RECORD.value, record)
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ import time
 
 from absl import app
 from absl import flags
+import common
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -94,11 +95,8 @@ def main(argv):
         seconds.append(time.perf_counter() - began)
   times = {name: program[2] for name, program in programs.items()}
   record = {
-    'command': ' '.join(['python', *sys.argv]),
-    'device': jax.devices()[0].device_kind,
+    **common.environment(),
     'machine': platform.machine(),
-    'cores': os.cpu_count(),
-    'jax': jax.__version__,
     'parameters': sum(x.size for x in jax.tree.leaves(params)),
     'batch': stage.batch,
     'seconds': times,
@@ -111,9 +109,7 @@ def main(argv):
     'ratio_of_minima': min(times['skipping']) / min(times['not']),
   }
   print(json.dumps({k: v for k, v in record.items() if k != 'seconds'}))
-  if _RECORD.value:
-    with open(_RECORD.value, 'w') as file:
-      file.write(json.dumps(record, indent=2) + '\n')
+  common.write(_RECORD.value, record)
 
 
 if __name__ == '__main__':

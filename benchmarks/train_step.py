@@ -12,13 +12,13 @@ is timed; the share of time a run waits for data is in its own metrics.jsonl.
 
 import json
 import os
-import platform
 import statistics
 import sys
 import time
 
 from absl import app
 from absl import flags
+import common
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -112,7 +112,6 @@ def measure(config, stage, batch):
 
 def main(argv):
   del argv
-  import jax
 
   config = _CONFIG.value
   if _STAGE.value not in config.stages:
@@ -122,12 +121,7 @@ def main(argv):
   stage = config.stages[_STAGE.value]
   batches = [int(x) for x in _BATCHES.value or [stage.batch]]
   record = {
-    'command': ' '.join(['python', *sys.argv]),
-    'device': jax.devices()[0].device_kind,
-    'devices': jax.device_count(),
-    'cores': os.cpu_count(),
-    'python': platform.python_version(),
-    'jax': jax.__version__,
+    **common.environment(),
     'compute_dtype': config.train.compute_dtype,
     'rows': [],
   }
@@ -135,9 +129,7 @@ def main(argv):
     row = measure(config, stage, batch)
     record['rows'].append(row)
     print(json.dumps(row))
-  if _RECORD.value:
-    with open(_RECORD.value, 'w') as file:
-      file.write(json.dumps(record, indent=2) + '\n')
+  common.write(_RECORD.value, record)
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from vdm.evaluation import text
+from vdm.metrics import corruptions
 from vdm.metrics import frechet
 from vdm.metrics import inception
 from vdm.metrics import laws
@@ -24,7 +25,11 @@ from vdm.metrics import suite
 from vdm.metrics import synthetic_truth
 
 INCEPTION_PARTS = 10
-SPOILED = ('shuffled', 'frozen', 'mixed')
+SPOILED = {
+  'shuffled': corruptions.shuffle_frames,
+  'frozen': corruptions.freeze,
+  'mixed': corruptions.mix_clips,
+}
 
 
 class Clips(NamedTuple):

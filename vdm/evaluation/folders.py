@@ -18,7 +18,6 @@ from vdm.evaluation import card as card_lib
 from vdm.evaluation import features
 from vdm.evaluation import kept
 from vdm.media import videos as videos_lib
-from vdm.metrics import corruptions
 from vdm.metrics import suite
 
 
@@ -100,11 +99,7 @@ def evaluate(real, fake, out, options: Options) -> dict[str, Any]:
     'samples': _known(out, samples, sources, 'samples', networks),
     'real': _select(whole, others),
   }
-  for name, spoil in (
-    ('shuffled', corruptions.shuffle_frames),
-    ('frozen', corruptions.freeze),
-    ('mixed', corruptions.mix_clips),
-  ):
+  for name, spoil in card_lib.SPOILED.items():
     known[name] = _known(
       out, spoil(videos[others]), groups[others], f'{name} clips', {}
     )

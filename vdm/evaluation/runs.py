@@ -34,7 +34,6 @@ from vdm.evaluation import kept
 from vdm.evaluation import nearest
 from vdm.evaluation import samples as samples_lib
 from vdm.media import videos as videos_lib
-from vdm.metrics import corruptions
 from vdm.metrics import frames as frames_lib
 from vdm.metrics import suite
 from vdm.models.autoencoders import files
@@ -153,12 +152,7 @@ class _Evaluation:
         'reconstructions',
       ),
     }
-    for name in card_lib.SPOILED:
-      spoil = {
-        'shuffled': corruptions.shuffle_frames,
-        'frozen': corruptions.freeze,
-        'mixed': corruptions.mix_clips,
-      }[name]
+    for name, spoil in card_lib.SPOILED.items():
       sets[name] = self.known(
         self.statistics,
         {**floor_key, 'spoiled': name},

@@ -1,0 +1,40 @@
+"""What benchmarks share: configurations, and records of where they ran."""
+
+import json
+import os
+import pathlib
+import platform
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def environment():
+  """The command, the hardware and the versions of what is measured."""
+  import jax
+
+  return {
+    'command': ' '.join(['python', *sys.argv]),
+    'device': jax.devices()[0].device_kind,
+    'devices': jax.device_count(),
+    'cores': os.cpu_count(),
+    'python': platform.python_version(),
+    'jax': jax.__version__,
+  }
+
+
+def write(path, record):
+  """Writes a record as JSON; nothing where no path is given."""
+  if path:
+    pathlib.Path(path).write_text(json.dumps(record, indent=2) + '\n')
+
+
+def load_config(name, variants=''):
+  """The configuration of `configs/<name>.py`."""
+  import importlib.util
+
+  path = ROOT / 'configs' / f'{name}.py'
+  spec = importlib.util.spec_from_file_location(name, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(variants)
