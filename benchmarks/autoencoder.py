@@ -63,6 +63,7 @@ def group(name):
 def dataset(config, folder, found, resolution):
   """Builds a data set of files, linked into one folder."""
   from vdm.data import builders
+  from vdm.preparation import datasets
 
   source = folder / 'videos'
   source.mkdir(parents=True, exist_ok=True)
@@ -75,18 +76,18 @@ def dataset(config, folder, found, resolution):
     root=str(folder / 'data'),
     resolution=resolution,
   )
-  return builders.open_source(builders.build(config.data), 'train')
+  return builders.open_source(datasets.build(config.data), 'train')
 
 
 def main(argv):
   del argv
   import numpy as np
 
-  from vdm import console
-  from vdm import reconstruction
   from vdm import train
+  from vdm.common import console
   from vdm.data import builders
-  from vdm.metrics import frames
+  from vdm.evaluation import reconstruction
+  from vdm.metrics import frame_metrics
   from vdm.metrics import latent_statistics
   from vdm.models import autoencoders
   from vdm.models.autoencoders import files as autoencoder_files
@@ -169,7 +170,7 @@ def main(argv):
   texture = {'clips': sharpness(video)}
   for method, (codec, values) in methods.items():
     z, reconstructed = reconstruction.reconstruct(codec, values, video)
-    numbers = frames.compare(reconstructed, video)
+    numbers = frame_metrics.compare(reconstructed, video)
     latents[method] = latent_statistics.summary(
       np.asarray(z, np.float64).reshape(-1, *z.shape[2:])
     )

@@ -49,8 +49,8 @@ def main(argv):
   del argv
   import jax
 
-  from vdm.training import checkpoints
-  from vdm.training import digests
+  from vdm.checkpoints import digests
+  from vdm.checkpoints import manager
 
   state = make_state(_MILLIONS.value)
   abstract = jax.tree.map(
@@ -66,7 +66,7 @@ def main(argv):
     return result
 
   try:
-    with checkpoints.Checkpoints(folder, keep=1) as store:
+    with manager.Checkpoints(folder, keep=1) as store:
       for step in range(1, 1 + _REPEATS.value):
         for leaves in state.values():
           jax.block_until_ready(leaves)

@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from vdm import config_flag
+from vdm.config import flag
 from vdm.metrics import distances
 from vdm.metrics import frechet
 
@@ -73,4 +73,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=config_flag.parse)
+  app.run(main, flags_parser=flag.parse)

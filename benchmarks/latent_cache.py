@@ -22,9 +22,9 @@ import common
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from vdm import config_flag
+from vdm.config import flag
 
-_CONFIG = config_flag.define()
+_CONFIG = flag.define()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Has the autoencoder.')
 _STAGE = flags.DEFINE_string('stage', 'video', 'Name of a diffusion stage.')
 _STEPS = flags.DEFINE_integer('steps', 20, 'Timed, after three more.')
@@ -37,14 +37,14 @@ class Side:
   def __init__(self, config, source, span, workdir, mesh):
     import jax
 
+    from vdm.training import autoencoder_stage
     from vdm.training import begin
-    from vdm.training import frozen
     from vdm.training import inputs
     from vdm.training import objectives
     from vdm.training import stage_steps
     from vdm.training import streams
 
-    autoencoder, fingerprint = frozen.ensure(
+    autoencoder, fingerprint = autoencoder_stage.ensure(
       config, source, span, workdir, mesh
     )
     objective = objectives.make_objective(config, span.stage, mesh)
@@ -71,24 +71,25 @@ class Side:
 def main(argv):
   del argv
   if not _WORKDIR.value or not _CONFIG.value.data.latents:
-    config_flag.stop('--workdir and --config.data.latents are both needed.')
+    flag.stop('--workdir and --config.data.latents are both needed.')
   from etils import epath
   import numpy as np
 
-  from vdm import console
+  from vdm.common import console
   from vdm.data import builders
-  from vdm.training import latent_cache
+  from vdm.preparation import datasets
+  from vdm.training import cache_latents
   from vdm.training import sharding
   from vdm.training import stages
 
   console.start()
   config, workdir = _CONFIG.value, epath.Path(_WORKDIR.value)
-  plan = latent_cache.build(config, workdir)
+  plan = cache_latents.build(config, workdir)
   plain = config.copy_and_resolve_references()
   plain.data.latents = ''
   span = next(s for s in stages.spans(config) if s.name == _STAGE.value)
   source = builders.open_source(
-    builders.ensure(config.data), 'train', config.data.split_list
+    datasets.ensure(config.data), 'train', config.data.split_list
   )
   mesh = sharding.make_mesh(config.train.fsdp)
   sides = {
@@ -123,4 +124,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=config_flag.parse)
+  app.run(main, flags_parser=flag.parse)

@@ -64,7 +64,7 @@ def make_config(changes, seed):
 def run(name, seed):
   """Trains and judges one variant; returns what there is to say of it."""
   from vdm import train
-  from vdm.training import latent_cache
+  from vdm.training import cache_latents
 
   folder = pathlib.Path(_FOLDER.value) / f'{name}_{seed}'
   config = make_config(VARIANTS[name], seed)
@@ -75,7 +75,7 @@ def run(name, seed):
   config.train.order = ('video',)
   config.autoencoder.load = str(folder / 'codec')
   config.data.latents = str(folder / 'latents')
-  latent_cache.build(config, folder / 'codec')
+  cache_latents.build(config, folder / 'codec')
   if train.train(config, folder / 'video'):
     sys.exit(train.STOPPED)
   report = json.loads((folder / 'codec/autoencoder/report.json').read_text())
@@ -91,7 +91,7 @@ def run(name, seed):
 
 def main(argv):
   del argv
-  from vdm import console
+  from vdm.common import console
 
   console.start()
   rows = {}

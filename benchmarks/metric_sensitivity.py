@@ -24,12 +24,12 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from vdm import config_flag
-from vdm.data import folders
+from vdm.config import flag
 from vdm.metrics import corruptions
 from vdm.metrics import distances
 from vdm.metrics import motion
 from vdm.metrics import suite
+from vdm.preparation import clip_files
 
 _VIDEOS = flags.DEFINE_string('videos', None, 'Folder of real videos.')
 _SKIP = flags.DEFINE_list('skip', ['synthetic', 'broken'], 'Left out.')
@@ -44,13 +44,13 @@ def read_windows(path, skip, per_video, frames, resolution):
   files = [
     file
     for file in sorted(pathlib.Path(path).rglob('*'))
-    if file.suffix.lower() in folders.VIDEO_SUFFIXES
+    if file.suffix.lower() in clip_files.VIDEO_SUFFIXES
     and not any(word in str(file.relative_to(path)) for word in skip)
   ]
   videos, names = [], []
   for file in files:
     try:
-      clips, _ = folders.read_clips(
+      clips, _ = clip_files.read_clips(
         file,
         frames=frames,
         resolution=resolution,
@@ -138,7 +138,7 @@ def tables(result) -> str:
 def main(argv):
   del argv
   if not _VIDEOS.value:
-    config_flag.stop('Give a folder of real videos: --videos FOLDER.')
+    flag.stop('Give a folder of real videos: --videos FOLDER.')
   videos, names = read_windows(
     _VIDEOS.value,
     _SKIP.value,
@@ -173,4 +173,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=config_flag.parse)
+  app.run(main, flags_parser=flag.parse)

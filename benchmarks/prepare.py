@@ -27,14 +27,15 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from vdm import config as config_lib
+from vdm.config import schema
 from vdm.data import builders
 from vdm.data import pipeline
-from vdm.data import prepare_file
-from vdm.data import staging as staging_lib
-from vdm.data import video
-from vdm.data.builders import sources
-from vdm.data.builders import videos
+from vdm.preparation import datasets
+from vdm.preparation import decoding
+from vdm.preparation import prepare_file
+from vdm.preparation import sources
+from vdm.preparation import staging_area
+from vdm.preparation import video_dataset
 
 _VIDEOS = flags.DEFINE_string('videos', None, 'Folder.', required=True)
 _MATCH = flags.DEFINE_string('match', '', 'Only files whose path has this.')
@@ -54,11 +55,11 @@ def timed(seconds):
 
 
 def make_data(folder, size, root):
-  data = config_lib.default().data
+  data = schema.default().data
   data.update(name='video_folder', source=folder, root=root, resolution=size)
   data.update(frame_rate=25.0, min_frames=_FRAMES.value)
   data.screening.rules = tuple(
-    rule for rule in config_lib.SCREENING if rule != 'duplicate'
+    rule for rule in schema.SCREENING if rule != 'duplicate'
   )
   data.limits.workers = 1
   return data
@@ -74,10 +75,10 @@ def decode(path):
 
 def measure_preparing(files, data, root):
   """Frames a second of decoding alone and of the tool."""
-  own = videos.file_settings(data)
+  own = video_dataset.file_settings(data)
   seconds = {'decode': [], 'prepare': []}
   for round_number in range(_ROUNDS.value):
-    staging = staging_lib.Staging(f'{root}/{data.resolution}_{round_number}')
+    staging = staging_area.Staging(f'{root}/{data.resolution}_{round_number}')
     frames = 0
     with timed(seconds['decode']):
       for file in files:
@@ -108,7 +109,7 @@ def seek_window(path, start, frames, size):
     for frame in container.decode(stream):
       if frame.time is not None and frame.time < (start - 0.5) / rate:
         continue
-      images.append(video.fit(frame, size))
+      images.append(decoding.fit(frame, size))
       if len(images) == frames:
         break
   return images
@@ -116,7 +117,7 @@ def seek_window(path, start, frames, size):
 
 def measure_reading(files, data):
   """Windows a second and core through Grain, and by seeking."""
-  directory = builders.build(data)
+  directory = datasets.build(data)
   source = builders.open_source(directory, 'train')
   options = dict(frames=_FRAMES.value, stride=1, resolution=data.resolution)
   batch = 16

@@ -21,9 +21,9 @@ import common
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from vdm import config_flag
+from vdm.config import flag
 
-_CONFIG = config_flag.define()
+_CONFIG = flag.define()
 _STAGE = flags.DEFINE_string('stage', 'video', 'Name of a diffusion stage.')
 _BATCH = flags.DEFINE_integer('batch', None, "By default the stage's own.")
 _STEPS = flags.DEFINE_integer('steps', 20, 'Timed, after two more.')
@@ -40,8 +40,8 @@ def main(argv):
   from vdm.training import objectives
   from vdm.training import sharding
   from vdm.training import stages
-  from vdm.training import state as state_lib
-  from vdm.training import step as step_lib
+  from vdm.training import train_state
+  from vdm.training import train_step
 
   config = _CONFIG.value
   stage = config.stages[_STAGE.value]
@@ -73,15 +73,15 @@ def main(argv):
   )
 
   def build(choose):
-    step_lib.choose = choose
-    state = state_lib.create(config, jax.tree.map(jnp.copy, params))
-    step = step_lib.make_train_step(
+    train_step.choose = choose
+    state = train_state.create(config, jax.tree.map(jnp.copy, params))
+    step = train_step.make_train_step(
       config, stage, objective, trained, mesh, state
     )
     return [step.lower(state, *arguments).compile(), state, []]
 
   programs = {
-    'skipping': build(step_lib.choose),
+    'skipping': build(train_step.choose),
     'not': build(lambda sound, new_state, state: new_state),
   }
   for number in range(_STEPS.value + 2):
@@ -113,4 +113,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=config_flag.parse)
+  app.run(main, flags_parser=flag.parse)

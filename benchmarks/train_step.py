@@ -22,9 +22,9 @@ import common
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from vdm import config_flag
+from vdm.config import flag
 
-_CONFIG = config_flag.define()
+_CONFIG = flag.define()
 _STAGE = flags.DEFINE_string('stage', 'video', 'Name of a diffusion stage.')
 _BATCHES = flags.DEFINE_list('batches', None, "By default the stage's own.")
 _STEPS = flags.DEFINE_integer('steps', 10, 'Timed, after three more.')
@@ -39,19 +39,19 @@ def measure(config, stage, batch):
 
   from vdm.models import autoencoders
   from vdm.training import flops
-  from vdm.training import meters
   from vdm.training import objectives
   from vdm.training import sharding
   from vdm.training import stages
-  from vdm.training import state as state_lib
-  from vdm.training import step as step_lib
+  from vdm.training import throughput
+  from vdm.training import train_state
+  from vdm.training import train_step
 
   stage.batch = batch
   mesh = sharding.make_mesh(config.train.fsdp)
   copies = sharding.replicated(mesh)
   objective = objectives.make_objective(config, stage, mesh)
   params = objective.init(jax.random.key(0), None)
-  state = state_lib.create(config, params)
+  state = train_state.create(config, params)
   state = jax.device_put(state, sharding.tree_sharding(mesh, state))
   random = np.random.default_rng(0)
   shape = (stage.frames, stage.resolution, stage.resolution, 3)
@@ -78,12 +78,12 @@ def measure(config, stage, batch):
     jax.device_put(jax.random.key(1), copies),
   )
   trained = stages.trained_paths(params, stage, objective.held(False))
-  train_step = step_lib.make_train_step(
+  step = train_step.make_train_step(
     config, stage, objective, trained, mesh, state
   )
-  operations = flops.count_flops(train_step, state, *arguments)
+  operations = flops.count_flops(step, state, *arguments)
   began = time.perf_counter()
-  compiled = train_step.lower(state, *arguments).compile()
+  compiled = step.lower(state, *arguments).compile()
   compile_seconds = time.perf_counter() - began
   seconds = []
   for _ in range(3 + _STEPS.value):
@@ -106,7 +106,7 @@ def measure(config, stage, batch):
     'tflops_per_step': operations / 1e12,
     'share_of_peak_flops': peak
     and operations / median / peak / jax.device_count(),
-    **meters.memory(),
+    **throughput.memory(),
   }
 
 
@@ -115,9 +115,7 @@ def main(argv):
 
   config = _CONFIG.value
   if _STAGE.value not in config.stages:
-    config_flag.stop(
-      f'--stage={_STAGE.value} is none of {", ".join(config.stages)}.'
-    )
+    flag.stop(f'--stage={_STAGE.value} is none of {", ".join(config.stages)}.')
   stage = config.stages[_STAGE.value]
   batches = [int(x) for x in _BATCHES.value or [stage.batch]]
   record = {
@@ -133,4 +131,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=config_flag.parse)
+  app.run(main, flags_parser=flag.parse)

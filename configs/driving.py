@@ -17,12 +17,12 @@ mirroring: traffic keeps to one side. Variants as in configs/ucf101.py:
 Expected: not measured yet; `smoke`, 4 minutes of two cores.
 """
 
-from vdm import config as config_lib
-from vdm import config_variants
+from vdm.config import schema
+from vdm.config import variants
 
 
 def get_config(variant=''):
-  config = config_lib.default()
+  config = schema.default()
   config.data.update(
     name='driving',
     source='recordings',
@@ -46,7 +46,7 @@ def get_config(variant=''):
     decoder_width=256,
     decoder_blocks=4,
   )
-  config.model.update(config_lib.PRESETS['small'])
+  config.model.update(schema.PRESETS['small'])
   config.diffusion.update(density_mean=0.8, density_std=1.4)
   config.train.update(
     order=('autoencoder', 'image', 'motion', 'video'),
@@ -57,28 +57,28 @@ def get_config(variant=''):
     save_every=2000,
   )
   stage = dict(learning_rate=3e-4, warmup=500, resolution=128)
-  config.stages.autoencoder = config_lib.stage(
+  config.stages.autoencoder = schema.stage(
     objective='autoencoder',
     steps=30_000,
     batch=32,
     **stage | dict(learning_rate=1e-3),
   )
-  config.stages.image = config_lib.stage(steps=30_000, batch=64, **stage)
-  config.stages.motion = config_lib.stage(
+  config.stages.image = schema.stage(steps=30_000, batch=64, **stage)
+  config.stages.motion = schema.stage(
     steps=10_000,
     frames=16,
     batch=16,
-    frozen=config_lib.SPATIAL,
+    frozen=schema.SPATIAL,
     cooldown=0.0,
     **stage,
   )
-  config.stages.video = config_lib.stage(
+  config.stages.video = schema.stage(
     steps=60_000, frames=16, batch=16, image_fraction=0.2, **stage
   )
   if variant == 'smoke':
-    config_variants.smoke(config)
+    variants.smoke(config)
   elif variant == 'overfit':
-    config_variants.overfit(config)
+    variants.overfit(config)
   elif variant:
     raise ValueError(f'configs/driving.py has no variant {variant!r}.')
   return config

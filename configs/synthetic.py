@@ -17,15 +17,15 @@ Autoencoder 40 s, 31.4 dB; videos 0.33 to 0.4 s a step, 11 minutes; the last 256
 samples 40 s. README.md has the scores of two seeds.
 """
 
-from vdm import config as config_lib
-from vdm import config_variants
+from vdm.config import schema
+from vdm.config import variants
 
 
 def get_config(variant=''):
-  config = config_lib.default()
+  config = schema.default()
   config.data.name = 'synthetic_scenes'
   config.autoencoder.update(factor=8, channels=8, kl_weight=5e-3)
-  config.model.update(config_lib.PRESETS['tiny'])
+  config.model.update(schema.PRESETS['tiny'])
   config.model.update(num_classes=8, label_dropout=0.15)
   config.diffusion.update(density_mean=1.8, density_std=1.3)
   config.optim.update(name='muon', muon_learning_rate=0.01)
@@ -42,17 +42,17 @@ def get_config(variant=''):
     save_every=500,
   )
   stage = dict(learning_rate=3e-3, warmup=50)
-  config.stages.autoencoder = config_lib.stage(
+  config.stages.autoencoder = schema.stage(
     objective='autoencoder', steps=1500, batch=8, cooldown=1.0, **stage
   )
-  config.stages.video = config_lib.stage(
+  config.stages.video = schema.stage(
     steps=1800, frames=16, batch=16, cooldown=0.8, **stage
   )
   if variant == 'smoke':
     config.data.scenes.update(train=64, validation=16)
-    config_variants.smoke(config)
+    variants.smoke(config)
   elif variant == 'overfit':
-    config_variants.overfit(config)
+    variants.overfit(config)
   elif variant:
     raise ValueError(f'configs/synthetic.py has no variant {variant!r}.')
   return config

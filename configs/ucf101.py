@@ -27,8 +27,8 @@ sampling). A base model of 121 M parameters in bfloat16 is meant for one GPU of
 24 GB or more.
 """
 
-from vdm import config as config_lib
-from vdm import config_variants
+from vdm.config import schema
+from vdm.config import variants as config_variants
 
 
 def get_config(variants=''):
@@ -42,7 +42,7 @@ def get_config(variants=''):
   resolution = 128 if '128x16' in variants else 64
   frames = 32 if '64x32' in variants else 16
 
-  config = config_lib.default()
+  config = schema.default()
   config.data.update(
     name='ucf101',
     source='data/UCF101',
@@ -61,7 +61,7 @@ def get_config(variants=''):
     initial_logvar=-9.0,
     kl_weight=1e-5,
   )
-  config.model.update(config_lib.PRESETS['base'])
+  config.model.update(schema.PRESETS['base'])
   config.model.num_classes = 0 if 'uncond' in variants else 101
   config.diffusion.update(density_mean=0.8, density_std=1.4)
   config.optim.update(name='adamw', b2=0.99)
@@ -76,23 +76,23 @@ def get_config(variants=''):
     eval_clips=256,
   )
   stage = dict(resolution=resolution, learning_rate=2e-4, warmup=1000)
-  config.stages.autoencoder = config_lib.stage(
+  config.stages.autoencoder = schema.stage(
     objective='autoencoder',
     steps=50_000,
     batch=64,
     **stage | dict(learning_rate=1e-3),
   )
-  config.stages.image = config_lib.stage(steps=100_000, batch=256, **stage)
+  config.stages.image = schema.stage(steps=100_000, batch=256, **stage)
   # Time is learned first, on top of the images' kernels.
-  config.stages.motion = config_lib.stage(
+  config.stages.motion = schema.stage(
     steps=20_000,
     frames=frames,
     batch=64,
-    frozen=config_lib.SPATIAL,
+    frozen=schema.SPATIAL,
     cooldown=0.0,
     **stage,
   )
-  config.stages.video = config_lib.stage(
+  config.stages.video = schema.stage(
     steps=200_000,
     frames=frames,
     batch=64,

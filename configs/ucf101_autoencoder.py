@@ -27,8 +27,8 @@ Expected: the full size is not measured yet. `cpu`, trained on 20 other videos:
 benchmarks/autoencoder.py.
 """
 
-from vdm import config as config_lib
-from vdm import config_variants
+from vdm.config import schema
+from vdm.config import variants as config_variants
 
 
 def get_config(variants=''):
@@ -40,7 +40,7 @@ def get_config(variants=''):
       f'{sorted(variants - known)[0]!r}, only {", ".join(sorted(known))}.'
     )
   resolution = 128 if '128' in variants else 64
-  config = config_lib.default()
+  config = schema.default()
   config.data.update(
     name='ucf101',
     source='data/UCF101',
@@ -70,7 +70,7 @@ def get_config(variants=''):
     save_every=5000,
     eval_clips=256,
   )
-  stage = config.stages.autoencoder = config_lib.stage(
+  stage = config.stages.autoencoder = schema.stage(
     objective='autoencoder',
     steps=50_000,
     resolution=resolution,

@@ -20,12 +20,12 @@ report has its share per publisher; put it in by
 Expected: not measured yet; `smoke`, 2 minutes of two cores.
 """
 
-from vdm import config as config_lib
-from vdm import config_variants
+from vdm.config import schema
+from vdm.config import variants
 
 
 def get_config(variant=''):
-  config = config_lib.default()
+  config = schema.default()
   config.data.update(
     name='webvid',
     source='webvid',
@@ -35,7 +35,7 @@ def get_config(variant=''):
     threads=8,
   )
   config.data.screening.rules = tuple(
-    rule for rule in config_lib.SCREENING if rule != 'overlay'
+    rule for rule in schema.SCREENING if rule != 'overlay'
   )
   config.data.captions.update(min_seconds=2.0, max_seconds=120.0)
   config.autoencoder.update(
@@ -46,7 +46,7 @@ def get_config(variant=''):
     decoder_width=256,
     decoder_blocks=4,
   )
-  config.model.update(config_lib.PRESETS['base'])
+  config.model.update(schema.PRESETS['base'])
   config.diffusion.update(density_mean=0.8, density_std=1.4)
   config.train.update(
     order=('autoencoder', 'image', 'motion', 'video'),
@@ -57,28 +57,28 @@ def get_config(variant=''):
     save_every=5000,
   )
   stage = dict(learning_rate=2e-4, warmup=1000)
-  config.stages.autoencoder = config_lib.stage(
+  config.stages.autoencoder = schema.stage(
     objective='autoencoder',
     steps=50_000,
     batch=64,
     **stage | dict(learning_rate=1e-3),
   )
-  config.stages.image = config_lib.stage(steps=100_000, batch=256, **stage)
-  config.stages.motion = config_lib.stage(
+  config.stages.image = schema.stage(steps=100_000, batch=256, **stage)
+  config.stages.motion = schema.stage(
     steps=20_000,
     frames=16,
     batch=64,
-    frozen=config_lib.SPATIAL,
+    frozen=schema.SPATIAL,
     cooldown=0.0,
     **stage,
   )
-  config.stages.video = config_lib.stage(
+  config.stages.video = schema.stage(
     steps=200_000, frames=16, batch=64, image_fraction=0.2, **stage
   )
   if variant == 'smoke':
-    config_variants.smoke(config)
+    variants.smoke(config)
   elif variant == 'overfit':
-    config_variants.overfit(config)
+    variants.overfit(config)
   elif variant:
     raise ValueError(f'configs/webvid.py has no variant {variant!r}.')
   return config

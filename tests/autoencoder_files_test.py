@@ -8,11 +8,11 @@ import ml_collections
 import numpy as np
 import pytest
 
-from vdm import config as config_lib
+from vdm.config import schema
 from vdm.models import autoencoders
 from vdm.models.autoencoders import files
 
-CONFIG = config_lib.default().autoencoder
+CONFIG = schema.default().autoencoder
 CONFIG.update(
   factor=4, channels=4, encoder_width=4, decoder_width=4, decoder_blocks=1
 )

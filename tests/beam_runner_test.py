@@ -13,9 +13,11 @@ import pytest
 from screening_test import pan
 
 from tests import tiny_videos
-from vdm.data import beam_runner
 from vdm.data import builders
-from vdm.data import prepare_file
+from vdm.preparation import beam_runner
+from vdm.preparation import datasets
+from vdm.preparation import prepare_file
+from vdm.preparation import video_dataset
 
 OPTIONS = ['--runner=FnApiRunner']
 
@@ -35,9 +37,9 @@ def build(root, source, options=None, run=beam_runner.run):
   data.limits.update(workers=2, seconds=300.0)
   runner = None
   if options:
-    limits = builders.worker_limits(data)
+    limits = video_dataset.worker_limits(data)
     runner = functools.partial(run, options=options, limits=limits)
-  return builders.build(data, runner=runner)
+  return datasets.build(data, runner=runner)
 
 
 def outcome(directory):

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from vdm import config as config_lib
-from vdm import config_io
+from vdm.checkpoints import manager
+from vdm.config import schema
+from vdm.config import serialize
 from vdm.models.autoencoders import files
 from vdm.training import begin
-from vdm.training import checkpoints
 from vdm.training import objectives
 from vdm.training import optim
 from vdm.training import resume
 from vdm.training import sharding
 from vdm.training import stages
-from vdm.training import state as state_lib
+from vdm.training import train_state
 
 # Reads that Orbax breaks off leave coroutines that pytest complains about.
 pytestmark = pytest.mark.filterwarnings(
@@ -33,7 +33,7 @@ def make_config():
   config.autoencoder.update(kind='kl', factor=4, channels=4)
   config.autoencoder.update(encoder_width=4, decoder_width=4, decoder_blocks=1)
   stage = dict(steps=4, frames=1, resolution=16)
-  config.stages.codec = config_lib.stage(objective='autoencoder', **stage)
+  config.stages.codec = schema.stage(objective='autoencoder', **stage)
   config.stages.video.update(resolution=16, batch=2)
   config.train.order = ('codec', 'video')
   return config
@@ -54,7 +54,7 @@ def states():
 
 def save(directory, states):
   """Checkpoints of both stages: at step 3 in the first, 6 in the second."""
-  with checkpoints.Checkpoints(directory) as store:
+  with manager.Checkpoints(directory) as store:
     for step, stage in ((3, 'codec'), (6, 'video')):
       meta = {'stage': stage, 'dataset': DATA}
       meta['objective'] = 'autoencoder' if stage == 'codec' else 'diffusion'
@@ -97,7 +97,7 @@ def test_a_new_state_is_split_over_the_mesh(monkeypatch):
 
 
 def test_nothing_to_restore(tmp_path):
-  with checkpoints.Checkpoints(epath.Path(tmp_path)) as store:
+  with manager.Checkpoints(epath.Path(tmp_path)) as store:
     found = begin.restore(make_config(), store, sharding.make_mesh(), DATA)
   assert found == (0, None, None)
 
@@ -108,10 +108,10 @@ def test_the_newest_is_restored_on_any_mesh(states, tmp_path, monkeypatch):
   save(directory, wanted)
   monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 64)
   mesh = sharding.make_mesh(4)
-  with checkpoints.Checkpoints(directory) as store:
+  with manager.Checkpoints(directory) as store:
     step, span, state = begin.restore(config, store, mesh, DATA)
   assert (step, span.name, span.start) == (6, 'video', 4)
-  assert isinstance(state, state_lib.TrainState)
+  assert isinstance(state, train_state.TrainState)
   assert_same(state, wanted['video'])
   shardings = sharding.tree_sharding(mesh, state)
   for leaf, where in zip(jax.tree.leaves(state), jax.tree.leaves(shardings)):
@@ -125,15 +125,15 @@ def test_a_damaged_one_falls_back_across_the_border(states, tmp_path, caplog):
   save(directory, wanted)
   damage(directory, 6)
   mesh = sharding.make_mesh()
-  with checkpoints.Checkpoints(directory) as store:
+  with manager.Checkpoints(directory) as store:
     step, span, state = begin.restore(config, store, mesh, DATA)
   assert (step, span.name) == (3, 'codec')
   assert_same(state, wanted['codec'])
   assert f'{directory}/6' in caplog.text
   damage(directory, 3)
   with (
-    checkpoints.Checkpoints(directory) as store,
-    pytest.raises(checkpoints.CheckpointError, match='Every checkpoint in'),
+    manager.Checkpoints(directory) as store,
+    pytest.raises(manager.CheckpointError, match='Every checkpoint in'),
   ):
     begin.restore(config, store, mesh, DATA)
 
@@ -143,7 +143,7 @@ def test_other_data_and_too_few_steps_are_refused(states, tmp_path):
   directory = epath.Path(tmp_path)
   save(directory, wanted)
   mesh = sharding.make_mesh()
-  with checkpoints.Checkpoints(directory) as store:
+  with manager.Checkpoints(directory) as store:
     with pytest.raises(resume.ResumeError, match='trained on data set ddd'):
       begin.restore(config, store, mesh, 'e' * 64)
     shorter = config.copy_and_resolve_references()
@@ -160,13 +160,13 @@ def other_run(tmp_path_factory):
   mesh = sharding.make_mesh()
   objective = objectives.make_objective(config, config.stages.video, mesh)
   params = tiny_runs.randomise(objective.abstract_params())
-  state = state_lib.create(config, params)
+  state = train_state.create(config, params)
   average = {p: x + 1 for p, x in state.ema['0.100'].items()}
   state.ema['0.100'] = average
-  config_io.save(config, workdir / 'config.json')
+  serialize.save(config, workdir / 'config.json')
   frozen = tiny_runs.autoencoder()
   files.save(workdir / 'autoencoder', config.autoencoder, {}, frozen['stats'])
-  with checkpoints.Checkpoints(workdir / 'checkpoints') as store:
+  with manager.Checkpoints(workdir / 'checkpoints') as store:
     meta = {'stage': 'video', 'objective': 'diffusion', 'dataset': DATA}
     store.save(5, state._asdict(), meta)
   return workdir, average

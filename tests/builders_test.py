@@ -13,20 +13,21 @@ import zlib
 import numpy as np
 import pytest
 
-from vdm import config
+from vdm.common import parallel
+from vdm.config import schema
 from vdm.data import builders
 from vdm.data import coding
-from vdm.data import scenes
-from vdm.data.builders import parallel
 from vdm.data.builders import reader
-from vdm.data.builders import records
+from vdm.data.builders import shot_records
 from vdm.data.builders import writer
+from vdm.data.synthetic import scenes
+from vdm.preparation import datasets
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def synthetic_config(root, **changes):
-  data = config.default().data
+  data = schema.default().data
   data.root, data.resolution = str(root), 16
   data.scenes.update(dict(train=6, validation=2, frames=5))
   data.update(changes)
@@ -35,13 +36,13 @@ def synthetic_config(root, **changes):
 
 @pytest.fixture(scope='module')
 def built(tmp_path_factory):
-  """A synthetic dataset: (config.data, directory)."""
+  """A synthetic dataset: (schema.data, directory)."""
   data = synthetic_config(tmp_path_factory.mktemp('data'))
-  return data, builders.ensure(data)
+  return data, datasets.ensure(data)
 
 
 def fake_plan(shots, name='fake', splits=('train', 'validation')):
-  return records.Plan(
+  return shot_records.Plan(
     name=name,
     config_name='tiny',
     settings=dict(resolution=8, frame_rate=10.0, encoding='webp'),
@@ -53,7 +54,7 @@ def fake_plan(shots, name='fake', splits=('train', 'validation')):
 
 def fake_shot(name, n, split='train', label=0, **values):
   frames = [f'{name} {i} '.encode() * 9 for i in range(n)]
-  return records.Shot(
+  return shot_records.Shot(
     id=name,
     frames=iter(frames),
     n=n,
@@ -119,10 +120,11 @@ def find_spec(name, path=None, target=None):
 importlib.machinery.PathFinder.find_spec = find_spec
 from vdm import config
 from vdm.data import builders
-data = config.default().data
+from vdm.preparation import datasets
+data = schema.default().data
 data.root, data.resolution = sys.argv[1], 16
 data.scenes.update(dict(train=2, validation=1, frames=2))
-directory = builders.build(data)
+directory = datasets.build(data)
 import tensorflow_datasets as tfds
 source = tfds.builder_from_directory(directory).as_data_source('clips')
 assert len(source) == 3 and len(source[2]['frames']) == 2
@@ -137,6 +139,7 @@ def test_reading_imports_nothing_heavy(built):
   code = """
 import sys
 from vdm.data import builders
+from vdm.preparation import datasets
 source = builders.open_source(sys.argv[1], 'train')
 assert len(source.frames(0, 1, 3)) == 2 and source.truth(0)
 heavy = {'jax', 'tensorflow', 'tensorflow_datasets', 'flax'}
@@ -160,13 +163,13 @@ def test_source_survives_pickling_and_other_processes(built):
 
 
 def test_long_shots_are_cut_and_lose_nothing(tmp_path):
-  size = records.RECORD_FRAMES
+  size = shot_records.RECORD_FRAMES
   n = 2 * size + 3
   truth = {
     'centre': np.arange(2 * n, dtype=np.float32).reshape(n, 2),
     'shape': np.array([4], np.int32),
   }
-  plan = records.Plan(
+  plan = shot_records.Plan(
     **{
       **vars(fake_plan([fake_shot('long', n, truth=truth)])),
       'truth': {'centre': ('float32', (None, 2)), 'shape': ('int32', (1,))},
@@ -245,7 +248,7 @@ def test_fingerprint_is_of_the_content_in_any_order(tmp_path):
   assert first != fingerprint('longer', [*some(), fake_shot('c', 1)])
   swapped = fake_shot('b', 2)
   frames = list(swapped.frames)[::-1]
-  swapped = records.Shot(**{**vars(swapped), 'frames': frames})
+  swapped = shot_records.Shot(**{**vars(swapped), 'frames': frames})
   assert first != fingerprint('order', [fake_shot('a', 3), swapped])
 
 
@@ -255,7 +258,7 @@ def test_fingerprint_and_dataset_do_not_depend_on_threads(tmp_path, built):
   before = dict(options)
   options.update(threads=1, ahead=1)
   try:
-    other = builders.build(synthetic_config(tmp_path))
+    other = datasets.build(synthetic_config(tmp_path))
   finally:
     options.update(before)
   one, two = reader.read_info(directory), reader.read_info(other)
@@ -263,7 +266,7 @@ def test_fingerprint_and_dataset_do_not_depend_on_threads(tmp_path, built):
 
 
 def test_settings_that_change_the_content_change_the_directory(tmp_path):
-  directories = {builders.dataset_dir(synthetic_config(tmp_path))}
+  directories = {datasets.dataset_dir(synthetic_config(tmp_path))}
   for changes in (
     dict(resolution=8),
     dict(encoding='jpeg'),
@@ -272,10 +275,10 @@ def test_settings_that_change_the_content_change_the_directory(tmp_path):
     dict(scenes=dict(seed=1)),
     dict(scenes=dict(train=7)),
   ):
-    directories.add(builders.dataset_dir(synthetic_config(tmp_path, **changes)))
+    directories.add(datasets.dataset_dir(synthetic_config(tmp_path, **changes)))
   assert len(directories) == 7
   reading = synthetic_config(tmp_path, flip=True, stride=2, threads=7)
-  assert builders.dataset_dir(reading) in directories
+  assert datasets.dataset_dir(reading) in directories
 
 
 def test_a_failed_build_leaves_nothing_and_can_be_repeated(tmp_path):
@@ -283,7 +286,7 @@ def test_a_failed_build_leaves_nothing_and_can_be_repeated(tmp_path):
     yield fake_shot('a', 3)
     raise RuntimeError('disk on fire')
 
-  plan = records.Plan(**{**vars(fake_plan([])), 'shots': failing})
+  plan = shot_records.Plan(**{**vars(fake_plan([])), 'shots': failing})
   with pytest.raises(RuntimeError, match='disk on fire'):
     writer.write(plan, root=str(tmp_path), version='1.0.0')
   assert not list(tmp_path.rglob('*.json'))
@@ -296,11 +299,11 @@ def test_a_killed_build_never_looks_finished(tmp_path):
   code = """
 import os, signal, sys
 from tests import builders_test
-from vdm.data.builders import records, writer
+from vdm.data.builders import shot_records, writer
 def shots():
   yield builders_test.fake_shot('a', 200)
   os.kill(os.getpid(), signal.SIGKILL)
-plan = records.Plan(
+plan = shot_records.Plan(
     **{**vars(builders_test.fake_plan([])), 'shots': shots})
 writer.write(plan, root=sys.argv[1], version='1.0.0')
 """
@@ -320,13 +323,13 @@ writer.write(plan, root=sys.argv[1], version='1.0.0')
 
 
 def test_no_clip_at_all_is_an_error(tmp_path):
-  plan = fake_plan([records.Skipped('x.avi', 'empty', 'no bytes')])
+  plan = fake_plan([shot_records.Skipped('x.avi', 'empty', 'no bytes')])
   with pytest.raises(builders.BuildError, match='1 empty'):
     writer.write(plan, root=str(tmp_path), version='1.0.0')
 
 
 def test_skipped_files_are_listed(tmp_path):
-  skipped = records.Skipped('x.avi', 'empty', 'no bytes')
+  skipped = shot_records.Skipped('x.avi', 'empty', 'no bytes')
   plan = fake_plan([skipped, fake_shot('a', 1)])
   directory = writer.write(plan, root=str(tmp_path), version='1.0.0')
   assert builders.read_skipped(directory) == [vars(skipped)]
@@ -338,7 +341,7 @@ def test_a_damaged_record_raises_and_spares_the_others(tmp_path):
   for number in range(20):
     shot = fake_shot(f's{number}', 1)
     frame = generator.bytes(4000)
-    shots.append(records.Shot(**{**vars(shot), 'frames': [frame]}))
+    shots.append(shot_records.Shot(**{**vars(shot), 'frames': [frame]}))
   directory = writer.write(
     fake_plan(shots), root=str(tmp_path), version='1.0.0'
   )
@@ -360,18 +363,18 @@ def test_a_damaged_record_raises_and_spares_the_others(tmp_path):
 
 
 def test_missing_datasets_name_the_command(tmp_path):
-  data = config.default().data
+  data = schema.default().data
   data.root, data.name = str(tmp_path), 'video_folder'
   command = 'python -m vdm.prepare clips --config'
   with pytest.raises(builders.MissingDataset, match=command):
-    builders.ensure(data)
+    datasets.ensure(data)
   (tmp_path / 'videos').mkdir()
   data.source = str(tmp_path / 'videos')
   with pytest.raises(builders.MissingDataset, match=command):
-    builders.ensure(data)
+    datasets.ensure(data)
   data.name = 'ucf'
   with pytest.raises(ValueError, match='there are synthetic_scenes, ucf101'):
-    builders.dataset_dir(data)
+    datasets.dataset_dir(data)
 
 
 def test_info_is_readable_json(built):
@@ -416,7 +419,7 @@ def test_track_passes_everything_on(monkeypatch, is_terminal):
 
 def test_two_builds_at_once_agree(tmp_path):
   def plan(shots):
-    return records.Plan(**{**vars(fake_plan([])), 'shots': shots})
+    return shot_records.Plan(**{**vars(fake_plan([])), 'shots': shots})
 
   def slower():
     yield fake_shot('a', 3)

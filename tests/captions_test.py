@@ -6,9 +6,10 @@ import pytest
 from screening_test import pan
 
 from tests import tiny_videos
-from vdm import config as config_lib
+from vdm.config import schema
 from vdm.data import builders
-from vdm.data import captions
+from vdm.preparation import captions
+from vdm.preparation import datasets
 
 ROWS = [
   ('1001', 'https://ak.picdn.net/1001.mp4', 'PT00H00M23S', '000001_000050',
@@ -21,7 +22,7 @@ COLUMNS = ('videoid', 'contentUrl', 'duration', 'page_dir', 'name')
 
 
 def options(**changes):
-  return dict(config_lib.default().data.captions.to_dict(), **changes)
+  return dict(schema.default().data.captions.to_dict(), **changes)
 
 
 def write(path, rows=ROWS):
@@ -134,11 +135,11 @@ def test_a_dataset_with_captions(tmp_path):
     path = videos / row[3] / f'{row[0]}.mp4'
     tiny_videos.write_video(path, pan(20, seed=int(row[0])))
   tiny_videos.write_video(videos / 'stray.mp4', pan(20, seed=9))
-  data = config_lib.default().data
+  data = schema.default().data
   data.update(name='webvid', resolution=32, root=str(tmp_path))
   data.source = str(videos)
   data.captions.manifest = write(tmp_path / 'm.csv')
-  directory = builders.build(data)
+  directory = datasets.build(data)
   found = {}
   for split in ('train', 'validation'):
     index = builders.open_source(directory, split).index
@@ -155,7 +156,7 @@ def test_a_dataset_with_captions(tmp_path):
   }
   # Another manifest is another dataset; a bad one is one sentence.
   write(tmp_path / 'm.csv', ROWS[:1])
-  assert builders.dataset_dir(data) != directory
+  assert datasets.dataset_dir(data) != directory
   data.captions.caption = 'text'
   with pytest.raises(builders.BuildError, match='no column'):
-    builders.build(data)
+    datasets.build(data)

@@ -7,14 +7,14 @@ from tiny_source import Source
 from tiny_source import starts_and_shots
 from tiny_source import take
 
-from vdm.data import clips
+from vdm.data import training_clips
 
 
 @pytest.mark.parametrize('n', [0, 3])
 def test_clips_are_named_by_the_record_they_begin_in(n):
   source = Source(LENGTHS)
   which = {k: v for k, v in DEFAULTS.items() if k != 'threads'}
-  names = clips.name_clips(
+  names = training_clips.name_clips(
     source, n=n, crop=0, zoom=(1.0, 1.0), flip=False, max_bad=16, **which
   )
   batches, _ = take(source, n + 1)

@@ -7,33 +7,33 @@ import sys
 from conftest import ROOT
 import pytest
 
-from vdm import config as config_lib
-from vdm import config_check
-from vdm import config_io
-from vdm import config_rules
-from vdm import suggest
+from vdm.config import check
+from vdm.config import rules
+from vdm.config import schema
+from vdm.config import serialize
+from vdm.config import suggest
 
 SCRIPT = """
 from absl import app, flags
-from vdm import config_flag
-config_flag.define()
+from vdm.config import flag
+flag.define()
 flags.DEFINE_string('workdir', 'runs/none', '')
 def main(argv):
   config, workdir = flags.FLAGS.config, flags.FLAGS.workdir
   print([config.model.widths, config.optim.clip_norm, config.train.tensorboard,
          config.stages.video.steps, config.is_locked, workdir])
 if __name__ == '__main__':
-  app.run(main, flags_parser=config_flag.parse)
+  app.run(main, flags_parser=flag.parse)
 """
 CONFIG = """
-from vdm import config as config_lib
+from vdm.config import schema
 def get_config(variant=''):
   if variant not in ('', 'smoke'):
     raise ValueError(f'{variant!r} is no variant: it takes smoke.')
-  config = config_lib.default()
-  config.stages.autoencoder = config_lib.stage(
+  config = schema.default()
+  config.stages.autoencoder = schema.stage(
     objective='autoencoder', steps=200)
-  config.stages.video = config_lib.stage(
+  config.stages.video = schema.stage(
     steps=100 if variant else 200, frames=16)
   config.train.order = ('autoencoder', 'video')
   return config
@@ -49,11 +49,9 @@ TINY = {
 
 
 def make_config():
-  config = config_lib.default()
-  config.stages.autoencoder = config_lib.stage(
-    objective='autoencoder', steps=200
-  )
-  config.stages.video = config_lib.stage(steps=200, frames=16)
+  config = schema.default()
+  config.stages.autoencoder = schema.stage(objective='autoencoder', steps=200)
+  config.stages.video = schema.stage(steps=200, frames=16)
   config.train.order = ('autoencoder', 'video')
   return config
 
@@ -67,23 +65,23 @@ def changed(**values):
 
 
 def test_good_config_breaks_no_rule():
-  assert not list(config_rules.problems(make_config()))
+  assert not list(rules.problems(make_config()))
 
 
 def test_good_config_passes():
-  config_check.validate(make_config())
+  check.validate(make_config())
 
 
 def test_tables_name_keys_and_defaults_that_exist():
-  keys = config_io.flatten(config_lib.default()) | {
+  keys = serialize.flatten(schema.default()) | {
     f'stage.{key}': value
-    for key, value in config_io.flatten(config_lib.stage()).items()
+    for key, value in serialize.flatten(schema.stage()).items()
   }
-  for key, choices in config_check.CHOICES.items():
+  for key, choices in check.CHOICES.items():
     assert keys[key] in choices, key
-  tables = config_check.POSITIVE | config_check.SIGNED | config_check.SHARES
+  tables = check.POSITIVE | check.SIGNED | check.SHARES
   assert tables <= keys.keys()
-  assert not config_check.POSITIVE & config_check.SIGNED
+  assert not check.POSITIVE & check.SIGNED
 
 
 @pytest.mark.parametrize(
@@ -178,12 +176,12 @@ def test_tables_name_keys_and_defaults_that_exist():
 def test_impossible_values_are_named(values, words):
   config = make_config()
   # An unlocked, untyped copy: what a careless file in configs/ could hold.
-  config = config_lib.ConfigDict(config.to_dict(), type_safe=False)
+  config = schema.ConfigDict(config.to_dict(), type_safe=False)
   config.update_from_flattened_dict(
     {key.replace('__', '.'): value for key, value in values.items()}
   )
   with pytest.raises(ValueError, match=words) as error:
-    config_check.validate(config)
+    check.validate(config)
   assert '\n' not in str(error.value)
 
 
@@ -191,37 +189,37 @@ def test_keys_that_a_file_adds_or_leaves_out_are_named():
   config = make_config()
   config.model.widht = 64
   with pytest.raises(ValueError, match=r'did you mean config\.model\.widths'):
-    config_check.validate(config)
+    check.validate(config)
   config = make_config()
   del config.stages.video.frozen
   with pytest.raises(ValueError, match=r'stages\.video\.frozen is missing'):
-    config_check.validate(config)
+    check.validate(config)
 
 
 def test_identity_needs_no_autoencoder_stage():
   config = changed(autoencoder__kind='identity', train__order=('video',))
   # 60 is no multiple of the autoencoder's 8, but of the U-Net's 2.
   config.stages.video.resolution = 60
-  config_check.validate(config)
+  check.validate(config)
 
 
 def test_published_weights_need_no_autoencoder_stage():
-  config_check.validate(changed(**TINY))
+  check.validate(changed(**TINY))
   hashes = ','.join(['0' * 64, 'f' * 64])
-  config_check.validate(changed(**TINY, autoencoder__weights_sha256=hashes))
+  check.validate(changed(**TINY, autoencoder__weights_sha256=hashes))
   config = changed(**TINY, stages__video__resolution=56)
   with pytest.raises(ValueError, match='the autoencoder divides it by 8'):
-    config_check.validate(config)
+    check.validate(config)
 
 
 def test_batches_divide_over_devices_and_hosts():
   config = changed(stages__video__batch=24, stages__video__accumulate=2)
-  config_check.check_devices(config, num_devices=4, num_hosts=2)
+  check.check_devices(config, num_devices=4, num_hosts=2)
   with pytest.raises(ValueError, match='multiple of 16, such as 32'):
-    config_check.check_devices(config, num_devices=8, num_hosts=2)
+    check.check_devices(config, num_devices=8, num_hosts=2)
   config.train.fsdp = 3
   with pytest.raises(ValueError, match='fsdp=3 does not divide the 4'):
-    config_check.check_devices(config, num_devices=4)
+    check.check_devices(config, num_devices=4)
 
 
 @pytest.mark.parametrize(
@@ -235,22 +233,20 @@ def test_batches_divide_over_devices_and_hosts():
   ],
 )
 def test_nearest(name, nearest):
-  keys = list(config_io.flatten(make_config()))
+  keys = list(serialize.flatten(make_config()))
   keys = [key for key in keys if not key.startswith('stages.autoencoder.')]
   assert suggest.nearest(name, keys) == nearest
 
 
 def test_hash_is_of_the_values():
   config = make_config()
-  shuffled = config_lib.ConfigDict(
-    dict(reversed(list(config.to_dict().items())))
-  )
-  assert config_io.config_hash(shuffled) == config_io.config_hash(config)
+  shuffled = schema.ConfigDict(dict(reversed(list(config.to_dict().items()))))
+  assert serialize.config_hash(shuffled) == serialize.config_hash(config)
   other = changed(seed=1)
-  assert config_io.config_hash(other) != config_io.config_hash(config)
+  assert serialize.config_hash(other) != serialize.config_hash(config)
   # printf '{"a":{"c":0.5},"b":[1,2]}' | sha256sum
-  small = config_lib.ConfigDict({'b': (1, 2), 'a': {'c': 0.5}})
-  assert config_io.config_hash(small) == (
+  small = schema.ConfigDict({'b': (1, 2), 'a': {'c': 0.5}})
+  assert serialize.config_hash(small) == (
     '54715e9ef380776089eae66cb17281e6a9468100a865b15cdde5eff97862d11e'
   )
 
@@ -258,41 +254,41 @@ def test_hash_is_of_the_values():
 def test_save_and_load(tmp_path):
   config = changed(optim__clip_norm=2.0, stages__video__frozen=('a/.*',))
   path = tmp_path / 'config.json'
-  config_io.save(config, path, label_names=['right', 'left'])
-  loaded = config_io.load(path)
-  assert config_io.flatten(loaded) == config_io.flatten(config)
+  serialize.save(config, path, label_names=['right', 'left'])
+  loaded = serialize.load(path)
+  assert serialize.flatten(loaded) == serialize.flatten(config)
   assert isinstance(loaded.model.widths, tuple)
   assert type(loaded.optim.clip_norm) is float
-  assert config_io.load_label_names(path) == ['right', 'left']
+  assert serialize.load_label_names(path) == ['right', 'left']
   assert [file.name for file in tmp_path.iterdir()] == ['config.json']
-  config_check.validate(loaded)
+  check.validate(loaded)
 
 
 def test_changed_and_damaged_files_are_refused(tmp_path):
   path = tmp_path / 'config.json'
-  config_io.save(make_config(), path)
+  serialize.save(make_config(), path)
   content = json.loads(path.read_text())
   content['config']['seed'] = 7
   path.write_text(json.dumps(content))
   with pytest.raises(ValueError, match='was changed after the run'):
-    config_io.load(path)
+    serialize.load(path)
   path.write_text(json.dumps(content)[:100])
   with pytest.raises(ValueError, match='is damaged'):
-    config_io.load(path)
+    serialize.load(path)
   path.write_text('[]')
   with pytest.raises(ValueError, match='not the config.json of a run'):
-    config_io.load(path)
+    serialize.load(path)
 
 
 def test_diff():
   old, new = make_config(), changed(seed=3, stages__video__batch=16)
-  new.stages.more = config_lib.ConfigDict({'steps': 5})
-  assert config_io.diff(old, new) == [
+  new.stages.more = schema.ConfigDict({'steps': 5})
+  assert serialize.diff(old, new) == [
     'seed: 0 -> 3',
     'stages.more.steps: (no such key) -> 5',
     'stages.video.batch: 8 -> 16',
   ]
-  assert config_io.diff(old, old) == []
+  assert serialize.diff(old, old) == []
 
 
 @pytest.fixture(scope='module')

@@ -5,9 +5,9 @@ import importlib.util
 from conftest import ROOT
 import pytest
 
-from vdm import config_check
-from vdm import config_io
-from vdm import config_variants
+from vdm.config import check
+from vdm.config import serialize
+from vdm.config import variants
 
 VARIANTS = {
   'synthetic': ('', 'smoke', 'overfit'),
@@ -38,8 +38,8 @@ def get_config(name, variant=''):
 )
 def test_config_is_valid(name, variant):
   config = get_config(name, variant)
-  config_check.validate(config)
-  assert config_io.config_hash(config) == config_io.config_hash(
+  check.validate(config)
+  assert serialize.config_hash(config) == serialize.config_hash(
     get_config(name, variant)
   )
 
@@ -54,7 +54,7 @@ def test_smoke_swaps_neither_data_nor_stages(name):
   full, small = get_config(name), get_config(name, 'smoke')
   kept = [
     line
-    for line in config_io.diff(full, small)
+    for line in serialize.diff(full, small)
     if line.startswith(('data.', 'diffusion.', 'train.order'))
     and not line.startswith(('data.scenes.', 'data.threads'))
   ]
@@ -78,5 +78,5 @@ def test_unknown_variant_names_the_known_ones():
 
 def test_variants_need_no_particular_config():
   config = get_config('ucf101', '128x16')
-  config_variants.smoke(config)
-  config_check.validate(config)
+  variants.smoke(config)
+  check.validate(config)

@@ -8,7 +8,7 @@ from conftest import ROOT
 SCRIPT = """
 import logging as standard
 from absl import logging
-from vdm import console
+from vdm.common import console
 logging.use_absl_handler()
 console.start()
 logging.info('ours')

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from vdm import config as config_lib
-from vdm.data import corpus
-from vdm.data import staging
+from vdm.config import schema
+from vdm.preparation import corpus
+from vdm.preparation import staging_area
 
 
 def shot(hashes, *, start=0, n=20, reason='', overlay=None):
-  return staging.Shot(
+  return staging_area.Shot(
     start=start,
     stop=start + n,
     reason=reason,
@@ -20,7 +20,7 @@ def shot(hashes, *, start=0, n=20, reason='', overlay=None):
 
 def result(name, *shots, height=240, width=320, **values):
   facts = dict(height=height, width=width)
-  return staging.Result(name, facts=facts, shots=list(shots), **values)
+  return staging_area.Result(name, facts=facts, shots=list(shots), **values)
 
 
 def sequences(count, n=12):
@@ -109,7 +109,7 @@ def test_a_file_falls_to_what_took_most_of_it():
 
 
 def test_every_reason_has_a_meaning():
-  data = config_lib.default().data
+  data = schema.default().data
   reasons = (
     *('undecodable', 'truncated', 'empty', 'no_video_stream', 'too_small'),
     *('too_large', 'timeout', 'memory', 'crashed', 'failed', 'too_short'),

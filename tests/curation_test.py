@@ -20,7 +20,7 @@ import pytest
 
 from vdm.data import builders
 from vdm.data import coding
-from vdm.data import report
+from vdm.preparation import data_report
 
 BROKEN = {
   '-video-with-dash-.mp4': 'too_small',
@@ -71,7 +71,7 @@ class Outcome:
       split: builders.open_source(directory, split)
       for split in ('train', 'validation')
     }
-    text = (self.directory / report.MANIFEST_FILE).read_text()
+    text = (self.directory / data_report.MANIFEST_FILE).read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     self.dataset = lines[0]
     self.sources = {x['name']: x for x in lines if x['kind'] == 'source'}
@@ -137,13 +137,13 @@ def check_essentials(outcome, shared):
   assert all(sides) and not sides[0] & sides[1]
   info = outcome.splits['train'].info
   assert outcome.dataset['fingerprint'] == info['fingerprint']
-  page = (outcome.directory / report.REPORT_FILE).read_text()
+  page = (outcome.directory / data_report.REPORT_FILE).read_text()
   for reason in ('too_small', 'duplicate', 'too_short', 'no_video_stream'):
     assert f'<h3>{reason}</h3>' in page
   for name, source in outcome.sources.items():
     if source['reason']:
       assert name in page
-  sheet = (outcome.directory / report.SHEET_FILE).read_bytes()
+  sheet = (outcome.directory / data_report.SHEET_FILE).read_bytes()
   assert sheet.startswith(b'\x89PNG')
 
 
@@ -171,7 +171,7 @@ def test_the_whole_folder(shared, tmp_path):
     outcomes.append(Outcome(directory))
   assert len({outcome.dataset['fingerprint'] for outcome in outcomes}) == 1
   manifests = [
-    (outcome.directory / report.MANIFEST_FILE).read_bytes()
+    (outcome.directory / data_report.MANIFEST_FILE).read_bytes()
     for outcome in outcomes
   ]
   assert manifests[0] == manifests[1] == manifests[2]

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from scipy import fft
 
-from tests.flow_test import moving
+from tests.optical_flow_test import moving
 from vdm.metrics import descriptors
-from vdm.metrics import flow as flow_lib
+from vdm.metrics import optical_flow
 
 
 def test_names_sizes_and_values():
   video = moving((1, 0), frames=4)
-  found = descriptors.describe(video, flow_lib.compute(video))
+  found = descriptors.describe(video, optical_flow.compute(video))
   sizes = {name: vector.shape for name, vector in found.items()}
   assert sizes == {
     'motion': (32,),
@@ -55,16 +55,16 @@ def test_white_noise_has_a_flat_spectrum_and_a_still_clip_no_time():
 
 def test_motion_counts_speeds_accelerations_and_ways():
   video = moving((2, 0), frames=6)
-  vector = descriptors.motion(flow_lib.compute(video))
+  vector = descriptors.motion(optical_flow.compute(video))
   speeds, turned, ways = vector[:12], vector[12:24], vector[24:]
   assert speeds.sum() == pytest.approx(1) and turned.sum() == pytest.approx(1)
   # Four pixels at 128: on a border of octaves, from 2 to 4 or from 4 to 8.
   assert speeds[6:8].sum() > 0.9
   assert turned[6:].sum() < 0.05
   assert ways[0] > 0.95  # To the right.
-  backwards = descriptors.motion(flow_lib.compute(video[::-1]))
+  backwards = descriptors.motion(optical_flow.compute(video[::-1]))
   assert backwards[24 + 4] > 0.95
-  still = descriptors.motion(flow_lib.compute(video[[0, 0, 0]]))
+  still = descriptors.motion(optical_flow.compute(video[[0, 0, 0]]))
   assert still[0] == 1 and still[24:].sum() < 0.1
 
 

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec
 import numpy as np
 import pytest
 
-from vdm.training import digests
+from vdm.checkpoints import digests
 
 SPECS = [
   (),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vdm import config as config_lib
+from vdm.config import schema
 from vdm.models import autoencoders
 from vdm.models.autoencoders import discriminator
 from vdm.models.autoencoders import losses
@@ -41,7 +41,7 @@ def test_hinge_losses():
 
 
 def test_each_has_the_gradient_of_its_own_loss():
-  config = config_lib.default().autoencoder
+  config = schema.default().autoencoder
   config.update(factor=4, channels=4, encoder_width=8, decoder_width=8)
   config.update(adversarial_weight=0.3, discriminator_width=4, kl_weight=0.0)
   config.update(initial_logvar=-30.0, multiscale_weight=0.0)

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vdm.data import duplicates
+from vdm.preparation import duplicates
 
 
 def film(n, seed, size=(120, 160)):

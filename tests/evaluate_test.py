@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from vdm import generate
-from vdm.evaluation import card as card_lib
-from vdm.evaluation import folders
-from vdm.evaluation import runs
-from vdm.evaluation import samples as samples_lib
-from vdm.media import videos as videos_lib
+from vdm.evaluation import folder_card
+from vdm.evaluation import metrics_card
+from vdm.evaluation import run_card
+from vdm.evaluation import run_samples
+from vdm.media import video_files
 from vdm.metrics import motion
 from vdm.metrics import suite
-from vdm.models import features as features_lib
+from vdm.models import features
 
 SETS = ('samples', 'real', 'autoencoder', 'shuffled', 'frozen', 'mixed')
 
@@ -34,7 +34,7 @@ def projection(name='i3d', seed=0):
     return x @ params / 255.0
 
   protocol = {'network': name, 'weights_sha256': str(seed)}
-  return features_lib.Features(
+  return features.Features(
     name=name,
     params=matrix.astype(np.float32),
     apply=apply,
@@ -52,7 +52,7 @@ def workdir(finished_run, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def options(tmp_path_factory):
-  return runs.Options(
+  return run_card.Options(
     num=4,
     training_clips=24,
     features=projection(),
@@ -63,7 +63,7 @@ def options(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def card(workdir, options):
-  return runs.evaluate(workdir, workdir / 'evaluation', options)
+  return run_card.evaluate(workdir, workdir / 'evaluation', options)
 
 
 def test_every_number_has_its_floor_its_ceiling_and_its_protocol(card):
@@ -109,15 +109,15 @@ def test_what_took_long_is_kept(card, workdir, options, monkeypatch):
     raise AssertionError('measured again')
 
   monkeypatch.setattr(suite, 'measure', never)
-  monkeypatch.setattr(runs.features, 'extract', never)
-  again = runs.evaluate(workdir, workdir / 'evaluation', options)
+  monkeypatch.setattr(run_card.features, 'extract', never)
+  again = run_card.evaluate(workdir, workdir / 'evaluation', options)
   for name in ('energy', 'panel', 'fvd', 'laws', 'memorisation'):
     assert again[name] == card[name], name
 
 
 def test_another_protocol_is_measured_anew(card, workdir, options):
   """Other samples, and of those that are there no part is made again."""
-  changed = runs.dataclasses.replace(
+  changed = run_card.dataclasses.replace(
     options,
     sample={'guidance': 1.0},
     features=None,
@@ -125,7 +125,7 @@ def test_another_protocol_is_measured_anew(card, workdir, options):
     training_clips=0,
   )
   out = workdir / 'other'
-  found = runs.evaluate(workdir, out, changed)
+  found = run_card.evaluate(workdir, out, changed)
   for name in ('fvd', 'inception', 'memorisation'):
     assert name not in found
   assert found['protocol']['samples']['sample']['guidance'] == 1.0
@@ -134,7 +134,7 @@ def test_another_protocol_is_measured_anew(card, workdir, options):
 
 
 def test_samples_resume_where_they_stopped(workdir, monkeypatch, tmp_path):
-  monkeypatch.setattr(samples_lib, 'PART', 8)
+  monkeypatch.setattr(run_samples, 'PART', 8)
   run = generate.load_run(workdir)
   run.config.sample.update(guidance=1.5)
   generator = generate.make_generator(run.config, run.stage)
@@ -145,10 +145,10 @@ def test_samples_resume_where_they_stopped(workdir, monkeypatch, tmp_path):
     return generator.samples(params, frozen, labels, seeds)
 
   def make(num):
-    return samples_lib.make(
+    return run_samples.make(
       run,
       generator._replace(samples=counted),
-      samples_lib.key(run, ''),
+      run_samples.key(run, ''),
       num,
       workdir=workdir,
       folder=tmp_path,
@@ -167,17 +167,17 @@ def test_the_runs_last_samples_are_taken_where_they_are_what_is_asked(workdir):
   run = generate.load_run(workdir)
   labels = np.arange(4)
   np.testing.assert_array_equal(
-    samples_lib.last(run, workdir, labels), expected[:4]
+    run_samples.last(run, workdir, labels), expected[:4]
   )
-  assert samples_lib.last(run, workdir, labels[::-1]) is None
-  assert samples_lib.last(run, workdir, np.arange(9)) is None
+  assert run_samples.last(run, workdir, labels[::-1]) is None
+  assert run_samples.last(run, workdir, np.arange(9)) is None
   run.config.sample.update(steps=3)
-  assert samples_lib.last(run, workdir, labels) is None
+  assert run_samples.last(run, workdir, labels) is None
 
 
 def write_folder(folder, videos):
   for i, video in enumerate(videos):
-    videos_lib.write_mp4(folder / f'{i:02d}.mp4', video, 25.0, upscale=2)
+    video_files.write_mp4(folder / f'{i:02d}.mp4', video, 25.0, upscale=2)
 
 
 @pytest.fixture(scope='module')
@@ -197,8 +197,8 @@ def test_folders_of_videos_and_of_arrays(moving_clips, tmp_path):
   write_folder(tmp_path / 'real', moving_clips[:8])
   fake = np.repeat(moving_clips[6:10, :1], 5, axis=1)  # Frozen.
   np.savez(tmp_path / 'fake.npz', videos=fake)
-  options = folders.Options(num=4, frames=4, resolution=32)
-  found = folders.evaluate(
+  options = folder_card.Options(num=4, frames=4, resolution=32)
+  found = folder_card.evaluate(
     tmp_path / 'real', tmp_path / 'fake.npz', tmp_path / 'out', options
   )
   assert found['counts']['samples'] == found['counts']['real'] == 4
@@ -213,8 +213,8 @@ def test_folders_of_videos_and_of_arrays(moving_clips, tmp_path):
 def test_too_few_real_clips_are_divided(moving_clips, tmp_path):
   write_folder(tmp_path / 'real', moving_clips[:6])
   np.savez(tmp_path / 'fake.npz', videos=moving_clips[:5])
-  options = folders.Options(num=5, frames=4, resolution=32)
-  found = folders.evaluate(
+  options = folder_card.Options(num=5, frames=4, resolution=32)
+  found = folder_card.evaluate(
     tmp_path / 'real', tmp_path / 'fake.npz', tmp_path / 'out', options
   )
   assert found['counts']['reference'] == 5
@@ -224,20 +224,20 @@ def test_too_few_real_clips_are_divided(moving_clips, tmp_path):
 def test_divisions_never_split_a_video():
   groups = np.array(list('aabbbccddd'))
   for num in (2, 4, 5, 8):
-    reference, others, half = folders.divide(groups, num)
+    reference, others, half = folder_card.divide(groups, num)
     first = half if len(half) else reference
     assert not set(groups[first]) & set(groups[others])
     assert len(first) and len(others)
 
 
 def test_features_are_named_by_their_weights():
-  assert runs.features.metric(projection('i3d')) == 'fvd'
-  named = runs.features.metric(projection('i3d_imagenet'))
+  assert run_card.features.metric(projection('i3d')) == 'fvd'
+  named = run_card.features.metric(projection('i3d_imagenet'))
   assert named == 'fvd_i3d_imagenet'
   videos = np.random.default_rng(0).integers(0, 256, (11, 3, 16, 16, 3), 'u1')
   network = projection()
   np.testing.assert_allclose(
-    runs.features.extract(network, videos, batch=1),
+    run_card.features.extract(network, videos, batch=1),
     network.apply(network.params, videos),
     atol=1e-4,
   )
@@ -245,11 +245,11 @@ def test_features_are_named_by_their_weights():
 
 def test_a_card_comes_back_from_what_is_kept():
   videos = np.random.default_rng(0).integers(0, 256, (3, 4, 32, 32, 3), 'u1')
-  clips = card_lib.describe(
-    videos, ['a', 'b', 'c'], [0, 1, -1], world=card_lib.laws.World()
+  clips = metrics_card.describe(
+    videos, ['a', 'b', 'c'], [0, 1, -1], world=metrics_card.laws.World()
   )
   clips = clips._replace(features=np.ones((3, 2)))
-  again = card_lib.unpack(card_lib.pack(clips))
+  again = metrics_card.unpack(metrics_card.pack(clips))
   assert again.truth is None and list(again.groups) == ['a', 'b', 'c']
   np.testing.assert_array_equal(again.features, clips.features)
   for name, value in clips.laws.items():
@@ -310,8 +310,8 @@ SCRIPT = """
 import sys
 import jax
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-from vdm.evaluation import runs
-found = runs.evaluate(sys.argv[3], sys.argv[4], runs.Options(
+from vdm.evaluation import run_card
+found = run_card.evaluate(sys.argv[3], sys.argv[4], run_card.Options(
   num=4, training_clips=24, sample={'guidance': 1.25}, statistics=sys.argv[4]))
 print('no card' if found is None else 'a card')
 """

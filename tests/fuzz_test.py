@@ -12,11 +12,11 @@ import time
 import numpy as np
 import pytest
 
-from vdm import config as config_lib
-from vdm.data import staging as staging_lib
-from vdm.data import workers
-from vdm.data.builders import sources
-from vdm.data.builders import videos
+from vdm.config import schema
+from vdm.preparation import sources
+from vdm.preparation import staging_area
+from vdm.preparation import video_dataset
+from vdm.preparation import workers
 
 SMALL = (
   'natural/tc_h265_10bit_synthetic.mp4',
@@ -97,13 +97,13 @@ def make_variants(folder, shared, names, per_damage):
 
 def work_through(folder, root):
   """Prepares a folder in limited processes; returns results and memory."""
-  data = config_lib.default().data
+  data = schema.default().data
   data.update(name='video_folder', resolution=64, min_frames=16)
   data.update(root=str(root), source=str(folder))
-  data.screening.rules = config_lib.SCREENING
+  data.screening.rules = schema.SCREENING
   data.limits.update(seconds=120.0, stall_seconds=60.0, memory_mb=1024)
-  staging = staging_lib.Staging(str(root / 'staging'))
-  build = videos.Build(data, staging)
+  staging = staging_area.Staging(str(root / 'staging'))
+  build = video_dataset.Build(data, staging)
   results = build.prepare(sources.list_folder(str(folder)))
   skipped = {skip.source: skip for skip in build.skipped()}
   return results, skipped

@@ -6,7 +6,7 @@ import pytest
 
 from vdm import generate
 from vdm import sample
-from vdm import score
+from vdm.evaluation import final_score
 
 
 @pytest.fixture(scope='module')
@@ -67,7 +67,7 @@ def test_labels_by_name_and_number(run):
 
 def test_samples_are_written_for_machines_and_for_people(tmp_path):
   videos = np.random.default_rng(0).integers(0, 256, (3, 4, 16, 16, 3), 'u1')
-  score.write_samples(
+  final_score.write_samples(
     tmp_path, videos, [1, -1, 0], ['a', 'b'], [7, 8, 9], 25.0, each=True
   )
   names = {path.name for path in tmp_path.iterdir()}
@@ -89,4 +89,6 @@ def test_psnr_of_the_nearest_clip():
   samples = clips[::-1].copy()
   samples[0] -= 10  # 200 to 190.
   exact, ten = 10 * np.log10(255**2 / 1e-3), 20 * np.log10(25.5)
-  assert score.nearest_psnr(samples, clips) == pytest.approx((exact + ten) / 2)
+  assert final_score.nearest_psnr(samples, clips) == pytest.approx(
+    (exact + ten) / 2
+  )

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from vdm import config as config_lib
+from vdm.config import schema
 from vdm.models import autoencoders
 from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import losses
@@ -16,7 +16,7 @@ from vdm.models.autoencoders import pca
 
 
 def make_config(**changes):
-  config = config_lib.default().autoencoder
+  config = schema.default().autoencoder
   config.update(
     factor=4,
     channels=4,

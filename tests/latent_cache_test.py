@@ -1,179 +1,345 @@
-"""Training on cached latents is training on the frames they are of."""
+"""The latent cache: the same windows, after kills and damage, or a refusal."""
 
+from concurrent import futures
+import json
 import os
 import pathlib
+import pickle
+import signal
 import subprocess
 import sys
+import threading
 
 from conftest import ROOT
-import jax
 import numpy as np
 import pytest
-import tiny_runs
-import tiny_train
+from tiny_source import LENGTHS
+from tiny_source import SIZE
+from tiny_source import Source
+from tiny_source import take
 
-from vdm import generate
-from vdm.data import builders
-from vdm.data import latents
-from vdm.models import autoencoders
-from vdm.models.autoencoders import files
-from vdm.training import frozen
-from vdm.training import inputs
-from vdm.training import latent_cache
-from vdm.training import objectives
-from vdm.training import sharding
-from vdm.training import stages
+from vdm.data import latent_cache
+from vdm.data import latent_cache_writer
 
-SETTINGS = dict(
-  factor=4, channels=4, encoder_width=4, decoder_width=4, decoder_blocks=1
-)
+BATCH = 7  # Frames encoded at once: no shard is a multiple.
+
+
+class Described(Source):
+  """A clip source with all that a cache asks of it."""
+
+  split, split_list = 'train', '01'
+
+  def __init__(self, lengths=LENGTHS, **options):
+    super().__init__(lengths, **options)
+    self.info |= {'version': '1.0.0', 'fingerprint': 'f' * 64}
+
+
+def encode(frames):
+  """Mean and log-variance that tell frames, rows and columns apart."""
+  assert frames.shape == (BATCH, SIZE, SIZE, 3) and frames.dtype == np.uint8
+  n, half = len(frames), SIZE // 2
+  mean = frames.reshape(n, half, 2, half, 2, 3).mean(axis=(2, 4)) / 64.0
+  return mean, -1.0 - mean
+
+
+def make(folder, source=None, *, mirrored=True, encode=encode, **changes):
+  """Writes a cache and returns the folder as text."""
+  source = source or Described()
+  plan = latent_cache_writer.make_plan(
+    source,
+    autoencoder='a' * 64,
+    shape=(4, 4, 3),
+    resolution=SIZE,
+    mirrored=mirrored,
+  )
+  latent_cache_writer.write(
+    str(folder), plan, source, encode, batch=BATCH, **changes
+  )
+  return str(folder)
+
+
+def open_cache(folder, source=None, **changes):
+  wanted = dict(
+    autoencoder='a' * 64, resolution=SIZE, whole_frames=True, flip=True
+  )
+  source = source or Described()
+  return latent_cache.open_cache(str(folder), source, **{**wanted, **changes})
+
+
+def encoded(videos):
+  """What the cache should hold of clips [b t h w 3]: means, float16."""
+  b, t, h, w, _ = videos.shape
+  x = videos.reshape(b, t, h // 2, 2, w // 2, 2, 3).mean(axis=(3, 5)) / 64.0
+  return x.astype(np.float16)
+
+
+# Two copies of means and log-variances: 12 frames a shard.
+SMALL = 12 * 2 * 2 * 4 * 4 * 3 * 2
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+  monkeypatch.setattr(latent_cache, 'SHARD_BYTES', SMALL)
 
 
 @pytest.fixture(scope='module')
-def made(data_root, tmp_path_factory):
-  """A config, the folder of a run with an autoencoder, and its cache."""
-  config = tiny_train.make_config(data_root)
-  config.autoencoder.update(SETTINGS)
-  config.data.flip = True
-  workdir = tmp_path_factory.mktemp('run')
-  config.data.latents = str(workdir / 'latents')
-  codec = autoencoders.make_autoencoder(config.autoencoder)
-  clips = tiny_runs.batch(rows=4, frames=1, size=16)['video']
-  params = codec.init(jax.random.key(0), generate.to_float(clips))
-  # Noise of the posterior that is worth sampling, and not the same anywhere.
-  params = jax.tree.map(np.asarray, tiny_runs.randomise(params, scale=0.5))
-  params['pca'] = jax.tree.map(
-    np.asarray, codec.init(jax.random.key(0), generate.to_float(clips))['pca']
+def folder(tmp_path_factory):
+  """A finished cache; leave it as it is."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(latent_cache, 'SHARD_BYTES', SMALL)
+    return make(tmp_path_factory.mktemp('latents') / 'cache')
+
+
+@pytest.mark.parametrize('frames, stride', [(4, 1), (3, 4), (1, 1)])
+def test_batches_are_those_of_the_frames(folder, frames, stride):
+  """Windows of any length and stride, over borders of records, mirrored."""
+  options = dict(frames=frames, stride=stride, flip=True)
+  plain, _ = take(Described(), 4, **options)
+  cached, bad = take(
+    Described(), 4, cache=open_cache(folder), posterior=True, **options
   )
-  frozen.write(config.autoencoder, workdir / 'autoencoder', params, clips)
-  plan = latent_cache.build(config, workdir)
-  return config, workdir, plan
-
-
-def test_the_cache_says_what_it_is_of(made):
-  config, workdir, plan = made
-  assert plan['autoencoder'] == files.load(workdir / 'autoencoder')[3]
-  info = builders.read_info(builders.dataset_dir(config.data))
-  assert plan['dataset']['fingerprint'] == info['fingerprint']
-  assert plan['frames'] == 24 * 4 and plan['unreadable'] == 0
-  assert (plan['resolution'], plan['mirrored']) == (16, True)
-  assert plan['shape'] == [4, 4, 4]
-
-
-@pytest.mark.parametrize('posterior', [False, True])
-def test_losses_agree(made, posterior):
-  config, workdir, _ = made
-  config = config.copy_and_resolve_references()
-  config.diffusion.sample_posterior = posterior
-  span = next(s for s in stages.spans(config) if s.name == 'video')
-  mesh = sharding.make_mesh()
-  source = builders.open_source(builders.ensure(config.data), 'train')
-  autoencoder, fingerprint = frozen.ensure(config, source, span, workdir, mesh)
-  objective = objectives.make_objective(config, span.stage, mesh)
-  params = tiny_runs.randomise(objective.abstract_params())
-
-  def losses(folder):
-    config.data.latents = folder
-    loss = jax.jit(
-      lambda params, batch, key: objective.loss(
-        params, autoencoder, objective.draw(batch, key)
-      )[:2]
+  assert bad == 0
+  for one, other in zip(plain, cached):
+    np.testing.assert_array_equal(other['label'], one['label'])
+    np.testing.assert_array_equal(other['mean'], encoded(one['video']))
+    assert other['mean'].dtype == other['logvar'].dtype == np.float16
+    np.testing.assert_allclose(
+      other['logvar'], -1.0 - encoded(one['video']), atol=2e-3
     )
-    found = []
-    with inputs.make_batches(config, source, span, 2, fingerprint) as batches:
-      for n in range(3):
-        batch = next(batches)
-        assert ('mean' in batch) == bool(folder)
-        total, count = loss(params, batch, jax.random.key(n))
-        found.append(float(total / count))
-    return np.array(found)
-
-  cached, plain = losses(str(workdir / 'latents')), losses('')
-  # Means and log-variances are rounded to 11 bits, no two clips alike.
-  np.testing.assert_allclose(cached, plain, rtol=1e-3)
-  assert len(set(plain)) == 3
-  if posterior:
-    config.diffusion.sample_posterior = False
-    objective = objectives.make_objective(config, span.stage, mesh)
-    assert np.abs(losses('') - plain).max() > 5e-3
+    assert 'video' not in other
 
 
-def test_another_autoencoder_is_refused(made):
-  config, _, plan = made
-  span = next(s for s in stages.spans(config) if s.name == 'video')
-  source = builders.open_source(builders.ensure(config.data), 'train')
-  with pytest.raises(latents.CacheError, match='another autoencoder'):
-    inputs.make_batches(config, source, span, 0, 'e' * 64)
-  with pytest.raises(latents.CacheError, match='whole frames'):
-    crop = span._replace(stage=span.stage.copy_and_resolve_references())
-    crop.stage.crop = 8
-    inputs.make_batches(config, source, crop, 0, plan['autoencoder'])
-  # The stage that trains the autoencoder sees frames.
-  own = next(s for s in stages.spans(config) if s.name == 'autoencoder')
-  assert inputs.latent_cache(config, source, own.stage, '') is None
+def test_few_files_are_open_at_once(folder, monkeypatch):
+  monkeypatch.setattr(latent_cache, 'OPEN_SHARDS', 4)
+  cache = open_cache(folder)
+  plain, _ = take(Described(), 4)
+  cached, bad = take(Described(), 4, cache=cache)
+  for one, other in zip(plain, cached):
+    np.testing.assert_array_equal(other['mean'], encoded(one['video']))
+  assert bad == 0 and len(cache._open) == 2
 
 
-def test_what_cannot_be_encoded_is_named(made, tmp_path):
-  config, workdir, _ = made
-  config = config.copy_and_resolve_references()
-  with pytest.raises(latents.CacheError, match='no autoencoder yet'):
-    latent_cache.build(config, tmp_path)
-  config.stages.image.resolution = 8
-  with pytest.raises(latents.CacheError, match=r'clips of \[8, 16\] px'):
-    latent_cache.build(config, workdir)
-  config.train.order = ('autoencoder',)
-  with pytest.raises(latents.CacheError, match='none reads latents'):
-    latent_cache.build(config, workdir)
-  config.data.latents = ''
-  with pytest.raises(latents.CacheError, match='--config.data.latents=FOLDER'):
-    latent_cache.build(config, workdir)
+def test_log_variances_are_read_only_when_asked_for(folder):
+  (batch,), _ = take(Described(), 1, cache=open_cache(folder))
+  assert set(batch) == {'mean', 'label'}
 
 
-CONFIG = """
-import tiny_train
+def test_records_may_have_moved(folder):
+  """Built anew by another number of workers, a data set has another order."""
+  source = Described()
+  order = np.random.default_rng(0).permutation(len(source.index['id']))
+  source.index = {name: column[order] for name, column in source.index.items()}
+  plain, _ = take(source, 2)
+  cached, _ = take(source, 2, cache=open_cache(folder, source))
+  for one, other in zip(plain, cached):
+    np.testing.assert_array_equal(other['mean'], encoded(one['video']))
 
-def get_config():
-  config = tiny_train.make_config({root!r})
-  config.autoencoder.kind = 'pca'
-  config.train.order = ('image', 'video')
-  return config
+
+def test_worker_processes_read_the_same(folder):
+  cache = pickle.loads(pickle.dumps(open_cache(folder)))
+  found = cache.read(1, np.array([1, 3]), mirrored=True, posterior=True)
+  wanted = open_cache(folder).read(
+    1, np.array([1, 3]), mirrored=True, posterior=True
+  )
+  np.testing.assert_array_equal(found, wanted)
+  assert found.shape == (2, 2, 4, 4, 3)
+
+
+def test_hosts_write_what_one_would(folder, tmp_path):
+  """Two hosts, each in a thread of its own."""
+  cache, together = tmp_path / 'cache', threading.Barrier(2)
+  with futures.ThreadPoolExecutor(2) as pool:
+    hosts = [
+      pool.submit(
+        make,
+        cache,
+        process_index=index,
+        process_count=2,
+        wait=lambda: together.wait(timeout=60),
+      )
+      for index in range(2)
+    ]
+    for host in hosts:
+      host.result()
+  assert same_files(folder, cache) >= 14
+
+
+def same_files(one, other):
+  """Asserts that two caches are the same bytes; returns how many files."""
+  names = sorted(os.listdir(one))
+  assert names == sorted(os.listdir(other))
+  for name in names:
+    if name != latent_cache.INDEX:  # A zip file, which holds times.
+      contents = [
+        pathlib.Path(folder, name).read_bytes() for folder in (one, other)
+      ]
+      assert contents[0] == contents[1], name
+  return len(names)
+
+
+KILLED = """
+import sys, time
+import latent_cache_test
+from vdm.data import latent_cache
+latent_cache.SHARD_BYTES = latent_cache_test.SMALL
+calls = 0
+def encode(frames):
+  global calls
+  calls += 1
+  if calls == 7:
+    print('in the middle', flush=True)
+    time.sleep(60)
+  return latent_cache_test.encode(frames)
+latent_cache_test.make(sys.argv[1], encode=encode)
 """
 
 
-def prepare(config, *arguments):
-  return subprocess.run(
-    [
-      *(sys.executable, '-m', 'vdm.prepare', 'latents'),
-      *('--config', config, *arguments),
-    ],
+def test_a_killed_build_goes_on_where_it_was(folder, tmp_path):
+  cache = tmp_path / 'cache'
+  process = subprocess.Popen(
+    [sys.executable, '-c', KILLED, str(cache)],
     cwd=ROOT,
-    env=dict(os.environ, PYTHONPATH=str(ROOT / 'tests')),
-    capture_output=True,
+    env=dict(os.environ, PYTHONPATH=f'{ROOT}:{ROOT / "tests"}'),
+    stdout=subprocess.PIPE,
     text=True,
-    check=False,
   )
+  assert process.stdout.readline() == 'in the middle\n'
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  before = {
+    name: (cache / name).stat().st_mtime_ns
+    for name in os.listdir(cache)
+    if name.endswith('.npy') and '.sums.' not in name
+  }
+  assert 1 <= len(before) < 6
+  with pytest.raises(
+    latent_cache.CacheError, match='an unfinished latent cache'
+  ):
+    open_cache(cache)
+  calls = []
+
+  def counting(frames):
+    calls.append(len(frames))
+    return encode(frames)
+
+  make(cache, encode=counting)
+  for name, changed in before.items():
+    assert (cache / name).stat().st_mtime_ns == changed, name
+  same_files(folder, cache)
+  # And a finished one is left alone.
+  done = len(calls)
+  make(cache, encode=counting)
+  assert done > 0 and len(calls) == done
 
 
-def test_the_command(made, data_root, tmp_path):
-  """With principal components, which nobody has to train first."""
-  config = tmp_path / 'config.py'
-  config.write_text(CONFIG.format(root=str(data_root)))
-  folder = tmp_path / 'latents'
-  result = prepare(
-    *(config, f'--config.data.latents={folder}', '--workdir', tmp_path / 'run')
-  )
-  assert result.returncode == 0, result.stderr
-  assert 'Latents of 96 frames (0 unreadable)' in result.stdout
-  assert '4x4x4 of 16 px' in result.stdout
-  fingerprint = files.load(tmp_path / 'run/autoencoder')[3]
-  assert latents.read_plan(str(folder))['autoencoder'] == fingerprint
-  assert pathlib.Path(folder, '00000.npy').exists()
+@pytest.mark.parametrize(
+  'changes, info, words',
+  [
+    (
+      dict(autoencoder='b' * 64),
+      {},
+      'another autoencoder (aaaaaaaaaaaa, not b',
+    ),
+    (dict(resolution=4), {}, 'another resolution (8 px, not 4 px)'),
+    (dict(whole_frames=False), {}, 'whole frames, and stages.<name>.crop'),
+    ({}, {'version': '1.0.1'}, 'data set version (1.0.0, not 1.0.1)'),
+    ({}, {'fingerprint': 'e' * 64}, 'data set content (ffffffffffff, not e'),
+    ({}, {'frame_rate': 12.5}, 'frame rate (25.0 frames/s, not 12.5 frames/s)'),
+    ({}, {'resolution': 16}, 'stored resolution (8 px, not 16 px)'),
+    ({}, {'name': 'other'}, 'another data set (fake, not other)'),
+  ],
+)
+def test_what_differs_is_named(folder, changes, info, words):
+  source = Described()
+  source.info |= info
+  with pytest.raises(latent_cache.CacheError) as error:
+    open_cache(folder, source, **changes)
+  assert words in str(error.value) and '\n' not in str(error.value)
 
 
-def test_the_command_needs_a_run(data_root, tmp_path):
-  config = tmp_path / 'config.py'
-  config.write_text(CONFIG.format(root=str(data_root)))
-  result = prepare(config)
-  assert result.returncode == 2
-  assert result.stderr.startswith('--workdir is missing')
-  assert result.stderr.count('\n') == 1
+def test_another_split_is_named(folder):
+  source = Described((*LENGTHS, 9))
+  with pytest.raises(
+    latent_cache.CacheError, match='lacks 2 of the 17 records'
+  ):
+    open_cache(folder, source)
+  # A part of what was encoded is fine.
+  source = Described()
+  source.index = {name: column[4:] for name, column in source.index.items()}
+  plain, _ = take(source, 1)
+  cached, _ = take(source, 1, cache=open_cache(folder, source))
+  np.testing.assert_array_equal(cached[0]['mean'], encoded(plain[0]['video']))
+
+
+def test_mirrored_frames_must_be_there_to_flip(tmp_path):
+  folder = make(tmp_path / 'cache', mirrored=False)
+  open_cache(folder, flip=False)
+  with pytest.raises(latent_cache.CacheError, match='no mirrored frames'):
+    open_cache(folder)
+
+
+def test_no_cache_is_named_with_the_command(tmp_path):
+  with pytest.raises(
+    latent_cache.CacheError, match='python -m vdm.prepare latents'
+  ):
+    open_cache(tmp_path / 'nowhere')
+
+
+def test_a_folder_of_something_else_is_left_alone(folder, tmp_path):
+  (tmp_path / 'holiday.txt').write_text('sun')
+  with pytest.raises(latent_cache.CacheError, match='other files'):
+    make(tmp_path)
+  assert os.listdir(tmp_path) == ['holiday.txt']
+  # And so is a cache of something else.
+  with pytest.raises(latent_cache.CacheError, match='mirrored True, not False'):
+    make(folder, mirrored=False)
+  source = Described()
+  source.info['version'] = '2.0.0'
+  with pytest.raises(latent_cache.CacheError, match='version'):
+    make(folder, source)
+
+
+def test_unreadable_frames_are_replaced_as_without_a_cache(tmp_path):
+  source = Described(broken=(101, 107))
+  folder = make(tmp_path / 'cache', source)
+  with open(os.path.join(folder, latent_cache.DONE)) as file:
+    assert json.load(file)['unreadable'] == sum(
+      source.index['n'][np.isin(source.index['row'], (101, 107))]
+    )
+  plain, replaced = take(source, 4)
+  cached, bad = take(source, 4, cache=open_cache(folder, source))
+  assert bad == replaced > 0
+  for one, other in zip(plain, cached):
+    np.testing.assert_array_equal(other['mean'], encoded(one['video']))
+
+
+def test_damaged_latents_are_replaced_and_counted(tmp_path):
+  folder = make(tmp_path / 'cache')
+  path = os.path.join(folder, '00001.npy')
+  with open(path, 'r+b') as file:
+    file.seek(-1, os.SEEK_END)
+    last = file.read(1)
+    file.seek(-1, os.SEEK_END)
+    file.write(bytes([last[0] ^ 1]))
+  # The last byte is a mirrored frame's log-variance: means are sound.
+  options = dict(flip=True, cache=open_cache(folder))
+  _, bad = take(Described(), 8, **options)
+  assert bad == 0
+  _, bad = take(Described(), 8, posterior=True, **options)
+  assert bad > 0
+
+
+def test_latents_that_do_not_fit_are_refused(tmp_path):
+  def large(frames):
+    mean, logvar = encode(frames)
+    return 1e6 * mean, logvar
+
+  with pytest.raises(latent_cache.CacheError, match='do not fit float16'):
+    make(tmp_path / 'large', encode=large)
+
+  def undefined(frames):
+    mean, logvar = encode(frames)
+    return mean * np.nan, logvar
+
+  with pytest.raises(latent_cache.CacheError, match='do not fit float16'):
+    make(tmp_path / 'nan', encode=undefined)

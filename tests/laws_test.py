@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from vdm.data import scenes
+from vdm.data.synthetic import scenes
 from vdm.metrics import corruptions
 from vdm.metrics import laws
-from vdm.metrics import objects
-from vdm.metrics import tracks
+from vdm.metrics import object_finder
+from vdm.metrics import tracking
 
 VARIANTS = {
   'one': dict(),
@@ -79,7 +79,7 @@ def test_true_clips_are_at_the_floor(name):
 def test_what_is_found_is_the_truth():
   videos, _, _, truth = make(4, objects=3, ground='textured')
   for video, known in zip(videos, truth):
-    for i, found in enumerate(objects.find(video)):
+    for i, found in enumerate(object_finder.find(video)):
       assert len(found.size) == 3
       gap = np.linalg.norm(
         found.centre[:, None] - known['centre'][i][None], axis=-1
@@ -87,8 +87,8 @@ def test_what_is_found_is_the_truth():
       rows = gap.argmin(1)
       assert sorted(rows) == [0, 1, 2] and gap.min(1).max() < 0.15
       np.testing.assert_allclose(found.size, known['size'][i][rows], rtol=0.03)
-      aim = objects.hue_of(known['colour'][i][rows])
-      assert objects.hue_apart(found.hue, aim).max() < 0.01
+      aim = object_finder.hue_of(known['colour'][i][rows])
+      assert object_finder.hue_apart(found.hue, aim).max() < 0.01
       # Discs, squares and triangles by their second moments.
       moments = np.array([1 / (2 * np.pi), 1 / 6, 3**0.5 / 9])
       kinds = np.abs(found.shape[:, None] - moments).argmin(1)
@@ -98,7 +98,7 @@ def test_what_is_found_is_the_truth():
 def test_tracks_keep_each_object_to_itself():
   videos, _, _, truth = make(4, objects=2, crossings=True)
   for video, known in zip(videos, truth):
-    found = tracks.link(objects.find(video), 64)
+    found = tracking.link(object_finder.find(video), 64)
     assert len(found.size) >= 2
     for centre in found.centre[:2]:
       seen = np.isfinite(centre[:, 0])

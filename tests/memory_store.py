@@ -5,8 +5,8 @@ import threading
 
 import jax
 
-from vdm.training import peers
-from vdm.training import watch
+from vdm.multihost import coordination
+from vdm.multihost import heartbeat
 
 
 class Left(BaseException):
@@ -37,13 +37,13 @@ class Store:
 def pretend_three(monkeypatch):
   """Makes this process the first of three; returns their store."""
   store = Store()
-  monkeypatch.setattr(peers, 'store', lambda: store)
+  monkeypatch.setattr(coordination, 'store', lambda: store)
   monkeypatch.setattr(jax, 'process_count', lambda: 3)
-  monkeypatch.setattr(peers, '_rounds', itertools.count())
-  monkeypatch.setattr(watch, 'PERIOD', 0.02)
+  monkeypatch.setattr(coordination, '_rounds', itertools.count())
+  monkeypatch.setattr(heartbeat, 'PERIOD', 0.02)
 
   def leave(code):
     raise Left(code)
 
-  monkeypatch.setattr(peers, 'leave', leave)
+  monkeypatch.setattr(coordination, 'leave', leave)
   return store

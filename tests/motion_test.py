@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from tests.flow_test import moving
-from tests.flow_test import pattern
+from tests.optical_flow_test import moving
+from tests.optical_flow_test import pattern
 from vdm.metrics import corruptions
-from vdm.metrics import flow as flow_lib
 from vdm.metrics import motion
+from vdm.metrics import optical_flow
 
 
 def panel(video):
-  values = motion.measure(video, flow_lib.compute(video))
+  values = motion.measure(video, optical_flow.compute(video))
   assert list(values) == list(motion.PANEL)
   assert np.isfinite(list(values.values())).all()
   return values

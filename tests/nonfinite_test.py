@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tiny_train
 
-from vdm import config_io
 from vdm import train
-from vdm.training import checkpoints
+from vdm.checkpoints import manager
+from vdm.config import serialize
 from vdm.training import nonfinite
-from vdm.training import step as step_lib
+from vdm.training import train_step
 from vdm.training import writer
 
 
@@ -63,7 +63,7 @@ def poisoned(monkeypatch):
 
   Every step's key is folded with its number, which is how it is known here.
   """
-  gradient = step_lib.gradient
+  gradient = train_step.gradient
 
   def with_nan(stage, objective, trained, mesh, params, frozen, batch, n, key):
     def draw(batch, key):
@@ -87,7 +87,7 @@ def poisoned(monkeypatch):
       key,
     )
 
-  monkeypatch.setattr(step_lib, 'gradient', with_nan)
+  monkeypatch.setattr(train_step, 'gradient', with_nan)
 
 
 def make_config(data_root):
@@ -107,9 +107,7 @@ def test_a_run_skips_counts_and_goes_on(data_root, tmp_path, poisoned):
   rows = [r for r in writer.read_rows(tmp_path) if 'loss' in r]
   assert [r['skipped_steps'] for r in rows] == [0, 0, 1, 2, 3, 4, 5, 6]
   assert [np.isfinite(r['loss']) for r in rows] == [True] * 2 + [False] * 6
-  with checkpoints.Checkpoints(
-    tmp_path / 'checkpoints', read_only=True
-  ) as store:
+  with manager.Checkpoints(tmp_path / 'checkpoints', read_only=True) as store:
     assert store.read_meta()['skipped_steps'] == 6
     _, slots, _ = store.restore_item('opt_state')
   # The temporal branches are held in steps on single frames.
@@ -142,7 +140,7 @@ def test_a_run_that_diverges_leaves_a_step_that_is_done_again(
   for name in arrays:
     if name.startswith('params/'):
       arrays[name] = np.zeros_like(arrays[name])
-  config = config_io.load(folder / 'config.json')
+  config = serialize.load(folder / 'config.json')
   nonfinite.write(epath.Path(folder), config, report, arrays)
   lines, same = nonfinite.compare(
     report, *nonfinite.replay(folder, *nonfinite.read(folder))

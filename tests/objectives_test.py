@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from vdm import config as config_lib
+from vdm.config import schema
 from vdm.training import objectives
 from vdm.training import optim
 from vdm.training import sharding
@@ -179,12 +179,12 @@ def test_chunks_are_all_of_one_size():
 @pytest.fixture(scope='module')
 def codec(mesh):
   """The autoencoder's objective, its parameters and some clips."""
-  config = config_lib.default()
+  config = schema.default()
   config.autoencoder.update(
     factor=4, channels=4, encoder_width=4, decoder_width=4, decoder_blocks=1
   )
   config.sample.num = 2
-  config.stages.codec = config_lib.stage(objective='autoencoder', batch=2)
+  config.stages.codec = schema.stage(objective='autoencoder', batch=2)
   objective = objectives.make_objective(config, config.stages.codec, mesh)
   clips = tiny_runs.batch(rows=3, frames=1, size=16)
   return objective, objective.init(jax.random.key(0), clips), clips
@@ -197,7 +197,7 @@ def test_the_components_are_fitted_and_held(codec):
     return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
 
   assert shapes(objective.abstract_params()) == shapes(params)
-  stage = config_lib.stage(objective='autoencoder')
+  stage = schema.stage(objective='autoencoder')
   free = stages.trained_paths(params, stage, objective.held(False))
   held = optim.flatten(params).keys() - set(free)
   assert held == {'pca/basis', 'pca/mean', 'pca/scale'}

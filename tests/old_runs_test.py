@@ -7,10 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
-from vdm import config as config_lib
-from vdm import config_io
 from vdm import train
+from vdm.config import schema
+from vdm.config import serialize
 from vdm.data import builders
+from vdm.preparation import datasets
 from vdm.training import writer
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / 'golden' / 'run'
@@ -24,10 +25,10 @@ def resumed(tmp_path_factory):
   """The folder, after the run went from where it was stopped to its end."""
   workdir = tmp_path_factory.mktemp('old')
   shutil.copytree(GOLDEN / 'stopped', workdir, dirs_exist_ok=True)
-  config = config_lib.complete(config_io.load(workdir / 'config.json'))
+  config = schema.complete(serialize.load(workdir / 'config.json'))
   config.data.root = str(workdir / 'data')
   expected = json.loads((GOLDEN / 'expected.json').read_text())
-  source = builders.open_source(builders.ensure(config.data), 'train')
+  source = builders.open_source(datasets.ensure(config.data), 'train')
   # Frames are stored as WebP, whose bytes depend on OpenCV's version.
   same_data = source.info['fingerprint'] == expected['dataset']
   assert train.train(config, workdir, accept_changes=not same_data) == 0

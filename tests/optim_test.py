@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from vdm import config as config_lib
+from vdm.config import schema
 from vdm.training import optim
 
 # Like a network's: first and last layers, a table, hidden matrices, norms.
@@ -39,7 +39,7 @@ def values(seed):
 
 
 def options(**changes):
-  config = config_lib.default().optim
+  config = schema.default().optim
   config.update(weight_decay=0.1, **changes)
   return config
 
@@ -95,7 +95,7 @@ def test_flatten_and_unflatten_are_inverse():
 
 def test_adamw_is_optax_adamw(gradients):
   config = options(name='adamw')
-  stage = config_lib.stage(learning_rate=2e-2)
+  stage = schema.stage(learning_rate=2e-2)
   params = values(0)
   live, slots = run(config, stage, optim.flatten(params), gradients, params)
   transform = optax.adamw(
@@ -113,7 +113,7 @@ def test_adamw_is_optax_adamw(gradients):
 
 def test_muon_is_optax_muon_on_hidden_matrices_and_adamw_elsewhere(gradients):
   config = options(name='muon', muon_learning_rate=5e-2)
-  stage = config_lib.stage(learning_rate=2e-2)
+  stage = schema.stage(learning_rate=2e-2)
   params = values(0)
   flat = optim.flatten(params)
   assert {p for p, x in flat.items() if optim.is_matrix(p, x)} == HIDDEN
@@ -151,7 +151,7 @@ def test_muon_is_optax_muon_on_hidden_matrices_and_adamw_elsewhere(gradients):
 def test_muon_turns_a_gradient_into_an_orthogonal_matrix(gradients):
   config = options(name='muon', muon_learning_rate=1.0)
   config.weight_decay = 0.0
-  stage, params = config_lib.stage(), values(0)
+  stage, params = schema.stage(), values(0)
   live, _ = run(config, stage, ['block/linear/kernel'], gradients[:1], params)
   move = (
     live['block/linear/kernel'] - params['block']['linear']['kernel']
@@ -164,7 +164,7 @@ def test_a_parameter_that_is_left_out_keeps_its_slot(gradients):
   config = options(name='muon')
   params = values(0)
   paths = [p for p in optim.flatten(params) if 'temporal' not in p]
-  live, slots = run(config, config_lib.stage(), paths, gradients, params)
+  live, slots = run(config, schema.stage(), paths, gradients, params)
   initial = optim.init(config, params)['block/temporal/kernel']
   slot = slots['block/temporal/kernel']
   jax.tree.map(np.testing.assert_array_equal, slot, initial)
@@ -175,7 +175,7 @@ def test_a_parameter_that_is_left_out_keeps_its_slot(gradients):
 def test_a_parameter_that_joins_later_has_its_own_bias_correction(gradients):
   config = options(name='adamw')
   config.weight_decay = 0.0
-  stage = config_lib.stage(learning_rate=2e-2)
+  stage = schema.stage(learning_rate=2e-2)
   params = values(0)
   late, flat = 'block/scale', optim.flatten(params)
   early = [path for path in flat if path != late]
@@ -193,13 +193,13 @@ def test_a_parameter_that_joins_later_has_its_own_bias_correction(gradients):
 
 
 def test_learning_rate_warms_up_holds_and_cools_down():
-  stage = config_lib.stage(steps=10, warmup=4, cooldown=0.5)
+  stage = schema.stage(steps=10, warmup=4, cooldown=0.5)
   found = [float(optim.learning_rate(stage, n)) for n in range(10)]
   wanted = [0.25, 0.5, 0.75, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]
   np.testing.assert_allclose(found, wanted, rtol=1e-6)
-  held = config_lib.stage(steps=10, warmup=0, cooldown=0.0)
+  held = schema.stage(steps=10, warmup=0, cooldown=0.0)
   assert [float(optim.learning_rate(held, n)) for n in (0, 5, 9)] == [1, 1, 1]
-  whole = config_lib.stage(steps=4, warmup=0, cooldown=1.0)
+  whole = schema.stage(steps=4, warmup=0, cooldown=1.0)
   found = [float(optim.learning_rate(whole, n)) for n in range(4)]
   np.testing.assert_allclose(found, [1, 0.75, 0.5, 0.25], rtol=1e-6)
 

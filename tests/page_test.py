@@ -10,7 +10,7 @@ from PIL import Image
 import pytest
 
 from vdm.media import page
-from vdm.media import videos
+from vdm.media import video_files
 
 
 class Checker(html.parser.HTMLParser):
@@ -44,7 +44,7 @@ def test_a_page_is_whole_and_fetches_nothing():
     page.heading(evil),
     page.paragraph(evil),
     page.table([(evil, 1234, True), ('a', 0.5, '')], ('x', 'y', evil)),
-    page.picture(videos.png_bytes(image), evil),
+    page.picture(video_files.png_bytes(image), evil),
     page.histogram({evil: [1, 2, 3], 'b': [2.0]}, evil),
   ]
   text = page.page(evil, parts)

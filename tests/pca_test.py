@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm import config as config_lib
+from vdm.config import schema
 from vdm.models import autoencoders
 from vdm.models.autoencoders import pca
 
@@ -77,7 +77,7 @@ def test_too_many_channels_are_refused():
 
 
 def test_it_is_an_autoencoder_of_its_own():
-  config = config_lib.default().autoencoder
+  config = schema.default().autoencoder
   config.update(kind='pca', factor=4, channels=48)
   autoencoder = autoencoders.make_autoencoder(config)
   assert autoencoder.factor == (1, 4, 4) and autoencoder.channels == 48

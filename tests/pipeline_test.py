@@ -19,9 +19,9 @@ from tiny_source import starts_and_shots
 from tiny_source import take
 
 from vdm.data import coding
-from vdm.data import fixed
+from vdm.data import eval_clips
 from vdm.data import pipeline
-from vdm.data import windows
+from vdm.data import windowing
 
 
 def assert_same(one, two):
@@ -234,7 +234,7 @@ def test_too_many_bad_records_stop_the_run(caplog):
   for threads in (0, 3):
     options = {**DEFAULTS, 'threads': threads, 'batch': 2}
     with pipeline.make_batches(source, **options, max_bad=2) as batches:
-      with pytest.raises(windows.BadRecordsError) as caught:
+      with pytest.raises(windowing.BadRecordsError) as caught:
         for n, _ in enumerate(batches):
           last = n
       good.append(last)
@@ -248,10 +248,10 @@ def test_too_many_bad_records_stop_the_run(caplog):
 
 def test_a_data_set_with_nothing_readable_says_so():
   source = Source((9, 8), broken=range(100, 120))
-  with pytest.raises(windows.BadRecordsError, match='2 records of fake'):
+  with pytest.raises(windowing.BadRecordsError, match='2 records of fake'):
     take(source, 1)
-  with pytest.raises(windows.BadRecordsError, match='records of fake'):
-    fixed.fixed_clips(source, num=3, frames=4, stride=1, resolution=SIZE)
+  with pytest.raises(windowing.BadRecordsError, match='records of fake'):
+    eval_clips.fixed_clips(source, num=3, frames=4, stride=1, resolution=SIZE)
 
 
 def test_worker_processes_change_nothing_and_pass_errors_on():
@@ -264,7 +264,7 @@ def test_worker_processes_change_nothing_and_pass_errors_on():
     with pipeline.make_batches(
       source, **{**DEFAULTS, **options}, workers=workers
     ) as batches:
-      with pytest.raises(windows.BadRecordsError) as caught:
+      with pytest.raises(windowing.BadRecordsError) as caught:
         seen.extend(batches)
       runs.append((seen, str(caught.value), batches.bad_records))
   alone, many = runs

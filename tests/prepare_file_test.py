@@ -14,21 +14,21 @@ import pytest
 from screening_test import pan
 
 from tests import tiny_videos
-from vdm import config as config_lib
+from vdm.config import schema
 from vdm.data import coding
-from vdm.data import prepare_file
-from vdm.data import staging as staging_lib
-from vdm.data import video
-from vdm.data import workers
-from vdm.data.builders import sources
-from vdm.data.builders import videos
+from vdm.preparation import decoding
+from vdm.preparation import prepare_file
+from vdm.preparation import sources
+from vdm.preparation import staging_area
+from vdm.preparation import video_dataset
+from vdm.preparation import workers
 
 
 def make_data(root, source, **changes):
-  data = config_lib.default().data
+  data = schema.default().data
   data.update(name='video_folder', resolution=32, min_frames=16)
   data.update(root=str(root), source=str(source))
-  data.screening.rules = config_lib.SCREENING
+  data.screening.rules = schema.SCREENING
   data.update(changes)
   return data
 
@@ -39,8 +39,8 @@ def prepare(path, tmp_path, **changes):
   (file,) = (
     f for f in sources.list_folder(str(path.parent)) if f.name == path.name
   )
-  staging = staging_lib.Staging(str(tmp_path / 'staging'))
-  own = videos.file_settings(data)
+  staging = staging_area.Staging(str(tmp_path / 'staging'))
+  own = video_dataset.file_settings(data)
   task = prepare_file.Task(file, own, data.limits.pixels, staging)
   assert prepare_file.prepare(task, lambda: None) == path.name
   return staging.read(path.name, task.stamp()), staging
@@ -73,7 +73,7 @@ def test_pieces_of_a_file(edited, tmp_path):
     (75, 85, 'too_short'),
   ]
   assert result.facts['rate_from'] == 'timestamps'
-  frames = list(video.decode(str(edited), frame_rate=25.0, resolution=32))
+  frames = list(decoding.decode(str(edited), frame_rate=25.0, resolution=32))
   encoded = [coding.encode_frame(frame, 'webp') for frame in frames]
   for shot in result.shots[:2]:
     stored = list(staging.frames(result.name, shot))
@@ -164,7 +164,7 @@ def test_failures_have_reasons(tmp_path, monkeypatch):
   def broken(*unused, **kwargs):
     raise RuntimeError('a library had\na bad day')
 
-  monkeypatch.setattr(video, 'inspect', broken)
+  monkeypatch.setattr(decoding, 'inspect', broken)
   result, _ = prepare(path, tmp_path)
   assert result.reason == 'failed'
   assert result.message == 'RuntimeError: a library had'
@@ -174,7 +174,7 @@ def test_a_full_disk_is_not_the_file_s_fault(edited, tmp_path, monkeypatch):
   def full(*unused):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
-  monkeypatch.setattr(staging_lib.Staging, 'write', full)
+  monkeypatch.setattr(staging_area.Staging, 'write', full)
   with pytest.raises(OSError, match='No space'):
     prepare(edited, tmp_path)
 
@@ -196,14 +196,13 @@ def build_in_process(root, source, *, stop_after=''):
   code = f"""
 import os, sys
 from absl import logging
-from vdm.data import builders, staging
+from vdm.preparation import datasets, staging_area
 import prepare_file_test as own
 logging.set_verbosity('info')
 if __name__ == '__main__':
   data = own.make_data({str(root)!r}, {str(source)!r}, resolution=32)
   data.limits.workers = 1
-  read = staging.Staging.read
-  from vdm.data import workers
+  from vdm.preparation import workers
   run = workers.run
   def killed(*args, **kwargs):
     for done, outcome in enumerate(run(*args, **kwargs), 1):
@@ -211,7 +210,7 @@ if __name__ == '__main__':
       if str(done) == {stop_after!r}:
         os.kill(os.getpid(), 9)
   workers.run = killed
-  builders.build(data)
+  datasets.build(data)
 """
   return subprocess.run(
     [sys.executable, '-c', code],
@@ -225,6 +224,7 @@ if __name__ == '__main__':
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
   from vdm.data import builders
+  from vdm.preparation import datasets
 
   source = tmp_path / 'videos'
   source.mkdir()
@@ -243,7 +243,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
   whole = build_in_process(tmp_path / 'b', source)
   assert whole.returncode == 0, whole.stderr
   infos = [
-    builders.read_info(builders.dataset_dir(make_data(tmp_path / name, source)))
+    builders.read_info(datasets.dataset_dir(make_data(tmp_path / name, source)))
     for name in 'ab'
   ]
   assert infos[0] == infos[1]
@@ -253,17 +253,17 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
 @pytest.mark.parametrize('reason', ['timeout', 'failed'])
 def test_what_was_beyond_the_limits_is_tried_again(edited, tmp_path, reason):
   data = make_data(tmp_path, edited.parent)
-  staging = videos.staging_of(data, 'x')
+  staging = video_dataset.staging_of(data, 'x')
 
   def run(function, tasks):
     for number in range(len(tasks)):
       yield number, workers.Failure(reason, 'it took more than 1 s')
 
-  build = videos.Build(data, staging, run)
+  build = video_dataset.Build(data, staging, run)
   files = sources.list_folder(str(edited.parent))
   assert [r.reason for r in build.prepare(files)] == [reason]
   assert build.skipped()[0].reason == reason
-  build = videos.Build(data, staging, workers_of_this_process)
+  build = video_dataset.Build(data, staging, workers_of_this_process)
   assert [r.reason for r in build.prepare(files)] == ['']
 
 

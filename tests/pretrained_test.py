@@ -11,13 +11,13 @@ import pytest
 import tiny_runs
 import tiny_train
 
-from vdm import config as config_lib
 from vdm import train
+from vdm.config import schema
 from vdm.models import import_weights
 from vdm.models.autoencoders import files
 from vdm.models.autoencoders import pretrained
 from vdm.models.autoencoders import tiny
-from vdm.training import frozen
+from vdm.training import autoencoder_stage
 from vdm.training import sharding
 from vdm.training import writer
 
@@ -70,7 +70,7 @@ def ends(shape, side, name):
 
 
 def make_config(parts, **changes):
-  config = config_lib.default().autoencoder
+  config = schema.default().autoencoder
   paths, hashes = parts
   config.update(
     kind='tiny',
@@ -86,7 +86,7 @@ def make_config(parts, **changes):
 def test_a_run_adopts_them_with_statistics_of_its_own_data(parts, tmp_path):
   directory = epath.Path(tmp_path) / 'autoencoder'
   config = make_config(parts, weights_sha256='')
-  frozen.adopt(config, directory, jax.random.key(0), CLIPS)
+  autoencoder_stage.adopt(config, directory, jax.random.key(0), CLIPS)
   settings, params, stats, fingerprint = files.load(directory)
   x = CLIPS.astype(np.float32) / 127.5 - 1
   z = np.asarray(jax.jit(tiny.encode)(params, x)[0], np.float64)
@@ -105,13 +105,15 @@ def test_a_run_adopts_them_with_statistics_of_its_own_data(parts, tmp_path):
     paths[-1].write_bytes(path.read_bytes())
   other = epath.Path(tmp_path) / 'other'
   config = make_config((paths, parts[1]))
-  frozen.adopt(config, other / 'autoencoder', jax.random.key(0), CLIPS)
+  autoencoder_stage.adopt(
+    config, other / 'autoencoder', jax.random.key(0), CLIPS
+  )
   assert files.load(other / 'autoencoder')[3] == fingerprint
   config = make_config(parts, weights='', load=str(other), decoder_width=7)
   third = epath.Path(tmp_path) / 'third'
-  frozen.adopt(config, third, jax.random.key(0), None)
+  autoencoder_stage.adopt(config, third, jax.random.key(0), None)
   assert files.load(third)[3] == fingerprint
-  found, _ = frozen.load(third, sharding.make_mesh())
+  found, _ = autoencoder_stage.load(third, sharding.make_mesh())
   jax.tree.map(np.testing.assert_array_equal, found['params'], params)
 
 
@@ -150,7 +152,9 @@ def test_what_does_not_fit_is_one_sentence(parts, tmp_path):
   def refused(words, **changes):
     directory = epath.Path(tmp_path) / 'autoencoder'
     with pytest.raises(ValueError, match=words) as error:
-      frozen.adopt(make_config(parts, **changes), directory, None, CLIPS)
+      autoencoder_stage.adopt(
+        make_config(parts, **changes), directory, None, CLIPS
+      )
     assert '\n' not in str(error.value)
     assert not files.exists(directory)
 

@@ -7,7 +7,7 @@ from config_variants_test import get_config
 from conftest import ROOT
 import pytest
 
-from vdm import config_io
+from vdm.config import serialize
 
 
 def commands():
@@ -22,7 +22,7 @@ def flags_of(source):
   """Names of the absl flags a module defines, --config among them."""
   text = source.read_text()
   names = set(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", text))
-  return names | ({'config'} if 'config_flag.define()' in text else set())
+  return names | ({'config'} if 'flag.define()' in text else set())
 
 
 def program(words):
@@ -50,7 +50,7 @@ def test_command_can_run(words):
       continue
     name, _, value = word[2:].partition('=')
     if name.startswith('config.'):
-      assert name[len('config.') :] in config_io.flatten(config), word
+      assert name[len('config.') :] in serialize.flatten(config), word
       continue
     assert name in known, f'{file.name} has no --{name}'
     if name == 'config':

@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 import tiny_train
 
-from vdm import config as config_lib
 from vdm import generate
-from vdm import reconstruction
+from vdm.config import schema
 from vdm.data import builders
-from vdm.metrics import frames
+from vdm.evaluation import reconstruction
+from vdm.metrics import frame_metrics
 from vdm.models import autoencoders
 from vdm.models.autoencoders import files
+from vdm.preparation import datasets
 
 
 @pytest.fixture(scope='module')
 def source(data_root):
   config = tiny_train.make_config(data_root)
-  return builders.open_source(builders.ensure(config.data), 'validation')
+  return builders.open_source(datasets.ensure(config.data), 'validation')
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def short_clips(monkeypatch):
 
 def freeze(folder, source, **settings):
   """A new autoencoder in a folder, as a run freezes it."""
-  config = config_lib.default().autoencoder
+  config = schema.default().autoencoder
   config.update(
     factor=4, channels=4, encoder_width=4, decoder_width=4, decoder_blocks=1
   )
@@ -116,7 +117,7 @@ def test_numbers_are_those_of_the_reconstruction(source, tmp_path):
   wanted = np.rint((x + 1) * 127.5)
   assert np.abs(shown[:1] - wanted).max() <= 1  # Rounded either way.
   content = report(tmp_path, source, kind='pca')
-  wanted = frames.compare(shown, clips)
+  wanted = frame_metrics.compare(shown, clips)
   for name in ('psnr', 'ssim', 'flicker_out'):
     found = [row[name] for row in content['clips']]
     np.testing.assert_allclose(found, wanted[name])

@@ -3,16 +3,16 @@
 from etils import epath
 import pytest
 
-from vdm import config as config_lib
-from vdm import config_io
+from vdm.config import schema
+from vdm.config import serialize
 from vdm.training import resume
 
 
 def make_config():
-  config = config_lib.default()
-  config.stages.codec = config_lib.stage(objective='autoencoder', steps=7)
-  config.stages.image = config_lib.stage(steps=4)
-  config.stages.video = config_lib.stage(steps=5, frames=16)
+  config = schema.default()
+  config.stages.codec = schema.stage(objective='autoencoder', steps=7)
+  config.stages.image = schema.stage(steps=4)
+  config.stages.video = schema.stage(steps=5, frames=16)
   config.train.order = ('codec', 'image', 'video')
   return config
 
@@ -77,14 +77,14 @@ def changed(key, value):
 @pytest.mark.parametrize('key', MAY)
 def test_what_may_change(key):
   new = changed(key, MAY[key])
-  assert [d.split(':')[0] for d in config_io.diff(make_config(), new)] == [key]
+  assert [d.split(':')[0] for d in serialize.diff(make_config(), new)] == [key]
   assert resume.may_change(key, make_config(), new, 'image')
 
 
 @pytest.mark.parametrize('key', MAY_NOT)
 def test_what_may_not(key):
   new = changed(key, MAY_NOT[key])
-  assert [d.split(':')[0] for d in config_io.diff(make_config(), new)] == [key]
+  assert [d.split(':')[0] for d in serialize.diff(make_config(), new)] == [key]
   assert not resume.may_change(key, make_config(), new, 'image')
 
 
@@ -102,13 +102,13 @@ def test_the_order_may_change_after_the_stage_the_run_is_in(
   order, allowed, tmp_path
 ):
   path = epath.Path(tmp_path) / 'config.json'
-  config_io.save(make_config(), path)
+  serialize.save(make_config(), path)
   new = make_config()
-  new.stages.extra = config_lib.stage(steps=3)
+  new.stages.extra = schema.stage(steps=3)
   new.train.order = order
   if allowed:
     resume.claim(new, path, 'image', [])
-    assert tuple(config_io.load(path).train.order) == order
+    assert tuple(serialize.load(path).train.order) == order
     return
   with pytest.raises(resume.ResumeError, match='train.order: '):
     resume.claim(new, path, 'image', [])
@@ -120,11 +120,11 @@ def test_a_run_of_an_earlier_version_goes_on_with_the_defaults(tmp_path):
   del old.autoencoder['kl_weight']
   del old.stages.image['cooldown']
   del old['score']
-  config_io.save(old, path)
+  serialize.save(old, path)
   resume.claim(make_config(), path, 'image', [])
-  assert not config_io.diff(config_io.load(path), make_config())
+  assert not serialize.diff(serialize.load(path), make_config())
 
-  config_io.save(old, path)
+  serialize.save(old, path)
   new = changed('autoencoder.kl_weight', 0.5)
   with pytest.raises(resume.ResumeError, match='kl_weight: 0.001 -> 0.5'):
     resume.claim(new, path, 'image', [])
@@ -133,18 +133,18 @@ def test_a_run_of_an_earlier_version_goes_on_with_the_defaults(tmp_path):
 def test_a_new_run_writes_its_configuration(tmp_path):
   path = epath.Path(tmp_path) / 'config.json'
   resume.claim(make_config(), path, None, ['left', 'right'])
-  assert config_io.config_hash(config_io.load(path)) == config_io.config_hash(
+  assert serialize.config_hash(serialize.load(path)) == serialize.config_hash(
     make_config()
   )
-  assert config_io.load_label_names(path) == ['left', 'right']
+  assert serialize.load_label_names(path) == ['left', 'right']
   # Nothing has been saved yet: anything may still change.
   resume.claim(changed('seed', 1), path, None, [])
-  assert config_io.load(path).seed == 1
+  assert serialize.load(path).seed == 1
 
 
 def test_a_refusal_names_every_difference_and_changes_nothing(tmp_path, caplog):
   path = epath.Path(tmp_path) / 'config.json'
-  config_io.save(make_config(), path)
+  serialize.save(make_config(), path)
   before = path.read_text()
   new = changed('seed', 1)
   new.stages.codec.batch = 16
@@ -158,12 +158,12 @@ def test_a_refusal_names_every_difference_and_changes_nothing(tmp_path, caplog):
   with caplog.at_level('INFO', logger='absl'):
     resume.claim(new, path, 'image', [], accept=True)
   assert 'Changed on resume: seed: 0 -> 1' in caplog.text
-  assert config_io.load(path).seed == 1
-  config_io.save(make_config(), path)
+  assert serialize.load(path).seed == 1
+  serialize.save(make_config(), path)
   with caplog.at_level('INFO', logger='absl'):
     resume.claim(changed('train.log_every', 3), path, 'image', [])
   assert 'train.log_every: 10 -> 3' in caplog.text
-  assert config_io.load(path).train.log_every == 3
+  assert serialize.load(path).train.log_every == 3
 
 
 def test_the_checkpoint_must_lie_in_its_stage():

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from vdm.data import scenes
+from vdm.data.synthetic import scenes
 
 PLAIN = dict(seed=3, resolution=64, frames=16)
 

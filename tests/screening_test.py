@@ -5,18 +5,18 @@ import cv2
 import numpy as np
 import pytest
 
-from vdm import config as config_lib
-from vdm.data import shots
-from vdm.data import video
-from vdm.data.screening import letterbox
-from vdm.data.screening import observe
-from vdm.data.screening import overlay
-from vdm.data.screening import rules
+from vdm.config import schema
+from vdm.preparation import decoding
+from vdm.preparation import shot_detection
+from vdm.preparation.screening import letterbox
+from vdm.preparation.screening import observe
+from vdm.preparation.screening import overlay
+from vdm.preparation.screening import rules
 
 
 def screening(*names, **changes):
-  settings = config_lib.default().data.screening.to_dict()
-  return dict(settings, rules=names or config_lib.SCREENING, **changes)
+  settings = schema.default().data.screening.to_dict()
+  return dict(settings, rules=names or schema.SCREENING, **changes)
 
 
 def observed(frames, rate=25.0):
@@ -58,7 +58,7 @@ def labels(pieces):
 def test_every_rule_is_named_in_the_configuration():
   # These five act where they are looked for, the others on whole shots.
   acting = ('cuts', 'blank', 'frozen', 'letterbox', 'duplicate')
-  assert {*rules.SHOT_RULES, *acting} == set(config_lib.SCREENING)
+  assert {*rules.SHOT_RULES, *acting} == set(schema.SCREENING)
 
 
 def test_small_copies_are_area_means():
@@ -213,7 +213,7 @@ def test_real_clips_survive_the_default(shared):
   """UCF101 has repeated frames and faces that hardly move."""
   for path in sorted((shared / 'clips/ucf101').rglob('*.avi')):
     observer = observe.Observer(25.0)
-    source = video.inspect(str(path), watch=lambda rate: observer.visit)  # noqa: B023
+    source = decoding.inspect(str(path), watch=lambda rate: observer.visit)  # noqa: B023
     smalls = observer.smalls()
     (piece,) = rules.pieces(smalls, source.frame_rate, screening())
     assert (piece.start, piece.stop) == (0, len(source.times))
@@ -234,4 +234,4 @@ def test_cuts_and_fades_meet_blank_frames():
   assert reasons == ['', 'transition', 'blank', '']
   assert pieces[-1].start == 89 and pieces[-1].stop == 129
   assert abs(pieces[1].start - 49) <= 2
-  assert shots.HEIGHT == 18
+  assert shot_detection.HEIGHT == 18

@@ -1,6 +1,6 @@
 """Groups and sides."""
 
-from vdm.data import splits
+from vdm.preparation import splits
 
 
 def test_group_names():

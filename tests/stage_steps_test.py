@@ -8,7 +8,7 @@ from vdm.training import objectives
 from vdm.training import sharding
 from vdm.training import stage_steps
 from vdm.training import stages
-from vdm.training import state as state_lib
+from vdm.training import train_state
 
 
 @pytest.fixture(scope='module')
@@ -20,7 +20,7 @@ def steps_and_costs():
   objective = objectives.make_objective(config, span.stage, mesh)
   params = tiny_runs.randomise(objective.abstract_params())
   state = jax.device_put(
-    state_lib.create(config, params), sharding.replicated(mesh)
+    train_state.create(config, params), sharding.replicated(mesh)
   )
   frozen = jax.device_put(tiny_runs.autoencoder(), sharding.replicated(mesh))
   steps = stage_steps.StageSteps(config, mesh, span, objective, frozen, state)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vdm import config as config_lib
+from vdm.config import schema
 from vdm.training import stages
 
 PARAMS = {
@@ -17,11 +17,11 @@ PARAMS = {
 
 
 def make_config():
-  config = config_lib.default()
-  config.stages.codec = config_lib.stage(objective='autoencoder', steps=7)
-  config.stages.image = config_lib.stage(steps=4)
-  config.stages.video = config_lib.stage(steps=5, frames=16, batch=2)
-  config.stages.unused = config_lib.stage(steps=99)
+  config = schema.default()
+  config.stages.codec = schema.stage(objective='autoencoder', steps=7)
+  config.stages.image = schema.stage(steps=4)
+  config.stages.video = schema.stage(steps=5, frames=16, batch=2)
+  config.stages.unused = schema.stage(steps=99)
   config.train.order = ('codec', 'image', 'video')
   return config
 
@@ -33,18 +33,18 @@ def test_spans_follow_the_order_without_gaps():
 
 @pytest.mark.parametrize('share', [0.0, 0.1, 0.25, 0.3, 0.5, 0.7, 1.0])
 def test_single_frames_are_spaced_evenly(share):
-  stage = config_lib.stage(frames=8, image_fraction=share)
+  stage = schema.stage(frames=8, image_fraction=share)
   chosen = [stages.on_single_frames(stage, n) for n in range(200)]
   for length in (1, 7, 10, 40, 200):
     for start in range(0, 201 - length, 3):
       count = sum(chosen[start : start + length])
       assert abs(count - length * share) < 1 + 1e-9
-  image = config_lib.stage(frames=1, image_fraction=share)
+  image = schema.stage(frames=1, image_fraction=share)
   assert not any(stages.on_single_frames(image, n) for n in range(20))
 
 
 def test_frozen_and_held_paths_are_left_out():
-  stage = config_lib.stage(frozen=(r'^stem/', r'/spatial/kernel$'))
+  stage = schema.stage(frozen=(r'^stem/', r'/spatial/kernel$'))
   assert stages.trained_paths(PARAMS, stage, ()) == [
     'block/spatial/film/kernel',
     'block/temporal_conv_0/kernel',
@@ -55,18 +55,18 @@ def test_frozen_and_held_paths_are_left_out():
     'embed_label',
   ]
   # A pattern that is held need not fit: the objective knows no network.
-  free = stages.trained_paths(PARAMS, config_lib.stage(), ('^pca/',))
+  free = stages.trained_paths(PARAMS, schema.stage(), ('^pca/',))
   assert len(free) == 5
 
 
 def test_patterns_that_do_nothing_or_everything_are_refused():
-  stage = config_lib.stage(frozen=(r'^stem/', r'^stam/'))
+  stage = schema.stage(frozen=(r'^stem/', r'^stam/'))
   with pytest.raises(ValueError, match=r"frozen='\^stam/' fits no parameter"):
     stages.trained_paths(PARAMS, stage, ())
   with pytest.raises(ValueError, match='leaves nothing to train'):
-    stages.trained_paths(PARAMS, config_lib.stage(frozen=('.',)), ())
+    stages.trained_paths(PARAMS, schema.stage(frozen=('.',)), ())
   with pytest.raises(ValueError, match='leaves nothing to train'):
-    stage = config_lib.stage(frozen=('embed', 'stem', 'spatial'))
+    stage = schema.stage(frozen=('embed', 'stem', 'spatial'))
     stages.trained_paths(PARAMS, stage, ('temporal',))
 
 

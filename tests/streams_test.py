@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 
-from vdm import config as config_lib
+from vdm.config import schema
 from vdm.training import streams
 
 
 def test_streams_differ_by_seed_and_by_name_alone():
-  config = config_lib.default()
+  config = schema.default()
 
   def draw(*names):
     return int(jax.random.bits(streams.stream(config, *names)))
@@ -24,7 +24,7 @@ def test_streams_differ_by_seed_and_by_name_alone():
 def test_a_name_means_the_same_in_every_process():
   # Its CRC-32, written out: Python's own hash of a string is salted.
   expected = jax.random.fold_in(jax.random.key(0), np.uint32(0xC27C9369))
-  stream = streams.stream(config_lib.default(), 'stage')
+  stream = streams.stream(schema.default(), 'stage')
   np.testing.assert_array_equal(
     jax.random.key_data(stream), jax.random.key_data(expected)
   )

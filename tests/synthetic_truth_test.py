@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vdm.data import scenes
+from vdm.data.synthetic import scenes
 from vdm.metrics import corruptions
 from vdm.metrics import synthetic_truth
 

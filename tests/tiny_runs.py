@@ -6,19 +6,19 @@ Compiling takes nearly all of a step's time, and grows with the blocks.
 import jax
 import numpy as np
 
-from vdm import config as config_lib
+from vdm.config import schema
 from vdm.training import objectives
 from vdm.training import optim
 from vdm.training import sharding
-from vdm.training import state as state_lib
-from vdm.training import step as step_lib
+from vdm.training import train_state
+from vdm.training import train_step
 
 FRAMES, SIZE, CLASSES = 3, 4, 4
 
 
 def make_config(**stage):
   """A pixel-space diffusion run with one stage, 'video'."""
-  config = config_lib.default()
+  config = schema.default()
   config.autoencoder.update(kind='identity')
   config.model.update(
     widths=(8,),
@@ -33,7 +33,7 @@ def make_config(**stage):
   config.data.update(name='synthetic_scenes', resolution=SIZE)
   config.sample.update(num=2, batch=8, steps=2)
   values = dict(frames=FRAMES, resolution=SIZE, batch=8, steps=10, warmup=2)
-  config.stages.video = config_lib.stage(**values | stage)
+  config.stages.video = schema.stage(**values | stage)
   config.train.order = ('video',)
   return config
 
@@ -86,11 +86,11 @@ class Run:
     self.objective = objectives.make_objective(config, self.stage, self.mesh)
     if params is None:
       params = randomise(self.objective.abstract_params())
-    self.initial = jax.tree.map(np.asarray, state_lib.create(config, params))
+    self.initial = jax.tree.map(np.asarray, train_state.create(config, params))
     self.shardings = sharding.tree_sharding(self.mesh, self.initial)
     if trained is None:
       trained = list(optim.flatten(params))
-    self.step = step_lib.make_train_step(
+    self.step = train_step.make_train_step(
       config, self.stage, self.objective, trained, self.mesh, self.initial
     )
     self.copies = sharding.replicated(self.mesh)

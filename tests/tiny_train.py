@@ -4,12 +4,12 @@ import contextlib
 import os
 import sys
 
-from vdm import config as config_lib
+from vdm.config import schema
 
 
 def make_config(root):
   """Four stages of a few steps on scenes of 16 px."""
-  config = config_lib.default()
+  config = schema.default()
   config.data.update(root=str(root), resolution=16, threads=1)
   config.data.scenes.update(train=24, validation=8, frames=4)
   config.autoencoder.update(
@@ -37,15 +37,15 @@ def make_config(root):
     tensorboard=False,
   )
   stage = dict(resolution=16, batch=8, warmup=1, learning_rate=1e-2)
-  config.stages.autoencoder = config_lib.stage(
+  config.stages.autoencoder = schema.stage(
     objective='autoencoder', steps=3, crop=8, **stage
   )
-  config.stages.image = config_lib.stage(steps=2, **stage)
+  config.stages.image = schema.stage(steps=2, **stage)
   # One level without attention: two of the patterns would fit nothing.
-  config.stages.motion = config_lib.stage(
-    steps=2, frames=4, frozen=config_lib.SPATIAL[::2], **stage
+  config.stages.motion = schema.stage(
+    steps=2, frames=4, frozen=schema.SPATIAL[::2], **stage
   )
-  config.stages.video = config_lib.stage(
+  config.stages.video = schema.stage(
     steps=5, frames=4, image_fraction=0.4, **stage
   )
   return config
@@ -60,13 +60,17 @@ def recorded_keys():
   count for them, except where a score only records how it was made.
   """
   keys = set()
-  get, items = config_lib.ConfigDict.__getattr__, config_lib.ConfigDict.items
-  to_dict = config_lib.ConfigDict.to_dict
+  get, items = schema.ConfigDict.__getattr__, schema.ConfigDict.items
+  to_dict = schema.ConfigDict.to_dict
 
   def reader():
     file = sys._getframe(2).f_code.co_filename
     inside = f'{os.sep}vdm{os.sep}' in file
-    return inside and not os.path.basename(file).startswith(('config', 'score'))
+    return (
+      inside
+      and not file.endswith('_score.py')
+      and (f'{os.sep}config{os.sep}' not in file)
+    )
 
   def recorded_get(self, name):
     if reader():
@@ -83,12 +87,12 @@ def recorded_keys():
       keys.update(self.keys())
     return to_dict(self, *args, **kwargs)
 
-  config_lib.ConfigDict.__getattr__ = recorded_get
-  config_lib.ConfigDict.to_dict = recorded_to_dict
-  config_lib.ConfigDict.items = recorded_items
+  schema.ConfigDict.__getattr__ = recorded_get
+  schema.ConfigDict.to_dict = recorded_to_dict
+  schema.ConfigDict.items = recorded_items
   try:
     yield keys
   finally:
-    config_lib.ConfigDict.__getattr__ = get
-    config_lib.ConfigDict.items = items
-    config_lib.ConfigDict.to_dict = to_dict
+    schema.ConfigDict.__getattr__ = get
+    schema.ConfigDict.items = items
+    schema.ConfigDict.to_dict = to_dict

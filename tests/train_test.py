@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tiny_train
 
-from vdm import config as config_lib
-from vdm import config_io
 from vdm import train
-from vdm.data import prepare_file
-from vdm.training import checkpoints
+from vdm.checkpoints import manager
+from vdm.config import schema
+from vdm.config import serialize
+from vdm.multihost import preemption
+from vdm.preparation import prepare_file
 from vdm.training import resume
-from vdm.training import signals
 from vdm.training import writer
 
 # Values of a row that tell of the machine, not of the training.
@@ -45,9 +45,7 @@ def rows(workdir):
 
 def restored(workdir):
   """The last checkpoint's parameters, moments and averages."""
-  with checkpoints.Checkpoints(
-    workdir / 'checkpoints', read_only=True
-  ) as store:
+  with manager.Checkpoints(workdir / 'checkpoints', read_only=True) as store:
     return {
       name: store.restore_item(name) for name in ('params', 'opt_state', 'ema')
     }
@@ -66,7 +64,7 @@ class StopAfter:
   def check(self):
     self.checks -= 1
     if self.polls <= 0 or self.checks <= 0:
-      raise signals.Stopped
+      raise preemption.Stopped
 
   def __enter__(self):
     return self
@@ -96,7 +94,7 @@ def test_run_leaves_what_it_promises(finished_run):
 
 def test_the_best_of_the_last_stage_is_kept(finished_run):
   logged = rows(finished_run)
-  with checkpoints.Checkpoints(
+  with manager.Checkpoints(
     finished_run / 'checkpoints', read_only=True
   ) as store:
     scores = {
@@ -136,7 +134,7 @@ def test_stopped_and_resumed_run_is_the_uninterrupted_one(
   """
   config = tiny_train.make_config(data_root)
   monkeypatch.setattr(
-    signals, 'StopSignal', lambda vote: StopAfter(polls, checks)
+    preemption, 'StopSignal', lambda vote: StopAfter(polls, checks)
   )
   assert train.train(config, tmp_path) == train.STOPPED
   monkeypatch.undo()
@@ -200,9 +198,9 @@ def test_every_key_is_read_by_something(finished_run):
   read |= {
     'source',  # Of videos: builders_test, ucf101_test, video_folder_test.
     *prepare_file.SETTINGS,  # Of videos: prepare_file_test.
-    *config_lib.default().data.screening,  # Screening_test.
-    *config_lib.default().data.limits,  # Prepare_file_test, workers_test.
-    *config_lib.default().data.captions,  # Captions_test.
+    *schema.default().data.screening,  # Screening_test.
+    *schema.default().data.limits,  # Prepare_file_test, workers_test.
+    *schema.default().data.captions,  # Captions_test.
     *('group', 'validation', 'clip_frames'),  # Video_folder_test.
     'load',  # Another run's autoencoder: frozen_test.
     'weights',  # A published one's: pretrained_test.
@@ -213,5 +211,5 @@ def test_every_key_is_read_by_something(finished_run):
     'muon_learning_rate',  # The run has AdamW: optim_test, step_test.
     'muon_momentum',
   }
-  keys = config_io.flatten(tiny_train.make_config(''))
+  keys = serialize.flatten(tiny_train.make_config(''))
   assert [key for key in keys if key.split('.')[-1] not in read] == []

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from tests import tiny_videos
-from vdm import config
+from vdm.config import schema
 from vdm.data import builders
 from vdm.data import coding
 from vdm.data.builders import reader
+from vdm.preparation import datasets
 
 
 def ucf_config(root, source, **changes):
-  data = config.default().data
+  data = schema.default().data
   data.name, data.resolution = 'ucf101', 32
   data.root, data.source = str(root), str(source)
   data.update(changes)
@@ -27,7 +28,7 @@ def official(tmp_path_factory):
   """A generated UCF101: (folder, dataset directory)."""
   folder = tiny_videos.make_ucf101(tmp_path_factory.mktemp('ucf'))
   root = tmp_path_factory.mktemp('root')
-  return folder, builders.build(ucf_config(root, folder))
+  return folder, datasets.build(ucf_config(root, folder))
 
 
 def copy_of(official, tmp_path):
@@ -67,14 +68,14 @@ def test_records_say_what_the_names_say(official):
 
 
 def test_the_class_folders_alone_with_the_lists_beside(official, tmp_path):
-  directory = builders.build(ucf_config(tmp_path, official[0] / 'UCF-101'))
+  directory = datasets.build(ucf_config(tmp_path, official[0] / 'UCF-101'))
   one, two = (reader.read_info(d) for d in (directory, official[1]))
   assert one['fingerprint'] == two['fingerprint']
 
 
 def test_zip_gives_the_same_dataset(official, tmp_path):
   archive = shutil.make_archive(str(tmp_path / 'UCF101'), 'zip', official[0])
-  directory = builders.build(ucf_config(tmp_path, archive))
+  directory = datasets.build(ucf_config(tmp_path, archive))
   one, two = (reader.read_info(d) for d in (directory, official[1]))
   assert one['fingerprint'] == two['fingerprint']
   assert directory != official[1]
@@ -86,8 +87,8 @@ def test_missing_listed_clip_stops_the_build(official, tmp_path):
   (folder / 'UCF-101' / clip).unlink()
   data = ucf_config(tmp_path, folder)
   with pytest.raises(builders.BuildError, match=f'{clip}.*--allow_missing'):
-    builders.build(data)
-  directory = builders.build(data, allow_missing=True)
+    datasets.build(data)
+  directory = datasets.build(data, allow_missing=True)
   assert [
     (s['source'], s['reason']) for s in builders.read_skipped(directory)
   ] == [(clip, 'missing')]
@@ -100,8 +101,8 @@ def test_damaged_listed_clip_stops_the_build(official, tmp_path):
   (folder / 'UCF-101' / clip).write_bytes(b'RIFF nothing more')
   data = ucf_config(tmp_path, folder)
   with pytest.raises(builders.BuildError, match=f'1 listed clips.*{clip}'):
-    builders.build(data)
-  directory = builders.build(data, allow_missing=True)
+    datasets.build(data)
+  directory = datasets.build(data, allow_missing=True)
   (skipped,) = builders.read_skipped(directory)
   assert (skipped['source'], skipped['reason']) == (clip, 'undecodable')
 
@@ -110,7 +111,7 @@ def test_unlisted_clips_are_reported(official, tmp_path):
   folder = copy_of(official, tmp_path)
   there = folder / 'UCF-101/Diving/v_Diving_g01_c01.avi'
   shutil.copy(there, there.with_name('v_Diving_g09_c01.avi'))
-  directory = builders.build(ucf_config(tmp_path, folder))
+  directory = datasets.build(ucf_config(tmp_path, folder))
   (skipped,) = builders.read_skipped(directory)
   assert skipped['reason'] == 'unlisted'
   info = [reader.read_info(d)['fingerprint'] for d in (directory, official[1])]
@@ -125,36 +126,36 @@ def test_bad_lists_are_named(official, tmp_path):
   good = train.read_text()
   train.write_text(good.replace(' 2', ' 3'))
   with pytest.raises(builders.BuildError, match='does not fit classInd'):
-    builders.build(data)
+    datasets.build(data)
   train.write_text(good + (lists / 'testlist01.txt').read_text())
   with pytest.raises(builders.BuildError, match='train list and in the test'):
-    builders.build(data)
+    datasets.build(data)
   (lists / 'classInd.txt').unlink()
   with pytest.raises(builders.BuildError, match='lists are missing'):
-    builders.build(data)
+    datasets.build(data)
 
 
 def test_without_the_videos_the_built_dataset_is_found(official, tmp_path):
   folder = copy_of(official, tmp_path)
   data = ucf_config(tmp_path, folder)
-  directory = builders.build(data)
+  directory = datasets.build(data)
   shutil.rmtree(folder)
-  assert builders.ensure(data) == directory
+  assert datasets.ensure(data) == directory
   data.encoding = 'jpeg'
   with pytest.raises(builders.MissingDataset, match='set data.source'):
-    builders.ensure(data)
+    datasets.ensure(data)
   shutil.copytree(official[0], folder)
   (folder / 'UCF-101/another.avi').write_text('another listing')
   data.encoding = 'webp'
-  assert builders.build(data) != directory
+  assert datasets.build(data) != directory
   shutil.rmtree(folder)
   with pytest.raises(ValueError, match='several datasets'):
-    builders.ensure(data)
+    datasets.ensure(data)
 
 
 def test_real_clips_in_decode_order(shared, tmp_path):
   data = ucf_config(tmp_path, shared / 'clips/ucf101', resolution=64)
-  directory = builders.build(data)
+  directory = datasets.build(data)
   train = builders.open_source(directory, 'train')
   test = builders.open_source(directory, 'validation')
   assert set(train.index['group']) == {'BaseballPitch/g01', 'Biking/g05'}

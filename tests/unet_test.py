@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from vdm import config as config_lib
 from vdm import models
+from vdm.config import schema
 from vdm.models import unet
 from vdm.training import optim
 
@@ -23,7 +23,7 @@ NULL = np.array([-1, -1], np.int32)
 
 def make_network(**changes):
   """Two levels with every kind of block, on latents of 3 channels."""
-  options = config_lib.default().model
+  options = schema.default().model
   options.update(widths=(8, 16), head_size=8, embed_width=8, num_classes=4)
   options.update(changes)
   return models.make_unet(options, 3)
@@ -229,7 +229,7 @@ def test_without_classes_there_is_no_table():
 def test_spatial_patterns_fit_kernels_and_norms_over_space(convolution):
   network = make_network(convolution=convolution)
   paths = list(optim.flatten(abstract(network)))
-  fits = {p for p in paths if any(re.search(x, p) for x in config_lib.SPATIAL)}
+  fits = {p for p in paths if any(re.search(x, p) for x in schema.SPATIAL)}
   # The rest: time, the projections of the conditioning, and what it is made of.
   rest = {p for p in paths if re.search('temporal|film|^embed_', p)}
   assert fits == set(paths) - rest
@@ -266,7 +266,7 @@ def test_the_patterns_are_read_without_jax():
   subprocess.run([sys.executable, '-c', program], cwd=conftest.ROOT, check=True)
 
 
-@pytest.mark.parametrize('pattern', config_lib.SPATIAL)
+@pytest.mark.parametrize('pattern', schema.SPATIAL)
 def test_every_spatial_pattern_fits_something(pattern):
   paths = optim.flatten(abstract(make_network()))
   assert any(re.search(pattern, path) for path in paths)
@@ -277,8 +277,8 @@ def test_every_spatial_pattern_fits_something(pattern):
   [('tiny', 0.83), ('small', 21.2), ('base', 121), ('large', 287)],
 )
 def test_presets_have_the_size_they_are_known_by(name, millions):
-  options = config_lib.default().model
-  options.update(num_classes=101, **config_lib.PRESETS[name])
+  options = schema.default().model
+  options.update(num_classes=101, **schema.PRESETS[name])
   params = abstract(models.make_unet(options, 8))
   found = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
   np.testing.assert_allclose(found, millions, rtol=0.01)

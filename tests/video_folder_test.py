@@ -5,15 +5,16 @@ import shutil
 import pytest
 
 from tests import tiny_videos
-from vdm import config
+from vdm.config import schema
 from vdm.data import builders
 from vdm.data import coding
-from vdm.data import video
 from vdm.data.builders import reader
+from vdm.preparation import datasets
+from vdm.preparation import decoding
 
 
 def folder_config(root, source, **changes):
-  data = config.default().data
+  data = schema.default().data
   data.name, data.resolution = 'video_folder', 32
   data.root, data.source = str(root), str(source)
   data.update(changes)
@@ -38,7 +39,7 @@ def test_whole_recordings_are_held_out(tmp_path):
   tiny_videos.write_video(videos / 'c.avi', tiny_videos.grey_steps(4))
   (videos / 'notes.txt').write_text('not a video')
   (videos / '._a.mp4').write_text('what macOS leaves')
-  directory = builders.build(
+  directory = datasets.build(
     folder_config(tmp_path, videos, group=r'^(.*/b)_', validation=0.4)
   )
   train = builders.open_source(directory, 'train')
@@ -67,7 +68,7 @@ def test_of_one_recording_the_end_is_held_out(tmp_path):
   videos = tmp_path / 'videos'
   videos.mkdir()
   tiny_videos.write_video(videos / 'a.mp4', tiny_videos.grey_steps(10))
-  directory = builders.build(folder_config(tmp_path, videos, validation=0.2))
+  directory = datasets.build(folder_config(tmp_path, videos, validation=0.2))
   train = builders.open_source(directory, 'train')
   held_out = builders.open_source(directory, 'validation')
   assert levels(train, train.index['row'][0]) == list(range(8))
@@ -82,7 +83,7 @@ def test_shots_are_cut_into_clips(tmp_path):
   for number, n in enumerate((5, 9, 3)):
     steps = tiny_videos.grey_steps(n) + number
     tiny_videos.write_video(videos / f'{number}.mp4', steps)
-  directory = builders.build(
+  directory = datasets.build(
     folder_config(tmp_path, videos, clip_frames=4, min_frames=4)
   )
   clips = {}
@@ -106,7 +107,7 @@ def test_ten_sources_are_held_out_whole(tmp_path):
     steps = tiny_videos.grey_steps(5)[: 3 + number % 3]
     tiny_videos.write_video(videos / f'{number}.mp4', steps + number)
   shutil.copy(videos / '3.mp4', videos / 'copy_of_3.mp4')
-  directory = builders.build(folder_config(tmp_path, videos))
+  directory = datasets.build(folder_config(tmp_path, videos))
   train = builders.open_source(directory, 'train').index
   held_out = builders.open_source(directory, 'validation').index
   assert len(train['id']) + len(held_out['id']) == 11
@@ -116,7 +117,7 @@ def test_ten_sources_are_held_out_whole(tmp_path):
   # Another name, another order: the same are held out.
   for number in range(10):
     (videos / f'{number}.mp4').rename(videos / f'x{9 - number}.mp4')
-  again = builders.build(folder_config(tmp_path, videos))
+  again = datasets.build(folder_config(tmp_path, videos))
   renamed = builders.open_source(again, 'validation').index
   assert again != directory
   assert set(renamed['source_sha256']) == set(held_out['source_sha256'])
@@ -126,7 +127,7 @@ def test_unusable_files_are_skipped_with_reasons(shared, tmp_path):
   videos = tmp_path / 'videos'
   shutil.copytree(shared / 'clips/broken', videos)
   tiny_videos.write_video(videos / 'good.mp4', tiny_videos.grey_steps(5))
-  directory = builders.build(folder_config(tmp_path, videos, resolution=64))
+  directory = datasets.build(folder_config(tmp_path, videos, resolution=64))
   reasons = {
     skipped['source']: skipped['reason']
     for skipped in builders.read_skipped(directory)
@@ -147,14 +148,14 @@ def test_unusable_files_are_skipped_with_reasons(shared, tmp_path):
 
 def test_stored_frames_are_those_of_decode(shared, tmp_path):
   source = shared / 'clips/driving'
-  directory = builders.build(folder_config(tmp_path, source))
+  directory = datasets.build(folder_config(tmp_path, source))
   held_out = builders.open_source(directory, 'validation')
   train = builders.open_source(directory, 'train')
   # 38 and 221 frames at 25 a second.
   n = [part.index['n'].sum() for part in (train, held_out)]
   assert sorted(n) == [38, 221]
   path = str(source / 'drive_test_video.mp4')
-  frames = list(video.decode(path, frame_rate=25.0, resolution=32))
+  frames = list(decoding.decode(path, frame_rate=25.0, resolution=32))
   rows = [
     (part, int(row))
     for part in (train, held_out)
@@ -167,4 +168,4 @@ def test_stored_frames_are_those_of_decode(shared, tmp_path):
 def test_empty_folder_says_so(tmp_path):
   (tmp_path / 'videos').mkdir()
   with pytest.raises(builders.BuildError, match='there are no sources'):
-    builders.build(folder_config(tmp_path, tmp_path / 'videos'))
+    datasets.build(folder_config(tmp_path, tmp_path / 'videos'))

@@ -10,7 +10,7 @@ from conftest import ROOT
 import numpy as np
 import pytest
 
-from vdm.data import workers
+from vdm.preparation import workers
 
 LIMITS = workers.Limits(seconds=60, stall_seconds=60, memory_mb=1024)
 
@@ -86,7 +86,7 @@ def test_workers_end_with_a_killed_parent():
   code = """
 import os
 from tests import workers_test
-from vdm.data import workers
+from vdm.preparation import workers
 if __name__ == '__main__':
   run = workers.run(workers_test.behave, ['pid', 'hang'], workers=1,
                     limits=workers_test.LIMITS)

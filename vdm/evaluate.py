@@ -19,7 +19,7 @@ import pathlib
 from absl import app
 from absl import flags
 
-from vdm import config_flag
+from vdm.config import flag
 
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
 _OUT = flags.DEFINE_string(
@@ -123,35 +123,35 @@ def main(argv: Sequence[str]) -> None:
   required = {'folders': ('real', 'fake')}.get(_command[0], ('workdir',))
   for name in required:
     if not flags.FLAGS[name].value:
-      config_flag.stop(f'--{name} is missing: name a folder.')
+      flag.stop(f'--{name} is missing: name a folder.')
   cache = pathlib.Path.home() / '.cache' / 'vdm' / 'jax'
   os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
-  from vdm import console
+  from vdm.common import console
 
   console.start()
   try:
     COMMANDS[_command[0]]()
   except (FileNotFoundError, ValueError) as error:
-    config_flag.stop(f'vdm.evaluate: {error}')
+    flag.stop(f'vdm.evaluate: {error}')
 
 
 def _run() -> None:
   """Writes the card of a run and prints it."""
-  from vdm.evaluation import runs
-  from vdm.evaluation import text
-  from vdm.training import distributed
+  from vdm.evaluation import card_text
+  from vdm.evaluation import run_card
+  from vdm.multihost import initialize
 
-  distributed.initialize(_DISTRIBUTED.value)
+  initialize.initialize(_DISTRIBUTED.value)
   out = _OUT.value or os.path.join(_WORKDIR.value, 'evaluation', 'run')
   changed = {
     'steps': _STEPS.value,
     'guidance': _GUIDANCE.value,
     'method': _METHOD.value,
   }
-  found = runs.evaluate(
+  found = run_card.evaluate(
     _WORKDIR.value,
     out,
-    runs.Options(
+    run_card.Options(
       num=_NUM.value,
       split=_SPLIT.value,
       sampling=_SAMPLING.value,
@@ -166,21 +166,21 @@ def _run() -> None:
     ),
   )
   if found is not None:
-    print(text.text(found))
+    print(card_text.text(found))
     print(f'{out}/metrics_card.json has it all; look at nearest.mp4, too.')
 
 
 def _folders() -> None:
   """Writes the card of a folder against another and prints it."""
-  from vdm.evaluation import folders
-  from vdm.evaluation import text
+  from vdm.evaluation import card_text
+  from vdm.evaluation import folder_card
 
   out = _OUT.value or 'evaluation'
-  found = folders.evaluate(
+  found = folder_card.evaluate(
     _REAL.value,
     _FAKE.value,
     out,
-    folders.Options(
+    folder_card.Options(
       num=_NUM.value,
       frames=_FRAMES.value,
       resolution=_RESOLUTION.value,
@@ -194,7 +194,7 @@ def _folders() -> None:
       unbiased=_COVARIANCE.value == 'unbiased',
     ),
   )
-  print(text.text(found))
+  print(card_text.text(found))
   print(f'{out}/metrics_card.json has it all.')
 
 
@@ -237,10 +237,11 @@ def _autoencoder() -> None:
   """Writes the report of a run's autoencoder and prints its table."""
   from etils import epath
 
-  from vdm import config as config_lib
-  from vdm import config_io
-  from vdm import reconstruction
+  from vdm.config import schema
+  from vdm.config import serialize
   from vdm.data import builders
+  from vdm.evaluation import reconstruction
+  from vdm.preparation import datasets
   from vdm.training import sharding
 
   workdir = epath.Path(_WORKDIR.value)
@@ -249,9 +250,9 @@ def _autoencoder() -> None:
     raise FileNotFoundError(
       f'{workdir} holds no run: give the folder that training printed.'
     )
-  config = config_lib.complete(config_io.load(workdir / 'config.json'))
+  config = schema.complete(serialize.load(workdir / 'config.json'))
   source = builders.open_source(
-    builders.ensure(config.data), _SPLIT.value, config.data.split_list
+    datasets.ensure(config.data), _SPLIT.value, config.data.split_list
   )
   last = config.stages[config.train.order[-1]]
   content = reconstruction.report(
@@ -274,14 +275,14 @@ def _parse(argv: Sequence[str]) -> list[str]:
   """Takes the command off the command line and parses the rest."""
   wants_help = any(a.lstrip('-') in ('help', 'helpfull') for a in argv[1:])
   if wants_help:
-    return config_flag.parse(argv)
+    return flag.parse(argv)
   if len(argv) < 2 or argv[1] not in COMMANDS:
-    config_flag.stop(
+    flag.stop(
       f'Say what to evaluate, {", ".join(COMMANDS)}: python -m vdm.evaluate '
       'run --workdir RUN.'
     )
   _command[:] = argv[1:2]
-  return config_flag.parse([argv[0], *argv[2:]])
+  return flag.parse([argv[0], *argv[2:]])
 
 
 if __name__ == '__main__':

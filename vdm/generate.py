@@ -14,9 +14,10 @@ from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 
-from vdm import config as config_lib
-from vdm import config_io
 from vdm import models
+from vdm.checkpoints import manager
+from vdm.config import schema
+from vdm.config import serialize
 from vdm.diffusion import guidance
 from vdm.diffusion import process
 from vdm.diffusion import samplers
@@ -24,7 +25,6 @@ from vdm.diffusion import schedules
 from vdm.models import autoencoders
 from vdm.models.autoencoders import files
 from vdm.models.autoencoders import latents
-from vdm.training import checkpoints
 
 START, STEPS = 0, 1  # Streams of a video's key.
 
@@ -239,10 +239,8 @@ def load_run(workdir, ema=None, checkpoint='latest'):
     raise FileNotFoundError(
       f'{workdir} holds no run: give the folder that training printed.'
     )
-  config = config_lib.complete(config_io.load(workdir / 'config.json'))
-  with checkpoints.Checkpoints(
-    workdir / 'checkpoints', read_only=True
-  ) as store:
+  config = schema.complete(serialize.load(workdir / 'config.json'))
+  with manager.Checkpoints(workdir / 'checkpoints', read_only=True) as store:
     found = store.restore_item('ema', step=choose_step(store, checkpoint))
   if found is None or 'autoencoder' == found[2]['objective']:
     raise FileNotFoundError(
@@ -261,7 +259,7 @@ def load_run(workdir, ema=None, checkpoint='latest'):
     step=step,
     params=files.nested(averages[name]),
     frozen={'params': params, 'stats': stats},
-    label_names=config_io.load_label_names(workdir / 'config.json'),
+    label_names=serialize.load_label_names(workdir / 'config.json'),
     frame_rate=config.data.frame_rate / config.data.stride,
   )
 

@@ -15,10 +15,10 @@ from absl import app
 from absl import flags
 from absl import logging
 
-from vdm import config_flag
-from vdm import console
+from vdm.common import console
+from vdm.config import flag
 
-_CONFIG = config_flag.define()
+_CONFIG = flag.define()
 _WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
@@ -54,13 +54,13 @@ def main(argv):
   import jax
 
   from vdm import train
-  from vdm.training import distributed
-  from vdm.training import peers
+  from vdm.multihost import coordination
+  from vdm.multihost import initialize
 
   console.start()
   try:
     options = _CONFIG.value.train
-    distributed.initialize(
+    initialize.initialize(
       _DISTRIBUTED.value, 60 * options.barrier_minutes, options.peer_seconds
     )
     logging.info(
@@ -72,9 +72,9 @@ def main(argv):
     code = train.train(_CONFIG.value, workdir(), _ACCEPT_CHANGES.value)
   except Exception as error:
     code = explain(error)
-    if distributed.is_several():
+    if initialize.is_several():
       # The others have been told; leaving in order would wait for them.
-      peers.leave(code)
+      coordination.leave(code)
   sys.exit(code)
 
 
@@ -83,11 +83,11 @@ def explain(error):
 
   What a person can set right is one line; anything else is a traceback.
   """
-  from vdm.data import latents
-  from vdm.training import checkpoints
+  from vdm.checkpoints import manager
+  from vdm.checkpoints import manifest
+  from vdm.data import latent_cache
+  from vdm.multihost import coordination
   from vdm.training import nonfinite
-  from vdm.training import peers
-  from vdm.training import records
   from vdm.training import resume
 
   text = ' '.join(str(error).split())
@@ -95,21 +95,21 @@ def explain(error):
     error,
     (
       resume.ResumeError,
-      records.CheckpointMismatch,
-      latents.CacheError,
+      manifest.CheckpointMismatch,
+      latent_cache.CacheError,
       FileNotFoundError,
     ),
   ):
     print(text, file=sys.stderr)
-    return config_flag.USAGE_ERROR
+    return flag.USAGE_ERROR
   if isinstance(
     error,
-    (checkpoints.CheckpointError, nonfinite.NonFiniteError),
+    (manager.CheckpointError, nonfinite.NonFiniteError),
   ):
     print(text, file=sys.stderr)
-  elif isinstance(error, peers.PeerError):
+  elif isinstance(error, coordination.PeerError):
     print(error, file=sys.stderr)
-    return peers.STOPPED
+    return coordination.STOPPED
   elif getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
     print(f'{FULL_DISK} ({text})', file=sys.stderr)
   else:
@@ -130,4 +130,4 @@ def workdir():
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=config_flag.parse)
+  app.run(main, flags_parser=flag.parse)

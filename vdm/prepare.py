@@ -18,11 +18,14 @@ import sys
 from absl import app
 from absl import flags
 
-from vdm import config_flag
-from vdm.data import beam_runner
+from vdm.config import flag
 from vdm.data import builders
+from vdm.preparation import beam_runner
+from vdm.preparation import data_report
+from vdm.preparation import datasets
+from vdm.preparation import video_dataset
 
-_CONFIG = config_flag.define()
+_CONFIG = flag.define()
 _ALLOW_MISSING = flags.DEFINE_bool(
   'allow_missing',
   False,
@@ -57,20 +60,20 @@ def main(argv: Sequence[str]) -> None:
 def _latents() -> None:
   """Encodes a dataset; imports the jax side, which `clips` needs not."""
   if not _WORKDIR.value:
-    config_flag.stop(
+    flag.stop(
       '--workdir is missing: name the folder of the run whose autoencoder '
       'encodes.'
     )
-  from vdm import console
-  from vdm.data import latents
-  from vdm.training import distributed
-  from vdm.training import latent_cache
+  from vdm.common import console
+  from vdm.data import latent_cache
+  from vdm.multihost import initialize
+  from vdm.training import cache_latents
 
   console.start()
-  distributed.initialize(_DISTRIBUTED.value)
+  initialize.initialize(_DISTRIBUTED.value)
   try:
-    plan = latent_cache.build(_CONFIG.value, _WORKDIR.value)
-  except (latents.CacheError, FileNotFoundError) as error:
+    plan = cache_latents.build(_CONFIG.value, _WORKDIR.value)
+  except (latent_cache.CacheError, FileNotFoundError) as error:
     sys.exit(f'vdm.prepare: {error}')
   print(
     f'Latents of {plan["frames"]} frames ({plan["unreadable"]} unreadable) in '
@@ -86,7 +89,7 @@ def _latents() -> None:
 def _clips() -> None:
   data = _CONFIG.value.data
   try:
-    directory = builders.build(
+    directory = datasets.build(
       data, allow_missing=_ALLOW_MISSING.value, runner=_runner(data)
     )
   except (
@@ -104,7 +107,7 @@ def _runner(data):
   return functools.partial(
     beam_runner.run,
     options=[f'--runner={_RUNNER.value}', *_BEAM_OPTIONS.value],
-    limits=builders.worker_limits(data),
+    limits=video_dataset.worker_limits(data),
   )
 
 
@@ -130,7 +133,7 @@ def _summary(directory: str) -> str:
       f'  skipped {reasons.total()} files: {counts}; each is listed in'
       f' {os.path.join(directory, builders.SKIPPED_FILE)}'
     )
-  report = os.path.join(directory, builders.REPORT_FILE)
+  report = os.path.join(directory, data_report.REPORT_FILE)
   if os.path.exists(report):
     lines.append(f'  report: {report}')
   return '\n'.join(lines)
@@ -140,14 +143,14 @@ def _parse(argv: Sequence[str]) -> list[str]:
   """Takes the command off the command line and parses the rest."""
   wants_help = any(a.lstrip('-') in ('help', 'helpfull') for a in argv[1:])
   if wants_help:
-    return config_flag.parse(argv)
+    return flag.parse(argv)
   if len(argv) < 2 or argv[1] not in ('clips', 'latents'):
-    config_flag.stop(
+    flag.stop(
       'Say what to prepare, clips or latents: python -m vdm.prepare clips '
       '--config CONFIG.'
     )
   _command[:] = argv[1:2]
-  return config_flag.parse([argv[0], *argv[2:]])
+  return flag.parse([argv[0], *argv[2:]])
 
 
 if __name__ == '__main__':

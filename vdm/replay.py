@@ -12,8 +12,8 @@ import sys
 from absl import app
 from absl import flags
 
-from vdm import config_flag
-from vdm import console
+from vdm.common import console
+from vdm.config import flag
 
 _BUNDLE = flags.DEFINE_string(
   'bundle', None, 'A folder under <workdir>/nonfinite.'
@@ -26,14 +26,14 @@ _FLOAT32 = flags.DEFINE_bool(
 def main(argv):
   del argv
   if not _BUNDLE.value:
-    config_flag.stop('Give a step: --bundle runs/NAME/nonfinite/step_XXXXXXXX.')
+    flag.stop('Give a step: --bundle runs/NAME/nonfinite/step_XXXXXXXX.')
   from vdm.training import nonfinite
 
   console.start()
   try:
     bundle = nonfinite.read(_BUNDLE.value)
   except (FileNotFoundError, ValueError) as error:
-    config_flag.stop(error)
+    flag.stop(error)
   found, rows = nonfinite.replay(_BUNDLE.value, *bundle, _FLOAT32.value)
   lines, same = nonfinite.compare(bundle[1], found, rows)
   print('\n'.join(lines))
@@ -41,4 +41,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=config_flag.parse)
+  app.run(main, flags_parser=flag.parse)

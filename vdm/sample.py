@@ -10,8 +10,8 @@ from absl import flags
 from absl import logging
 from etils import epath
 
-from vdm import config_flag
-from vdm import console
+from vdm.common import console
+from vdm.config import flag
 
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
 _OUT = flags.DEFINE_string('out', 'samples', 'Folder for the videos.')
@@ -40,11 +40,11 @@ _EMA = flags.DEFINE_float(
 def main(argv):
   del argv
   if not _WORKDIR.value:
-    config_flag.stop('Give the folder of a run: --workdir runs/NAME.')
+    flag.stop('Give the folder of a run: --workdir runs/NAME.')
   import numpy as np
 
   from vdm import generate
-  from vdm import score
+  from vdm.evaluation import final_score
 
   console.start()
   try:
@@ -53,7 +53,7 @@ def main(argv):
     )
     labels = choose_labels(run, _LABEL.value, _NUM.value)
   except (FileNotFoundError, ValueError) as error:
-    config_flag.stop(error)
+    flag.stop(error)
   for name, value in {
     'steps': _STEPS.value,
     'guidance': _GUIDANCE.value,
@@ -66,7 +66,7 @@ def main(argv):
   make = generate.make_generator(run.config, run.stage)
   videos = make.samples(run.params, run.frozen, labels, seeds)
   out = epath.Path(_OUT.value)
-  score.write_samples(
+  final_score.write_samples(
     out, videos, labels, run.label_names, seeds, run.frame_rate, each=True
   )
   logging.info('The videos are in %s.', out)
@@ -79,7 +79,7 @@ def choose_labels(run, label, num):
     ValueError: the run has no such class.
   """
   from vdm import generate
-  from vdm import suggest
+  from vdm.config import suggest
 
   if label is None:
     return generate.preview_labels(run.config, num)
@@ -98,4 +98,4 @@ def choose_labels(run, label, num):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=config_flag.parse)
+  app.run(main, flags_parser=flag.parse)

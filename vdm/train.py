@@ -12,31 +12,32 @@ from absl import logging
 from etils import epath
 import jax
 
-from vdm import config_check
-from vdm import reconstruction
-from vdm import score
+from vdm.checkpoints import manager
+from vdm.config import check
 from vdm.data import builders
+from vdm.evaluation import final_score
+from vdm.evaluation import reconstruction
+from vdm.multihost import coordination
+from vdm.multihost import heartbeat
+from vdm.multihost import preemption
+from vdm.preparation import datasets
+from vdm.training import autoencoder_stage
 from vdm.training import begin
-from vdm.training import checkpoints
-from vdm.training import frozen as frozen_lib
 from vdm.training import inputs
-from vdm.training import meters
 from vdm.training import nonfinite
 from vdm.training import objectives
-from vdm.training import peers
 from vdm.training import previews
 from vdm.training import resume
 from vdm.training import sharding
-from vdm.training import signals
 from vdm.training import stage_steps
 from vdm.training import stages
-from vdm.training import state as state_lib
 from vdm.training import streams
 from vdm.training import tally as tally_lib
-from vdm.training import watch
+from vdm.training import throughput
+from vdm.training import train_state
 from vdm.training import writer as writer_lib
 
-STOPPED = peers.STOPPED  # Exit code: run the same command again.
+STOPPED = coordination.STOPPED  # Exit code: run the same command again.
 
 
 class Run(NamedTuple):
@@ -46,9 +47,9 @@ class Run(NamedTuple):
   workdir: epath.Path
   sources: dict[str, Any]  # Clips of 'train' and of 'validation'.
   mesh: jax.sharding.Mesh
-  store: checkpoints.Checkpoints
+  store: manager.Checkpoints
   writer: writer_lib.Writer
-  stop: signals.StopSignal
+  stop: preemption.StopSignal
   tally: tally_lib.Tally
   resumed: dict[str, Any]  # `meta` of the checkpoint that the run is from.
 
@@ -65,20 +66,22 @@ def train(config, workdir, accept_changes=False):
     0 where the run is finished, `STOPPED` where a signal ended it early.
   """
   workdir = epath.Path(workdir)
-  config_check.validate(config)
-  config_check.check_devices(config, jax.device_count(), jax.process_count())
+  check.validate(config)
+  check.check_devices(config, jax.device_count(), jax.process_count())
   options = config.train
   with (
-    watch.Watch(options.peer_seconds, 60 * options.barrier_minutes) as health,
-    signals.StopSignal(health.vote) as stop,
+    heartbeat.Watch(
+      options.peer_seconds, 60 * options.barrier_minutes
+    ) as health,
+    preemption.StopSignal(health.vote) as stop,
   ):
-    data = builders.ensure(config.data)
+    data = datasets.ensure(config.data)
     sources = {
       split: builders.open_source(data, split, config.data.split_list)
       for split in ('train', 'validation')
     }
     with (
-      checkpoints.Checkpoints(
+      manager.Checkpoints(
         workdir / 'checkpoints',
         keep=options.keep,
         keep_every=options.keep_every,
@@ -146,7 +149,7 @@ def train_stages(run, accept_changes):
       return STOPPED
     if span.stage.objective == 'autoencoder':
       store.wait()  # It belongs to the checkpoint of the stage's end.
-      frozen_lib.freeze(
+      autoencoder_stage.freeze(
         config,
         run.sources['train'],
         span,
@@ -159,7 +162,7 @@ def train_stages(run, accept_changes):
   store.wait()
   try:
     finish(run, previous, state)
-  except signals.Stopped:
+  except preemption.Stopped:
     logging.info('Stopped early: the same command makes the videos.')
     return STOPPED
   return 0
@@ -181,7 +184,7 @@ def train_stage(run, span, previous, objective, step, state):
   """
   config, stage = run.config, span.stage
   source = run.sources['train']
-  frozen, fingerprint = frozen_lib.ensure(
+  frozen, fingerprint = autoencoder_stage.ensure(
     config, source, span, run.workdir, run.mesh
   )
   steps = stage_steps.StageSteps(
@@ -196,7 +199,7 @@ def train_stage(run, span, previous, objective, step, state):
   held_out = inputs.held_out_clips(
     config, run.sources, span, config.train.eval_clips
   )
-  small_score = score.make_small_score(
+  small_score = final_score.make_small_score(
     config,
     stage,
     objective,
@@ -208,7 +211,7 @@ def train_stage(run, span, previous, objective, step, state):
   if step == span.stop:
     return step, state
   tally, bad_before = run.tally, run.tally.bad_records
-  meter = meters.Meter(stage.batch, config.train.compute_dtype)
+  meter = throughput.Meter(stage.batch, config.train.compute_dtype)
   row, saved_at = None, time.monotonic()
 
   with inputs.make_batches(
@@ -285,11 +288,11 @@ def look(run, span, view, step, state):
   due = view.due(config, span, step)
   try:
     if 'evaluation' in due:
-      average = state_lib.averaged(state, config.optim.ema[-1])
+      average = train_state.averaged(state, config.optim.ema[-1])
       values = view.objective.validate(average, view.frozen, view.held_out)
       run.writer.write(step, span.name, values)
-      logging.info('%s', meters.line(span, step - span.start, values))
-    average = state_lib.averaged(state, config.sample.ema)
+      logging.info('%s', throughput.line(span, step - span.start, values))
+    average = train_state.averaged(state, config.sample.ema)
     if 'preview' in due:
       clips = view.objective.preview(average, view.frozen, view.held_out)
       frame_rate = run.sources['train'].info['frame_rate'] / config.data.stride
@@ -299,8 +302,8 @@ def look(run, span, view, step, state):
     if 'score' in due:
       scores = view.small_score(average, view.frozen)
       run.writer.write(step, span.name, scores)
-      logging.info('%s', meters.line(span, step - span.start, scores))
-  except signals.Stopped:
+      logging.info('%s', throughput.line(span, step - span.start, scores))
+  except preemption.Stopped:
     return None
   return scores
 
@@ -316,7 +319,7 @@ def write_row(run, span, step, metrics, extra, meter):
   rates = meter.read()
   values |= rates | extra | run.tally.over_all(step, extra['bad_records'])
   run.writer.write(step, span.name, values)
-  logging.info('%s', meters.line(span, step - span.start, values, rates))
+  logging.info('%s', throughput.line(span, step - span.start, values, rates))
 
 
 def save(run, span, step, state, scores):
@@ -355,13 +358,13 @@ def time_to_save(config, saved_at, logs):
   late = time.monotonic() - saved_at > 60 * config.train.save_minutes
   if jax.process_count() == 1:
     return late
-  return logs and peers.first_says('saving by time', late)
+  return logs and coordination.first_says('saving by time', late)
 
 
 def report_autoencoder(run, span):
   """Measures the frozen autoencoder on held-out clips, once."""
   config, folder = run.config, run.workdir / 'autoencoder'
-  if peers.first_says('the report', (folder / 'report.json').exists()):
+  if coordination.first_says('the report', (folder / 'report.json').exists()):
     return
   content = reconstruction.report(
     folder,
@@ -381,13 +384,13 @@ def finish(run, span, state):
     logging.info('Finished: the autoencoder is in %s.', run.workdir)
     return
   config, sources = run.config, run.sources
-  frozen, _ = frozen_lib.ensure(
+  frozen, _ = autoencoder_stage.ensure(
     config, sources['train'], span, run.workdir, run.mesh
   )
-  score.final(
+  final_score.final(
     config,
     span.stage,
-    state_lib.averaged(state, config.sample.ema),
+    train_state.averaged(state, config.sample.ema),
     frozen,
     sources['train' if config.data.fixed_clips else 'validation'],
     lambda: inputs.held_out_clips(config, sources, span, config.sample.final),

@@ -86,22 +86,23 @@ class Cases:
     """What training would go on from: the step, and its arrays as bytes."""
     import jax
 
+    from vdm.checkpoints import manager
+    from vdm.checkpoints import manifest
     from vdm.data import builders
+    from vdm.preparation import datasets
     from vdm.training import begin
-    from vdm.training import checkpoints
-    from vdm.training import records
     from vdm.training import sharding
 
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    info = builders.read_info(builders.ensure(self.config.data))
-    with checkpoints.Checkpoints(workdir / 'checkpoints') as store:
+    info = builders.read_info(datasets.ensure(self.config.data))
+    with manager.Checkpoints(workdir / 'checkpoints') as store:
       step, _, state = begin.restore(
         self.config, store, mesh, info['fingerprint']
       )
     found = {
       (item, name): (x.dtype.name, x.shape, np.asarray(x).tobytes())
       for item, tree in state._asdict().items()
-      for name, x in records.named_leaves(tree).items()
+      for name, x in manifest.named_leaves(tree).items()
     }
     return step, found
 

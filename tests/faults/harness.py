@@ -28,8 +28,8 @@ import uuid
 import numpy as np
 import tiny
 
+from vdm.checkpoints import reader
 from vdm.training import stages
-from vdm.training import step_files
 from vdm.training import writer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -365,7 +365,7 @@ def result(workdir):
   """Reads what a finished run decided."""
   workdir = pathlib.Path(workdir)
   step = SPANS[-1].stop
-  record = step_files.read_record(workdir / 'checkpoints', step)
+  record = reader.read_record(workdir / 'checkpoints', step)
   with np.load(workdir / 'final/samples.npz', allow_pickle=False) as arrays:
     videos = arrays['videos'].tobytes()
   sheets = {

@@ -48,9 +48,9 @@ def test_killed_and_started_again_nothing_differs(plan, reference, tmp_path):
 
 FROM_NOTHING = """
 import runpy, sys
-from vdm.training import checkpoints
-checkpoints.Checkpoints.steps = lambda self: []
-checkpoints.Checkpoints.latest = lambda self: None
+from vdm.checkpoints import manager
+manager.Checkpoints.steps = lambda self: []
+manager.Checkpoints.latest = lambda self: None
 sys.argv = ['vdm.main', *sys.argv[1:]]
 runpy.run_module('vdm.main', run_name='__main__')
 """

@@ -16,6 +16,7 @@ import several
 import tiny
 
 from vdm.data import builders
+from vdm.preparation import datasets
 from vdm.training import inputs
 
 
@@ -23,7 +24,7 @@ def expected_batches(folder):
   """{step: CRCs of the global batch}, made in this process alone."""
   config = tiny.get_config()
   config.data.root = str(folder / 'data')
-  source = builders.open_source(builders.ensure(config.data), 'train')
+  source = builders.open_source(datasets.ensure(config.data), 'train')
   found = {}
   for span in harness.SPANS:
     with inputs.make_batches(config, source, span, 0) as batches:

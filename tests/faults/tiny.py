@@ -5,14 +5,14 @@ steps on single frames; every stage ends with an evaluation, samples and a
 checkpoint, and has some of each on its way.
 """
 
-from vdm import config as config_lib
+from vdm.config import schema
 
 SAVE_EVERY = 3
 
 
 def get_config():
   """Returns the run's configuration."""
-  config = config_lib.default()
+  config = schema.default()
   config.data.update(resolution=16, threads=1)
   config.data.scenes.update(train=24, validation=8, frames=4)
   config.autoencoder.update(
@@ -44,11 +44,11 @@ def get_config():
     tensorboard=False,
   )
   stage = dict(resolution=16, batch=8, warmup=1, learning_rate=1e-2)
-  config.stages.autoencoder = config_lib.stage(
+  config.stages.autoencoder = schema.stage(
     objective='autoencoder', steps=5, **stage
   )
-  config.stages.image = config_lib.stage(steps=4, **stage)
-  config.stages.video = config_lib.stage(
+  config.stages.image = schema.stage(steps=4, **stage)
+  config.stages.video = schema.stage(
     steps=11, frames=4, image_fraction=0.3, **stage
   )
   return config

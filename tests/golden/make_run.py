@@ -20,9 +20,9 @@ import tempfile
 import jax
 import numpy as np
 
-from vdm import config as config_lib
 from vdm import train
-from vdm.training import signals
+from vdm.config import schema
+from vdm.multihost import preemption
 from vdm.training import writer
 
 FOLDER = pathlib.Path(__file__).resolve().parent / 'run'
@@ -32,7 +32,7 @@ LEFT_OUT = shutil.ignore_patterns('samples', 'evaluation', '*.png', '*.mp4')
 
 def make_config(root):
   """Three stages of a few steps on scenes of 16 px, all of a run in small."""
-  config = config_lib.default()
+  config = schema.default()
   config.data.update(root=str(root), resolution=16, threads=1)
   config.data.scenes.update(train=16, validation=8, frames=4)
   config.autoencoder.update(
@@ -63,17 +63,17 @@ def make_config(root):
     tensorboard=False,
   )
   stage = dict(resolution=16, warmup=1, learning_rate=3e-3)
-  config.stages.autoencoder = config_lib.stage(
+  config.stages.autoencoder = schema.stage(
     objective='autoencoder', steps=3, batch=8, crop=8, **stage
   )
-  config.stages.image = config_lib.stage(steps=2, batch=8, **stage)
-  config.stages.video = config_lib.stage(
+  config.stages.image = schema.stage(steps=2, batch=8, **stage)
+  config.stages.video = schema.stage(
     steps=5, frames=4, batch=16, accumulate=2, image_fraction=0.4, **stage
   )
   return config
 
 
-class StopDuringScore(signals.StopSignal):
+class StopDuringScore(preemption.StopSignal):
   """A signal that comes between the parts of the score of step 7."""
 
   def __init__(self, vote=None):
@@ -86,7 +86,7 @@ class StopDuringScore(signals.StopSignal):
 
   def check(self):
     if self.polls == 9:
-      raise signals.Stopped
+      raise preemption.Stopped
 
 
 def main():
@@ -96,9 +96,9 @@ def main():
     config = make_config('data')
     os.chdir(root)  # So that config.json names no folder of this machine.
     assert train.train(config, root / 'whole') == 0
-    real, signals.StopSignal = signals.StopSignal, StopDuringScore
+    real, preemption.StopSignal = preemption.StopSignal, StopDuringScore
     assert train.train(config, root / 'stopped') == train.STOPPED
-    signals.StopSignal = real
+    preemption.StopSignal = real
     shutil.copytree(root / 'stopped', FOLDER / 'stopped', ignore=LEFT_OUT)
     with np.load(root / 'whole/final/samples.npz') as samples:
       mean = float(samples['videos'].mean())

@@ -1,1 +1,1 @@
-"""Videos in, batches out: decoding, datasets of clips, the Grain pipeline."""
+"""A data set of clips to batches. Grain's workers import this room: no jax."""

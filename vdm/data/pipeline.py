@@ -25,9 +25,9 @@ from absl import logging
 import grain
 import numpy as np
 
-from vdm.data import clips as clips_lib
-from vdm.data import latents as latents_lib
-from vdm.data import windows as windows_lib
+from vdm.data import latent_cache
+from vdm.data import training_clips
+from vdm.data import windowing
 
 _ENDLESS = 2**40  # Batches; no run is longer.
 
@@ -119,7 +119,7 @@ class Batches(Iterator):
           reason,
         )
     if len(self._reasons) > self._max_bad:
-      raise windows_lib.too_many_bad(self._source, list(self._reasons.items()))
+      raise windowing.too_many_bad(self._source, list(self._reasons.items()))
 
   def close(self):
     """Stops threads and worker processes; may be called again."""
@@ -147,7 +147,7 @@ def make_batches(
   zoom: tuple[float, float] = (1.0, 1.0),
   flip: bool = False,
   num_classes: int = 0,
-  cache: latents_lib.Cache | None = None,
+  cache: latent_cache.Cache | None = None,
   posterior: bool = False,
   process_index: int = 0,
   process_count: int = 1,
@@ -205,7 +205,7 @@ def make_batches(
       f'{source.info["name"]} has label {largest}, but the model knows '
       f'{num_classes}: set model.num_classes={largest + 1}.'
     )
-  clips = clips_lib.make_clips(
+  clips = training_clips.make_clips(
     source,
     frames=frames,
     stride=stride,

@@ -18,7 +18,7 @@ is never nearest to the real ones.
 import cv2
 import numpy as np
 
-from vdm.metrics import flow as flow_lib
+from vdm.metrics import optical_flow
 
 NAMES = ('motion', 'spectrum', 'texture', 'appearance')
 
@@ -31,7 +31,9 @@ _SPACE = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 _COLOURS = (16, 8, 8)  # Bins of hue, saturation, value.
 
 
-def describe(video: np.ndarray, flow: flow_lib.Flow) -> dict[str, np.ndarray]:
+def describe(
+  video: np.ndarray, flow: optical_flow.Flow
+) -> dict[str, np.ndarray]:
   """Returns the vectors of a clip, by name.
 
   Args:
@@ -49,17 +51,17 @@ def describe(video: np.ndarray, flow: flow_lib.Flow) -> dict[str, np.ndarray]:
   }
 
 
-def motion(flow: flow_lib.Flow) -> np.ndarray:
+def motion(flow: optical_flow.Flow) -> np.ndarray:
   """Returns [32]: shares of speeds, of accelerations, of ways by direction.
 
   Speeds and accelerations lie in octaves from 1/16 to 64 px at 128. The last
   eight are the ways gone in eight directions, as shares of all, and see a
   clip that is played backwards.
   """
-  velocity, inside = flow_lib.chains(flow)
+  velocity, inside = optical_flow.chains(flow)
   both = inside[1:] & inside[:-1]
-  speed = flow_lib.lengths(velocity[inside])
-  turned = flow_lib.lengths(np.diff(velocity, axis=0)[both])
+  speed = optical_flow.lengths(velocity[inside])
+  turned = optical_flow.lengths(np.diff(velocity, axis=0)[both])
   eighth = np.arctan2(velocity[..., 1], velocity[..., 0]) / (np.pi / 4)
   eighth = np.rint(eighth).astype(int) % 8
   ways = np.bincount(eighth[inside], weights=speed, minlength=8)

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vdm.common import tables
 from vdm.metrics import distances
-from vdm.metrics import objects as objects_lib
-from vdm.metrics import tables
-from vdm.metrics import tracks as tracks_lib
+from vdm.metrics import object_finder
+from vdm.metrics import tracking
 
 # What it is called, and a factor for reading.
 TITLES = {
@@ -95,7 +95,7 @@ def measure(videos: np.ndarray, world: World) -> dict[str, np.ndarray]:
   width = videos.shape[3]
   clips = [
     _measure(
-      tracks_lib.link(objects_lib.find(video), width, world.walls), width, world
+      tracking.link(object_finder.find(video), width, world.walls), width, world
     )
     for video in videos
   ]
@@ -297,7 +297,7 @@ def _bounces(centre, alone, radius, width, scale, gravity) -> list[float]:
 def _hue_drift(hues: np.ndarray) -> float:
   """Returns the mean deviation from the mean hue, degrees."""
   mean = np.angle(np.exp(2j * np.pi * hues).sum()) / (2 * np.pi)
-  return float(360 * objects_lib.hue_apart(hues, mean).mean())
+  return float(360 * object_finder.hue_apart(hues, mean).mean())
 
 
 def _switches(tracks, alone) -> int:
@@ -305,7 +305,7 @@ def _switches(tracks, alone) -> int:
   count = 0
   for k, hues in enumerate(tracks.hue):
     hues = hues[alone[k]]
-    count += int((objects_lib.hue_apart(hues[1:], hues[:-1]) > _SWITCH).sum())
+    count += int((object_finder.hue_apart(hues[1:], hues[:-1]) > _SWITCH).sum())
   return count
 
 

@@ -28,7 +28,7 @@ With x_t a frame, F_t the flow from it to the next and p a pixel:
 import cv2
 import numpy as np
 
-from vdm.metrics import flow as flow_lib
+from vdm.metrics import optical_flow
 
 # What it is called, its unit.
 PANEL = {
@@ -53,7 +53,7 @@ _STILL = 0.3  # Grey levels.
 _BINS = (8, 4, 4)  # Of hue, saturation, value.
 
 
-def measure(video: np.ndarray, flow: flow_lib.Flow) -> dict[str, float]:
+def measure(video: np.ndarray, flow: optical_flow.Flow) -> dict[str, float]:
   """Returns the panel of a clip, every value finite.
 
   Args:
@@ -65,7 +65,7 @@ def measure(video: np.ndarray, flow: flow_lib.Flow) -> dict[str, float]:
   change = first.mean((1, 2, 3))
   second = np.abs(np.diff(frames, n=2, axis=0)).mean()
   colours = colour_histograms(video)
-  shapes = _orientations(flow_lib.grey_frames(video, 64))
+  shapes = _orientations(optical_flow.grey_frames(video, 64))
   return {
     **_flow_measures(flow),
     'high_frequency': _high_frequency(frames),
@@ -92,20 +92,20 @@ def colour_histograms(video: np.ndarray) -> np.ndarray:
   return np.stack(histograms)
 
 
-def _flow_measures(flow: flow_lib.Flow) -> dict[str, float]:
-  speed = flow_lib.lengths(flow.forward).reshape(len(flow.forward), -1)
+def _flow_measures(flow: optical_flow.Flow) -> dict[str, float]:
+  speed = optical_flow.lengths(flow.forward).reshape(len(flow.forward), -1)
   top = max(1, speed.shape[1] // 20)
   mean = speed.mean()
   steps = range(len(flow.forward))
   errors, weights = 0.0, 0
   for t in steps:
-    moved = flow_lib.follow(flow.grey[t + 1], flow.forward[t])
+    moved = optical_flow.follow(flow.grey[t + 1], flow.forward[t])
     away = cv2.absdiff(moved, flow.grey[t])[flow.valid[t]]
     errors, weights = errors + float(away.sum()), weights + away.size
   turned, known = 0.0, 0
   for t in steps[:-1]:
-    ahead = flow_lib.follow(flow.forward[t + 1], flow.forward[t])
-    away = flow_lib.lengths(ahead - flow.forward[t])[flow.valid[t]]
+    ahead = optical_flow.follow(flow.forward[t + 1], flow.forward[t])
+    away = optical_flow.lengths(ahead - flow.forward[t])[flow.valid[t]]
     turned, known = turned + float(away.sum()), known + away.size
   return {
     'flow': mean,

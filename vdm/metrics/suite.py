@@ -21,8 +21,8 @@ import numpy as np
 
 from vdm.metrics import descriptors
 from vdm.metrics import distances
-from vdm.metrics import flow as flow_lib
 from vdm.metrics import motion
+from vdm.metrics import optical_flow
 
 # What sets are compared by; the panel is all of its measures together.
 SUMMARY = (*descriptors.NAMES, 'panel')
@@ -207,5 +207,5 @@ def spread(reference: Measured) -> dict[str, dict[str, float]]:
 
 
 def _measure(video: np.ndarray):
-  flow = flow_lib.compute(video)
+  flow = optical_flow.compute(video)
   return motion.measure(video, flow), descriptors.describe(video, flow)

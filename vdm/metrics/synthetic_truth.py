@@ -15,8 +15,8 @@ found, the residual is 100 % and the drift the largest there is.
 import cv2
 import numpy as np
 
-from vdm.metrics import objects
-from vdm.metrics import tables
+from vdm.common import tables
+from vdm.metrics import object_finder
 
 _LEAST_SIGNAL = 48  # Grey levels by which an object must stand out.
 _AREAS = (0.005, 0.2)  # An object's share of the frame, at least and at most.
@@ -176,7 +176,7 @@ def _find(video: np.ndarray) -> dict[str, np.ndarray]:
     found['present'][i] = True
     found['single'][i] = patches == 2 or areas[order[1]] < areas[order[0]] / 3
     patch = names == order[0] + 1
-    centre, radius, colour, _ = objects.weigh(video[i], signal[i], patch)
+    centre, radius, colour, _ = object_finder.weigh(video[i], signal[i], patch)
     found['centre'][i], found['colour'][i] = centre, colour
     found['size'][i] = radius
   if found['present'].any():
@@ -225,7 +225,7 @@ def _describe(frames: dict[str, np.ndarray], width: int) -> dict:
   colour, size = frames['colour'][present], frames['size'][present]
   clip['drift'] = _pairs(colour).mean()
   clip['size_variation'] = size.std() / size.mean()
-  clip['hue'] = objects.hue_of(colour.mean(0))
+  clip['hue'] = object_finder.hue_of(colour.mean(0))
   return clip
 
 

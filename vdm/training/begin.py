@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 
 from vdm import generate
-from vdm.training import checkpoints
+from vdm.checkpoints import manager
 from vdm.training import objectives
 from vdm.training import optim
 from vdm.training import resume
 from vdm.training import sharding
-from vdm.training import state as state_lib
+from vdm.training import train_state
 
 
 def fresh(config, objective, key, clips, mesh):
@@ -28,7 +28,7 @@ def fresh(config, objective, key, clips, mesh):
     params = inherit(config.train.init_from, params)
 
   def create(params):
-    return state_lib.create(config, params)
+    return train_state.create(config, params)
 
   shardings = sharding.tree_sharding(mesh, jax.eval_shape(create, params))
   return jax.jit(create, out_shardings=shardings)(params)
@@ -56,7 +56,7 @@ def restore(config, store, mesh, fingerprint, accept=False):
 
   Args:
     config: the run's.
-    store: its `checkpoints.Checkpoints`.
+    store: its `manager.Checkpoints`.
     mesh: to split the state over, whatever mesh it was saved from.
     fingerprint: of the training data; the run's must be the same.
     accept: unless this is true.
@@ -74,17 +74,17 @@ def restore(config, store, mesh, fingerprint, accept=False):
     span = resume.span_of(config, step, meta['stage'])
     objective = objectives.make_objective(config, span.stage, mesh)
     like = jax.eval_shape(
-      lambda params: state_lib.create(config, params),
+      lambda params: train_state.create(config, params),
       objective.abstract_params(),
     )
     abstract = sharding.abstract(like, sharding.tree_sharding(mesh, like))
     try:
       _, items, _ = store.restore(abstract._asdict(), step)
-    except checkpoints.CheckpointError:
+    except manager.CheckpointError:
       continue  # Named in the log; `latest` passes it over from now on.
-    return step, span, state_lib.TrainState(**items)
+    return step, span, train_state.TrainState(**items)
   if store.steps():
-    raise checkpoints.CheckpointError(
+    raise manager.CheckpointError(
       f'Every checkpoint in {store.directory} is damaged: bring one back '
       'from a copy, or start again in another --workdir.'
     )

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 
-from vdm.data import clips as clips_lib
-from vdm.data import fixed as fixed_lib
-from vdm.data import latents
+from vdm.data import eval_clips
+from vdm.data import latent_cache as latents
 from vdm.data import pipeline
+from vdm.data import training_clips
 
 
 def make_batches(config, source, span, start, autoencoder=''):
@@ -83,7 +83,7 @@ def names(config, source, span, n):
   """
   fixed = config.data.fixed_clips
   if not fixed:
-    return clips_lib.name_clips(source, n=n, **_which(config, span))
+    return training_clips.name_clips(source, n=n, **_which(config, span))
   clips = fixed_clips(config, source, span, fixed)
   ids = dict(zip(source.index['row'].tolist(), source.index['id'].tolist()))
   rows = range(span.stage.batch)
@@ -95,7 +95,7 @@ def names(config, source, span, n):
 
 def fixed_clips(config, source, span, num):
   """The same clips of a split every time, of a stage's shape."""
-  return fixed_lib.fixed_clips(
+  return eval_clips.fixed_clips(
     source,
     num=num,
     frames=span.stage.frames,

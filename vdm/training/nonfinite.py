@@ -23,14 +23,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vdm import config_io
+from vdm.config import serialize
 from vdm.models.autoencoders import files
+from vdm.multihost import coordination
 from vdm.training import inputs
 from vdm.training import objectives
 from vdm.training import optim
-from vdm.training import peers
 from vdm.training import sharding
-from vdm.training import step as step_lib
+from vdm.training import train_step
 
 WINDOW = 100  # Steps that the limit is for.
 
@@ -96,7 +96,7 @@ def examine(stage, objective, trained, mesh, params, arguments):
 
   @jax.jit
   def look(params, frozen, batch, n, key):
-    grads, total, count, _ = step_lib.gradient(
+    grads, total, count, _ = train_step.gradient(
       stage, objective, trained, mesh, params, frozen, batch, n, key
     )
     rows = objective.draw(batch, jax.random.fold_in(key, n))
@@ -109,12 +109,12 @@ def examine(stage, objective, trained, mesh, params, arguments):
 
     flat = optim.flatten(params)
     norms = {
-      path: jnp.stack([step_lib.global_norm(x) for x in (flat[path], grad)])
+      path: jnp.stack([train_step.global_norm(x) for x in (flat[path], grad)])
       for path, grad in grads.items()
     }
     drawn = {k: v for k, v in rows.items() if k not in (*batch, 'key')}
     drawn['row_loss'] = jax.lax.map(row_loss, rows)
-    return total / count, step_lib.global_norm(grads), norms, drawn
+    return total / count, train_step.global_norm(grads), norms, drawn
 
   loss, norm, norms, drawn = sharding.to_host(look(params, *arguments))
   report = {
@@ -154,7 +154,7 @@ def take_down(config, source, span, steps, state, batch, n, workdir):
   rows = sharding.to_host(arguments[1])
   step = span.start + n + 1
   folder = workdir / 'nonfinite' / f'step_{step:08d}'
-  if peers.is_first():
+  if coordination.is_first():
     write(
       folder,
       config,
@@ -187,7 +187,7 @@ def write(folder, config, report, arrays):
   """Writes a bundle; step.json comes last."""
   folder = epath.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  config_io.save(config, folder / 'config.json')
+  serialize.save(config, folder / 'config.json')
   with (folder / 'arrays.npz').open('wb') as file:
     np.savez(file, **arrays)
   text = json.dumps(report, indent=2, allow_nan=False)
@@ -211,7 +211,7 @@ def read(folder):
   ):
     arrays = dict(loaded)
   report = json.loads((folder / 'step.json').read_text())
-  return config_io.load(folder / 'config.json'), report, arrays
+  return serialize.load(folder / 'config.json'), report, arrays
 
 
 def replay(folder, config, report, arrays, float32=False):

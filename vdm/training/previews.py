@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from vdm.media import videos
-from vdm.training import peers
+from vdm.media import video_files
+from vdm.multihost import coordination
 
 
 def write(folder, clips, frame_rate):
@@ -17,14 +17,14 @@ def write(folder, clips, frame_rate):
   Returns:
     The grid as a GIF, for TensorBoard; None on all processes but the first.
   """
-  if not peers.is_first():
+  if not coordination.is_first():
     return None
   rows = np.concatenate(list(clips.values()))
   names = [f'{name} {i}' for name, c in clips.items() for i in range(len(c))]
-  sheet = videos.contact_sheet(rows, names, upscale=2)
-  videos.write_png(folder / 'sheet.png', sheet)
+  sheet = video_files.contact_sheet(rows, names, upscale=2)
+  video_files.write_png(folder / 'sheet.png', sheet)
   # One column for each clip and what was made beside it.
-  grid = videos.tile(rows, columns=max(map(len, clips.values())))
+  grid = video_files.tile(rows, columns=max(map(len, clips.values())))
   if len(grid) > 1:
-    videos.write_mp4(folder / 'grid.mp4', grid, frame_rate, upscale=2)
-  return videos.gif_bytes(grid, frame_rate)
+    video_files.write_mp4(folder / 'grid.mp4', grid, frame_rate, upscale=2)
+  return video_files.gif_bytes(grid, frame_rate)

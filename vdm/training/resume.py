@@ -9,9 +9,9 @@ import re
 
 from absl import logging
 
-from vdm import config as config_lib
-from vdm import config_io
-from vdm.training import peers
+from vdm.config import schema
+from vdm.config import serialize
+from vdm.multihost import coordination
 from vdm.training import stages
 
 # Free at any time: cadences, logging, previews and where things are read.
@@ -43,10 +43,10 @@ def claim(config, path, stage, label_names, accept=False):
     ResumeError: the configuration differs where it may not.
   """
   if path.exists() and stage is not None:
-    old = config_lib.complete(config_io.load(path))
+    old = schema.complete(serialize.load(path))
     refused = [
       line
-      for line in config_io.diff(old, config)
+      for line in serialize.diff(old, config)
       if not may_change(line.split(':')[0], old, config, stage)
     ]
     if refused and not accept:
@@ -56,11 +56,11 @@ def claim(config, path, stage, label_names, accept=False):
         + '): take those values back, give another --workdir, or say '
         '--accept_changes.'
       )
-    for line in config_io.diff(old, config):
+    for line in serialize.diff(old, config):
       logging.info('Changed on resume: %s', line)
-  if peers.is_first():
-    config_io.save(config, path, label_names)
-  peers.gather('claiming the folder of the run')
+  if coordination.is_first():
+    serialize.save(config, path, label_names)
+  coordination.gather('claiming the folder of the run')
 
 
 def may_change(key, old, new, stage):

@@ -9,8 +9,8 @@ from vdm.training import flops
 from vdm.training import inputs
 from vdm.training import sharding
 from vdm.training import stages
-from vdm.training import step as step_lib
 from vdm.training import streams
+from vdm.training import train_step
 
 
 class StageSteps:
@@ -76,7 +76,7 @@ class StageSteps:
 
   def _compile(self, single, arguments):
     began = time.perf_counter()
-    train_step = step_lib.make_train_step(
+    step = train_step.make_train_step(
       self.config,
       self.span.stage,
       self.objective,
@@ -84,8 +84,8 @@ class StageSteps:
       self.mesh,
       arguments[0],
     )
-    tflops = flops.count_flops(train_step, *arguments) / 1e12
-    compiled = train_step.lower(*arguments).compile()
+    tflops = flops.count_flops(step, *arguments) / 1e12
+    compiled = step.lower(*arguments).compile()
     cost = {
       'compile_seconds': time.perf_counter() - began,
       'tflops_per_step': tflops,

@@ -1,7 +1,7 @@
 """What went wrong and was survived, over all of a run: for its log."""
 
+from vdm.multihost import coordination
 from vdm.training import nonfinite
-from vdm.training import peers
 
 
 class Tally:
@@ -20,7 +20,7 @@ class Tally:
   def resume(self, meta):
     """Goes on from what a checkpoint says."""
     self.skips.total = meta.get('skipped_steps', 0)
-    if peers.is_first():
+    if coordination.is_first():
       self.bad_records = meta.get('bad_records', 0)
 
   def over_all(self, step, bad_records):
@@ -30,7 +30,7 @@ class Tally:
       step: of the row; waited for.
       bad_records: this host's up to it.
     """
-    hosts = peers.gather('counting bad records', str(bad_records))
+    hosts = coordination.gather('counting bad records', str(bad_records))
     return {
       'skipped_steps': self.skips.count(step),
       'bad_records': sum(map(int, hosts)),

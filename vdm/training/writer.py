@@ -26,7 +26,7 @@ from absl import logging
 from etils import epath
 import numpy as np
 
-from vdm.training import peers
+from vdm.multihost import coordination
 
 NAME = 'metrics.jsonl'
 
@@ -45,7 +45,7 @@ def read_rows(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
 def make_writer(workdir: epath.PathLike, tensorboard: bool):
   """Returns the writer of a run, which on all processes but one is silent."""
-  if peers.is_first():
+  if coordination.is_first():
     return Writer(workdir, tensorboard=tensorboard)
   return Silent()
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vdm.common import parallel
 from vdm.data import coding
-from vdm.data import scenes
-from vdm.data.builders import parallel
-from vdm.data.builders import records
+from vdm.data.builders import shot_records
+from vdm.data.synthetic import scenes
 
 
 def config_name(data, folder: str) -> str:
@@ -21,18 +21,18 @@ def config_name(data, folder: str) -> str:
   settings = _settings(data)
   return (
     f'{data.resolution}px_{data.scenes.frames}f_{data.encoding}'
-    f'_{records.settings_hash(settings)}'
+    f'_{shot_records.settings_hash(settings)}'
   )
 
 
 def make_plan(
   data, *, allow_missing: bool = False, runner=None
-) -> records.Plan:
+) -> shot_records.Plan:
   """Returns how to build the dataset; nothing can be missing from it."""
   del allow_missing, runner
   options = _render_options(data)
   truth = scenes.render(0, **options)['truth']
-  return records.Plan(
+  return shot_records.Plan(
     name='synthetic_scenes',
     config_name=config_name(data, ''),
     settings=_settings(data),
@@ -46,13 +46,13 @@ def make_plan(
   )
 
 
-def _shots(data, options) -> Iterator[records.Shot]:
+def _shots(data, options) -> Iterator[shot_records.Shot]:
   train = data.scenes.train
 
   def make(index):
     scene = scenes.render(index, **options)
     n, height, width, _ = scene['frames'].shape
-    return records.Shot(
+    return shot_records.Shot(
       id=f'scene_{index:07d}',
       frames=[coding.encode_frame(f, data.encoding) for f in scene['frames']],
       n=n,

@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from vdm.data.builders import reader
-from vdm.data.builders import records
+from vdm.data.builders import shot_records
 
 _OWNER_FILE = 'owner.json'
 _SHARD_BYTES = 256 << 20
@@ -35,7 +35,7 @@ _SHARD_BYTES = 256 << 20
 _OPTIONS = 'group_size:1,uncompressed'
 
 
-def write(plan: records.Plan, *, root: str, version: str) -> str:
+def write(plan: shot_records.Plan, *, root: str, version: str) -> str:
   """Builds the dataset and returns its directory.
 
   Raises:
@@ -59,14 +59,14 @@ def write(plan: records.Plan, *, root: str, version: str) -> str:
       if not reader.is_complete(directory):
         raise
   if not reader.is_complete(directory):
-    raise records.BuildError(
+    raise shot_records.BuildError(
       f'{directory} holds something else than a dataset of clips; move it away.'
     )
   plan.done()
   return directory
 
 
-def _make_builder(plan: records.Plan, root: str, version: str) -> 'Clips':
+def _make_builder(plan: shot_records.Plan, root: str, version: str) -> 'Clips':
   # TFDS warns of every configuration that its class does not list.
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)
@@ -79,7 +79,7 @@ def _make_builder(plan: records.Plan, root: str, version: str) -> 'Clips':
 class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """The TFDS builder of any plan."""
 
-  def __init__(self, plan: records.Plan, *, root: str, version: str):
+  def __init__(self, plan: shot_records.Plan, *, root: str, version: str):
     self.plan = plan
     self.name = plan.name
     self._index = _Index(plan, version)
@@ -128,16 +128,16 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _generate_examples(self):
     for shot_number, shot in enumerate(self._shots()):
       frames = iter(shot.frames)
-      for start in range(0, shot.n, records.RECORD_FRAMES):
-        chunk = list(itertools.islice(frames, records.RECORD_FRAMES))
-        assert len(chunk) == min(records.RECORD_FRAMES, shot.n - start)
+      for start in range(0, shot.n, shot_records.RECORD_FRAMES):
+        chunk = list(itertools.islice(frames, shot_records.RECORD_FRAMES))
+        assert len(chunk) == min(shot_records.RECORD_FRAMES, shot.n - start)
         record = _record(shot, shot_number, start, chunk)
         self._index.add(record)
         yield record['id'], record
 
-  def _shots(self) -> Iterator[records.Shot]:
+  def _shots(self) -> Iterator[shot_records.Shot]:
     for shot in self.plan.shots():
-      if isinstance(shot, records.Skipped):
+      if isinstance(shot, shot_records.Skipped):
         self._index.skip(shot)
       else:
         yield shot
@@ -153,7 +153,7 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       shards.write(self.info.features.serialize_example(example))
     lengths = shards.close()
     if not lengths:
-      raise records.BuildError(
+      raise shot_records.BuildError(
         f'No clip came out for {self.plan.name}: {self._index.reasons()}.'
       )
     names = []
@@ -175,7 +175,7 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _record(
-  shot: records.Shot, number: int, start: int, frames: list[bytes]
+  shot: shot_records.Shot, number: int, start: int, frames: list[bytes]
 ) -> dict:
   record = dict(
     id=f'{shot.id}:{start:06d}',
@@ -240,7 +240,7 @@ class _Index(tfds.core.Metadata):
   and in which order.
   """
 
-  def __init__(self, plan: records.Plan, version: str):
+  def __init__(self, plan: shot_records.Plan, version: str):
     self.shards = []
     self._plan = plan
     self._version = version
@@ -262,7 +262,7 @@ class _Index(tfds.core.Metadata):
     row['splits'] = [name in record['splits'] for name in self._plan.splits]
     self._rows.append(row)
 
-  def skip(self, skipped: records.Skipped) -> None:
+  def skip(self, skipped: shot_records.Skipped) -> None:
     logging.warning(
       'Skipped %s: %s (%s)', skipped.source, skipped.message, skipped.reason
     )
@@ -312,7 +312,7 @@ class _Index(tfds.core.Metadata):
       splits=list(plan.splits),
       truth=plan.truth,
       shards=self.shards,
-      records=len(self._rows),
+      shot_records=len(self._rows),
       shots=len(set(columns['shot'].tolist())),
       frames=int(columns['n'].sum()),
       skipped=len(self._skipped),

@@ -1,0 +1,106 @@
+"""Shots, legal starts and the records that a window lies in."""
+
+import types
+
+import numpy as np
+import pytest
+
+from vdm.data import windowing
+
+
+def make_source(records):
+  """A source of the given (shot, start, n) records, with an index alone."""
+  shot, start, n = zip(*records)
+  return types.SimpleNamespace(
+    info={'name': 'fake', 'frame_rate': 10.0, 'resolution': 8},
+    index={'shot': np.array(shot), 'start': np.array(start), 'n': np.array(n)},
+  )
+
+
+# Shot 'a': 13 frames in three records; 'b': 4 frames; 'c': 2 frames; stored
+# in an order that is neither by shot nor by time.
+RECORDS = [('b', 0, 4), ('a', 10, 3), ('c', 0, 2), ('a', 0, 5), ('a', 5, 5)]
+
+
+@pytest.mark.parametrize(
+  'frames, stride, starts',
+  [(1, 1, [13, 4, 2]), (4, 1, [10, 1]), (4, 3, [4]), (2, 3, [10, 1])],
+)
+def test_windows_are_every_legal_start(frames, stride, starts):
+  found = windowing.find_windows(
+    make_source(RECORDS), frames=frames, stride=stride
+  )
+  np.testing.assert_array_equal(found.starts, starts)
+  # By hand: which record and which frame of it frame f of a shot is.
+  place = {}
+  for entry, (shot, start, n) in enumerate(RECORDS):
+    for i in range(n):
+      place[shot, start + i] = (entry, i)
+  for shot, count in enumerate(starts):
+    for start in range(count):
+      got = [
+        (entry, position)
+        for entry, positions in found.locate(shot, start)
+        for position in positions
+      ]
+      wanted = [place['abc'[shot], start + stride * i] for i in range(frames)]
+      assert got == wanted
+
+
+def test_records_that_do_not_adjoin_are_separate_shots():
+  # Frames 4 to 9 of shot 7 are in another split.
+  source = make_source([(7, 0, 4), (7, 10, 6), (3, 20, 4)])
+  found = windowing.find_windows(source, frames=4, stride=1)
+  np.testing.assert_array_equal(found.starts, [1, 1, 3])
+  (entry, positions), *rest = found.locate(2, 2)
+  assert (entry, list(positions), rest) == (1, [2, 3, 4, 5], [])
+
+
+def test_the_order_of_shots_does_not_depend_on_the_order_of_records():
+  one = windowing.find_windows(make_source(RECORDS), frames=2, stride=1)
+  two = windowing.find_windows(make_source(RECORDS[::-1]), frames=2, stride=1)
+  np.testing.assert_array_equal(one.starts, two.starts)
+  np.testing.assert_array_equal(one.entries, len(RECORDS) - 1 - two.entries)
+
+
+def test_what_cannot_be_had_is_refused():
+  source = make_source(RECORDS)
+  with pytest.raises(ValueError, match=r'the longest has 13.*lower'):
+    windowing.find_windows(source, frames=14, stride=1)
+  with pytest.raises(ValueError, match='at least 1'):
+    windowing.find_windows(source, frames=4, stride=0)
+  with pytest.raises(ValueError, match='8 px'):
+    windowing.check_resolution(source, 16)
+
+
+def test_the_duration_of_a_clip_is_logged(caplog):
+  with caplog.at_level('INFO', logger='absl'):
+    windowing.find_windows(make_source(RECORDS), frames=4, stride=3)
+  assert '4 frames, stride 3 at 10 frames a second: 1.2 s' in caplog.text
+  assert '1 shots, 2 more are too short' in caplog.text
+
+
+def test_fixed_order_gives_middles_first_and_every_window_once():
+  found = windowing.find_windows(make_source(RECORDS), frames=2, stride=1)
+  order = list(windowing.fixed_order(found, seed=0))
+  assert sorted(order[:3]) == [(0, 5), (1, 1), (2, 0)]
+  assert sorted(order) == [
+    (shot, start) for shot in range(3) for start in range(found.starts[shot])
+  ]
+  assert order == list(windowing.fixed_order(found, seed=0))
+  # Shots take turns as long as they have windows left.
+  assert sorted(shot for shot, _ in order[3:5]) == [0, 1]
+
+
+@pytest.mark.parametrize('sampling', ['random', 'middle', 'first'])
+def test_sampled_orders_take_every_window_once_and_every_shot_first(sampling):
+  found = windowing.find_windows(make_source(RECORDS), frames=2, stride=1)
+  order = list(windowing.sampled_order(found, sampling, 3))
+  assert sorted(order) == sorted(windowing.fixed_order(found, 0))
+  assert sorted(shot for shot, _ in order[:3]) == [0, 1, 2]
+  again = list(windowing.sampled_order(found, sampling, 3))
+  other = list(windowing.sampled_order(found, sampling, 4))
+  assert order == again
+  assert (order == other) == (sampling == 'first')
+  if sampling == 'first':
+    assert order[:3] == [(0, 0), (1, 0), (2, 0)]

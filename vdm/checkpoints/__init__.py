@@ -1,0 +1,1 @@
+"""Checkpoints, verified; they hold arrays and know nothing of training."""

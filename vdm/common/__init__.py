@@ -1,0 +1,1 @@
+"""What any room may use and what imports none: files, trees, text, progress."""

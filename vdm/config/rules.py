@@ -1,0 +1,275 @@
+"""What is impossible between the keys of a configuration.
+
+Each function yields sentences, one a problem, that name keys and say what to
+do. The keys, their types and their ranges have been checked before (see
+`check`).
+"""
+
+from collections.abc import Iterator
+import itertools
+import re
+
+from vdm.config import schema
+from vdm.config import suggest
+
+ConfigDict = schema.ConfigDict
+
+# Autoencoders with weights from elsewhere.
+PUBLISHED = ('tiny', 'autoencoder_kl')
+
+
+def problems(config: ConfigDict) -> Iterator[str]:
+  """Yields what is wrong, a sentence each."""
+  yield from _data_problems(config)
+  yield from _order_problems(config)
+  yield from _autoencoder_problems(config)
+  yield from _weights_problems(config)
+  yield from _model_problems(config)
+  yield from _diffusion_problems(config)
+  yield from _latents_problems(config)
+  yield from _score_problems(config)
+  for name in config.train.order:
+    yield from _stage_problems(config, name)
+
+
+def _data_problems(config: ConfigDict) -> Iterator[str]:
+  data = config.data
+  for name in data.screening.rules:
+    if name not in schema.SCREENING:
+      yield (
+        f'config.data.screening.rules names {name!r}, which is no rule: did '
+        f'you mean {suggest.nearest(name, schema.SCREENING)}?'
+      )
+  if data.screening.min_motion > data.screening.max_motion:
+    yield 'config.data.screening.min_motion is above max_motion.'
+  if 0 < data.clip_frames < data.min_frames:
+    yield (
+      f'config.data.clip_frames={data.clip_frames} is below '
+      f'min_frames={data.min_frames}: no clip would be left.'
+    )
+  for key, pattern in [
+    ('group', data.group),
+    *(('captions.boilerplate', p) for p in data.captions.boilerplate),
+  ]:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      yield f'config.data.{key}: {pattern!r} is no pattern: {error}.'
+  if data.captions.manifest and not (
+    data.captions.file and data.captions.caption
+  ):
+    yield 'config.data.captions.file and caption name columns: give both.'
+
+
+def _order_problems(config: ConfigDict) -> Iterator[str]:
+  order, stages = config.train.order, config.stages
+  if not order:
+    yield 'config.train.order is empty: name the stages to run, in order.'
+  for name in order:
+    if name not in stages:
+      hint = (
+        f': did you mean {suggest.nearest(name, stages)}?' if stages else '.'
+      )
+      yield f'config.train.order names {name!r}, which is no stage{hint}'
+  if len(set(order)) < len(order):
+    yield 'config.train.order names a stage twice.'
+  objectives = [stages[name].objective for name in order]
+  kind, load = config.autoencoder.kind, config.autoencoder.load
+  if kind == 'kl' and not load and objectives[:1] != ['autoencoder']:
+    yield (
+      'config.train.order starts with no autoencoder stage: add one, set '
+      'config.autoencoder.load to a run that has one, or set '
+      'config.autoencoder.kind to pca or identity.'
+    )
+  if kind == 'identity' and load:
+    yield 'config.autoencoder.load is set, and kind=identity loads nothing.'
+  if (kind != 'kl' or load) and 'autoencoder' in objectives:
+    why = 'load' if kind == 'kl' else f'kind={kind}'
+    yield (
+      f'config.train.order has an autoencoder stage, which config.autoencoder.'
+      f'{why} leaves nothing to train: drop it from the order.'
+    )
+  if objectives != sorted(objectives):
+    yield 'config.train.order has a diffusion stage before an autoencoder one.'
+
+
+def _autoencoder_problems(config: ConfigDict) -> Iterator[str]:
+  autoencoder = config.autoencoder
+  if autoencoder.kind != 'kl':
+    return
+  if autoencoder.bottleneck == 'fsq':
+    if len(autoencoder.levels) != autoencoder.channels:
+      yield (
+        f'config.autoencoder.levels={autoencoder.levels} has not one number '
+        f'for each of the {autoencoder.channels} channels: '
+        f'config.autoencoder.channels={len(autoencoder.levels)} fits.'
+      )
+    if min(autoencoder.levels, default=2) < 2:
+      yield (
+        f'config.autoencoder.levels={autoencoder.levels}: a channel takes at '
+        'least 2 values.'
+      )
+  if autoencoder.decoder_temporal and not autoencoder.load:
+    for name in config.train.order:
+      stage = config.stages[name]
+      if stage.objective == 'autoencoder' and stage.frames == 1:
+        yield (
+          f'config.stages.{name}.frames=1 has no neighbours for '
+          'config.autoencoder.decoder_temporal to learn from: take more.'
+        )
+
+
+def _weights_problems(config: ConfigDict) -> Iterator[str]:
+  autoencoder = config.autoencoder
+  kind, weights = autoencoder.kind, autoencoder.weights
+  hashes = autoencoder.weights_sha256
+  if kind in PUBLISHED and not weights and not autoencoder.load:
+    yield (
+      f'config.autoencoder.kind={kind} is a published network: set '
+      'config.autoencoder.weights to its files, see README.md.'
+    )
+  if (weights or hashes) and kind not in PUBLISHED:
+    yield (
+      f'config.autoencoder.weights is for published networks, and kind={kind} '
+      'is none.'
+    )
+  if weights and autoencoder.load:
+    yield 'config.autoencoder.load and weights are both set: give one.'
+  parts = hashes.split(',') if hashes else []
+  if any(not re.fullmatch(r'\s*[0-9a-f]{64}\s*', part) for part in parts):
+    yield (
+      f'config.autoencoder.weights_sha256={hashes!r} is no sha256: give the 64 '
+      'hexadecimal digits that sha256sum prints, of several files with commas.'
+    )
+  if parts and len(parts) != len(weights.split(',')):
+    yield (
+      f'config.autoencoder.weights_sha256 has {len(parts)} hashes for the '
+      f'{len(weights.split(","))} files of weights: give one each.'
+    )
+
+
+def _model_problems(config: ConfigDict) -> Iterator[str]:
+  model = config.model
+  levels = len(model.widths)
+  if not levels:
+    yield 'config.model.widths is empty: give the channels of each level.'
+  if model.embed_width % 2:
+    yield (
+      f'config.model.embed_width={model.embed_width} is odd: the noise level '
+      'takes it as pairs.'
+    )
+  if len(model.blocks) != levels:
+    yield (
+      f'config.model.blocks={model.blocks} and widths={model.widths} differ '
+      'in length: both have one number a level.'
+    )
+  for key in ('attention', 'temporal', 'temporal_attention'):
+    for level in model[f'{key}_levels']:
+      if level >= levels:
+        yield (
+          f'config.model.{key}_levels names level {level}: with '
+          f'{levels} widths the last is {levels - 1}.'
+        )
+  missing = set(model.temporal_attention_levels) - set(model.temporal_levels)
+  if missing:
+    yield (
+      f'config.model.temporal_attention_levels names level {min(missing)}, '
+      'which is not in temporal_levels.'
+    )
+
+
+def _diffusion_problems(config: ConfigDict) -> Iterator[str]:
+  diffusion, sample = config.diffusion, config.sample
+  for low, high, group, less in (
+    ('logsnr_min', 'logsnr_max', 'diffusion', diffusion),
+    ('sigma_min', 'sigma_max', 'sample', sample),
+  ):
+    if less[low] >= less[high]:
+      yield f'config.{group}.{low} is not below {high}.'
+  edges = diffusion.bin_edges
+  if any(a >= b for a, b in itertools.pairwise(edges)):
+    yield f'config.diffusion.bin_edges={edges} does not rise.'
+  if not diffusion.eval_levels:
+    yield 'config.diffusion.eval_levels is empty: give at least one log-SNR.'
+  interval = sample.guidance_interval
+  if len(interval) != 2 or interval[0] > interval[1]:
+    yield f'config.sample.guidance_interval={interval} is not (low, high).'
+  if sample.eta and sample.method != 'ddim':
+    yield f'config.sample.eta is for ddim alone, not for {sample.method}.'
+  # EDM2, equation 126: the power function exists below 12^-0.5.
+  if any(width >= 12**-0.5 for width in config.optim.ema):
+    yield f'config.optim.ema={config.optim.ema}: a width is below 0.288.'
+  if sample.ema not in config.optim.ema:
+    yield (
+      f'config.sample.ema={sample.ema} is not kept: config.optim.ema is '
+      f'{config.optim.ema}.'
+    )
+
+
+def _latents_problems(config: ConfigDict) -> Iterator[str]:
+  if not config.data.latents:
+    return
+  if config.data.fixed_clips:
+    yield (
+      'config.data.latents and fixed_clips: a few clips are encoded as fast '
+      'as they are read, so leave one of them out.'
+    )
+
+
+def _score_problems(config: ConfigDict) -> Iterator[str]:
+  score = config.score
+  if score.every and score.num < 4:
+    yield f'config.score.num={score.num} is too few to compare: 4 at least.'
+
+
+def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
+  stage, data, prefix = (
+    config.stages[name],
+    config.data,
+    f'config.stages.{name}',
+  )
+  if stage.batch % stage.accumulate:
+    yield (
+      f'{prefix}.batch={stage.batch} is not divisible by '
+      f'accumulate={stage.accumulate}.'
+    )
+  if stage.resolution > data.resolution:
+    yield (
+      f'{prefix}.resolution={stage.resolution} is above '
+      f'config.data.resolution={data.resolution}, which is what is stored.'
+    )
+  if stage.crop > stage.resolution:
+    yield (
+      f'{prefix}.crop={stage.crop} is above resolution={stage.resolution}.'
+    )
+  if len(stage.zoom) != 2 or not 1 <= stage.zoom[0] <= stage.zoom[1]:
+    yield f'{prefix}.zoom={stage.zoom} is not (low, high), both at least 1.'
+  elif stage.zoom[1] * stage.resolution > data.resolution:
+    yield (
+      f'{prefix}.zoom={stage.zoom} enlarges: config.data.resolution='
+      f'{data.resolution} is {data.resolution / stage.resolution:g} times '
+      f'resolution={stage.resolution}.'
+    )
+  factor = 1
+  if config.autoencoder.kind != 'identity':
+    factor = config.autoencoder.factor
+  halvings = 0
+  if stage.objective == 'diffusion':
+    halvings = len(config.model.widths) - 1
+  for key in ('resolution', 'crop'):
+    if stage[key] % (factor * 2**halvings):
+      yield (
+        f'{prefix}.{key}={stage[key]} is not divisible by '
+        f'{factor * 2**halvings}: the autoencoder divides it by {factor} and '
+        f'the U-Net halves it {halvings} times.'
+      )
+  span = (stage.frames - 1) * data.stride + 1
+  if data.name == 'synthetic_scenes' and span > data.scenes.frames:
+    yield (
+      f'{prefix}.frames={stage.frames} at stride {data.stride} spans {span} '
+      f'frames: config.data.scenes.frames is {data.scenes.frames}.'
+    )
+  if stage.warmup > stage.steps:
+    yield f'{prefix}.warmup={stage.warmup} is above steps={stage.steps}.'
+  if sum(stage.frame_levels.values()) <= 0:
+    yield f'{prefix}.frame_levels are all 0: one share at least is positive.'

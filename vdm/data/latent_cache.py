@@ -1,0 +1,267 @@
+"""The latent cache: every frame of a data set, encoded once.
+
+A cache is a folder, made by `latents_writer` and read by
+`Cache`. It holds the mean and the log-variance of each frame as they come from
+the autoencoder, in float16 and before any normalisation, also of mirrored
+frames where training mirrors. Frames are encoded one by one, so the windows
+of a stage, whatever their length and stride, are the same as without a cache.
+
+  plan.json       what is encoded, by what; written first
+  00000.npy       float16 [copies, 2, frames, h, w, c] of some records' frames:
+                  as they are and mirrored, mean and log-variance
+  00000.sums.npy  int64 [copies, 2, frames]: CRC-32 of each, -1 for a frame
+                  that could not be read
+  index.npz       the records in the order of their frames, and their lengths
+  latents.json    the plan and what came out; written last
+
+Hosts share the work by shards and need a common file system. A shard appears
+by one rename, so a build that is killed goes on where it was.
+
+Worker processes import this module: neither jax nor TensorFlow here.
+"""
+
+import json
+import math
+import os
+import threading
+import zlib
+
+import numpy as np
+
+from vdm.data import windowing
+
+PLAN, INDEX, DONE = 'plan.json', 'index.npz', 'latents.json'
+SHARD_BYTES = 128 << 20  # Of a shard, about; records are not split.
+OPEN_SHARDS = 128  # Files that a process holds open: systems allow 1024.
+DTYPE = np.float16
+UNREADABLE = -1  # In place of a checksum.
+MEAN, LOG_VARIANCE = 0, 1
+
+
+class CacheError(ValueError):
+  """A latent cache is not the one that is asked for, in one sentence."""
+
+
+class Cache:
+  """The latents of a clip source's records; see the module's docstring.
+
+  Cheap to pickle: another process opens the same folder anew. Safe to use from
+  several threads.
+
+  Attributes:
+    directory: of the cache.
+    source: the clip source.
+    plan: what `make_plan` returned when it was made, and 'frames',
+      'unreadable' frames, number of 'shards' and 'fingerprint'.
+  """
+
+  def __init__(self, directory: str, source):
+    """Opens a cache.
+
+    Raises:
+      CacheError: it is missing, unfinished or without some of the records.
+    """
+    self.directory, self.source = directory, source
+    self.plan = read_plan(directory)
+    with np.load(os.path.join(directory, INDEX), allow_pickle=False) as file:
+      ids, lengths = file['id'], file['n']
+    # Where each of the source's records is: the order of records may differ.
+    wanted = np.asarray(source.index['id'])
+    order = np.argsort(ids, kind='stable')
+    rank = np.searchsorted(ids[order], wanted).clip(max=len(ids) - 1)
+    place = order[rank]
+    missing = (ids[place] != wanted) | (lengths[place] != source.index['n'])
+    if missing.any():
+      raise CacheError(
+        f'{directory} lacks {missing.sum()} of the {len(wanted)} records of '
+        f'{source!r}, such as {wanted[missing][0]}: it was made of '
+        f'{self.plan["split"]}; make another one.'
+      )
+    shards = cut(lengths, self.plan)
+    shard = np.repeat(np.arange(len(shards)), [len(s) for s in shards])
+    offset = np.concatenate(
+      [np.cumsum(lengths[s]) - lengths[s] for s in shards]
+    )
+    self._shard, self._offset = shard[place], offset[place]
+    self._open = {}
+    self._lock = threading.Lock()
+
+  def __reduce__(self):
+    return Cache, (self.directory, self.source)
+
+  def read(
+    self,
+    entry: int,
+    positions: np.ndarray,
+    *,
+    mirrored: bool = False,
+    posterior: bool = False,
+  ) -> np.ndarray:
+    """Returns latents of frames of one record.
+
+    Args:
+      entry: where the record stands in the source's index.
+      positions: [n] frames within it, rising.
+      mirrored: of the mirrored frames.
+      posterior: the log-variances, too.
+
+    Returns:
+      float16 [1 or 2, n, h, w, c]: means and, if asked for, log-variances.
+
+    Raises:
+      ValueError: a frame could not be read when it was to be encoded, or what
+        is stored is damaged.
+    """
+    arrays, sums = self._arrays(int(self._shard[entry]))
+    index = self._offset[entry] + positions
+    moments = slice(0, 2 if posterior else 1)
+    sums = sums[int(mirrored), moments][:, index]
+    if (sums == UNREADABLE).any():
+      raise ValueError('a frame could not be read when it was to be encoded')
+    latents = arrays[int(mirrored), moments][:, index]
+    for moment, wanted in zip(latents, sums):
+      for frame, one in zip(moment, wanted):
+        if zlib.crc32(np.ascontiguousarray(frame)) != one:
+          raise ValueError('the latents are not what was written')
+    return latents
+
+  def _arrays(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+    with self._lock:
+      arrays = self._open.pop(number, None)
+      if arrays is None:
+        path = shard_path(self.directory, number)
+        arrays = tuple(
+          np.load(p, mmap_mode='r', allow_pickle=False)
+          for p in (path, sums_path(path))
+        )
+      self._open[number] = arrays  # As the one used last.
+      if len(self._open) > OPEN_SHARDS // 2:
+        del self._open[next(iter(self._open))]
+      return arrays
+
+
+def read_window(
+  cache: Cache,
+  windows: windowing.Windows,
+  shot: int,
+  start: int,
+  *,
+  mirrored: bool,
+  posterior: bool,
+) -> dict[str, np.ndarray]:
+  """Returns the latents of one window, of which `read_window` has the frames.
+
+  Returns:
+    {'mean': float16 [t h w c]} and, with `posterior`, 'logvar' like it.
+
+  Raises:
+    windows.UnreadableError: as for the frames themselves.
+  """
+  parts = []
+  for entry, positions in windows.locate(shot, start):
+    try:
+      part = cache.read(
+        entry, positions, mirrored=mirrored, posterior=posterior
+      )
+    except Exception as error:
+      reason = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
+      raise windowing.UnreadableError(entry, reason) from error
+    parts.append(part)
+  latents = np.concatenate(parts, axis=1)
+  return dict(zip(('mean', 'logvar'), latents))
+
+
+def read_plan(directory: str) -> dict:
+  """Returns what a finished cache holds.
+
+  Raises:
+    CacheError: there is none.
+  """
+  path = os.path.join(directory, DONE)
+  if not os.path.exists(path):
+    unfinished = os.path.exists(os.path.join(directory, PLAN))
+    raise CacheError(
+      f'There is {"an unfinished" if unfinished else "no"} latent cache in '
+      f'{directory}: run python -m vdm.prepare latents with the same --config '
+      'and --workdir.'
+    )
+  with open(path) as file:
+    return json.load(file)
+
+
+def open_cache(
+  directory: str,
+  source,
+  *,
+  autoencoder: str,
+  resolution: int,
+  whole_frames: bool,
+  flip: bool,
+) -> Cache:
+  """Opens the cache that a stage trains on, or refuses it.
+
+  Args:
+    directory: of the cache.
+    source: the stage's clip source.
+    autoencoder: fingerprint of the run's autoencoder.
+    resolution: of the stage's clips, px.
+    whole_frames: whether the stage trains on all of a frame, not on crops.
+    flip: whether it mirrors clips.
+
+  Raises:
+    CacheError: names the first thing that differs, and both values.
+  """
+  wanted = {
+    'autoencoder': autoencoder,
+    'dataset': source.info,
+    'resolution': resolution,
+    'mirrored': flip,
+  }
+  difference = find_difference(read_plan(directory), wanted)
+  if not difference and not whole_frames:
+    difference = 'whole frames, and stages.<name>.crop or zoom asks for parts'
+  if difference:
+    raise CacheError(
+      f'The latent cache {directory} holds {difference}: make another one '
+      'with python -m vdm.prepare latents, or train without '
+      'config.data.latents.'
+    )
+  return Cache(directory, source)
+
+
+def find_difference(plan: dict, wanted: dict) -> str:
+  """Says how a plan differs from what is wanted: 'x, not y'; '' if it fits."""
+  found, data = plan['dataset'], wanted['dataset']
+  for name, one, other, unit in (
+    ('data set', found['name'], data['name'], ''),
+    ('frame rate', found['frame_rate'], data['frame_rate'], ' frames/s'),
+    ('stored resolution', found['resolution'], data['resolution'], ' px'),
+    ('data set version', found['version'], data['version'], ''),
+    ('data set content', found['fingerprint'], data['fingerprint'], ''),
+    ('autoencoder', plan['autoencoder'], wanted['autoencoder'], ''),
+    ('resolution', plan['resolution'], wanted['resolution'], ' px'),
+  ):
+    if one != other:
+      one, other = str(one)[:12], str(other)[:12]
+      return f'latents of another {name} ({one}{unit}, not {other}{unit})'
+  if wanted['mirrored'] and not plan['mirrored']:
+    return 'no mirrored frames, which config.data.flip asks for'
+  return ''
+
+
+def cut(lengths: np.ndarray, plan: dict) -> list[np.ndarray]:
+  """Splits records, by their lengths, into shards of consecutive ones."""
+  values = (1 + plan['mirrored']) * 2 * math.prod(plan['shape'])
+  frames = max(1, SHARD_BYTES // (values * np.dtype(DTYPE).itemsize))
+  ends = np.cumsum(lengths)
+  number = (ends - 1) // frames
+  _, first = np.unique(number, return_index=True)
+  return np.split(np.arange(len(ends)), first[1:])
+
+
+def shard_path(directory: str, number: int) -> str:
+  return os.path.join(directory, f'{number:05d}.npy')
+
+
+def sums_path(path: str) -> str:
+  return path.removesuffix('.npy') + '.sums.npy'

@@ -1,0 +1,261 @@
+"""Writes the latent cache, see `latents`, given an encode function."""
+
+from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import json
+import os
+import zlib
+
+from absl import logging
+import cv2
+import numpy as np
+
+from vdm.common import parallel
+from vdm.data import coding
+from vdm.data import latent_cache
+from vdm.data import windowing
+
+
+def make_plan(
+  source,
+  *,
+  autoencoder: str,
+  shape: Sequence[int],
+  resolution: int,
+  mirrored: bool,
+) -> dict:
+  """Returns all that a cache's content depends on.
+
+  Args:
+    source: a clip source; the cache is of its frames.
+    autoencoder: fingerprint of the autoencoder.
+    shape: of a frame's latents, (h, w, c).
+    resolution: of the frames that are encoded, px.
+    mirrored: whether mirrored frames are encoded, too.
+  """
+  windowing.check_resolution(source, resolution)
+  names = ('name', 'version', 'frame_rate', 'resolution', 'fingerprint')
+  return {
+    'autoencoder': autoencoder,
+    'dataset': {name: source.info[name] for name in names},
+    'split': f'{source.split} {source.split_list}',
+    'shape': list(shape),
+    'resolution': resolution,
+    'mirrored': mirrored,
+    'dtype': np.dtype(latent_cache.DTYPE).name,
+  }
+
+
+def write(
+  directory: str,
+  plan: dict,
+  source,
+  encode: Callable[[np.ndarray], tuple],
+  *,
+  batch: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  wait: Callable[[], None] = lambda: None,
+) -> None:
+  """Encodes this host's share of a data set; finishes what is unfinished.
+
+  Args:
+    directory: of the cache.
+    plan: what `make_plan` returned.
+    source: the clip source of the plan.
+    encode: uint8 [batch h w 3] -> mean and log-variance [batch h' w' c], as
+      arrays or as what becomes arrays, so that a device may work ahead.
+    batch: frames that `encode` is given at once.
+    process_index: this host, which makes every `process_count`-th shard.
+    process_count: hosts.
+    wait: returns when all hosts have called it.
+
+  Raises:
+    CacheError: the folder holds something else, or the latents do not fit.
+  """
+  os.makedirs(directory, exist_ok=True)
+  if process_index == 0:
+    _claim(directory, plan)
+  wait()
+  shards = latent_cache.cut(source.index['n'], plan)
+  own = [
+    number
+    for number in range(process_index, len(shards), process_count)
+    if not os.path.exists(latent_cache.shard_path(directory, number))
+  ]
+  logging.info(
+    'Latents in %s: %d of %d shards are left to this host.',
+    directory,
+    len(own),
+    len(shards),
+  )
+  entries = [int(entry) for number in own for entry in shards[number]]
+  decoded = parallel.ordered_map(
+    lambda entry: _decode(source, entry, plan['resolution']), entries
+  )
+  tracked = parallel.track(decoded, len(entries), 'encoding latents', 'record')
+  for number in own:
+    records = [next(tracked) for _ in shards[number]]
+    _write_shard(directory, number, records, plan, encode, batch)
+  for _ in tracked:  # Lets the last line of the progress be written.
+    pass
+  wait()
+  if process_index == 0:
+    _finish(directory, plan, source, len(shards))
+  wait()
+
+
+def _claim(directory: str, plan: dict) -> None:
+  """Writes the plan, or checks that the unfinished cache there has the same."""
+  path = os.path.join(directory, latent_cache.PLAN)
+  if not os.path.exists(path):
+    if os.listdir(directory):
+      raise latent_cache.CacheError(
+        f'{directory} holds other files than a latent cache: give another '
+        'folder as config.data.latents.'
+      )
+    _write_json(path, plan)
+    return
+  with open(path) as file:
+    found = json.load(file)
+  if found != plan:
+    difference = latent_cache.find_difference(found, plan)
+    if not difference:
+      names = [k for k in plan if found.get(k) != plan[k]]
+      difference = f'{names[0]} {found.get(names[0])}, not {plan[names[0]]}'
+    raise latent_cache.CacheError(
+      f'{directory} holds {difference}: remove it, or give another folder as '
+      'config.data.latents.'
+    )
+
+
+def _decode(
+  source, entry: int, resolution: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns a record's frames, uint8 [n h w 3], and which can be read."""
+  n, stored = int(source.index['n'][entry]), source.info['resolution']
+  frames = np.zeros((n, resolution, resolution, 3), np.uint8)
+  good = np.zeros(n, bool)
+  try:
+    encoded = source.frames(int(source.index['row'][entry]), 0, n)
+  except Exception as error:
+    _warn(source, entry, error)
+    return frames, good
+  for i, data in enumerate(encoded):
+    try:
+      image = coding.decode_frame(data)
+      if image.shape != (stored, stored, 3):
+        raise ValueError(f'a frame of shape {image.shape}')
+    except Exception as error:
+      _warn(source, entry, error)
+      continue
+    if resolution < stored:
+      size = (resolution, resolution)
+      image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    frames[i], good[i] = image, True
+  return frames, good
+
+
+def _warn(source, entry: int, error: Exception) -> None:
+  logging.warning(
+    'Record %s cannot be read (%s): it has no latents.',
+    source.index['id'][entry],
+    error,
+  )
+
+
+def _write_shard(directory, number, records, plan, encode, batch) -> None:
+  frames = np.concatenate([frames for frames, _ in records])
+  good = np.concatenate([good for _, good in records])
+  copies = [frames, frames[:, :, ::-1]] if plan['mirrored'] else [frames]
+  latents = np.empty(
+    (len(copies), 2, len(frames), *plan['shape']), np.dtype(latent_cache.DTYPE)
+  )
+  for copy, images in enumerate(copies):
+    for start, moments in _encoded(images, encode, batch):
+      for moment, values in enumerate(moments):
+        latents[copy, moment, start : start + len(values)] = _narrow(values)
+  sums = np.array(
+    [
+      [[zlib.crc32(frame) for frame in moment] for moment in copy]
+      for copy in latents
+    ],
+    np.int64,
+  )
+  sums[:, :, ~good] = latent_cache.UNREADABLE
+  path = latent_cache.shard_path(directory, number)
+  # First: the latents say that both are there.
+  _save(latent_cache.sums_path(path), sums)
+  _save(path, latents)
+
+
+def _encoded(images, encode, batch) -> Iterator[tuple[int, list[np.ndarray]]]:
+  """Yields (first frame, moments) of batches, each one call behind."""
+  waiting = None
+  for start in range(0, len(images), batch):
+    rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
+    now = start, encode(images[rows])
+    if waiting:
+      yield _fetched(*waiting, len(images))
+    waiting = now
+  yield _fetched(*waiting, len(images))
+
+
+def _fetched(start, moments, total):
+  return start, [np.asarray(m, np.float32)[: total - start] for m in moments]
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+  if not np.abs(values).max() <= np.finfo(latent_cache.DTYPE).max:
+    raise latent_cache.CacheError(
+      f'Latents up to {np.abs(values).max()} do not fit '
+      f'{latent_cache.DTYPE.__name__}: the autoencoder is broken or of another '
+      'scale.'
+    )
+  return values.astype(latent_cache.DTYPE)
+
+
+def _finish(directory: str, plan: dict, source, num_shards: int) -> None:
+  digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
+  frames = unreadable = 0
+  for number in range(num_shards):
+    sums = np.load(
+      latent_cache.sums_path(latent_cache.shard_path(directory, number)),
+      allow_pickle=False,
+    )
+    digest.update(sums.tobytes())
+    frames += sums.shape[-1]
+    unreadable += int((sums[0, 0] == latent_cache.UNREADABLE).sum())
+  _save(
+    os.path.join(directory, latent_cache.INDEX),
+    id=np.asarray(source.index['id']),
+    n=np.asarray(source.index['n'], np.int64),
+  )
+  _write_json(
+    os.path.join(directory, latent_cache.DONE),
+    {
+      **plan,
+      'frames': frames,
+      'unreadable': unreadable,
+      'shards': num_shards,
+      'fingerprint': digest.hexdigest(),
+    },
+  )
+
+
+def _save(path: str, *array: np.ndarray, **arrays: np.ndarray) -> None:
+  """Writes one array, or several by name, whole or not at all."""
+  part = f'{path}.part'
+  with open(part, 'wb') as file:
+    if arrays:
+      np.savez(file, **arrays)
+    else:
+      np.save(file, *array, allow_pickle=False)
+  os.replace(part, path)
+
+
+def _write_json(path: str, content: dict) -> None:
+  part = f'{path}.part'
+  with open(part, 'w') as file:
+    json.dump(content, file, indent=2)
+  os.replace(part, path)

@@ -1,0 +1,209 @@
+"""UCF101 (Soomro et al., 2012, arXiv:1212.0402) with its official lists.
+
+The source is the folder `UCF-101/` of class sub-folders, a folder that holds
+it, or the archive; `ucfTrainTestlist/` (classInd.txt, trainlist0N.txt,
+testlist0N.txt) lies in it or beside it. One copy serves all lists that are
+there: splits are `train_0N` and, for the test list, `validation_0N`.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import os
+import re
+
+from vdm.data.builders import shot_records
+from vdm.preparation import sources
+from vdm.preparation import video_dataset
+
+_LISTS = 'ucfTrainTestlist'
+_CLIP = re.compile(r'v_(?P<name>\w+)_g(?P<group>\d+)_c\d+\.avi')
+_LIST = re.compile(r'(?P<part>train|test)list(?P<number>\d\d)\.txt')
+_SPLIT = {'train': 'train', 'test': 'validation'}
+_NAMED = 3  # Clips that an error names before it counts the rest.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lists:
+  """The official lists.
+
+  Attributes:
+    classes: names, in the order of their labels.
+    members: per split, like 'train_01', its clips as 'Class/v_...avi'.
+  """
+
+  classes: tuple[str, ...]
+  members: dict[str, tuple[str, ...]]
+
+
+def config_name(data, folder: str) -> str:
+  """Returns the part of the directory that names settings and source."""
+  return video_dataset.config_name(data, folder, _settings)
+
+
+def make_plan(
+  data,
+  *,
+  allow_missing: bool = False,
+  runner: video_dataset.Runner | None = None,
+) -> shot_records.Plan:
+  """Returns how to build the dataset.
+
+  Args:
+    data: `config.data`; `source` is a folder or an archive.
+    allow_missing: skip listed clips that are not there or do not decode,
+      instead of stopping.
+    runner: see `video_dataset.prepare`.
+
+  Raises:
+    BuildError: if the lists are missing or contradict each other.
+  """
+  lists = _read_lists(data.source)
+  name = config_name(data, '')
+  build = video_dataset.Build(
+    data, video_dataset.staging_of(data, name), runner
+  )
+  return shot_records.Plan(
+    name=data.name,
+    config_name=name,
+    settings=_settings(data),
+    label_names=lists.classes,
+    splits=tuple(lists.members),
+    shots=lambda: _shots(build, lists, allow_missing),
+    extras=build.make_report,
+    done=build.remove_staging,
+  )
+
+
+def _shots(
+  build: video_dataset.Build, lists: _Lists, allow_missing: bool
+) -> Iterator[shot_records.Shot | shot_records.Skipped]:
+  listed = sorted(set().union(*lists.members.values()))
+  with sources.open_tree(build.data.source) as files:
+    clips = {
+      '/'.join(file.name.split('/')[-2:]): file
+      for file in files
+      if _CLIP.fullmatch(os.path.basename(file.name))
+    }
+    skipped = [
+      shot_records.Skipped(
+        name, 'missing', 'it is listed but not in the source'
+      )
+      for name in listed
+      if name not in clips
+    ]
+    if not allow_missing:
+      _refuse(skipped)
+    there = [name for name in listed if name in clips]
+    results = build.prepare(
+      [dataclasses.replace(clips[name], name=name) for name in there]
+    )
+    skipped += build.skipped()
+    if not allow_missing:
+      _refuse(skipped)
+    skipped += [
+      shot_records.Skipped(name, 'unlisted', 'it is in no list')
+      for name in sorted(set(clips) - set(listed))
+    ]
+    build.add_skipped(skipped)
+    yield from skipped
+    for name, result in zip(there, results):
+      folder, base = name.split('/')
+      yield from build.shots(
+        result,
+        [s for s, members in lists.members.items() if name in members],
+        name=os.path.splitext(base)[0],
+        group=f'{folder}/g{_CLIP.fullmatch(base)["group"]}',
+        label=lists.classes.index(folder),
+      )
+
+
+def _refuse(skipped: list[shot_records.Skipped]) -> None:
+  if skipped:
+    named = ', '.join(f'{s.source} ({s.message})' for s in skipped[:_NAMED])
+    more = len(skipped) - _NAMED
+    raise shot_records.BuildError(
+      f'{len(skipped)} listed clips cannot be used: {named}'
+      + (f' and {more} more' if more > 0 else '')
+      + '; repair them, or build without them with --allow_missing.'
+    )
+
+
+def _settings(data) -> dict:
+  texts = sorted(_list_texts(data.source).items())
+  return dict(
+    video_dataset.settings(data),
+    listing=sources.listing(data.source, ('.avi',)),
+    lists={name: shot_records.settings_hash({'text': t}) for name, t in texts},
+  )
+
+
+def _read_lists(source: str) -> _Lists:
+  texts = _list_texts(source)
+  matches = [_LIST.fullmatch(name) for name in sorted(texts)]
+  matches = [match for match in matches if match]
+  if 'classInd.txt' not in texts or not matches:
+    raise shot_records.BuildError(
+      f'The official lists are missing: put the folder {_LISTS} with'
+      ' classInd.txt, trainlist0N.txt and testlist0N.txt into or beside'
+      f' {source}.'
+    )
+  lines = [line.split() for line in texts['classInd.txt'].splitlines()]
+  numbers = {name: int(number) for number, name in filter(None, lines)}
+  classes = tuple(sorted(numbers, key=numbers.get))
+  if sorted(numbers.values()) != list(range(1, len(numbers) + 1)):
+    raise shot_records.BuildError(
+      'classInd.txt does not count its classes from 1.'
+    )
+  members = {}
+  for match in matches:
+    split = f'{_SPLIT[match["part"]]}_{match["number"]}'
+    members[split] = _parse_list(texts[match[0]], match[0], numbers)
+  for split, names in members.items():
+    other = split.replace('train', 'validation')
+    both = set(names) & set(members.get(other, ())) if other != split else ()
+    if both:
+      raise shot_records.BuildError(
+        f'{min(both)} is in the train list and in the test list.'
+      )
+  return _Lists(classes, members)
+
+
+def _parse_list(
+  text: str, name: str, numbers: dict[str, int]
+) -> tuple[str, ...]:
+  clips = []
+  for line in filter(None, map(str.strip, text.splitlines())):
+    clip, *number = line.split()
+    folder, _, base = clip.partition('/')
+    right = folder in numbers and _CLIP.fullmatch(base)
+    if not right or (number and int(number[0]) != numbers[folder]):
+      raise shot_records.BuildError(
+        f'{name}: the line {line!r} does not fit classInd.txt.'
+      )
+    clips.append(clip)
+  return tuple(clips)
+
+
+def _list_texts(source: str) -> dict[str, str]:
+  """Returns the text of each list by its name; the source's own win."""
+  files = []
+  beside = os.path.join(os.path.dirname(os.path.abspath(source)), _LISTS)
+  if os.path.isdir(beside):
+    files += sources.list_folder(beside)
+  inside = os.path.join(source, _LISTS)
+  if os.path.isdir(inside):
+    files += sources.list_folder(inside)
+  elif source.lower().endswith('.zip'):
+    with sources.open_tree(source) as members:
+      return _texts([*files, *members])
+  return _texts(files)
+
+
+def _texts(files) -> dict[str, str]:
+  texts = {}
+  for file in files:
+    name = os.path.basename(file.name)
+    if name == 'classInd.txt' or _LIST.fullmatch(name):
+      with file.open() as path, open(path, encoding='utf-8') as text:
+        texts[name] = text.read()
+  return texts

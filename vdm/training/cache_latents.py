@@ -1,0 +1,132 @@
+"""Encodes a data set once, for the diffusion stages of runs that share it."""
+
+from absl import logging
+from etils import epath
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from vdm import generate
+from vdm.config import check
+from vdm.data import builders
+from vdm.data import latent_cache
+from vdm.data import latent_cache_writer
+from vdm.models import autoencoders
+from vdm.models.autoencoders import files
+from vdm.preparation import datasets
+from vdm.training import autoencoder_stage
+from vdm.training import sharding
+from vdm.training import stages
+
+BATCH = 256  # Frames encoded at once, over the devices of a host.
+
+
+def build(config, workdir):
+  """Writes `data.latents`, or finishes it; hosts share the work.
+
+  Args:
+    config: of the runs that will train on it.
+    workdir: of the run whose autoencoder encodes. One that has nothing to
+      train, or is loaded, is written there first.
+
+  Returns:
+    What the cache holds, see `latent_cache.Cache.plan`.
+
+  Raises:
+    CacheError: it cannot be had, with the reason.
+    FileNotFoundError: the data set or the autoencoder is missing.
+  """
+  if not config.data.latents:
+    raise latent_cache.CacheError(
+      'Say where the latents go: --config.data.latents=FOLDER.'
+    )
+  check.check_devices(config, jax.device_count(), jax.process_count())
+  span, resolution = _diffusion_stages(config)
+  directory = datasets.ensure(config.data)
+  source = builders.open_source(directory, 'train', config.data.split_list)
+  codec, params, fingerprint = _autoencoder(config, source, span, workdir)
+  if codec.factor[0] > 1:
+    raise latent_cache.CacheError(
+      f'This autoencoder makes one latent of {codec.factor[0]} frames, and a '
+      'cache holds those of single frames: train without it.'
+    )
+  plan = latent_cache_writer.make_plan(
+    source,
+    autoencoder=fingerprint,
+    shape=generate.latent_shape(codec, 1, resolution)[1:],
+    resolution=resolution,
+    mirrored=config.data.flip,
+  )
+  latent_cache_writer.write(
+    config.data.latents,
+    plan,
+    source,
+    make_encode(codec, params),
+    batch=BATCH,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    wait=_wait,
+  )
+  return latent_cache.read_plan(config.data.latents)
+
+
+def make_encode(codec, params):
+  """uint8 [n h w 3] -> mean, log-variance [n h' w' c], over a host's devices.
+
+  In float32, whatever a run computes in: the rounding to what is stored is
+  then all that is lost.
+  """
+  mesh = sharding.make_mesh(devices=jax.local_devices())
+  params = jax.device_put(params, sharding.replicated(mesh))
+
+  @jax.jit
+  def encode(params, frames):
+    mean, logvar = codec.encode(params, generate.to_float(frames[:, None]))
+    return mean[:, 0], logvar[:, 0]
+
+  def on_devices(frames):
+    rows = -(-len(frames) // mesh.size) * mesh.size
+    frames = np.pad(frames, [(0, rows - len(frames)), *[(0, 0)] * 3], 'edge')
+    frames = jax.device_put(frames, sharding.batch_sharding(mesh))
+    return encode(params, frames)
+
+  return on_devices
+
+
+def _diffusion_stages(config):
+  """The first stage that works in latents, and the resolution of them all."""
+  spans = [
+    span for span in stages.spans(config) if span.stage.objective == 'diffusion'
+  ]
+  if not spans:
+    raise latent_cache.CacheError(
+      'No stage of train.order is a diffusion stage, so none reads latents.'
+    )
+  found = sorted({span.stage.resolution for span in spans})
+  if len(found) > 1:
+    raise latent_cache.CacheError(
+      f'The diffusion stages have clips of {found} px, and a cache is of one '
+      'resolution: name the stages of one in train.order.'
+    )
+  return spans[0], found[0]
+
+
+def _autoencoder(config, source, span, workdir):
+  """Functions, values and fingerprint of the autoencoder of a folder."""
+  workdir = epath.Path(workdir)
+  trains = config.stages[config.train.order[0]].objective == 'autoencoder'
+  if trains and not autoencoder_stage.exists(workdir / 'autoencoder'):
+    raise latent_cache.CacheError(
+      f'{workdir} has no autoencoder yet: train its autoencoder stage first, '
+      'for example with --config.train.order="(\'autoencoder\',)".'
+    )
+  mesh = sharding.make_mesh()
+  autoencoder_stage.ensure(config, source, span, workdir, mesh)
+  settings, params, _, fingerprint = files.load(workdir / 'autoencoder')
+  logging.info('Encoding with %s, %s.', workdir, fingerprint[:12])
+  return autoencoders.make_autoencoder(settings), params, fingerprint
+
+
+def _wait():
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('latents')
