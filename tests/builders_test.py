@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from vdm.common import parallel
+from vdm.common import progress
 from vdm.config import schema
 from vdm.data import builders
 from vdm.data import coding
@@ -414,7 +415,7 @@ def test_ordered_map_raises_what_the_function_raised():
 @pytest.mark.parametrize('is_terminal', [True, False])
 def test_track_passes_everything_on(monkeypatch, is_terminal):
   monkeypatch.setattr(sys.stderr, 'isatty', lambda: is_terminal)
-  assert list(parallel.track(iter('abc'), 3, 'letters', 'letter')) == [*'abc']
+  assert list(progress.track(iter('abc'), 3, 'letters', 'letter')) == [*'abc']
 
 
 def test_two_builds_at_once_agree(tmp_path):

@@ -1,4 +1,4 @@
-"""Threads that keep the order, and progress that suits the terminal.
+"""Threads that keep the order.
 
 Decoding and encoding release the interpreter's lock, so threads are enough to
 keep the processors busy, and what comes out does not depend on their number.
@@ -8,14 +8,7 @@ import collections
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 import os
-import sys
-import time
 from typing import TypeVar
-
-from absl import logging
-import tqdm
-
-_LOG_SECONDS = 10.0
 
 T = TypeVar('T')
 U = TypeVar('U')
@@ -49,26 +42,6 @@ def ordered_map(
     finally:
       for future in waiting:
         future.cancel()
-
-
-def track(
-  items: Iterable[T], total: int, description: str, unit: str
-) -> Iterator[T]:
-  """Yields the items, with a bar on a terminal and log lines elsewhere."""
-  if sys.stderr.isatty():
-    yield from tqdm.tqdm(items, description, total, unit=f' {unit}')
-    return
-  begin = last = time.monotonic()
-  for done, item in enumerate(items, 1):
-    yield item
-    now = time.monotonic()
-    if now - last >= _LOG_SECONDS or done == total:
-      last = now
-      rate = done / max(now - begin, 1e-9)
-      logging.info(
-        '%s: %d of %d %ss, %.1f a second, %.0f s left',
-        *(description, done, total, unit, rate, (total - done) / rate),
-      )
 
 
 def num_processors() -> int:

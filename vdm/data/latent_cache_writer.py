@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from vdm.common import parallel
+from vdm.common import progress
 from vdm.data import coding
 from vdm.data import latent_cache
 from vdm.data import windowing
@@ -93,7 +94,7 @@ def write(
   decoded = parallel.ordered_map(
     lambda entry: _decode(source, entry, plan['resolution']), entries
   )
-  tracked = parallel.track(decoded, len(entries), 'encoding latents', 'record')
+  tracked = progress.track(decoded, len(entries), 'encoding latents', 'record')
   for number in own:
     records = [next(tracked) for _ in shards[number]]
     _write_shard(directory, number, records, plan, encode, batch)

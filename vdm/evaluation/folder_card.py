@@ -12,7 +12,7 @@ from absl import logging
 from etils import epath
 import numpy as np
 
-from vdm.common import console
+from vdm.common import progress
 from vdm.evaluation import features
 from vdm.evaluation import metrics_card
 from vdm.evaluation import result_cache
@@ -179,7 +179,7 @@ def _known(out, videos, groups, title, networks) -> metrics_card.Clips:
         videos,
         groups,
         np.full(len(videos), -1),
-        progress=console.progress(title, len(videos)),
+        progress=progress.reporter(title, len(videos)),
       )
     )
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from vdm import generate
-from vdm.common import console
+from vdm.common import progress
 from vdm.data import eval_clips
 from vdm.data import windowing
 from vdm.evaluation import metrics_card
@@ -49,7 +49,7 @@ def compare(
   found, floor = (
     neighbours.Nearest(clips.small) for clips in (samples, reference)
   )
-  report = console.progress('Training clips', len(order))
+  report = progress.reporter('Training clips', len(order))
   clips = eval_clips.read_clips(
     source,
     windows,

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from vdm import generate
-from vdm.common import console
+from vdm.common import progress
 from vdm.data import builders
 from vdm.data import eval_clips
 from vdm.data import windowing
@@ -305,7 +305,7 @@ class _Evaluation:
           labels,
           world=self.world,
           straight=self.straight,
-          progress=console.progress(title, len(videos)),
+          progress=progress.reporter(title, len(videos)),
         )
       )
 

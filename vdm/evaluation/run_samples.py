@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from vdm import generate
-from vdm.common import console
+from vdm.common import progress
 from vdm.evaluation import final_score
 from vdm.evaluation import result_cache
 
@@ -68,7 +68,7 @@ def make(
     return result_cache.from_first(videos, shape), labels
   size = max(1, -(-PART // config.sample.batch)) * config.sample.batch
   seeds = config.sample.seed + np.arange(num)
-  report = console.progress('Samples', num)
+  report = progress.reporter('Samples', num)
   parts = []
   for begin in range(0, num, size):
     rows = slice(begin, min(begin + size, num))

@@ -9,6 +9,7 @@ from typing import Any
 from absl import logging
 
 from vdm.common import parallel
+from vdm.common import progress
 from vdm.data.builders import reader
 from vdm.data.builders import shot_records
 from vdm.preparation import corpus
@@ -130,7 +131,7 @@ class Build:
       limits=worker_limits(data),
     )
     outcomes = run(prepare_file.prepare, waiting)
-    for number, outcome in parallel.track(
+    for number, outcome in progress.track(
       outcomes, len(waiting), 'preparing videos', 'file'
     ):
       if isinstance(outcome, workers.Failure):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vdm.common import parallel
+from vdm.common import progress
 from vdm.data import coding
 from vdm.data.builders import shot_records
 from vdm.data.synthetic import scenes
@@ -67,7 +68,7 @@ def _shots(data, options) -> Iterator[shot_records.Shot]:
 
   indices = range(train + data.scenes.validation)
   clips = parallel.ordered_map(make, indices)
-  yield from parallel.track(clips, len(indices), 'synthetic scenes', 'clip')
+  yield from progress.track(clips, len(indices), 'synthetic scenes', 'clip')
 
 
 def _render_options(data) -> dict:
