@@ -35,6 +35,7 @@ def main(argv):
   from vdm import generate
   from vdm.models.features import c3d
   from vdm.models.features import i3d
+  from vdm.multihost import arrays
   from vdm.training import sharding
 
   module = {'i3d': i3d, 'c3d': c3d}[_NETWORK.value]
@@ -43,7 +44,7 @@ def main(argv):
   abstract = jax.eval_shape(module.network().init, jax.random.key(0))
   params = jax.device_put(
     jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), abstract),
-    sharding.replicated(mesh),
+    arrays.replicated(mesh),
   )
   shape = (_CLIPS.value, _FRAMES.value, _SIZE.value, _SIZE.value, 3)
   videos = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

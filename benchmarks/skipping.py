@@ -37,6 +37,7 @@ def main(argv):
   import numpy as np
 
   from vdm.models import autoencoders
+  from vdm.multihost import arrays
   from vdm.training import objectives
   from vdm.training import sharding
   from vdm.training import stages
@@ -67,9 +68,9 @@ def main(argv):
     'label': np.zeros(stage.batch, np.int32),
   }
   arguments = (
-    sharding.copies(mesh, frozen),
-    sharding.to_global(mesh, batch),
-    *sharding.copies(mesh, (np.int32(0), jax.random.key(2))),
+    arrays.copies(mesh, frozen),
+    arrays.to_global(mesh, batch),
+    *arrays.copies(mesh, (np.int32(0), jax.random.key(2))),
   )
 
   def build(choose):

@@ -38,6 +38,7 @@ def measure(config, stage, batch):
   import numpy as np
 
   from vdm.models import autoencoders
+  from vdm.multihost import arrays
   from vdm.training import flops
   from vdm.training import objectives
   from vdm.training import sharding
@@ -48,7 +49,7 @@ def measure(config, stage, batch):
 
   stage.batch = batch
   mesh = sharding.make_mesh(config.train.fsdp)
-  copies = sharding.replicated(mesh)
+  copies = arrays.replicated(mesh)
   objective = objectives.make_objective(config, stage, mesh)
   params = objective.init(jax.random.key(0), None)
   state = train_state.create(config, params)
@@ -67,7 +68,7 @@ def measure(config, stage, batch):
   }
   arguments = (
     jax.device_put(autoencoder, copies),
-    sharding.to_global(
+    arrays.to_global(
       mesh,
       {
         'video': videos,

@@ -22,6 +22,7 @@ from vdm.models import layers
 from vdm.models.features import frames
 from vdm.models.features import i3d
 from vdm.models.features import i3d_names
+from vdm.multihost import arrays
 from vdm.training import sharding
 
 GOLDEN = np.load(ROOT / 'tests/golden/i3d.npz')
@@ -126,7 +127,7 @@ def test_as_in_pytorch_from_uint8_to_logits():
   video = clip(*THROUGH['squash'])
   apply = i3d.make_apply()
   mesh = sharding.make_mesh(1, jax.devices()[:2])
-  params = jax.device_put(parameters(), sharding.replicated(mesh))
+  params = jax.device_put(parameters(), arrays.replicated(mesh))
   logits = generate.batched(
     lambda rows: apply(params, rows),
     (np.stack([video[::-1], video, video[::-1]]),),

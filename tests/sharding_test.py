@@ -6,6 +6,7 @@ from jax.sharding import PartitionSpec
 import numpy as np
 import pytest
 
+from vdm.multihost import arrays
 from vdm.training import sharding
 
 BIG = sharding.MIN_SHARDED_SIZE
@@ -46,10 +47,10 @@ def test_the_largest_divisible_axis_of_a_large_leaf_is_split(shape, spec):
 def test_a_batch_is_split_over_both_axes_and_comes_back_whole():
   mesh = sharding.make_mesh(4)
   batch = {'video': np.arange(48).reshape(16, 3), 'label': np.arange(16)}
-  rows = sharding.to_global(mesh, batch)
+  rows = arrays.to_global(mesh, batch)
   assert rows['video'].sharding.spec == PartitionSpec(('data', 'fsdp'))
   assert {s.data.shape for s in rows['video'].addressable_shards} == {(2, 3)}
-  jax.tree.map(np.testing.assert_array_equal, sharding.to_host(rows), batch)
+  jax.tree.map(np.testing.assert_array_equal, arrays.to_host(rows), batch)
 
 
 def test_abstract_arrays_carry_shapes_dtypes_and_shardings():

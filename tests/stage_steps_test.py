@@ -4,6 +4,7 @@ import jax
 import pytest
 import tiny_runs
 
+from vdm.multihost import arrays
 from vdm.training import objectives
 from vdm.training import sharding
 from vdm.training import stage_steps
@@ -20,9 +21,9 @@ def steps_and_costs():
   objective = objectives.make_objective(config, span.stage, mesh)
   params = tiny_runs.randomise(objective.abstract_params())
   state = jax.device_put(
-    train_state.create(config, params), sharding.replicated(mesh)
+    train_state.create(config, params), arrays.replicated(mesh)
   )
-  frozen = jax.device_put(tiny_runs.autoencoder(), sharding.replicated(mesh))
+  frozen = jax.device_put(tiny_runs.autoencoder(), arrays.replicated(mesh))
   steps = stage_steps.StageSteps(config, mesh, span, objective, frozen, state)
   costs, tflops = [], []
   for n in range(4):

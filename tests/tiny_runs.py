@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from vdm.config import schema
+from vdm.multihost import arrays
 from vdm.training import objectives
 from vdm.training import optim
 from vdm.training import sharding
@@ -93,7 +94,7 @@ class Run:
     self.step = train_step.make_train_step(
       config, self.stage, self.objective, trained, self.mesh, self.initial
     )
-    self.copies = sharding.replicated(self.mesh)
+    self.copies = arrays.replicated(self.mesh)
 
   def begin(self):
     """A new copy of the initial state on the devices."""
@@ -101,7 +102,7 @@ class Run:
 
   def arguments(self, state, batch, n):
     """The arguments of `step`."""
-    rows = sharding.to_global(self.mesh, batch)
+    rows = arrays.to_global(self.mesh, batch)
     others = (autoencoder(), np.int32(n), jax.random.key(7))
     frozen, n, key = jax.device_put(others, self.copies)
     return state, frozen, rows, n, key

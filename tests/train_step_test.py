@@ -10,6 +10,7 @@ import pytest
 import tiny_runs
 
 from vdm.config import schema
+from vdm.multihost import arrays
 from vdm.training import ema
 from vdm.training import objectives
 from vdm.training import optim
@@ -205,7 +206,7 @@ def test_the_step_lowers_without_arrays():
 
   state = jax.eval_shape(create, params)
   state = sharding.abstract(state, sharding.tree_sharding(mesh, state))
-  copies, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+  copies, rows = arrays.replicated(mesh), arrays.batch_sharding(mesh)
 
   def struct(x, where):
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)

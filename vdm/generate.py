@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from etils import epath
 import jax
-from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 
@@ -25,6 +24,7 @@ from vdm.diffusion import schedules
 from vdm.models import autoencoders
 from vdm.models.autoencoders import files
 from vdm.models.autoencoders import latents
+from vdm.multihost import arrays
 
 START, STEPS = 0, 1  # Streams of a video's key.
 
@@ -193,31 +193,22 @@ def make_generator(config, stage, mesh=None, poll=lambda: None):
   return Generator(samples, reconstructions)
 
 
-def batched(function, arrays, size, mesh=None, poll=lambda: None):
+def batched(function, inputs, size, mesh=None, poll=lambda: None):
   """Applies a compiled function to arrays, `size` rows at a time.
 
   Every call has the same shape, rounded up to the devices: the last one is
   filled with copies of the last row.
   """
   devices = mesh.size if mesh is not None else 1
-  total = len(arrays[0])
+  total = len(inputs[0])
   size = -(-min(size, total) // devices) * devices
   outputs = []
   for start in range(0, total, size):
     index = np.minimum(np.arange(start, start + size), total - 1)
-    rows = [array[index] for array in arrays]
+    rows = [array[index] for array in inputs]
     if mesh is not None:
-      spec = jax.sharding.PartitionSpec(mesh.axis_names)
-      sharding = jax.sharding.NamedSharding(mesh, spec)
-      # Every host has all rows; `device_put` would compare them first.
-      rows = [
-        jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
-        for x in rows
-      ]
-    output = function(*rows)
-    if not output.is_fully_addressable:
-      output = multihost_utils.process_allgather(output, tiled=True)
-    outputs.append(np.asarray(output)[: total - start])
+      rows = [arrays.split(mesh, x) for x in rows]
+    outputs.append(arrays.to_host(function(*rows))[: total - start])
     poll()
   return np.concatenate(outputs)
 

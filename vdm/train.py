@@ -17,6 +17,7 @@ from vdm.config import check
 from vdm.data import builders
 from vdm.evaluation import final_score
 from vdm.evaluation import reconstruction
+from vdm.multihost import arrays
 from vdm.multihost import coordination
 from vdm.multihost import heartbeat
 from vdm.multihost import preemption
@@ -311,7 +312,7 @@ def look(run, span, view, step, state):
 def write_row(run, span, step, metrics, extra, meter):
   """Writes a row of the log and the progress line."""
   values = {}
-  for name, value in sharding.to_host(metrics).items():
+  for name, value in arrays.to_host(metrics).items():
     if not isinstance(value, tuple):
       values[name] = float(value)
     elif value[1] > 0:  # A noise level that no clip had has no loss.

@@ -1,4 +1,4 @@
-"""Progress of what takes long: a bar on a terminal, lines in a log otherwise."""
+"""Progress of long work: a bar on a terminal, lines in a log otherwise."""
 
 from collections.abc import Callable, Iterable, Iterator
 import sys

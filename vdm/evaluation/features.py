@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from vdm import generate
+from vdm.multihost import arrays
 from vdm.training import sharding
 
 WHERE = (
@@ -32,7 +33,7 @@ def extract(network, videos: np.ndarray, batch: int = 8) -> np.ndarray:
     batch: clips a device at a time.
   """
   mesh = sharding.make_mesh()
-  params = jax.device_put(network.params, sharding.replicated(mesh))
+  params = jax.device_put(network.params, arrays.replicated(mesh))
   return generate.batched(
     lambda rows: network.apply(params, rows),
     (videos,),

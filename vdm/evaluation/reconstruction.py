@@ -22,7 +22,7 @@ from vdm.models import autoencoders
 from vdm.models.autoencoders import files
 from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import pca
-from vdm.training import sharding
+from vdm.multihost import arrays
 
 FRAMES = 16  # Of a clip, where the data set has shots that long.
 BATCH = 8  # Clips worked on at once.
@@ -129,7 +129,7 @@ def reconstruct(codec, params, video, mesh=None):
     return generate.to_uint8(codec.decode(params, z))
 
   if mesh is not None:
-    params = sharding.copies(mesh, params)
+    params = arrays.copies(mesh, params)
   z = generate.batched(lambda x: encode(params, x), (video,), BATCH, mesh)
   return z, generate.batched(lambda z: decode(params, z), (z,), BATCH, mesh)
 

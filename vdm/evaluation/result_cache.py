@@ -13,8 +13,9 @@ import zipfile
 
 from etils import epath
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
+
+from vdm.multihost import coordination
 
 
 def digest(key: dict[str, Any]) -> str:
@@ -52,27 +53,12 @@ def get(
   path = epath.Path(folder) / f'{digest(key)}.npz'
   first = jax.process_index() == 0
   found = read(path, key) if first else None
-  if agreed(found is not None):
+  if coordination.first_says(str(path), found is not None):
     return found
   arrays = compute()
   if first:
     write(path, key, arrays)
   return arrays
-
-
-def agreed(answer: bool) -> bool:
-  """Returns the first process's answer on all of them."""
-  if jax.process_count() == 1:
-    return answer
-  return bool(multihost_utils.broadcast_one_to_all(np.int32(answer)))
-
-
-def from_first(array: np.ndarray | None, shape) -> np.ndarray:
-  """Returns the first process's uint8 array of a known shape on all of them."""
-  if jax.process_count() == 1:
-    return array
-  array = np.zeros(shape, np.uint8) if array is None else array
-  return np.asarray(multihost_utils.broadcast_one_to_all(array))
 
 
 def read(path: epath.Path, key: dict[str, Any]) -> dict[str, np.ndarray] | None:

@@ -12,6 +12,8 @@ from vdm import generate
 from vdm.common import progress
 from vdm.evaluation import final_score
 from vdm.evaluation import result_cache
+from vdm.multihost import arrays
+from vdm.multihost import coordination
 
 PART = 64  # Samples that are kept together, about.
 
@@ -63,9 +65,9 @@ def make(
   labels = generate.preview_labels(config, num)
   shape = (num, run.stage.frames, *2 * (run.stage.resolution,), 3)
   videos = last(run, workdir, labels) if jax.process_index() == 0 else None
-  if result_cache.agreed(videos is not None):
+  if coordination.first_says('the samples', videos is not None):
     logging.info('The samples are those of %s.', workdir / 'final')
-    return result_cache.from_first(videos, shape), labels
+    return arrays.from_first('the samples', videos, shape), labels
   size = max(1, -(-PART // config.sample.batch)) * config.sample.batch
   seeds = config.sample.seed + np.arange(num)
   report = progress.reporter('Samples', num)
@@ -85,7 +87,7 @@ def make(
     parts.append(part and part['videos'])
     report(rows.stop)
   videos = np.concatenate(parts) if jax.process_index() == 0 else None
-  return result_cache.from_first(videos, shape), labels
+  return arrays.from_first('the samples', videos, shape), labels
 
 
 def last(
@@ -98,8 +100,8 @@ def last(
     metrics = json.loads((folder / 'metrics.json').read_text())
     made = metrics['protocol']['sample']
     with (folder / 'samples.npz').open('rb') as file:
-      arrays = np.load(file, allow_pickle=False)
-      videos, given = arrays['videos'], arrays['labels']
+      saved = np.load(file, allow_pickle=False)
+      videos, given = saved['videos'], saved['labels']
   except (OSError, ValueError, KeyError):
     return None
   asked = json.loads(json.dumps(run.config.sample.to_dict()))

@@ -16,9 +16,9 @@ from vdm.models.autoencoders import discriminator
 from vdm.models.autoencoders import files
 from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import pretrained
+from vdm.multihost import arrays
 from vdm.multihost import coordination
 from vdm.training import inputs
-from vdm.training import sharding
 from vdm.training import streams
 from vdm.training import train_state
 
@@ -129,7 +129,7 @@ def freeze(config, source, span, state, workdir, *, trained):
   directory = workdir / 'autoencoder'
   if exists(directory) and not trained:
     return
-  params = sharding.to_host(train_state.averaged(state, config.optim.ema[-1]))
+  params = arrays.to_host(train_state.averaged(state, config.optim.ema[-1]))
   num = config.autoencoder.statistics_clips
   clips = inputs.fixed_clips(config, source, span, num)
   write(config.autoencoder, directory, params, clips['video'])
@@ -163,5 +163,5 @@ def load(directory, mesh):
   """The run's autoencoder, a copy on every device, and its fingerprint."""
   _, params, stats, fingerprint = files.load(directory)
   logging.info('Autoencoder %s, %s.', directory, fingerprint[:12])
-  frozen = sharding.copies(mesh, {'params': params, 'stats': stats})
+  frozen = arrays.copies(mesh, {'params': params, 'stats': stats})
   return frozen, fingerprint

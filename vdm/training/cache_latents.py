@@ -3,7 +3,6 @@
 from absl import logging
 from etils import epath
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
 
 from vdm import generate
@@ -13,6 +12,8 @@ from vdm.data import latent_cache
 from vdm.data import latent_cache_writer
 from vdm.models import autoencoders
 from vdm.models.autoencoders import files
+from vdm.multihost import arrays
+from vdm.multihost import coordination
 from vdm.preparation import datasets
 from vdm.training import autoencoder_stage
 from vdm.training import sharding
@@ -65,7 +66,7 @@ def build(config, workdir):
     batch=BATCH,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
-    wait=_wait,
+    wait=lambda: coordination.gather('the latent cache'),
   )
   return latent_cache.read_plan(config.data.latents)
 
@@ -77,7 +78,7 @@ def make_encode(codec, params):
   then all that is lost.
   """
   mesh = sharding.make_mesh(devices=jax.local_devices())
-  params = jax.device_put(params, sharding.replicated(mesh))
+  params = jax.device_put(params, arrays.replicated(mesh))
 
   @jax.jit
   def encode(params, frames):
@@ -87,7 +88,7 @@ def make_encode(codec, params):
   def on_devices(frames):
     rows = -(-len(frames) // mesh.size) * mesh.size
     frames = np.pad(frames, [(0, rows - len(frames)), *[(0, 0)] * 3], 'edge')
-    frames = jax.device_put(frames, sharding.batch_sharding(mesh))
+    frames = jax.device_put(frames, arrays.batch_sharding(mesh))
     return encode(params, frames)
 
   return on_devices
@@ -125,8 +126,3 @@ def _autoencoder(config, source, span, workdir):
   settings, params, _, fingerprint = files.load(workdir / 'autoencoder')
   logging.info('Encoding with %s, %s.', workdir, fingerprint[:12])
   return autoencoders.make_autoencoder(settings), params, fingerprint
-
-
-def _wait():
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices('latents')

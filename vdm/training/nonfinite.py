@@ -25,6 +25,7 @@ import numpy as np
 
 from vdm.config import serialize
 from vdm.models.autoencoders import files
+from vdm.multihost import arrays
 from vdm.multihost import coordination
 from vdm.training import inputs
 from vdm.training import objectives
@@ -71,7 +72,7 @@ class Skips:
     due = []
     while self._pending and self._pending[0][0] <= step:
       due.append(self._pending.popleft()[1])
-    flags = [int(x) for x in sharding.to_host(due)]
+    flags = [int(x) for x in arrays.to_host(due)]
     self._recent.extend(flags)
     self.total += sum(flags)
     return self.total
@@ -116,7 +117,7 @@ def examine(stage, objective, trained, mesh, params, arguments):
     drawn['row_loss'] = jax.lax.map(row_loss, rows)
     return total / count, train_step.global_norm(grads), norms, drawn
 
-  loss, norm, norms, drawn = sharding.to_host(look(params, *arguments))
+  loss, norm, norms, drawn = arrays.to_host(look(params, *arguments))
   report = {
     'loss': _plain(loss),
     'grad_norm': _plain(norm),
@@ -150,8 +151,8 @@ def take_down(config, source, span, steps, state, batch, n, workdir):
     state.params,
     arguments,
   )
-  params = sharding.to_host(optim.flatten(state.params))
-  rows = sharding.to_host(arguments[1])
+  params = arrays.to_host(optim.flatten(state.params))
+  rows = arrays.to_host(arguments[1])
   step = span.start + n + 1
   folder = workdir / 'nonfinite' / f'step_{step:08d}'
   if coordination.is_first():
@@ -244,14 +245,14 @@ def replay(folder, config, report, arrays, float32=False):
     frozen = {'params': params, 'stats': stats}
   key = jax.random.wrap_key_data(jnp.asarray(arrays['key']))
   n = np.int32(report['n'])
-  frozen, n, key = sharding.copies(mesh, (frozen, n, key))
+  frozen, n, key = arrays.copies(mesh, (frozen, n, key))
   return examine(
     stage,
     objective,
     sorted(report['parameters']),
     mesh,
-    sharding.copies(mesh, files.nested(groups['params'])),
-    (frozen, sharding.to_global(mesh, batch), n, key),
+    arrays.copies(mesh, files.nested(groups['params'])),
+    (frozen, arrays.to_global(mesh, batch), n, key),
   )
 
 

@@ -32,7 +32,7 @@ from vdm.models import unet
 from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import losses as autoencoder_losses
-from vdm.training import sharding
+from vdm.multihost import arrays
 
 # Streams of a step's key and of a row's key.
 LEVELS, LABELS, ROWS = 0, 1, 2
@@ -119,8 +119,8 @@ def autoencoder(config, stage, mesh, poll):
   def run(params, clips):
     pieces = []
     for piece, n in chunks(clips, stage.batch):
-      piece = sharding.split(mesh, piece['video'])
-      out = sharding.to_host(reconstruct(params, piece))
+      piece = arrays.split(mesh, piece['video'])
+      out = arrays.to_host(reconstruct(params, piece))
       poll()
       pieces.append([x[:n] for x in out])
     return [np.concatenate(x) for x in zip(*pieces)]
@@ -268,12 +268,12 @@ def diffusion(config, stage, mesh, poll):
         out = losses_at(
           params,
           frozen,
-          sharding.split(mesh, piece['video']),
-          sharding.split(mesh, piece['index']),
+          arrays.split(mesh, piece['video']),
+          arrays.split(mesh, piece['index']),
           level,
           total,
         )
-        sums += [x[:n].sum() for x in sharding.to_host(out)]
+        sums += [x[:n].sum() for x in arrays.to_host(out)]
         poll()
       mean = sums / total
       results[f'val_loss/logsnr_{level:+g}'] = float(mean[0])

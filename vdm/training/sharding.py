@@ -7,8 +7,6 @@ inserts the collectives, and the numbers do not depend on the mesh beyond the
 order of float additions.
 """
 
-import functools
-
 import jax
 from jax.sharding import AxisType
 from jax.sharding import NamedSharding
@@ -57,16 +55,6 @@ def tree_sharding(mesh, tree):
   return jax.tree.map(lambda leaf: leaf_sharding(mesh, leaf), tree)
 
 
-def batch_sharding(mesh):
-  """Rows over all devices."""
-  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
-
-
-def replicated(mesh):
-  """A copy on every device."""
-  return NamedSharding(mesh, PartitionSpec())
-
-
 def abstract(tree, sharding):
   """ShapeDtypeStructs of a tree, with their shardings."""
   return jax.tree.map(
@@ -74,57 +62,3 @@ def abstract(tree, sharding):
     tree,
     sharding,
   )
-
-
-def to_global(mesh, batch):
-  """This host's rows of a batch, as global arrays split over the mesh."""
-  sharding = batch_sharding(mesh)
-  return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(sharding, x), batch
-  )
-
-
-def copies(mesh, tree):
-  """Values that every host has, as global arrays with a copy everywhere.
-
-  `device_put` would first compare the hosts' values over the network.
-  """
-  sharding = replicated(mesh)
-
-  def put(x):
-    if jax.process_count() == 1:
-      return jax.device_put(x, sharding)
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-      data = put(jax.random.key_data(x))
-      return jax.jit(
-        lambda data: jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-      )(data)
-    return jax.make_array_from_process_local_data(sharding, np.asarray(x))
-
-  return jax.tree.map(put, tree)
-
-
-def split(mesh, array):
-  """A NumPy array that every host has whole, its rows over all devices."""
-  return jax.make_array_from_callback(
-    array.shape, batch_sharding(mesh), lambda index: array[index]
-  )
-
-
-def to_host(tree):
-  """Global arrays as NumPy arrays, whole on every host."""
-
-  def fetch(x):
-    if not isinstance(x, jax.Array) or x.is_fully_addressable:
-      return np.asarray(x)
-    if not x.is_fully_replicated:
-      x = _gather(replicated(x.sharding.mesh))(x)
-    return np.asarray(x.addressable_data(0))
-
-  return jax.tree.map(fetch, tree)
-
-
-@functools.cache
-def _gather(sharding):
-  """Returns the jitted function that copies an array everywhere."""
-  return jax.jit(lambda x: x, out_shardings=sharding)

@@ -5,9 +5,9 @@ import time
 from absl import logging
 import numpy as np
 
+from vdm.multihost import arrays
 from vdm.training import flops
 from vdm.training import inputs
-from vdm.training import sharding
 from vdm.training import stages
 from vdm.training import streams
 from vdm.training import train_step
@@ -27,7 +27,7 @@ class StageSteps:
     self.config, self.mesh, self.span = config, mesh, span
     self.objective, self.frozen = objective, frozen
     self.host_key = streams.stream(config, 'stage', span.name)
-    self.key = sharding.copies(mesh, self.host_key)
+    self.key = arrays.copies(mesh, self.host_key)
     alone = span.stage.frames == 1
     self.trained = [
       stages.trained_paths(
@@ -69,8 +69,8 @@ class StageSteps:
       batch = inputs.as_single_frames(batch)
     return single, (
       self.frozen,
-      sharding.to_global(self.mesh, batch),
-      sharding.copies(self.mesh, np.int32(n)),
+      arrays.to_global(self.mesh, batch),
+      arrays.copies(self.mesh, np.int32(n)),
       self.key,
     )
 

@@ -17,6 +17,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from vdm.multihost import arrays
 from vdm.training import ema
 from vdm.training import optim
 from vdm.training import sharding
@@ -44,7 +45,7 @@ def make_train_step(config, stage, objective, trained, mesh, state):
   """
   trained = sorted(trained)  # One program, whatever order a set has.
   state_sharding = sharding.tree_sharding(mesh, state)
-  copies = sharding.replicated(mesh)
+  copies = arrays.replicated(mesh)
 
   @functools.partial(
     jax.jit,
@@ -52,7 +53,7 @@ def make_train_step(config, stage, objective, trained, mesh, state):
     in_shardings=(
       state_sharding,
       copies,
-      sharding.batch_sharding(mesh),
+      arrays.batch_sharding(mesh),
       copies,
       copies,
     ),
@@ -138,7 +139,7 @@ def gradient(stage, objective, trained, mesh, params, frozen, batch, n, key):
     live,
     objective.draw(batch, jax.random.fold_in(key, n)),
     stage.accumulate,
-    sharding.batch_sharding(mesh),
+    arrays.batch_sharding(mesh),
   )
   return jax.tree.map(lambda g: g / count, grads), total, count, sums
 
