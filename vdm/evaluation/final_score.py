@@ -170,7 +170,7 @@ def write_samples(
   with partial.open('wb') as file:
     np.savez(
       file,
-      video_files=samples,
+      videos=samples,
       labels=np.asarray(labels, np.int32),
       label_names=np.asarray(label_names, dtype=np.str_),
       seeds=np.asarray(seeds, np.int64),
