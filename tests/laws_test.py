@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from vdm.data.synthetic import paths
 from vdm.data.synthetic import scenes
 from vdm.metrics import corruptions
 from vdm.metrics import laws
@@ -37,7 +38,7 @@ def make(count, objects=1, motion='straight', frames=16, **options):
     for i in range(count)
   ]
   walls = options.get('walls', False)
-  pull = scenes.gravity(
+  pull = paths.gravity(
     resolution=64,
     frames=frames,
     walls=walls,

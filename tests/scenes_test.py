@@ -6,7 +6,10 @@ import itertools
 import numpy as np
 import pytest
 
+from vdm.data.synthetic import paths
+from vdm.data.synthetic import scene_spec
 from vdm.data.synthetic import scenes
+from vdm.data.synthetic import shapes
 
 PLAIN = dict(seed=3, resolution=64, frames=16)
 
@@ -101,12 +104,12 @@ def test_starts_fill_all_places_from_which_no_wall_is_touched():
   parts = []
   for clip in _many(200, frames=2):
     truth = clip['truth']
-    low, high = scenes._extent(
+    low, high = shapes.extent(
       int(truth['shape'][0]), float(truth['size'][0, 0]), False
     )
     path = truth['centre'][:, 0]
-    before = path.min(0) - low - scenes._MARGIN
-    after = 64 - path.max(0) - high - scenes._MARGIN
+    before = path.min(0) - low - paths.MARGIN
+    after = 64 - path.max(0) - high - paths.MARGIN
     parts.append(before / (before + after))
   parts = np.array(parts)
   assert parts.min() > -1e-4 and parts.max() < 1 + 1e-4
@@ -206,8 +209,8 @@ def test_every_combination_renders():
     objects,
     crossings,
   ) in itertools.product(
-    scenes.GROUNDS,
-    scenes.MOTIONS,
+    scene_spec.GROUNDS,
+    scene_spec.MOTIONS,
     [False, True],
     [False, True],
     [(1, False), (3, False), (3, True)],

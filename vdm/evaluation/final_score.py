@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from vdm import generate
-from vdm.data.synthetic import scenes as scenes_lib
+from vdm.data.synthetic import paths
 from vdm.media import video_files
 from vdm.metrics import corruptions
 from vdm.metrics import laws
@@ -238,7 +238,7 @@ def world(config, stage):
   options = config.data.scenes
   pull = 0.0
   if options.motion == 'gravity':
-    pull = scenes_lib.gravity(
+    pull = paths.gravity(
       resolution=stage.resolution,
       frames=options.frames,
       walls=options.walls,

@@ -312,7 +312,7 @@ class _Index(tfds.core.Metadata):
       splits=list(plan.splits),
       truth=plan.truth,
       shards=self.shards,
-      shot_records=len(self._rows),
+      records=len(self._rows),
       shots=len(set(columns['shot'].tolist())),
       frames=int(columns['n'].sum()),
       skipped=len(self._skipped),

@@ -1,5 +1,6 @@
 """Motion along one axis under a steady force, between elastic walls."""
 
+from etils.array_types import FloatArray
 import numpy as np
 
 
@@ -9,23 +10,23 @@ def move(
   low: float,
   high: float,
   start: float,
-  times: np.ndarray,
+  times: FloatArray[' t'],
   walls: bool,
-) -> tuple[np.ndarray, np.ndarray] | None:
-  """Follows a point for some frames.
+) -> tuple[FloatArray[' t'], FloatArray[' t']] | None:
+  """Computes the positions and velocities of a point at some frames.
 
   Args:
-    push: Its velocity at first, px a frame.
-    force: Its acceleration, px a frame a frame.
-    low: Least position, px.
-    high: Greatest position, px.
-    start: A place in [0, 1) among the positions it may start from: between the
-      walls, or those from which its path stays between them.
-    times: 0, 1, 2, ... [t].
-    walls: It bounces off `low` and `high`, else it never reaches them.
+    push: its velocity at first, px a frame.
+    force: its acceleration, px a frame a frame.
+    low: least position, px.
+    high: greatest position, px.
+    start: in [0, 1), where it starts among the possible positions: those
+      between the walls, or those from which its path stays between them.
+    times: 0, 1, 2, ...
+    walls: whether it bounces off `low` and `high`; else it never reaches them.
 
   Returns:
-    Positions and velocities [t], or None where there is no such start.
+    Positions and velocities; None if there is no such start.
   """
   free = push * times + 0.5 * force * times**2
   if not walls:
@@ -45,7 +46,7 @@ def move(
 
 
 def _bounce(position, speed, force, low, high):
-  """Moves for one frame between elastic walls, exactly."""
+  """Returns position and speed a frame later, between elastic walls."""
   left = 1.0
   while True:
     end = position + speed * left + 0.5 * force * left**2

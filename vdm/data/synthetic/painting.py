@@ -1,0 +1,68 @@
+"""Pixels of a scene: colours, the ground, and objects in front of each other.
+
+Pixels are anti-aliased by the distance of their middle from the outline, over
+one pixel: the ramp is symmetric about the outline, so area and centroid of a
+shape are those of the truth.
+"""
+
+from etils.array_types import FloatArray, ui8
+import numpy as np
+
+from vdm.data.synthetic import paths
+from vdm.data.synthetic import shapes
+
+_HUE_GAP = 1 / 6  # Least difference of two objects' hues, in turns.
+
+
+def draw_colours(random: np.random.Generator, objects: int) -> ui8['k 3']:
+  """Draws saturated colours, uniform in hue, well apart."""
+  hues = []
+  while len(hues) < objects:
+    hue = random.random()
+    if all(abs((hue - h + 0.5) % 1 - 0.5) >= _HUE_GAP for h in hues):
+      hues.append(hue)
+  ramp = np.abs((np.array(hues)[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3)
+  return np.rint(np.clip(ramp - 1, 0, 1) * 255).astype(np.uint8)
+
+
+def draw_ground(
+  random: np.random.Generator, ground: str, resolution: int
+) -> FloatArray['h w 3']:
+  """Draws the ground in grey levels: black, or smooth noise, nearly grey."""
+  image = np.zeros([resolution, resolution, 3])
+  if ground == 'plain':
+    return image
+  for cells, contrast in ((4, 30.0), (12, 30.0)):
+    grid = random.random([cells + 1, cells + 1])
+    at = (np.arange(resolution) + 0.5) * cells / resolution
+    low = at.astype(int)
+    part = at - low
+    rows = grid[low] * (1 - part[:, None]) + grid[low + 1] * part[:, None]
+    noise = rows[:, low] * (1 - part) + rows[:, low + 1] * part
+    image += contrast * noise[..., None]
+  tint = 0.9 + 0.2 * random.random(3)
+  return (20 + image) * tint
+
+
+def paint(
+  moving: paths.Paths, colour: ui8['k 3'], ground: FloatArray['h w 3']
+) -> tuple[ui8['t h w 3'], FloatArray['t k']]:
+  """Returns the frames and the share of each object that is visible."""
+  frames, objects = moving.angle.shape
+  resolution = ground.shape[0]
+  middle = np.arange(resolution) + 0.5
+  video = np.repeat(ground[None], frames, axis=0)
+  visible = np.ones([frames, objects])
+  uncovered = np.ones([frames, resolution, resolution])
+  for k in range(objects):  # The nearest first: it hides those after it.
+    dx = middle - moving.centre[:, k, 0, None]
+    dy = middle - moving.centre[:, k, 1, None]
+    distance = shapes.distance(
+      moving.shape[k], moving.size[k], moving.angle[:, k], dx, dy
+    )
+    coverage = np.clip(0.5 - distance, 0, 1)
+    seen = coverage * uncovered
+    visible[:, k] = seen.sum((1, 2)) / coverage.sum((1, 2))
+    video += seen[..., None] * (colour[k] - ground)
+    uncovered -= seen
+  return np.rint(video).clip(0, 255).astype(np.uint8), visible
