@@ -29,6 +29,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from vdm.config import schema
 from vdm.data import builders
+from vdm.data import clip_spec
 from vdm.data import pipeline
 from vdm.preparation import datasets
 from vdm.preparation import decoding
@@ -119,7 +120,6 @@ def measure_reading(files, data):
   """Windows a second and core through Grain, and by seeking."""
   directory = datasets.build(data)
   source = builders.open_source(directory, 'train')
-  options = dict(frames=_FRAMES.value, stride=1, resolution=data.resolution)
   batch = 16
   rng = np.random.default_rng(0)
   lengths = []
@@ -133,10 +133,14 @@ def measure_reading(files, data):
       timed(seconds['grain']),
       pipeline.make_batches(
         source,
-        **options,
-        batch=batch,
-        seed=round_number,
-        stage='benchmark',
+        clip_spec.ClipSpec(
+          frames=_FRAMES.value,
+          stride=1,
+          resolution=data.resolution,
+          batch=batch,
+          seed=round_number,
+          stage='benchmark',
+        ),
         stop=_WINDOWS.value // batch,
         threads=0,
       ) as batches,

@@ -119,7 +119,7 @@ def find_spec(name, path=None, target=None):
     return None  # As if it were not installed.
   return find(name, path, target)
 importlib.machinery.PathFinder.find_spec = find_spec
-from vdm import config
+from vdm.config import schema
 from vdm.data import builders
 from vdm.preparation import datasets
 data = schema.default().data

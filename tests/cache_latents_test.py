@@ -115,7 +115,7 @@ def test_another_autoencoder_is_refused(made):
     inputs.make_batches(config, source, crop, 0, plan['autoencoder'])
   # The stage that trains the autoencoder sees frames.
   own = next(s for s in stages.spans(config) if s.name == 'autoencoder')
-  assert inputs.latent_cache(config, source, own.stage, '') is None
+  assert inputs.open_cache(config, source, own, '') is None
 
 
 def test_what_cannot_be_encoded_is_named(made, tmp_path):

@@ -6,15 +6,17 @@ from tiny_source import SIZE
 from tiny_source import Source
 from tiny_source import starts_and_shots
 
+from vdm.data import clip_spec
 from vdm.data import coding
 from vdm.data import eval_clips
 
+SPEC = clip_spec.ClipSpec(frames=4, stride=1, resolution=SIZE)
 
-def test_fixed_clips_are_the_middles_then_other_windows():
+
+def test_clips_are_the_middles_then_other_windows():
   source = Source(LENGTHS)
-  options = dict(frames=4, stride=1, resolution=SIZE)
-  few = eval_clips.fixed_clips(source, num=4, **options)
-  many = eval_clips.fixed_clips(source, num=1000, **options)
+  few = eval_clips.load_clips(source, SPEC, 4)
+  many = eval_clips.load_clips(source, SPEC, 1000)
   np.testing.assert_array_equal(few['video'], many['video'][:4])
   assert few['label'].dtype == np.int32
 
@@ -28,13 +30,11 @@ def test_fixed_clips_are_the_middles_then_other_windows():
   for clip, row, start in zip(many['video'], many['row'], many['start']):
     (encoded,) = source.frames(row, start, start + 1)
     np.testing.assert_array_equal(coding.decode_frame(encoded), clip[0])
-  other = eval_clips.fixed_clips(source, num=6, seed=1, **options)
+  other = eval_clips.load_clips(source, SPEC, 6, seed=1)
   assert not np.array_equal(other['label'], many['label'][:6])
 
 
-def test_fixed_clips_leave_out_what_cannot_be_read():
+def test_clips_leave_out_what_cannot_be_read():
   source = Source(LENGTHS, broken=(100,))
-  clips = eval_clips.fixed_clips(
-    source, num=6, frames=4, stride=1, resolution=SIZE
-  )
+  clips = eval_clips.load_clips(source, SPEC, 6)
   assert len(clips['video']) == 6 and 100 not in clips['row']

@@ -18,6 +18,7 @@ from tiny_source import SIZE
 from tiny_source import Source
 from tiny_source import take
 
+from vdm.data import clip_spec
 from vdm.data import latent_cache
 from vdm.data import latent_cache_writer
 
@@ -59,11 +60,11 @@ def make(folder, source=None, *, mirrored=True, encode=encode, **changes):
 
 
 def open_cache(folder, source=None, **changes):
-  wanted = dict(
-    autoencoder='a' * 64, resolution=SIZE, whole_frames=True, flip=True
-  )
+  autoencoder = changes.pop('autoencoder', 'a' * 64)
+  wanted = dict(frames=1, stride=1, resolution=SIZE, flip=True)
+  spec = clip_spec.ClipSpec(**{**wanted, **changes})
   source = source or Described()
-  return latent_cache.open_cache(str(folder), source, **{**wanted, **changes})
+  return latent_cache.open_cache(str(folder), source, spec, autoencoder)
 
 
 def encoded(videos):
@@ -145,11 +146,11 @@ def test_worker_processes_read_the_same(folder):
   assert found.shape == (2, 2, 4, 4, 3)
 
 
-def test_hosts_write_what_one_would(folder, tmp_path):
-  """Two hosts, each in a thread of its own."""
+def test_processes_write_what_one_would(folder, tmp_path):
+  """Two processes, played by two threads."""
   cache, together = tmp_path / 'cache', threading.Barrier(2)
   with futures.ThreadPoolExecutor(2) as pool:
-    hosts = [
+    parts = [
       pool.submit(
         make,
         cache,
@@ -159,8 +160,8 @@ def test_hosts_write_what_one_would(folder, tmp_path):
       )
       for index in range(2)
     ]
-    for host in hosts:
-      host.result()
+    for part in parts:
+      part.result()
   assert same_files(folder, cache) >= 14
 
 
@@ -194,7 +195,7 @@ latent_cache_test.make(sys.argv[1], encode=encode)
 """
 
 
-def test_a_killed_build_goes_on_where_it_was(folder, tmp_path):
+def test_a_killed_build_resumes(folder, tmp_path):
   cache = tmp_path / 'cache'
   process = subprocess.Popen(
     [sys.executable, '-c', KILLED, str(cache)],
@@ -226,7 +227,7 @@ def test_a_killed_build_goes_on_where_it_was(folder, tmp_path):
   for name, changed in before.items():
     assert (cache / name).stat().st_mtime_ns == changed, name
   same_files(folder, cache)
-  # And a finished one is left alone.
+  # And a finished one stays as it is.
   done = len(calls)
   make(cache, encode=counting)
   assert done > 0 and len(calls) == done
@@ -241,7 +242,7 @@ def test_a_killed_build_goes_on_where_it_was(folder, tmp_path):
       'another autoencoder (aaaaaaaaaaaa, not b',
     ),
     (dict(resolution=4), {}, 'another resolution (8 px, not 4 px)'),
-    (dict(whole_frames=False), {}, 'whole frames, and stages.<name>.crop'),
+    (dict(crop=4), {}, 'whole frames, and stages.<name>.crop'),
     ({}, {'version': '1.0.1'}, 'data set version (1.0.0, not 1.0.1)'),
     ({}, {'fingerprint': 'e' * 64}, 'data set content (ffffffffffff, not e'),
     ({}, {'frame_rate': 12.5}, 'frame rate (25.0 frames/s, not 12.5 frames/s)'),
@@ -285,7 +286,7 @@ def test_no_cache_is_named_with_the_command(tmp_path):
     open_cache(tmp_path / 'nowhere')
 
 
-def test_a_folder_of_something_else_is_left_alone(folder, tmp_path):
+def test_a_folder_of_something_else_stays_as_it_is(folder, tmp_path):
   (tmp_path / 'holiday.txt').write_text('sun')
   with pytest.raises(latent_cache.CacheError, match='other files'):
     make(tmp_path)
@@ -313,7 +314,7 @@ def test_unreadable_frames_are_replaced_as_without_a_cache(tmp_path):
     np.testing.assert_array_equal(other['mean'], encoded(one['video']))
 
 
-def test_damaged_latents_are_replaced_and_counted(tmp_path):
+def test_corrupt_latents_are_replaced_and_counted(tmp_path):
   folder = make(tmp_path / 'cache')
   path = os.path.join(folder, '00001.npy')
   with open(path, 'r+b') as file:
@@ -321,7 +322,7 @@ def test_damaged_latents_are_replaced_and_counted(tmp_path):
     last = file.read(1)
     file.seek(-1, os.SEEK_END)
     file.write(bytes([last[0] ^ 1]))
-  # The last byte is a mirrored frame's log-variance: means are sound.
+  # The last byte is a mirrored frame's log-variance: means are valid.
   options = dict(flip=True, cache=open_cache(folder))
   _, bad = take(Described(), 8, **options)
   assert bad == 0

@@ -11,17 +11,17 @@ import time
 from absl import flags
 import numpy as np
 import pytest
-from tiny_source import DEFAULTS
 from tiny_source import LENGTHS
+from tiny_source import make_batches
 from tiny_source import SIZE
 from tiny_source import Source
 from tiny_source import starts_and_shots
 from tiny_source import take
 
+from vdm.data import clip_reader
+from vdm.data import clip_spec
 from vdm.data import coding
 from vdm.data import eval_clips
-from vdm.data import pipeline
-from vdm.data import windowing
 
 
 def assert_same(one, two):
@@ -89,7 +89,7 @@ def test_crops_lie_anywhere_and_have_the_size_asked_for(options, sides):
   assert len(centres) == SIZE - sides[0] + 1
 
 
-def test_crops_are_the_same_for_any_number_of_hosts():
+def test_crops_are_the_same_for_any_number_of_processes():
   options = dict(resolution=4, crop=2, zoom=(1.0, 2.0), flip=True)
   whole, _ = take(Source(LENGTHS), 2, **options)
   parts = [
@@ -112,7 +112,7 @@ def test_crops_that_would_enlarge_are_refused():
     dict(zoom=(1.0, 1.5)),
     dict(resolution=4, zoom=(0.5, 1.0)),
   ):
-    with pytest.raises(ValueError, match='cannot be had from frames'):
+    with pytest.raises(ValueError, match='cannot be cut from frames'):
       take(Source(LENGTHS), 1, **options)
 
 
@@ -124,14 +124,14 @@ def test_more_rows_than_shots():
   assert len(set(starts)) > 8
 
 
-@pytest.mark.parametrize('hosts', [2, 3, 4])
-def test_hosts_share_the_same_batches(hosts):
+@pytest.mark.parametrize('processes', [2, 3, 4])
+def test_processes_share_the_same_batches(processes):
   source = Source(LENGTHS, broken=(100,))
   whole, replaced = take(source, 3, flip=True)
   parts, counts = zip(
     *(
-      take(source, 3, flip=True, process_index=i, process_count=hosts)
-      for i in range(hosts)
+      take(source, 3, flip=True, process_index=i, process_count=processes)
+      for i in range(processes)
     )
   )
   joined = [
@@ -151,11 +151,11 @@ def test_threads_and_a_start_in_the_middle_change_nothing():
 
 def test_the_end():
   source = Source(LENGTHS)
-  batches = pipeline.make_batches(source, **DEFAULTS, start=1, stop=3)
+  batches = make_batches(source, start=1, stop=3)
   assert_same(list(batches), take(source, 3)[0][1:])
   with pytest.raises(StopIteration):
     next(batches)
-  assert not list(pipeline.make_batches(source, **DEFAULTS, start=3, stop=3))
+  assert not list(make_batches(source, start=3, stop=3))
 
 
 def test_seed_and_stage_change_the_batches():
@@ -232,9 +232,8 @@ def test_too_many_bad_records_stop_the_run(caplog):
   source = Source(LENGTHS, broken=range(100, 106))
   good = []
   for threads in (0, 3):
-    options = {**DEFAULTS, 'threads': threads, 'batch': 2}
-    with pipeline.make_batches(source, **options, max_bad=2) as batches:
-      with pytest.raises(windowing.BadRecordsError) as caught:
+    with make_batches(source, threads=threads, batch=2, max_bad=2) as batches:
+      with pytest.raises(clip_reader.BadRecordsError) as caught:
         for n, _ in enumerate(batches):
           last = n
       good.append(last)
@@ -248,10 +247,12 @@ def test_too_many_bad_records_stop_the_run(caplog):
 
 def test_a_data_set_with_nothing_readable_says_so():
   source = Source((9, 8), broken=range(100, 120))
-  with pytest.raises(windowing.BadRecordsError, match='2 records of fake'):
+  with pytest.raises(clip_reader.BadRecordsError, match='2 records of fake'):
     take(source, 1)
-  with pytest.raises(windowing.BadRecordsError, match='records of fake'):
-    eval_clips.fixed_clips(source, num=3, frames=4, stride=1, resolution=SIZE)
+  with pytest.raises(clip_reader.BadRecordsError, match='records of fake'):
+    eval_clips.load_clips(
+      source, clip_spec.ClipSpec(frames=4, stride=1, resolution=SIZE), 3
+    )
 
 
 def test_worker_processes_change_nothing_and_pass_errors_on():
@@ -261,10 +262,8 @@ def test_worker_processes_change_nothing_and_pass_errors_on():
   runs = []
   for workers in (0, 2):
     seen = []
-    with pipeline.make_batches(
-      source, **{**DEFAULTS, **options}, workers=workers
-    ) as batches:
-      with pytest.raises(windowing.BadRecordsError) as caught:
+    with make_batches(source, **options, workers=workers) as batches:
+      with pytest.raises(clip_reader.BadRecordsError) as caught:
         seen.extend(batches)
       runs.append((seen, str(caught.value), batches.bad_records))
   alone, many = runs
@@ -277,11 +276,10 @@ TRAINER = """
 import multiprocessing, sys, time
 from absl import flags
 import tiny_source
-from vdm.data import pipeline
 if __name__ == '__main__':
   flags.FLAGS.mark_as_parsed()
   source = tiny_source.Source(tiny_source.LENGTHS)
-  batches = pipeline.make_batches(source, **tiny_source.DEFAULTS, workers=1)
+  batches = tiny_source.make_batches(source, workers=1)
   next(batches)
   print(*[p.pid for p in multiprocessing.active_children()], flush=True)
   if sys.argv[1] == 'wait':
@@ -321,7 +319,7 @@ def test_workers_end_with_their_trainer(tmp_path):
     while _alive(pids[0]) and time.time() < deadline:
       time.sleep(0.1)
     assert not _alive(pids[0])
-    # One that returns without closing its batches ends quietly all the same.
+    # One that returns without closing its batches ends quietly, too.
     output, errors = ended.communicate(timeout=100)
     assert ended.returncode == 0 and 'Traceback' not in errors, errors
     assert not _alive(int(output))
@@ -334,10 +332,10 @@ def test_workers_end_with_their_trainer(tmp_path):
 def test_workers_need_parsed_flags(monkeypatch):
   monkeypatch.setattr(flags, 'FLAGS', flags.FlagValues())
   with pytest.raises(RuntimeError, match='mark_as_parsed'):
-    pipeline.make_batches(Source(LENGTHS), **DEFAULTS, workers=1)
+    make_batches(Source(LENGTHS), workers=1)
 
 
-def test_what_cannot_be_had_is_refused():
+def test_what_the_data_set_lacks_is_refused():
   source = Source(LENGTHS)
   with pytest.raises(ValueError, match='multiple'):
     take(source, 1, process_count=5)

@@ -1,7 +1,10 @@
 """A clip source in memory, and batches of it."""
 
+import dataclasses
+
 import numpy as np
 
+from vdm.data import clip_spec
 from vdm.data import coding
 from vdm.data import pipeline
 
@@ -55,9 +58,19 @@ DEFAULTS = dict(
 )
 
 
+SPEC = {field.name for field in dataclasses.fields(clip_spec.ClipSpec)}
+
+
+def make_batches(source, **changes):
+  """Calls `pipeline.make_batches`; `changes` are of `DEFAULTS`."""
+  options = {**DEFAULTS, **changes}
+  spec = {k: options.pop(k) for k in SPEC & options.keys()}
+  return pipeline.make_batches(source, clip_spec.ClipSpec(**spec), **options)
+
+
 def take(source, count, **changes):
   """The first `count` batches and how often a record was replaced in them."""
-  with pipeline.make_batches(source, **{**DEFAULTS, **changes}) as batches:
+  with make_batches(source, **changes) as batches:
     return [next(batches) for _ in range(count)], batches.bad_records
 
 

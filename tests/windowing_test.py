@@ -5,6 +5,7 @@ import types
 import numpy as np
 import pytest
 
+from vdm.data import clip_spec
 from vdm.data import windowing
 
 
@@ -17,6 +18,11 @@ def make_source(records):
   )
 
 
+def find(source, frames, stride=1, resolution=8):
+  spec = clip_spec.ClipSpec(frames=frames, stride=stride, resolution=resolution)
+  return windowing.find_windows(source, spec)
+
+
 # Shot 'a': 13 frames in three records; 'b': 4 frames; 'c': 2 frames; stored
 # in an order that is neither by shot nor by time.
 RECORDS = [('b', 0, 4), ('a', 10, 3), ('c', 0, 2), ('a', 0, 5), ('a', 5, 5)]
@@ -27,10 +33,8 @@ RECORDS = [('b', 0, 4), ('a', 10, 3), ('c', 0, 2), ('a', 0, 5), ('a', 5, 5)]
   [(1, 1, [13, 4, 2]), (4, 1, [10, 1]), (4, 3, [4]), (2, 3, [10, 1])],
 )
 def test_windows_are_every_legal_start(frames, stride, starts):
-  found = windowing.find_windows(
-    make_source(RECORDS), frames=frames, stride=stride
-  )
-  np.testing.assert_array_equal(found.starts, starts)
+  found = find(make_source(RECORDS), frames, stride)
+  np.testing.assert_array_equal(found.counts, starts)
   # By hand: which record and which frame of it frame f of a shot is.
   place = {}
   for entry, (shot, start, n) in enumerate(RECORDS):
@@ -50,53 +54,53 @@ def test_windows_are_every_legal_start(frames, stride, starts):
 def test_records_that_do_not_adjoin_are_separate_shots():
   # Frames 4 to 9 of shot 7 are in another split.
   source = make_source([(7, 0, 4), (7, 10, 6), (3, 20, 4)])
-  found = windowing.find_windows(source, frames=4, stride=1)
-  np.testing.assert_array_equal(found.starts, [1, 1, 3])
+  found = find(source, 4)
+  np.testing.assert_array_equal(found.counts, [1, 1, 3])
   (entry, positions), *rest = found.locate(2, 2)
   assert (entry, list(positions), rest) == (1, [2, 3, 4, 5], [])
 
 
 def test_the_order_of_shots_does_not_depend_on_the_order_of_records():
-  one = windowing.find_windows(make_source(RECORDS), frames=2, stride=1)
-  two = windowing.find_windows(make_source(RECORDS[::-1]), frames=2, stride=1)
-  np.testing.assert_array_equal(one.starts, two.starts)
+  one = find(make_source(RECORDS), 2)
+  two = find(make_source(RECORDS[::-1]), 2)
+  np.testing.assert_array_equal(one.counts, two.counts)
   np.testing.assert_array_equal(one.entries, len(RECORDS) - 1 - two.entries)
 
 
-def test_what_cannot_be_had_is_refused():
+def test_what_the_data_set_lacks_is_refused():
   source = make_source(RECORDS)
   with pytest.raises(ValueError, match=r'the longest has 13.*lower'):
-    windowing.find_windows(source, frames=14, stride=1)
+    find(source, 14)
   with pytest.raises(ValueError, match='at least 1'):
-    windowing.find_windows(source, frames=4, stride=0)
+    find(source, 4, 0)
   with pytest.raises(ValueError, match='8 px'):
-    windowing.check_resolution(source, 16)
+    find(source, 4, resolution=16)
 
 
 def test_the_duration_of_a_clip_is_logged(caplog):
   with caplog.at_level('INFO', logger='absl'):
-    windowing.find_windows(make_source(RECORDS), frames=4, stride=3)
+    find(make_source(RECORDS), 4, 3)
   assert '4 frames, stride 3 at 10 frames a second: 1.2 s' in caplog.text
   assert '1 shots, 2 more are too short' in caplog.text
 
 
-def test_fixed_order_gives_middles_first_and_every_window_once():
-  found = windowing.find_windows(make_source(RECORDS), frames=2, stride=1)
-  order = list(windowing.fixed_order(found, seed=0))
+def test_middle_order_gives_middles_first_and_every_window_once():
+  found = find(make_source(RECORDS), 2)
+  order = list(windowing.sampled_order(found, 'middle', 0))
   assert sorted(order[:3]) == [(0, 5), (1, 1), (2, 0)]
   assert sorted(order) == [
-    (shot, start) for shot in range(3) for start in range(found.starts[shot])
+    (shot, start) for shot in range(3) for start in range(found.counts[shot])
   ]
-  assert order == list(windowing.fixed_order(found, seed=0))
+  assert order == list(windowing.sampled_order(found, 'middle', 0))
   # Shots take turns as long as they have windows left.
   assert sorted(shot for shot, _ in order[3:5]) == [0, 1]
 
 
 @pytest.mark.parametrize('sampling', ['random', 'middle', 'first'])
 def test_sampled_orders_take_every_window_once_and_every_shot_first(sampling):
-  found = windowing.find_windows(make_source(RECORDS), frames=2, stride=1)
+  found = find(make_source(RECORDS), 2)
   order = list(windowing.sampled_order(found, sampling, 3))
-  assert sorted(order) == sorted(windowing.fixed_order(found, 0))
+  assert sorted(order) == sorted(windowing.sampled_order(found, 'middle', 0))
   assert sorted(shot for shot, _ in order[:3]) == [0, 1, 2]
   again = list(windowing.sampled_order(found, sampling, 3))
   other = list(windowing.sampled_order(found, sampling, 4))

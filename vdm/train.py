@@ -135,7 +135,7 @@ def train_stages(run, accept_changes):
         config,
         objective,
         streams.stream(config, 'init', span.stage.objective),
-        inputs.fixed_clips(
+        inputs.load_eval_clips(
           config,
           run.sources['train'],
           span,

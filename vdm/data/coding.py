@@ -1,22 +1,23 @@
-"""How frames are stored: lossless WebP, or JPEG with full chroma."""
+"""Frames as they are stored, lossless WebP or JPEG with full chroma."""
 
 import io
 
 import cv2
+from etils.array_types import ui8
 import numpy as np
 import PIL.Image
 
 
-def encode_frame(frame: np.ndarray, encoding: str) -> bytes:
-  """Returns a stored frame.
+def encode_frame(frame: ui8['h w 3'], encoding: str) -> bytes:
+  """Returns an RGB frame in its stored form.
 
   Args:
-    frame: uint8 [h w 3] RGB.
+    frame: RGB image.
     encoding: 'webp' (lossless) or 'jpeg' (quality 95, full chroma: halving
       it costs 3 to 5 dB at these sizes).
 
   Raises:
-    ValueError: for another encoding.
+    ValueError: unknown encoding.
   """
   if encoding == 'webp':
     file = io.BytesIO()
@@ -37,15 +38,28 @@ def encode_frame(frame: np.ndarray, encoding: str) -> bytes:
   raise ValueError(f'Unknown encoding {encoding!r}; use webp or jpeg.')
 
 
-def decode_frame(data: bytes) -> np.ndarray:
-  """Returns a stored frame as uint8 [h w 3] RGB.
+def decode_frame(data: bytes, size: int | None = None) -> ui8['h w 3']:
+  """Returns a stored frame in RGB.
+
+  Args:
+    data: what `encode_frame` returned.
+    size: height and width that it must have, px; None: any.
 
   Raises:
-    ValueError: if the bytes are no image.
+    ValueError: the bytes are no image, or one of another size.
   """
   if not data:
     raise ValueError('A stored frame has no bytes.')
   image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
   if image is None:
     raise ValueError('A stored frame is no image.')
+  if size is not None and image.shape != (size, size, 3):
+    raise ValueError(f'a frame of shape {image.shape}')
   return image
+
+
+def shrink(image: ui8['h w 3'], size: int) -> ui8['h2 w2 3']:
+  """Returns a square image as means over areas, `size` px; no larger one."""
+  if size >= len(image):
+    return image
+  return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)

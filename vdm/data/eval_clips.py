@@ -1,48 +1,53 @@
-"""Clips that are the same every time, to look at and to judge by."""
+"""Clips that are the same every time, to validate, preview and measure on."""
 
 from collections.abc import Iterable, Iterator
 
 from absl import logging
+from etils.array_types import ui8
 import numpy as np
 
+from vdm.data import builders
+from vdm.data import clip_reader
+from vdm.data import clip_spec
 from vdm.data import windowing
 
 
-def fixed_clips(
-  source,
-  *,
+def load_clips(
+  source: builders.ClipSource,
+  spec: clip_spec.ClipSpec,
   num: int,
-  frames: int,
-  stride: int,
-  resolution: int,
+  *,
   seed: int = 0,
-  max_bad: int = 16,
 ) -> dict[str, np.ndarray]:
-  """Returns the same clips every time, to validate, preview and measure on.
+  """Returns the same clips every time.
 
   The middle window of every shot comes first, shots in an order shuffled by
   the seed, then further windows of the same shots, none twice. A window that
   cannot be read is logged and left out. Where a data set has fewer than `num`
   windows, there are as many clips as windows.
 
+  Args:
+    source: a clip source.
+    spec: the clips' shape; neither cropped nor mirrored.
+    num: number of clips.
+    seed: of the order, and not the run's: runs of any seed are evaluated on the
+      same clips.
+
   Returns:
     'video' uint8 [n t h w 3]; 'label' int32 [n]; 'row' int64 [n], the record
-    (as `source.truth` takes it) in which a clip begins, and 'start' int64 [n],
+    (as `source.truth` takes it) in which a clip starts, and 'start' int64 [n],
     at which frame of it.
 
   Raises:
     ValueError: the data set has no such clips.
-    BadRecordsError: more than `max_bad` different records were unreadable.
+    BadRecordsError: more than `spec.max_bad` records were unreadable.
   """
   if num < 1:
     raise ValueError(f'num must be at least 1, not {num}.')
-  windowing.check_resolution(source, resolution)
-  windows = windowing.find_windows(source, frames=frames, stride=stride)
+  windows = windowing.find_windows(source, spec)
   clips, places = [], []
-  order = windowing.fixed_order(windows, seed)
-  for shot, start, clip in read_clips(
-    source, windows, order, resolution=resolution, max_bad=max_bad
-  ):
+  order = windowing.sampled_order(windows, 'middle', seed)
+  for shot, start, clip in read_clips(source, windows, order):
     clips.append(clip)
     entry, positions = windows.locate(shot, start)[0]
     places.append((entry, positions[0]))
@@ -58,36 +63,33 @@ def fixed_clips(
 
 
 def read_clips(
-  source,
+  source: builders.ClipSource,
   windows: windowing.Windows,
   order: Iterable[tuple[int, int]],
-  *,
-  resolution: int,
-  max_bad: int = 16,
-) -> Iterator[tuple[int, int, np.ndarray]]:
-  """Yields (shot, start, clip) in an order; clips are uint8 [t h w 3].
+) -> Iterator[tuple[int, int, ui8['t h w 3']]]:
+  """Yields (shot, start, clip) in an order.
 
   A window that cannot be read is logged and left out.
 
   Raises:
-    BadRecordsError: more than `max_bad` different records were unreadable, or
-      nothing else was there.
+    BadRecordsError: more than `spec.max_bad` different records were
+      unreadable, or nothing else was there.
   """
   found, bad = False, {}
   for shot, start in order:
     try:
-      clip = windowing.read_window(source, windows, shot, start, resolution)
-    except windowing.UnreadableError as error:
+      clip = clip_reader.read_window(source, windows, shot, start)
+    except clip_reader.UnreadableError as error:
       logging.warning(
         'Record %s cannot be read (%s): its clip is left out.',
         source.index['id'][error.entry],
         error.reason,
       )
       bad[error.entry] = error.reason
-      if len(bad) > max_bad:
-        raise windowing.too_many_bad(source, list(bad.items())) from error
+      if len(bad) > windows.spec.max_bad:
+        raise clip_reader.too_many_bad(source, [*bad.items()]) from error
       continue
     found = True
     yield shot, start, clip
   if not found:
-    raise windowing.too_many_bad(source, list(bad.items()))
+    raise clip_reader.too_many_bad(source, [*bad.items()])

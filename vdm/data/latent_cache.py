@@ -1,10 +1,10 @@
 """The latent cache: every frame of a data set, encoded once.
 
-A cache is a folder, made by `latents_writer` and read by
-`Cache`. It holds the mean and the log-variance of each frame as they come from
-the autoencoder, in float16 and before any normalisation, also of mirrored
-frames where training mirrors. Frames are encoded one by one, so the windows
-of a stage, whatever their length and stride, are the same as without a cache.
+A cache is a folder, made by `latent_cache_writer` and read by `Cache`. It holds
+the mean and the log-variance of each frame as they come from the autoencoder,
+in float16 and before any normalisation, also of mirrored frames where training
+mirrors. Frames are encoded one by one, so the windows of a stage, whatever
+their length and stride, are the same as without a cache.
 
   plan.json       what is encoded, by what; written first
   00000.npy       float16 [copies, 2, frames, h, w, c] of some records' frames:
@@ -14,8 +14,8 @@ of a stage, whatever their length and stride, are the same as without a cache.
   index.npz       the records in the order of their frames, and their lengths
   latents.json    the plan and what came out; written last
 
-Hosts share the work by shards and need a common file system. A shard appears
-by one rename, so a build that is killed goes on where it was.
+Processes share the work by shards and need a common file system. A shard
+appears by one rename, so a killed build resumes with the shard it was at.
 
 Worker processes import this module: neither jax nor TensorFlow here.
 """
@@ -24,22 +24,24 @@ import json
 import math
 import os
 import threading
+from typing import Any
 import zlib
 
+from etils.array_types import FloatArray, IntArray
 import numpy as np
 
-from vdm.data import windowing
+from vdm.data import builders
+from vdm.data import clip_spec
 
 PLAN, INDEX, DONE = 'plan.json', 'index.npz', 'latents.json'
 SHARD_BYTES = 128 << 20  # Of a shard, about; records are not split.
-OPEN_SHARDS = 128  # Files that a process holds open: systems allow 1024.
+OPEN_SHARDS = 128  # Files that a process keeps open: systems allow 1024.
 DTYPE = np.float16
 UNREADABLE = -1  # In place of a checksum.
-MEAN, LOG_VARIANCE = 0, 1
 
 
 class CacheError(ValueError):
-  """A latent cache is not the one that is asked for, in one sentence."""
+  """A latent cache is missing or not the wanted one; says why in a sentence."""
 
 
 class Cache:
@@ -51,11 +53,11 @@ class Cache:
   Attributes:
     directory: of the cache.
     source: the clip source.
-    plan: what `make_plan` returned when it was made, and 'frames',
+    plan: what `latent_cache_writer.make_plan` returned, and 'frames',
       'unreadable' frames, number of 'shards' and 'fingerprint'.
   """
 
-  def __init__(self, directory: str, source):
+  def __init__(self, directory: str, source: builders.ClipSource):
     """Opens a cache.
 
     Raises:
@@ -77,7 +79,7 @@ class Cache:
         f'{source!r}, such as {wanted[missing][0]}: it was made of '
         f'{self.plan["split"]}; make another one.'
       )
-    shards = cut(lengths, self.plan)
+    shards = cut_shards(lengths, self.plan)
     shard = np.repeat(np.arange(len(shards)), [len(s) for s in shards])
     offset = np.concatenate(
       [np.cumsum(lengths[s]) - lengths[s] for s in shards]
@@ -92,25 +94,25 @@ class Cache:
   def read(
     self,
     entry: int,
-    positions: np.ndarray,
+    positions: IntArray[' n'],
     *,
     mirrored: bool = False,
     posterior: bool = False,
-  ) -> np.ndarray:
+  ) -> FloatArray['moments n h w c']:
     """Returns latents of frames of one record.
 
     Args:
-      entry: where the record stands in the source's index.
-      positions: [n] frames within it, rising.
+      entry: the record's row of the source's index.
+      positions: frames within it, rising.
       mirrored: of the mirrored frames.
       posterior: the log-variances, too.
 
     Returns:
-      float16 [1 or 2, n, h, w, c]: means and, if asked for, log-variances.
+      float16: the means and, if asked for, the log-variances.
 
     Raises:
-      ValueError: a frame could not be read when it was to be encoded, or what
-        is stored is damaged.
+      ValueError: a frame was unreadable when the cache was written, or what is
+        stored is corrupt.
     """
     arrays, sums = self._arrays(int(self._shard[entry]))
     index = self._offset[entry] + positions
@@ -126,6 +128,7 @@ class Cache:
     return latents
 
   def _arrays(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a shard's memory-mapped latents and checksums."""
     with self._lock:
       arrays = self._open.pop(number, None)
       if arrays is None:
@@ -140,38 +143,7 @@ class Cache:
       return arrays
 
 
-def read_window(
-  cache: Cache,
-  windows: windowing.Windows,
-  shot: int,
-  start: int,
-  *,
-  mirrored: bool,
-  posterior: bool,
-) -> dict[str, np.ndarray]:
-  """Returns the latents of one window, of which `read_window` has the frames.
-
-  Returns:
-    {'mean': float16 [t h w c]} and, with `posterior`, 'logvar' like it.
-
-  Raises:
-    windows.UnreadableError: as for the frames themselves.
-  """
-  parts = []
-  for entry, positions in windows.locate(shot, start):
-    try:
-      part = cache.read(
-        entry, positions, mirrored=mirrored, posterior=posterior
-      )
-    except Exception as error:
-      reason = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
-      raise windowing.UnreadableError(entry, reason) from error
-    parts.append(part)
-  latents = np.concatenate(parts, axis=1)
-  return dict(zip(('mean', 'logvar'), latents))
-
-
-def read_plan(directory: str) -> dict:
+def read_plan(directory: str) -> dict[str, Any]:
   """Returns what a finished cache holds.
 
   Raises:
@@ -191,22 +163,17 @@ def read_plan(directory: str) -> dict:
 
 def open_cache(
   directory: str,
-  source,
-  *,
+  source: builders.ClipSource,
+  spec: clip_spec.ClipSpec,
   autoencoder: str,
-  resolution: int,
-  whole_frames: bool,
-  flip: bool,
 ) -> Cache:
   """Opens the cache that a stage trains on, or refuses it.
 
   Args:
     directory: of the cache.
     source: the stage's clip source.
+    spec: the stage's clips.
     autoencoder: fingerprint of the run's autoencoder.
-    resolution: of the stage's clips, px.
-    whole_frames: whether the stage trains on all of a frame, not on crops.
-    flip: whether it mirrors clips.
 
   Raises:
     CacheError: names the first thing that differs, and both values.
@@ -214,11 +181,11 @@ def open_cache(
   wanted = {
     'autoencoder': autoencoder,
     'dataset': source.info,
-    'resolution': resolution,
-    'mirrored': flip,
+    'resolution': spec.resolution,
+    'mirrored': spec.flip,
   }
   difference = find_difference(read_plan(directory), wanted)
-  if not difference and not whole_frames:
+  if not difference and not spec.whole_frames:
     difference = 'whole frames, and stages.<name>.crop or zoom asks for parts'
   if difference:
     raise CacheError(
@@ -229,7 +196,7 @@ def open_cache(
   return Cache(directory, source)
 
 
-def find_difference(plan: dict, wanted: dict) -> str:
+def find_difference(plan: dict[str, Any], wanted: dict[str, Any]) -> str:
   """Says how a plan differs from what is wanted: 'x, not y'; '' if it fits."""
   found, data = plan['dataset'], wanted['dataset']
   for name, one, other, unit in (
@@ -249,7 +216,9 @@ def find_difference(plan: dict, wanted: dict) -> str:
   return ''
 
 
-def cut(lengths: np.ndarray, plan: dict) -> list[np.ndarray]:
+def cut_shards(
+  lengths: IntArray[' records'], plan: dict[str, Any]
+) -> list[IntArray[' n']]:
   """Splits records, by their lengths, into shards of consecutive ones."""
   values = (1 + plan['mirrored']) * 2 * math.prod(plan['shape'])
   frames = max(1, SHARD_BYTES // (values * np.dtype(DTYPE).itemsize))
@@ -260,8 +229,10 @@ def cut(lengths: np.ndarray, plan: dict) -> list[np.ndarray]:
 
 
 def shard_path(directory: str, number: int) -> str:
+  """Returns the file of a shard's latents."""
   return os.path.join(directory, f'{number:05d}.npy')
 
 
 def sums_path(path: str) -> str:
+  """Returns the file of the checksums beside a shard's latents."""
   return path.removesuffix('.npy') + '.sums.npy'

@@ -1,30 +1,37 @@
-"""Writes the latent cache, see `latents`, given an encode function."""
+"""Writes the latent cache, see `latent_cache`, given an encode function."""
 
 from collections.abc import Callable, Iterator, Sequence
 import hashlib
 import json
 import os
+from typing import Any
 import zlib
 
 from absl import logging
-import cv2
+from etils.array_types import BoolArray, FloatArray, ui8
 import numpy as np
 
+from vdm.common import files
 from vdm.common import parallel
 from vdm.common import progress
+from vdm.data import builders
+from vdm.data import clip_spec
 from vdm.data import coding
 from vdm.data import latent_cache
-from vdm.data import windowing
+
+# uint8 [n h w 3] -> mean and log-variance [n h' w' c], as arrays or as what
+# becomes arrays, so that a device may work ahead.
+Encode = Callable[[ui8['n h w 3']], tuple[Any, Any]]
 
 
 def make_plan(
-  source,
+  source: builders.ClipSource,
   *,
   autoencoder: str,
   shape: Sequence[int],
   resolution: int,
   mirrored: bool,
-) -> dict:
+) -> dict[str, Any]:
   """Returns all that a cache's content depends on.
 
   Args:
@@ -33,8 +40,11 @@ def make_plan(
     shape: of a frame's latents, (h, w, c).
     resolution: of the frames that are encoded, px.
     mirrored: whether mirrored frames are encoded, too.
+
+  Raises:
+    ValueError: the data set stores smaller frames.
   """
-  windowing.check_resolution(source, resolution)
+  clip_spec.ClipSpec(frames=1, stride=1, resolution=resolution).check(source)
   names = ('name', 'version', 'frame_rate', 'resolution', 'fingerprint')
   return {
     'autoencoder': autoencoder,
@@ -49,27 +59,26 @@ def make_plan(
 
 def write(
   directory: str,
-  plan: dict,
-  source,
-  encode: Callable[[np.ndarray], tuple],
+  plan: dict[str, Any],
+  source: builders.ClipSource,
+  encode: Encode,
   *,
   batch: int,
   process_index: int = 0,
   process_count: int = 1,
   wait: Callable[[], None] = lambda: None,
 ) -> None:
-  """Encodes this host's share of a data set; finishes what is unfinished.
+  """Encodes this process's share of a data set; resumes an unfinished cache.
 
   Args:
     directory: of the cache.
     plan: what `make_plan` returned.
     source: the clip source of the plan.
-    encode: uint8 [batch h w 3] -> mean and log-variance [batch h' w' c], as
-      arrays or as what becomes arrays, so that a device may work ahead.
-    batch: frames that `encode` is given at once.
-    process_index: this host, which makes every `process_count`-th shard.
-    process_count: hosts.
-    wait: returns when all hosts have called it.
+    encode: is always called with `batch` frames.
+    batch: frames encoded at once.
+    process_index: this process, which writes every `process_count`-th shard.
+    process_count: processes.
+    wait: returns when all processes have called it.
 
   Raises:
     CacheError: the folder holds something else, or the latents do not fit.
@@ -78,14 +87,14 @@ def write(
   if process_index == 0:
     _claim(directory, plan)
   wait()
-  shards = latent_cache.cut(source.index['n'], plan)
+  shards = latent_cache.cut_shards(source.index['n'], plan)
   own = [
     number
     for number in range(process_index, len(shards), process_count)
     if not os.path.exists(latent_cache.shard_path(directory, number))
   ]
   logging.info(
-    'Latents in %s: %d of %d shards are left to this host.',
+    'Latents in %s: %d of %d shards are left to this process.',
     directory,
     len(own),
     len(shards),
@@ -131,9 +140,9 @@ def _claim(directory: str, plan: dict) -> None:
 
 
 def _decode(
-  source, entry: int, resolution: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns a record's frames, uint8 [n h w 3], and which can be read."""
+  source: builders.ClipSource, entry: int, resolution: int
+) -> tuple[ui8['n h w 3'], BoolArray[' n']]:
+  """Returns a record's frames, and which of them can be read."""
   n, stored = int(source.index['n'][entry]), source.info['resolution']
   frames = np.zeros((n, resolution, resolution, 3), np.uint8)
   good = np.zeros(n, bool)
@@ -144,20 +153,15 @@ def _decode(
     return frames, good
   for i, data in enumerate(encoded):
     try:
-      image = coding.decode_frame(data)
-      if image.shape != (stored, stored, 3):
-        raise ValueError(f'a frame of shape {image.shape}')
+      image = coding.decode_frame(data, stored)
     except Exception as error:
       _warn(source, entry, error)
       continue
-    if resolution < stored:
-      size = (resolution, resolution)
-      image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    frames[i], good[i] = image, True
+    frames[i], good[i] = coding.shrink(image, resolution), True
   return frames, good
 
 
-def _warn(source, entry: int, error: Exception) -> None:
+def _warn(source: builders.ClipSource, entry: int, error: Exception) -> None:
   logging.warning(
     'Record %s cannot be read (%s): it has no latents.',
     source.index['id'][entry],
@@ -185,13 +189,16 @@ def _write_shard(directory, number, records, plan, encode, batch) -> None:
   )
   sums[:, :, ~good] = latent_cache.UNREADABLE
   path = latent_cache.shard_path(directory, number)
-  # First: the latents say that both are there.
-  _save(latent_cache.sums_path(path), sums)
-  _save(path, latents)
+  # The sums first: the file of the latents says that both are there.
+  _write_array(latent_cache.sums_path(path), sums)
+  _write_array(path, latents)
 
 
 def _encoded(images, encode, batch) -> Iterator[tuple[int, list[np.ndarray]]]:
-  """Yields (first frame, moments) of batches, each one call behind."""
+  """Yields (first frame, moments) of batches, each one call behind.
+
+  The last batch is filled with copies of the last frame.
+  """
   waiting = None
   for start in range(0, len(images), batch):
     rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
@@ -206,7 +213,7 @@ def _fetched(start, moments, total):
   return start, [np.asarray(m, np.float32)[: total - start] for m in moments]
 
 
-def _narrow(values: np.ndarray) -> np.ndarray:
+def _narrow(values: FloatArray['n h w c']) -> FloatArray['n h w c']:
   if not np.abs(values).max() <= np.finfo(latent_cache.DTYPE).max:
     raise latent_cache.CacheError(
       f'Latents up to {np.abs(values).max()} do not fit '
@@ -227,10 +234,12 @@ def _finish(directory: str, plan: dict, source, num_shards: int) -> None:
     digest.update(sums.tobytes())
     frames += sums.shape[-1]
     unreadable += int((sums[0, 0] == latent_cache.UNREADABLE).sum())
-  _save(
+  files.write_npz(
     os.path.join(directory, latent_cache.INDEX),
-    id=np.asarray(source.index['id']),
-    n=np.asarray(source.index['n'], np.int64),
+    {
+      'id': np.asarray(source.index['id']),
+      'n': np.asarray(source.index['n'], np.int64),
+    },
   )
   _write_json(
     os.path.join(directory, latent_cache.DONE),
@@ -244,19 +253,11 @@ def _finish(directory: str, plan: dict, source, num_shards: int) -> None:
   )
 
 
-def _save(path: str, *array: np.ndarray, **arrays: np.ndarray) -> None:
-  """Writes one array, or several by name, whole or not at all."""
-  part = f'{path}.part'
-  with open(part, 'wb') as file:
-    if arrays:
-      np.savez(file, **arrays)
-    else:
-      np.save(file, *array, allow_pickle=False)
-  os.replace(part, path)
+def _write_array(path: str, array: np.ndarray) -> None:
+  with files.replaced(path) as file:
+    np.save(file, array, allow_pickle=False)
 
 
-def _write_json(path: str, content: dict) -> None:
-  part = f'{path}.part'
-  with open(part, 'w') as file:
-    json.dump(content, file, indent=2)
-  os.replace(part, path)
+def _write_json(path: str, content: dict[str, Any]) -> None:
+  # Without `write_json`'s last newline: the bytes of finished caches stay.
+  files.write_text(path, json.dumps(content, indent=2))

@@ -1,9 +1,9 @@
 """Training batches through Grain.
 
 The n-th batch of a stage is a pure function of (data set, seed, stage, global
-batch, n): `clips` draws all that is random about a clip from its number, before
-hosts, worker processes and threads share the work. So the batches are the same
-bytes for any number of them, and a run resumes by asking for `start=n`.
+batch, n): `clip_reader` draws all that is random about a clip from its number,
+before processes, workers and threads share the work. So the batches are the
+same bytes for any number of them, and a run resumes by asking for `start=n`.
 
 A clip carries the names of the records that could not be read in its place, so
 the consumer counts and logs them when the batch is used, and a run stops at the
@@ -13,6 +13,7 @@ Worker processes import this module: neither jax nor TensorFlow here.
 """
 
 from collections.abc import Iterator, Sequence
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -25,24 +26,51 @@ from absl import logging
 import grain
 import numpy as np
 
+from vdm.data import builders
+from vdm.data import clip_reader
+from vdm.data import clip_spec
 from vdm.data import latent_cache
-from vdm.data import training_clips
 from vdm.data import windowing
 
 _ENDLESS = 2**40  # Batches; no run is longer.
 
 
-def _stack(clips: Sequence[dict]) -> dict:
-  arrays = clips[0].keys() - {'label', 'bad', 'place'}
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+  """A process's rows of the batches in order: the source that Grain reads.
+
+  Attributes:
+    clips: of the stage.
+    batch: rows of a global batch.
+    own: of those, how many are this process's.
+    first: number of this process's first clip.
+    steps: batches until the end.
+  """
+
+  clips: clip_reader.TrainingClips
+  batch: int
+  own: int
+  first: int
+  steps: int
+
+  def __len__(self) -> int:
+    return self.steps * self.own
+
+  def __getitem__(self, index: int) -> clip_reader.Clip:
+    step, row = divmod(int(index), self.own)
+    return self.clips.read(self.first + step * self.batch + row)
+
+
+def _stack(clips: Sequence[clip_reader.Clip]) -> dict:
+  names = clips[0].arrays
   return {
-    **{name: np.stack([clip[name] for clip in clips]) for name in arrays},
-    'label': np.asarray([clip['label'] for clip in clips], np.int32),
-    'bad': [one for clip in clips for one in clip['bad']],
+    **{name: np.stack([clip.arrays[name] for clip in clips]) for name in names},
+    'bad': [one for clip in clips for one in clip.bad],
   }
 
 
 def _start_worker(index: int, count: int):
-  """Makes a worker process end with its trainer, however that one ends."""
+  """Makes a worker process end with its trainer, however that ends."""
   del index, count
   # Ctrl-C and a scheduler's SIGTERM reach every process of the job; the
   # trainer decides what they mean, and closes its workers.
@@ -65,14 +93,19 @@ def _close(live: list[grain.DatasetIterator]):
 
 
 class Batches(Iterator):
-  """The batches of a stage on this host; a context manager.
+  """This process's rows of a stage's batches; a context manager.
 
   Attributes:
     bad_records: how often a record had to be replaced in the batches returned
       so far, each occurrence counted.
   """
 
-  def __init__(self, dataset: grain.IterDataset, source, max_bad: int):
+  def __init__(
+    self,
+    dataset: grain.IterDataset,
+    source: builders.ClipSource,
+    max_bad: int,
+  ):
     self.bad_records = 0
     self._source, self._max_bad = source, max_bad
     self._reasons = {}
@@ -85,8 +118,8 @@ class Batches(Iterator):
   def __next__(self) -> dict[str, np.ndarray]:
     """Returns {'video': uint8 [b t h w 3], 'label': int32 [b]}.
 
-    With a latent cache, 'mean' and perhaps 'logvar', float16 [b t h w c], stand
-    in place of 'video'.
+    With a latent cache, 'mean' and perhaps 'logvar', float16 [b t h w c],
+    replace 'video'.
 
     Raises:
       BadRecordsError: more than `max_bad` different records were unreadable.
@@ -119,7 +152,7 @@ class Batches(Iterator):
           reason,
         )
     if len(self._reasons) > self._max_bad:
-      raise windowing.too_many_bad(self._source, list(self._reasons.items()))
+      raise clip_reader.too_many_bad(self._source, [*self._reasons.items()])
 
   def close(self):
     """Stops threads and worker processes; may be called again."""
@@ -133,19 +166,11 @@ class Batches(Iterator):
 
 
 def make_batches(
-  source,
+  source: builders.ClipSource,
+  spec: clip_spec.ClipSpec,
   *,
-  frames: int,
-  stride: int,
-  resolution: int,
-  batch: int,
-  seed: int,
-  stage: str,
   start: int = 0,
   stop: int | None = None,
-  crop: int = 0,
-  zoom: tuple[float, float] = (1.0, 1.0),
-  flip: bool = False,
   num_classes: int = 0,
   cache: latent_cache.Cache | None = None,
   posterior: bool = False,
@@ -153,46 +178,34 @@ def make_batches(
   process_count: int = 1,
   threads: int = 4,
   workers: int = 0,
-  max_bad: int = 16,
 ) -> Batches:
-  """Returns this host's rows of batches `start`, `start + 1`, ... of a stage.
+  """Returns a process's rows of batches `start`, `start + 1`, ... of a stage.
 
   Args:
     source: a clip source, from `builders.open_source`.
-    frames: frames of a clip; 1 for images.
-    stride: stored frames from one frame of a clip to the next.
-    resolution: height and width of a clip, px; at most the stored one.
-    batch: clips of a batch, over all hosts.
-    seed: of the run.
-    stage: name of the stage, which has its own order and windows.
+    spec: the clips of the stage.
     start: the first batch.
     stop: the batch before which to end; None: never.
-    crop: height and width of the part of a clip that is trained on, at a
-      random place, px; 0: all of it.
-    zoom: range from which it is drawn how many times larger than `resolution`
-      the frame is that the part is cut from; at most what is stored.
-    flip: mirror half of the clips. Not for labels that have a direction.
-    num_classes: labels that the model knows; 0: labels are not looked at.
+    num_classes: labels that the model knows; 0: it ignores labels.
     cache: of the source's latents, which are returned in place of frames: of
       the same windows, mirrored where those are. It is of whole frames.
-    posterior: the cache's log-variances, too.
-    process_index: this host, which gets rows `process_index * batch /
-      process_count` and following.
-    process_count: hosts.
+    posterior: return the cache's log-variances, too.
+    process_index: this process, which gets rows `process_index * batch /
+      process_count` and following. Its unreadable records are counted from
+      this call on.
+    process_count: processes.
     threads: that decode, in each process; each makes whole batches. 0: none,
       a batch is made when it is asked for.
     workers: processes that decode; 0: this one.
-    max_bad: different records that may be unreadable, among this host's rows
-      since this call, before the run stops.
 
   Raises:
     ValueError: the data set cannot give such batches.
     RuntimeError: absl's flags are not parsed, which worker processes need.
   """
-  if batch < 1 or batch % process_count:
+  if spec.batch % process_count:
     raise ValueError(
-      f'A batch of {batch} cannot be shared evenly by {process_count} hosts: '
-      'make it a multiple.'
+      f'A batch of {spec.batch} cannot be shared evenly by {process_count} '
+      'processes: make it a multiple.'
     )
   if workers and not flags.FLAGS.is_parsed():
     raise RuntimeError(
@@ -205,27 +218,18 @@ def make_batches(
       f'{source.info["name"]} has label {largest}, but the model knows '
       f'{num_classes}: set model.num_classes={largest + 1}.'
     )
-  clips = training_clips.make_clips(
-    source,
-    frames=frames,
-    stride=stride,
-    resolution=resolution,
-    crop=crop,
-    zoom=zoom,
-    batch=batch,
-    seed=seed,
-    stage=stage,
-    flip=flip,
-    max_bad=max_bad,
-    own=batch // process_count,
-    first=start * batch + process_index * (batch // process_count),
+  windows = windowing.find_windows(source, spec)
+  own = spec.batch // process_count
+  rows = _Rows(
+    clip_reader.TrainingClips(source, windows, cache, posterior),
+    batch=spec.batch,
+    own=own,
+    first=start * spec.batch + process_index * own,
     steps=_ENDLESS if stop is None else max(0, stop - start),
-    cache=cache,
-    posterior=posterior,
   )
   dataset = (
-    grain.MapDataset.source(clips)
-    .batch(clips.own, drop_remainder=True, batch_fn=_stack)
+    grain.MapDataset.source(rows)
+    .batch(own, drop_remainder=True, batch_fn=_stack)
     .to_iter_dataset(
       grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     )
@@ -237,10 +241,10 @@ def make_batches(
       ),
       worker_init_fn=_start_worker,
     )
-  return Batches(dataset, source, max_bad)
+  return Batches(dataset, source, spec.max_bad)
 
 
-class Repeated(Iterator):
+class RepeatedBatches(Iterator):
   """The same clips in every batch, with the interface of `Batches`.
 
   Row i of the global batch is clip i modulo their number.
@@ -248,9 +252,16 @@ class Repeated(Iterator):
 
   bad_records = 0
 
-  def __init__(self, clips, batch, process_index=0, process_count=1):
+  def __init__(
+    self,
+    clips: dict[str, np.ndarray],
+    batch: int,
+    process_index: int = 0,
+    process_count: int = 1,
+  ):
+    """Takes 'video' and 'label' from `clips`, of `eval_clips.load_clips`."""
     own = batch // process_count
-    rows = np.arange(process_index * own, (process_index + 1) * own)
+    rows = process_index * own + np.arange(own)
     self._batch = {
       name: clips[name][rows % len(clips[name])] for name in ('video', 'label')
     }
@@ -258,7 +269,7 @@ class Repeated(Iterator):
   def __next__(self) -> dict[str, np.ndarray]:
     return dict(self._batch)
 
-  def __enter__(self) -> 'Repeated':
+  def __enter__(self) -> 'RepeatedBatches':
     return self
 
   def __exit__(self, *unused):

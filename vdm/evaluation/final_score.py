@@ -36,7 +36,7 @@ def final(
     params: the average that makes the videos.
     frozen: the autoencoder, {'params', 'stats'}.
     source: data set of the clips to put beside them.
-    clips: () -> those clips; see `fixed.fixed_clips`.
+    clips: () -> those clips; see `eval_clips.load_clips`.
     mesh: devices to split the work over.
     folder: where to.
     step: global step of the parameters.

@@ -6,6 +6,7 @@ import numpy as np
 
 from vdm import generate
 from vdm.common import progress
+from vdm.data import clip_reader
 from vdm.data import eval_clips
 from vdm.data import windowing
 from vdm.evaluation import metrics_card
@@ -42,7 +43,6 @@ def compare(
   Returns:
     See `neighbours.summarise`.
   """
-  resolution, data = run.stage.resolution, run.config.data
   order = list(
     itertools.islice(windowing.sampled_order(windows, 'middle', 0), num)
   )
@@ -50,19 +50,13 @@ def compare(
     neighbours.Nearest(clips.small) for clips in (samples, reference)
   )
   report = progress.reporter('Training clips', len(order))
-  clips = eval_clips.read_clips(
-    source,
-    windows,
-    order,
-    resolution=resolution,
-    max_bad=data.max_bad_records,
-  )
+  clips = eval_clips.read_clips(source, windows, order)
   places = []
   while piece := list(itertools.islice(clips, PIECE)):
     rows = np.stack([clip for _, _, clip in piece])
     numbers = len(places) + np.arange(len(rows))
     places += [(shot, start) for shot, start, _ in piece]
-    for view in (rows, neighbours.mirror(rows))[: 1 + data.flip]:
+    for view in (rows, neighbours.mirror(rows))[: 1 + run.config.data.flip]:
       described = neighbours.describe(view)
       found.add(described, numbers)
       floor.add(described, numbers)
@@ -72,7 +66,7 @@ def compare(
     shot, start = places[found.index[i]]
     pairs += [
       videos[i],
-      windowing.read_window(source, windows, shot, start, resolution),
+      clip_reader.read_window(source, windows, shot, start),
     ]
     names += [f'sample {i}', f'training\n{found.distance[i]:.1f} off']
   write_pairs(out, np.stack(pairs), names, run.frame_rate)

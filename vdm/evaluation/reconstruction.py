@@ -5,6 +5,7 @@ autoencoder. A run writes this when its autoencoder stage ends, and
 `python -m vdm.evaluate autoencoder` for any finished one.
 """
 
+import dataclasses
 import json
 
 from absl import logging
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vdm import generate
+from vdm.data import clip_spec
 from vdm.data import eval_clips
 from vdm.media import video_files
 from vdm.metrics import frame_metrics
@@ -99,12 +101,13 @@ def report(directory, source, folder, *, num, resolution, stride, mesh=None):
 
 def choose(source, num, resolution, stride):
   """The clips of a split: the same every time, spread over its shots."""
-  options = dict(num=num, stride=stride, resolution=resolution)
+  spec = clip_spec.ClipSpec(frames=FRAMES, stride=stride, resolution=resolution)
   try:
-    return eval_clips.fixed_clips(source, frames=FRAMES, **options)
+    return eval_clips.load_clips(source, spec, num)
   except ValueError as error:
     logging.warning('Single frames are measured, without flicker: %s', error)
-    return eval_clips.fixed_clips(source, frames=1, **options)
+    spec = dataclasses.replace(spec, frames=1)
+    return eval_clips.load_clips(source, spec, num)
 
 
 def reconstruct(codec, params, video, mesh=None):

@@ -25,6 +25,7 @@ import numpy as np
 from vdm import generate
 from vdm.common import progress
 from vdm.data import builders
+from vdm.data import clip_spec
 from vdm.data import eval_clips
 from vdm.data import windowing
 from vdm.evaluation import features
@@ -210,10 +211,13 @@ class _Evaluation:
       source = builders.open_source(
         self.directory, split, self.run.config.data.split_list
       )
-      windows = windowing.find_windows(
-        source, frames=self.stage.frames, stride=self.stride
+      spec = clip_spec.ClipSpec(
+        frames=self.stage.frames,
+        stride=self.stride,
+        resolution=self.stage.resolution,
+        max_bad=self.run.config.data.max_bad_records,
       )
-      self.splits[split] = source, windows
+      self.splits[split] = source, windowing.find_windows(source, spec)
     return self.splits[split]
 
   def choose(self):
@@ -254,13 +258,7 @@ class _Evaluation:
       *key['clips'],
     )
     clips, entries = [], []
-    for shot, _, clip in eval_clips.read_clips(
-      source,
-      windows,
-      order,
-      resolution=self.stage.resolution,
-      max_bad=self.run.config.data.max_bad_records,
-    ):
+    for shot, _, clip in eval_clips.read_clips(source, windows, order):
       clips.append(clip)
       entries.append(windows.entries[windows.bounds[shot]])
     names = np.asarray(source.index['shot'])[entries]

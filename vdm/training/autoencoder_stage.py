@@ -131,7 +131,7 @@ def freeze(config, source, span, state, workdir, *, trained):
     return
   params = arrays.to_host(train_state.averaged(state, config.optim.ema[-1]))
   num = config.autoencoder.statistics_clips
-  clips = inputs.fixed_clips(config, source, span, num)
+  clips = inputs.load_eval_clips(config, source, span, num)
   write(config.autoencoder, directory, params, clips['video'])
 
 
@@ -153,7 +153,7 @@ def ensure(config, source, span, workdir, mesh):
   directory = workdir / 'autoencoder'
   if not exists(directory):
     num = config.autoencoder.statistics_clips
-    clips = inputs.fixed_clips(config, source, span, num)
+    clips = inputs.load_eval_clips(config, source, span, num)
     key = streams.stream(config, 'init', 'autoencoder')
     adopt(config.autoencoder, directory, key, clips['video'])
   return load(directory, mesh)

@@ -1,9 +1,11 @@
 """Encodes a data set once, for the diffusion stages of runs that share it."""
 
+from typing import Any
+
 from absl import logging
 from etils import epath
 import jax
-import numpy as np
+from ml_collections import ConfigDict
 
 from vdm import generate
 from vdm.config import check
@@ -19,11 +21,11 @@ from vdm.training import autoencoder_stage
 from vdm.training import sharding
 from vdm.training import stages
 
-BATCH = 256  # Frames encoded at once, over the devices of a host.
+BATCH = 256  # Frames encoded at once, over the devices of a process.
 
 
-def build(config, workdir):
-  """Writes `data.latents`, or finishes it; hosts share the work.
+def build(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
+  """Writes `data.latents`, or resumes writing it; processes share the work.
 
   Args:
     config: of the runs that will train on it.
@@ -34,7 +36,7 @@ def build(config, workdir):
     What the cache holds, see `latent_cache.Cache.plan`.
 
   Raises:
-    CacheError: it cannot be had, with the reason.
+    CacheError: it cannot be written, with the reason.
     FileNotFoundError: the data set or the autoencoder is missing.
   """
   if not config.data.latents:
@@ -58,12 +60,13 @@ def build(config, workdir):
     resolution=resolution,
     mirrored=config.data.flip,
   )
+  mesh = sharding.make_mesh(devices=jax.local_devices())
   latent_cache_writer.write(
     config.data.latents,
     plan,
     source,
-    make_encode(codec, params),
-    batch=BATCH,
+    make_encode(codec, params, mesh),
+    batch=-(-BATCH // mesh.size) * mesh.size,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
     wait=lambda: coordination.gather('the latent cache'),
@@ -71,31 +74,34 @@ def build(config, workdir):
   return latent_cache.read_plan(config.data.latents)
 
 
-def make_encode(codec, params):
-  """uint8 [n h w 3] -> mean, log-variance [n h' w' c], over a host's devices.
+def make_encode(
+  codec: autoencoders.Autoencoder,
+  params: dict[str, Any],
+  mesh: jax.sharding.Mesh,
+) -> latent_cache_writer.Encode:
+  """Returns the function that encodes frames on a process's devices.
 
   In float32, whatever a run computes in: the rounding to what is stored is
   then all that is lost.
+
+  Args:
+    codec: the autoencoder.
+    params: its parameters.
+    mesh: of this process's devices, which must divide the number of frames.
   """
-  mesh = sharding.make_mesh(devices=jax.local_devices())
   params = jax.device_put(params, arrays.replicated(mesh))
+  rows = arrays.batch_sharding(mesh)
 
   @jax.jit
   def encode(params, frames):
     mean, logvar = codec.encode(params, generate.to_float(frames[:, None]))
     return mean[:, 0], logvar[:, 0]
 
-  def on_devices(frames):
-    rows = -(-len(frames) // mesh.size) * mesh.size
-    frames = np.pad(frames, [(0, rows - len(frames)), *[(0, 0)] * 3], 'edge')
-    frames = jax.device_put(frames, arrays.batch_sharding(mesh))
-    return encode(params, frames)
-
-  return on_devices
+  return lambda frames: encode(params, jax.device_put(frames, rows))
 
 
 def _diffusion_stages(config):
-  """The first stage that works in latents, and the resolution of them all."""
+  """Returns the first stage that reads latents, and the resolution of all."""
   spans = [
     span for span in stages.spans(config) if span.stage.objective == 'diffusion'
   ]
@@ -113,7 +119,7 @@ def _diffusion_stages(config):
 
 
 def _autoencoder(config, source, span, workdir):
-  """Functions, values and fingerprint of the autoencoder of a folder."""
+  """Returns functions, parameters and fingerprint of a run's autoencoder."""
   workdir = epath.Path(workdir)
   trains = config.stages[config.train.order[0]].objective == 'autoencoder'
   if trains and not autoencoder_stage.exists(workdir / 'autoencoder'):

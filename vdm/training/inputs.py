@@ -1,127 +1,150 @@
-"""The clips that a stage sees: to train on, to validate on, to be fitted to."""
+"""The clips of a stage: to train on, and to validate, preview and measure on.
+
+From here a batch is made in four files, each of which calls the next:
+
+  data/pipeline.py     rows of batch n, in threads and worker processes
+  data/clip_reader.py  clip by clip: drawn by its number, cut from frames
+  data/builders/reader.py, or data/latent_cache.py
+                       encoded frames, or latents, of a record
+  data/windowing.py    which windows of frames there are to choose from
+"""
+
+from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 import numpy as np
 
+from vdm.data import builders
+from vdm.data import clip_reader
+from vdm.data import clip_spec
 from vdm.data import eval_clips
-from vdm.data import latent_cache as latents
+from vdm.data import latent_cache
 from vdm.data import pipeline
-from vdm.data import training_clips
+from vdm.data import windowing
+from vdm.training import stages
 
 
-def make_batches(config, source, span, start, autoencoder=''):
-  """A stage's batches on this host, from its step `start` on.
-
-  Args:
-    config: the run's.
-    source: `builders.ClipSource` of the training split.
-    span: the stage.
-    start: step of the stage, from 0.
-    autoencoder: fingerprint of the one that the stage works in, if any.
-
-  Raises:
-    latents.CacheError: `data.latents` is not of what the stage trains on.
-  """
+def make_spec(config: ConfigDict, span: stages.Span) -> clip_spec.ClipSpec:
+  """Returns what decides which clips are in a stage's batches."""
   data, stage = config.data, span.stage
-  if data.fixed_clips:
-    return pipeline.Repeated(
-      fixed_clips(config, source, span, data.fixed_clips),
-      stage.batch,
-      jax.process_index(),
-      jax.process_count(),
-    )
-  return pipeline.make_batches(
-    source,
-    **_which(config, span),
-    start=start,
-    stop=stage.steps,
-    num_classes=config.model.num_classes,
-    cache=latent_cache(config, source, stage, autoencoder),
-    posterior=config.diffusion.sample_posterior,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-    threads=data.threads,
-    workers=data.workers,
-  )
-
-
-def _which(config, span):
-  """What decides which clips are in a stage's batches."""
-  data, stage = config.data, span.stage
-  return dict(
+  return clip_spec.ClipSpec(
     frames=stage.frames,
     stride=data.stride,
     resolution=stage.resolution,
+    crop=stage.crop,
+    zoom=tuple(stage.zoom),
+    flip=data.flip,
     batch=stage.batch,
     seed=config.seed,
     stage=span.name,
-    crop=stage.crop,
-    zoom=stage.zoom,
-    flip=data.flip,
     max_bad=data.max_bad_records,
   )
 
 
-def latent_cache(config, source, stage, autoencoder):
-  """The latents that a stage takes in place of frames, None for frames."""
-  if not config.data.latents or stage.objective == 'autoencoder':
-    return None
-  return latents.open_cache(
-    config.data.latents,
-    source,
-    autoencoder=autoencoder,
-    resolution=stage.resolution,
-    whole_frames=not stage.crop and tuple(stage.zoom) == (1.0, 1.0),
-    flip=config.data.flip,
-  )
-
-
-def names(config, source, span, n):
-  """The clips of a stage's global batch n: [{'id', 'start'}], row by row.
-
-  `id` is the record in which a clip begins, `start` at which frame of it.
-  """
-  fixed = config.data.fixed_clips
-  if not fixed:
-    return training_clips.name_clips(source, n=n, **_which(config, span))
-  clips = fixed_clips(config, source, span, fixed)
-  ids = dict(zip(source.index['row'].tolist(), source.index['id'].tolist()))
-  rows = range(span.stage.batch)
-  return [
-    {'id': str(ids[clips['row'][i]]), 'start': int(clips['start'][i])}
-    for i in (row % len(clips['row']) for row in rows)
-  ]
-
-
-def fixed_clips(config, source, span, num):
-  """The same clips of a split every time, of a stage's shape."""
-  return eval_clips.fixed_clips(
-    source,
-    num=num,
-    frames=span.stage.frames,
-    stride=config.data.stride,
-    resolution=span.stage.resolution,
-    max_bad=config.data.max_bad_records,
-  )
-
-
-def held_out_clips(config, sources, span, num):
-  """Clips to validate on; the training clips where those are fixed.
+def make_batches(
+  config: ConfigDict,
+  source: builders.ClipSource,
+  span: stages.Span,
+  start: int,
+  autoencoder: str = '',
+) -> pipeline.Batches | pipeline.RepeatedBatches:
+  """Returns this process's rows of a stage's batches.
 
   Args:
     config: the run's.
-    sources: {split: `builders.ClipSource`}.
+    source: of the training split.
     span: the stage.
-    num: of the clips; fewer where there are no more.
+    start: step of the stage at which to start, from 0.
+    autoencoder: fingerprint of the one that the stage works in, if any.
+
+  Raises:
+    CacheError: `data.latents` is not of what the stage trains on.
   """
-  if config.data.fixed_clips:
-    num = config.data.fixed_clips
-    return fixed_clips(config, sources['train'], span, num)
-  return fixed_clips(config, sources['validation'], span, num)
+  data, stage = config.data, span.stage
+  process = dict(
+    process_index=jax.process_index(), process_count=jax.process_count()
+  )
+  if data.fixed_clips:
+    clips = load_eval_clips(config, source, span, data.fixed_clips)
+    return pipeline.RepeatedBatches(clips, stage.batch, **process)
+  return pipeline.make_batches(
+    source,
+    make_spec(config, span),
+    start=start,
+    stop=stage.steps,
+    num_classes=config.model.num_classes,
+    cache=open_cache(config, source, span, autoencoder),
+    posterior=config.diffusion.sample_posterior,
+    threads=data.threads,
+    workers=data.workers,
+    **process,
+  )
 
 
-def as_single_frames(batch):
-  """Clips [b, t, ...] as b t clips of one frame."""
+def open_cache(
+  config: ConfigDict,
+  source: builders.ClipSource,
+  span: stages.Span,
+  autoencoder: str,
+) -> latent_cache.Cache | None:
+  """Returns the latents that a stage reads in place of frames; None: frames."""
+  if not config.data.latents or span.stage.objective == 'autoencoder':
+    return None
+  spec = make_spec(config, span)
+  return latent_cache.open_cache(config.data.latents, source, spec, autoencoder)
+
+
+def name_clips(
+  config: ConfigDict, source: builders.ClipSource, span: stages.Span, n: int
+) -> list[dict[str, Any]]:
+  """Returns the clips of a stage's global batch n, row by row.
+
+  Returns:
+    [{'id', 'start'}]: the record in which a clip starts, at which frame of it.
+  """
+  spec, fixed = make_spec(config, span), config.data.fixed_clips
+  if not fixed:
+    windows = windowing.find_windows(source, spec)
+    clips = clip_reader.TrainingClips(source, windows)
+    return [clips.name(n * spec.batch + row) for row in range(spec.batch)]
+  clips = load_eval_clips(config, source, span, fixed)
+  ids = dict(zip(source.index['row'].tolist(), source.index['id'].tolist()))
+  rows = np.arange(spec.batch) % len(clips['row'])
+  return [
+    {'id': str(ids[clips['row'][i]]), 'start': int(clips['start'][i])}
+    for i in rows
+  ]
+
+
+def load_eval_clips(
+  config: ConfigDict, source: builders.ClipSource, span: stages.Span, num: int
+) -> dict[str, np.ndarray]:
+  """Returns the same clips of a split every time, of a stage's shape."""
+  return eval_clips.load_clips(source, make_spec(config, span), num)
+
+
+def held_out_clips(
+  config: ConfigDict,
+  sources: dict[str, builders.ClipSource],
+  span: stages.Span,
+  num: int,
+) -> dict[str, np.ndarray]:
+  """Returns clips to validate on; the training clips where those are fixed.
+
+  Args:
+    config: the run's.
+    sources: by split.
+    span: the stage.
+    num: number of clips; fewer where there are no more.
+  """
+  fixed = config.data.fixed_clips
+  source = sources['train' if fixed else 'validation']
+  return load_eval_clips(config, source, span, fixed or num)
+
+
+def as_single_frames(batch: dict[str, Any]) -> dict[str, Any]:
+  """Returns clips [b t ...] as b t clips of one frame."""
   label = batch['label']
   frames = {k: v for k, v in batch.items() if k != 'label'}
   length = next(iter(frames.values())).shape[1]

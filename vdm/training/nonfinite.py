@@ -164,7 +164,7 @@ def take_down(config, source, span, steps, state, batch, n, workdir):
         'stage': span.name,
         'n': n,
         'single_frames': single,
-        'clips': inputs.names(config, source, span, n),
+        'clips': inputs.name_clips(config, source, span, n),
         **report,
       },
       {

@@ -1,0 +1,79 @@
+"""What decides which clips are drawn from a data set, and their shape."""
+
+import dataclasses
+import zlib
+
+from vdm.data import builders
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+  """The clips of a stage.
+
+  Clips to evaluate on are whole frames, never mirrored, and depend on `frames`,
+  `stride`, `resolution` and `max_bad` alone.
+
+  Attributes:
+    frames: frames of a clip; 1 for images.
+    stride: stored frames from one frame of a clip to the next.
+    resolution: height and width of a whole frame, px; at most the stored one.
+    crop: height and width of the part that a training clip shows, at a random
+      place, px; 0: the whole frame.
+    zoom: range of how much larger than `resolution` the frame is from which the
+      part is cut; drawn uniformly. At most what is stored.
+    flip: mirror half of the training clips. Not for labels that have a
+      direction.
+    batch: clips of a batch, over all processes.
+    seed: of the run.
+    stage: name of the stage, which has its own order and windows.
+    max_bad: how many different records may be unreadable before an error.
+  """
+
+  frames: int
+  stride: int
+  resolution: int
+  crop: int = 0
+  zoom: tuple[float, float] = (1.0, 1.0)
+  flip: bool = False
+  batch: int = 1
+  seed: int = 0
+  stage: str = ''
+  max_bad: int = 16
+
+  @property
+  def size(self) -> int:
+    """Height and width of a training clip, px."""
+    return self.crop or self.resolution
+
+  @property
+  def whole_frames(self) -> bool:
+    """Whether training clips show all of a frame."""
+    return self.size == self.resolution and self.zoom == (1.0, 1.0)
+
+  @property
+  def entropy(self) -> tuple[int, int]:
+    """What seed and stage add to every draw."""
+    # A stable hash: Python's own differs from process to process.
+    return self.seed, zlib.crc32(self.stage.encode())
+
+  def check(self, source: builders.ClipSource) -> None:
+    """Raises ValueError if a data set cannot give such clips."""
+    if min(self.frames, self.stride, self.batch) < 1:
+      raise ValueError(
+        'frames, stride and batch must be at least 1, not '
+        f'{self.frames}, {self.stride} and {self.batch}.'
+      )
+    stored = source.info['resolution']
+    if not 1 <= self.resolution <= stored:
+      raise ValueError(
+        f'{source.info["name"]} stores {stored} px, so it has no clips of '
+        f'{self.resolution} px: lower resolution, or build it larger.'
+      )
+    low, high = self.zoom
+    if self.crop > self.resolution or not (
+      1 <= low <= high <= stored / self.resolution
+    ):
+      raise ValueError(
+        f'Crops of {self.crop} px at a zoom of {self.zoom} cannot be cut from '
+        f'frames of {self.resolution} px, stored at {stored} px.'
+      )
