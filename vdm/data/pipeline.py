@@ -78,7 +78,7 @@ def _start_worker(index: int, count: int):
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
   parent = multiprocessing.parent_process().pid
 
-  # A trainer that is killed closes nothing. (PR_SET_PDEATHSIG would tell the
+  # A trainer that is killed closes nothing. (PR_SET_PDEATHSIG would signal the
   # end of the thread that started this process, and Grain starts it in one.)
   def watch():
     while os.getppid() == parent:
@@ -110,8 +110,8 @@ class Batches(Iterator):
     self._source, self._max_bad = source, max_bad
     self._reasons = {}
     self._live = [iter(dataset)]
-    # Also when the interpreter ends: what of Grain is still alive then prints
-    # tracebacks, so nothing may be left that refers to it.
+    # Also at the interpreter's exit: iterators of Grain that are still alive
+    # then print tracebacks, so no reference to one may be left.
     self._finalizer = weakref.finalize(self, _close, self._live)
     self._live[0].start_prefetch()
 
@@ -133,8 +133,8 @@ class Batches(Iterator):
     except Exception:
       self.close()  # After an error Grain would skip batches or hang.
       raise
-    # What a worker sent lies in shared memory, which is released only with
-    # the array: copied into an ordinary one.
+    # What a worker sent is in shared memory, which is released only with the
+    # array: copy it.
     return {
       key: value if type(value) is np.ndarray else np.array(value)
       for key, value in batch.items()
@@ -146,8 +146,7 @@ class Batches(Iterator):
       if entry not in self._reasons:
         self._reasons[entry] = reason
         logging.warning(
-          'Record %s cannot be read (%s): a clip of the next shot takes '
-          'its place.',
+          'Record %s cannot be read (%s): a clip of the next shot replaces it.',
           self._source.index['id'][entry],
           reason,
         )

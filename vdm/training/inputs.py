@@ -1,12 +1,8 @@
 """The clips of a stage: to train on, and to validate, preview and measure on.
 
-From here a batch is made in four files, each of which calls the next:
-
-  data/pipeline.py     rows of batch n, in threads and worker processes
-  data/clip_reader.py  clip by clip: drawn by its number, cut from frames
-  data/builders/reader.py, or data/latent_cache.py
-                       encoded frames, or latents, of a record
-  data/windowing.py    which windows of frames there are to choose from
+`pipeline` makes batches in threads and worker processes; `clip_reader` draws
+each clip by its number and reads it, frames from a `builders.ClipSource` or
+latents from a `latent_cache.Cache`. `windowing` knows which windows there are.
 """
 
 from typing import Any

@@ -1,9 +1,11 @@
 """Data sets of clips: their record format, reading and writing.
 
-This is the only room that touches tensorflow_datasets, and only while it
-writes: opening and reading a data set import neither TFDS, TensorFlow nor jax,
-so that a Grain worker stays light. `vdm.preparation.datasets` says where the
-data set of a configuration is.
+Everything that reads a data set uses the names below; `vdm.preparation` makes
+a `shot_records.Plan` and has `writer` write it. Only `writer` and `index` touch
+tensorflow_datasets: reading imports neither TFDS, TensorFlow nor jax, so that a
+Grain worker stays light. `synthetic_scenes` is the one data set that is made
+without videos. `vdm.preparation.datasets` says where the data set of a
+configuration is.
 
     source = builders.open_source(directory, 'train')
     frames = source.frames(source.index['row'][0], 0, 16)

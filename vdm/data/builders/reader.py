@@ -1,6 +1,6 @@
-"""Opens a dataset of clips and reads encoded frames of its records.
+"""Opens a data set of clips and reads encoded frames of its records.
 
-A dataset is one TFDS split, `clips`, in ArrayRecord files, and beside it
+A data set is one TFDS split, `clips`, in ArrayRecord files, and beside it
 `index.npz` with every field but the frames and `clips.json` with what holds
 for all of it. Choosing a split or a label touches the index alone.
 
@@ -30,7 +30,7 @@ SPLIT = 'clips'  # The one stored split; the others are flags in the index.
 
 
 class MissingDataset(FileNotFoundError):
-  """A dataset has not been built; the message names the command."""
+  """A data set has not been built; the message names the command."""
 
 
 class ClipSource:
@@ -40,14 +40,14 @@ class ClipSource:
   from several threads.
 
   Attributes:
-    directory: of the dataset.
+    directory: of the data set.
     split: the split's name, 'train' or 'validation'.
     info: name, version, resolution, frame_rate, encoding, label_names,
       num_classes, fingerprint (sha256 over the content) and the settings.
     index: arrays with one row a record of the split: id, source_sha256, shot
-      (unique per shot), start (first frame of the record in its shot), n,
-      frame_rate, height and width (of the source, px), group, label (-1:
-      none), caption, row (the record's position in the dataset).
+      (unique per shot), start (first frame of the record in its shot), n
+      (frames), frame_rate, height and width (of the source, px), group, label
+      (-1: none), caption, row (the record's position in the data set).
   """
 
   def __init__(self, directory: str, split: str, split_list: str = '01'):
@@ -72,19 +72,18 @@ class ClipSource:
     where = f'{self.directory!r}, {self.split!r}'
     return f'ClipSource({where}: {len(self)} records)'
 
-  def frames(self, row: int, start: int = 0, stop: int | None = None):
-    """Returns encoded frames `start` to `stop` of one record.
+  def frames(
+    self, row: int, start: int = 0, stop: int | None = None
+  ) -> list[bytes]:
+    """Returns encoded frames of one record, for `coding.decode_frame`.
 
     Args:
-      row: the record's position in the dataset, from `index['row']`.
+      row: the record's position in the data set, from `index['row']`.
       start: first frame, counted in the record.
       stop: one past the last frame; None: to the end.
 
-    Returns:
-      A list of bytes, for `coding.decode_frame`.
-
     Raises:
-      RuntimeError: if the record's bytes are damaged.
+      RuntimeError: the record is corrupt.
     """
     return list(self._features(row)['frames'].bytes_list.value[start:stop])
 
@@ -92,7 +91,7 @@ class ClipSource:
     """Returns the exact truth of one record; None where there is none.
 
     Raises:
-      RuntimeError: if the record's bytes are damaged.
+      RuntimeError: the record is corrupt.
     """
     if not self.info['truth']:
       return None
@@ -129,35 +128,35 @@ class ClipSource:
 def open_source(
   directory: str, split: str, split_list: str = '01'
 ) -> ClipSource:
-  """Opens one split of a dataset.
+  """Opens one split of a data set.
 
   Args:
-    directory: what `dataset_dir` returned.
+    directory: what `preparation.datasets.dataset_dir` returned.
     split: 'train' or 'validation'.
-    split_list: which official list makes the splits, where a dataset has
+    split_list: which official list makes the splits, where a data set has
       several ('01', '02' or '03' for UCF101).
 
   Raises:
-    MissingDataset: if there is no finished dataset.
-    ValueError: if it has no such split.
+    MissingDataset: there is no finished data set.
+    ValueError: it has no such split.
   """
   return ClipSource(directory, split, split_list)
 
 
 def is_complete(directory: str) -> bool:
-  """Returns whether a finished dataset is there."""
+  """Returns whether a directory holds a finished data set."""
   return os.path.exists(os.path.join(directory, INFO_FILE))
 
 
 def read_info(directory: str) -> dict[str, Any]:
-  """Returns what holds for the whole dataset.
+  """Returns what holds for the whole data set.
 
   Raises:
-    MissingDataset: if there is no finished dataset.
+    MissingDataset: there is no finished data set.
   """
   if not is_complete(directory):
     raise MissingDataset(
-      f'There is no dataset in {directory}; build it with `python -m'
+      f'There is no data set in {directory}; build it with `python -m'
       ' vdm.prepare clips --config <this config>`.'
     )
   with open(os.path.join(directory, INFO_FILE)) as file:

@@ -1,4 +1,4 @@
-"""What the datasets hand to the writer: shots, skipped files, a plan.
+"""What the writer is given: shots, skipped sources, the plan of a data set.
 
 A shot is an unbroken run of frames at one rate. The writer cuts it into
 records of at most `RECORD_FRAMES` frames, so that reading a window of a long
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-RECORD_FRAMES = 64  # At most this many frames a record.
+RECORD_FRAMES = 64  # Of a record, at most.
 
 
 class BuildError(RuntimeError):
-  """A dataset cannot be built as asked; the message says what to do."""
+  """A data set cannot be built; the message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Shot:
   """Frames of one shot and what is known about them.
 
   Attributes:
-    id: unique in the dataset, the same on every machine.
+    id: unique in the data set, the same on every machine.
     frames: encoded frames, in order; read once.
-    n: how many they are.
+    n: number of frames.
     frame_rate: frames per second.
     height: of the source, px.
     width: of the source, px.
@@ -38,7 +38,8 @@ class Shot:
     group: shots of one group come from the same recording.
     label: class index, -1 if there is none.
     caption: '' if there is none.
-    truth: arrays known exactly; those with one row a frame are cut with it.
+    truth: arrays known exactly; those with a row per frame are cut with the
+      frames.
   """
 
   id: str
@@ -66,19 +67,19 @@ class Skipped:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Everything that the writer needs to build one dataset.
+  """Everything that the writer needs to build one data set.
 
   Attributes:
-    name: of the dataset, as in `config.data.name`.
+    name: of the data set, as in `config.data.name`.
     config_name: names what the content depends on; part of the directory.
     settings: what the content depends on, for people to read.
-    label_names: one a class; empty if there are no labels.
+    label_names: one per class; empty if there are no labels.
     splits: names of all splits a shot can belong to.
     shots: makes the shots, in an order that does not depend on the machine.
     truth: per truth array its dtype and shape, None for the axis of frames.
-    extras: called when all shots are written, with the fingerprint; gives
-      further files of the dataset, by name.
-    done: called when the dataset is published.
+    extras: called when all shots are written, with the fingerprint; returns
+      further files of the data set, by name.
+    done: called when the data set is published.
   """
 
   name: str

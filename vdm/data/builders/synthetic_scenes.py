@@ -1,12 +1,14 @@
 """Procedural scenes with exact truth, built on first use.
 
-Clip i is `scenes.render(i, seed=...)`: the dataset is a pure function of the
+Clip i is `scenes.render(i, seed=...)`: the data set is a pure function of the
 settings. The training split comes first, so that more training clips shift
 the validation clips; fewer validation clips leave the others as they are.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
+from ml_collections import ConfigDict
 import numpy as np
 
 from vdm.common import parallel
@@ -16,9 +18,9 @@ from vdm.data.builders import shot_records
 from vdm.data.synthetic import scenes
 
 
-def config_name(data, folder: str) -> str:
+def config_name(data: ConfigDict, folder: str) -> str:
   """Returns the part of the directory that names the settings."""
-  del folder  # Needed by datasets that may have lost their source.
+  del folder  # For data sets whose videos may be missing.
   settings = _settings(data)
   return (
     f'{data.resolution}px_{data.scenes.frames}f_{data.encoding}'
@@ -27,9 +29,9 @@ def config_name(data, folder: str) -> str:
 
 
 def make_plan(
-  data, *, allow_missing: bool = False, runner=None
+  data: ConfigDict, *, allow_missing: bool = False, runner: Any = None
 ) -> shot_records.Plan:
-  """Returns how to build the dataset; nothing can be missing from it."""
+  """Returns how to build the data set; nothing can be missing from it."""
   del allow_missing, runner
   options = _render_options(data)
   truth = scenes.render(0, **options)['truth']
@@ -47,7 +49,7 @@ def make_plan(
   )
 
 
-def _shots(data, options) -> Iterator[shot_records.Shot]:
+def _shots(data: ConfigDict, options: dict) -> Iterator[shot_records.Shot]:
   train = data.scenes.train
 
   def make(index):
@@ -71,13 +73,13 @@ def _shots(data, options) -> Iterator[shot_records.Shot]:
   yield from progress.track(clips, len(indices), 'synthetic scenes', 'clip')
 
 
-def _render_options(data) -> dict:
+def _render_options(data: ConfigDict) -> dict:
   options = data.scenes.to_dict()
   del options['train'], options['validation']
   return dict(options, resolution=data.resolution)
 
 
-def _settings(data) -> dict:
+def _settings(data: ConfigDict) -> dict:
   return dict(
     resolution=data.resolution,
     frame_rate=data.frame_rate,

@@ -1,4 +1,4 @@
-"""Writes a plan's shots as a TFDS dataset, with its index beside it.
+"""Writes a plan's shots as a TFDS data set, with its index beside it.
 
 TFDS supplies the layout, the features, the metadata and the publication by
 rename. Its own writer is replaced: it sorts all records by key, in memory up
@@ -9,10 +9,8 @@ The result is read by `tfds.builder_from_directory(d).as_data_source('clips')`
 and, without TFDS, by `reader.ClipSource`.
 """
 
-import collections
 from collections.abc import Iterator
 import contextlib
-import hashlib
 import io
 import itertools
 import json
@@ -26,6 +24,8 @@ from array_record.python import array_record_module
 import numpy as np
 import tensorflow_datasets as tfds
 
+from vdm.common import files
+from vdm.data.builders import index
 from vdm.data.builders import reader
 from vdm.data.builders import shot_records
 
@@ -36,16 +36,23 @@ _OPTIONS = 'group_size:1,uncompressed'
 
 
 def write(plan: shot_records.Plan, *, root: str, version: str) -> str:
-  """Builds the dataset and returns its directory.
+  """Builds the data set and returns its directory.
+
+  It appears there by one rename when it is complete.
+
+  Args:
+    plan: what to write.
+    root: folder of all data sets.
+    version: of the data set, part of its directory.
 
   Raises:
-    BuildError: if no shot comes out.
+    BuildError: there are no shots, or something else is in its place.
   """
   builder = _make_builder(plan, root, version)
   directory = os.fspath(builder.data_dir)
   os.makedirs(os.path.dirname(directory), exist_ok=True)
   _remove_abandoned(os.path.dirname(directory))
-  # TFDS announces itself on the standard output, and wants a download folder.
+  # TFDS writes to the standard output, and requires a download folder.
   with (
     contextlib.redirect_stdout(io.StringIO()),
     tempfile.TemporaryDirectory(prefix='vdm_') as downloads,
@@ -55,12 +62,12 @@ def write(plan: shot_records.Plan, *, root: str, version: str) -> str:
         download_dir=downloads, file_format='array_record'
       )
     except OSError:
-      # Another process published the same dataset first.
+      # Another process published the same data set first.
       if not reader.is_complete(directory):
         raise
   if not reader.is_complete(directory):
     raise shot_records.BuildError(
-      f'{directory} holds something else than a dataset of clips; move it away.'
+      f'{directory} holds something other than clips; move it away.'
     )
   plan.done()
   return directory
@@ -82,7 +89,7 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def __init__(self, plan: shot_records.Plan, *, root: str, version: str):
     self.plan = plan
     self.name = plan.name
-    self._index = _Index(plan, version)
+    self._index = index.Index(plan, version)
     config = tfds.core.BuilderConfig(name=plan.config_name, version=version)
     super().__init__(data_dir=root, config=config, version=version)
 
@@ -144,8 +151,8 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _download_and_prepare(self, dl_manager, download_config) -> None:
     del download_config
-    with open(os.path.join(self.data_dir, _OWNER_FILE), 'w') as file:
-      json.dump(dict(host=socket.gethostname(), pid=os.getpid()), file)
+    owner = dict(host=socket.gethostname(), pid=os.getpid())
+    files.write_json(os.path.join(self.data_dir, _OWNER_FILE), owner)
     (split, examples), *_ = self._split_generators(dl_manager).items()
     template = self._get_filename_template(split)
     shards = _Shards(self.data_dir)
@@ -202,7 +209,7 @@ def _record(
 
 
 class _Shards:
-  """ArrayRecord files of about `_SHARD_BYTES`, filled one after the other."""
+  """ArrayRecord files of about `_SHARD_BYTES`, filled one after another."""
 
   def __init__(self, directory: str):
     self.paths = []
@@ -232,99 +239,8 @@ class _Shards:
     return self._lengths
 
 
-class _Index(tfds.core.Metadata):
-  """Gathers what the reader needs; TFDS saves it with its own metadata.
-
-  The fingerprint hashes, for every record in the order of ids, its id, label,
-  splits, caption and the bytes of its frames: the content, whoever wrote it
-  and in which order.
-  """
-
-  def __init__(self, plan: shot_records.Plan, version: str):
-    self.shards = []
-    self._plan = plan
-    self._version = version
-    self._rows = []
-    self._digests = []
-    self._skipped = []
-
-  def add(self, record: dict) -> None:
-    digest = hashlib.sha256()
-    head = [record['id'], record['label'], sorted(record['splits'])]
-    if record['caption']:
-      head.append(record['caption'])
-    digest.update(json.dumps(head).encode())
-    for frame in record['frames']:
-      digest.update(len(frame).to_bytes(8, 'little'))
-      digest.update(frame)
-    self._digests.append((record['id'], digest.digest()))
-    row = {k: v for k, v in record.items() if k not in ('frames', 'truth')}
-    row['splits'] = [name in record['splits'] for name in self._plan.splits]
-    self._rows.append(row)
-
-  def skip(self, skipped: shot_records.Skipped) -> None:
-    logging.warning(
-      'Skipped %s: %s (%s)', skipped.source, skipped.message, skipped.reason
-    )
-    self._skipped.append(skipped)
-
-  def reasons(self) -> str:
-    counts = collections.Counter(s.reason for s in self._skipped)
-    if not counts:
-      return 'there are no sources'
-    return ', '.join(f'{n} {reason}' for reason, n in counts.most_common())
-
-  def fingerprint(self) -> str:
-    digest = hashlib.sha256()
-    for _, record_digest in sorted(self._digests):
-      digest.update(record_digest)
-    return digest.hexdigest()
-
-  def load_metadata(self, data_dir) -> None:
-    """Nothing: `reader` loads what this class saves."""
-
-  def save_metadata(self, data_dir) -> None:
-    columns = {
-      name: np.array([row[name] for row in self._rows])
-      for name in self._rows[0]
-    }
-    for name in ('shot', 'start', 'n', 'height', 'width', 'label'):
-      columns[name] = columns[name].astype(np.int32)
-    columns['frame_rate'] = columns['frame_rate'].astype(np.float32)
-    np.savez(os.path.join(data_dir, reader.INDEX_FILE), **columns)
-    with open(os.path.join(data_dir, reader.SKIPPED_FILE), 'w') as file:
-      for skipped in self._skipped:
-        file.write(json.dumps(vars(skipped)) + '\n')
-    plan, settings = self._plan, self._plan.settings
-    fingerprint = self.fingerprint()
-    for name, data in plan.extras(fingerprint).items():
-      with open(os.path.join(data_dir, name), 'wb') as file:
-        file.write(data)
-    info = dict(
-      name=plan.name,
-      version=self._version,
-      resolution=settings['resolution'],
-      frame_rate=settings['frame_rate'],
-      encoding=settings['encoding'],
-      label_names=list(plan.label_names),
-      num_classes=len(plan.label_names),
-      fingerprint=fingerprint,
-      splits=list(plan.splits),
-      truth=plan.truth,
-      shards=self.shards,
-      records=len(self._rows),
-      shots=len(set(columns['shot'].tolist())),
-      frames=int(columns['n'].sum()),
-      skipped=len(self._skipped),
-      settings=settings,
-    )
-    # Last: its presence says that the dataset is whole.
-    with open(os.path.join(data_dir, reader.INFO_FILE), 'w') as file:
-      json.dump(info, file, indent=2)
-
-
 def _remove_abandoned(folder: str) -> None:
-  """Removes what builds on this machine left when they were killed."""
+  """Removes unfinished builds of this machine whose processes have ended."""
   for name in os.listdir(folder):
     path = os.path.join(folder, name)
     try:
