@@ -23,6 +23,8 @@ import common
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from vdm.config import flag
+from vdm.training import train_state
+from vdm.training import train_step
 
 _CONFIG = flag.define()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Has the autoencoder.')
@@ -38,20 +40,25 @@ class Side:
     import jax
 
     from vdm.training import autoencoder_stage
-    from vdm.training import begin
     from vdm.training import inputs
     from vdm.training import objectives
-    from vdm.training import stage_steps
-    from vdm.training import streams
 
-    autoencoder, fingerprint = autoencoder_stage.ensure(
-      config, source, span, workdir, mesh
+    autoencoder, fingerprint = autoencoder_stage.load(
+      workdir / 'autoencoder', mesh
     )
     objective = objectives.make_objective(config, span.stage, mesh)
-    key = streams.stream(config, 'init', 'diffusion')
-    self.state = begin.fresh(config, objective, key, None, mesh)
-    self.steps = stage_steps.StageSteps(
-      config, mesh, span, objective, autoencoder, self.state
+    key = train_state.stream(config.seed, 'init', 'diffusion')
+    self.state = train_state.initialise(
+      config.optim, objective, key, None, mesh
+    )
+    self.steps = train_step.StageSteps(
+      config.optim,
+      config.seed,
+      mesh,
+      span,
+      objective,
+      autoencoder,
+      self.state.params,
     )
     self.batches = inputs.make_batches(config, source, span, 0, fingerprint)
     self.losses, self.seconds, self.n = [], [], 0
@@ -60,7 +67,7 @@ class Side:
   def step(self):
     began = time.perf_counter()
     batch = next(self.batches)
-    self.state, metrics, _ = self.steps(self.state, batch, self.n)
+    self.state, metrics = self.steps(self.state, batch, self.n)
     self.wait(metrics)
     self.seconds.append(time.perf_counter() - began)
     total, count = metrics['loss']

@@ -50,7 +50,7 @@ def main(argv):
   mesh = sharding.make_mesh()
   objective = objectives.make_objective(config, stage, mesh)
   params = objective.init(jax.random.key(0), None)
-  trained = stages.trained_paths(params, stage, objective.held(False))
+  trained = stages.trained_paths(params, stage, objective.excluded_paths(False))
   codec = autoencoders.make_autoencoder(config.autoencoder)
   clips = np.random.default_rng(0).integers(
     0, 256, (16, stage.frames, stage.resolution, stage.resolution, 3), np.uint8
@@ -75,9 +75,9 @@ def main(argv):
 
   def build(choose):
     train_step.choose = choose
-    state = train_state.create(config, jax.tree.map(jnp.copy, params))
+    state = train_state.create(config.optim, jax.tree.map(jnp.copy, params))
     step = train_step.make_train_step(
-      config, stage, objective, trained, mesh, state
+      config.optim, stage, objective, trained, mesh, state
     )
     return [step.lower(state, *arguments).compile(), state, []]
 

@@ -52,7 +52,7 @@ def measure(config, stage, batch):
   copies = arrays.replicated(mesh)
   objective = objectives.make_objective(config, stage, mesh)
   params = objective.init(jax.random.key(0), None)
-  state = train_state.create(config, params)
+  state = train_state.create(config.optim, params)
   state = jax.device_put(state, sharding.tree_sharding(mesh, state))
   random = np.random.default_rng(0)
   shape = (stage.frames, stage.resolution, stage.resolution, 3)
@@ -78,9 +78,9 @@ def measure(config, stage, batch):
     jax.device_put(jnp.int32(0), copies),
     jax.device_put(jax.random.key(1), copies),
   )
-  trained = stages.trained_paths(params, stage, objective.held(False))
+  trained = stages.trained_paths(params, stage, objective.excluded_paths(False))
   step = train_step.make_train_step(
-    config, stage, objective, trained, mesh, state
+    config.optim, stage, objective, trained, mesh, state
   )
   operations = flops.count_flops(step, state, *arguments)
   began = time.perf_counter()

@@ -1,8 +1,8 @@
 """An autoencoder for UCF101, to be shared by many video models.
 
-Factor 4 with 8 channels: a sixth of the pixels' numbers. It is trained on
-random parts of frames, which is enough: its latents depend on neighbourhoods
-alone. Muon at this rate is what small runs preferred by far, see README.md.
+Factor 4 with 8 channels: a sixth of the numbers of the pixels. It is trained on
+random crops of frames, which is enough because its latents depend only on
+neighbourhoods. Muon at this rate was best by far in small runs, see README.md.
 
   python -m vdm.main --config configs/ucf101_autoencoder.py
   python -m vdm.main --config configs/ucf101.py \
@@ -12,64 +12,48 @@ alone. Muon at this rate is what small runs preferred by far, see README.md.
 Variants, joined by commas after a colon:
 
   128       frames of 128x128, for configs/ucf101.py:128x16
-  f8c16     factor 8 with 16 channels: half the numbers, a quarter of the places
-  fsq       tokens: 64 000 of them, six channels of 8, 8, 8, 5, 5 and 5 values
-  sharp     a discriminator's opinion counts, for texture in place of blur
-  temporal  the decoder sees the frames before and after, against shimmer
+  f8c16     factor 8, 16 channels: half the numbers, a quarter of the positions
+  fsq       64 000 tokens: six channels of 8, 8, 8, 5, 5 and 5 values
+  sharp     with an adversarial loss, for texture instead of blur
+  temporal  the decoder sees the frames before and after, against flicker
   cpu       a smaller one, 15 minutes of two cores
   smoke     everything small
 
-At the end of the stage, and by python -m vdm.evaluate autoencoder --workdir
-RUN: PSNR, SSIM, flicker, what the latents are like, and the worst clips.
+The end of the stage, and python -m vdm.evaluate autoencoder --workdir RUN,
+report PSNR, SSIM, flicker, statistics of the latents, and the worst clips.
 
 Expected: the full size is not measured yet. `cpu`, trained on 20 other videos:
 32.1 dB, SSIM 0.953 on clips of UCF101 and from a car, 3.6 dB above PCA;
 benchmarks/autoencoder.py.
 """
 
+from vdm.config import recipes
 from vdm.config import schema
-from vdm.config import variants as config_variants
+from vdm.config import variants
+
+VARIANTS = ('128', 'f8c16', 'fsq', 'sharp', 'temporal', 'cpu', 'smoke')
 
 
-def get_config(variants=''):
-  variants = set(filter(None, variants.split(',')))
-  known = {'128', 'f8c16', 'fsq', 'sharp', 'temporal', 'cpu', 'smoke'}
-  if variants - known:
-    raise ValueError(
-      f'configs/ucf101_autoencoder.py has no variant '
-      f'{sorted(variants - known)[0]!r}, only {", ".join(sorted(known))}.'
-    )
-  resolution = 128 if '128' in variants else 64
-  config = schema.default()
+def get_config(variant: str = ''):
+  names = variant.split(',')
+  resolution = 128 if '128' in names else 64
+  config = recipes.on_an_accelerator(every=5000)
   config.data.update(
     name='ucf101',
     source='data/UCF101',
     resolution=resolution,
     frame_rate=25.0,
     flip=True,
-    threads=8,
   )
   config.autoencoder.update(
     factor=4,
     channels=8,
-    encoder_width=128,
-    encoder_blocks=2,
-    decoder_width=256,
-    decoder_blocks=4,
     initial_logvar=-9.0,
     kl_weight=1e-5,
     multiscale_weight=0.0,
   )
   config.optim.update(name='muon', muon_learning_rate=0.02)
-  config.train.update(
-    order=('autoencoder',),
-    compute_dtype='bfloat16',
-    log_every=50,
-    eval_every=5000,
-    preview_every=5000,
-    save_every=5000,
-    eval_clips=256,
-  )
+  config.train.update(order=('autoencoder',), eval_clips=256)
   stage = config.stages.autoencoder = schema.stage(
     objective='autoencoder',
     steps=50_000,
@@ -80,18 +64,18 @@ def get_config(variants=''):
     warmup=500,
     cooldown=0.9,
   )
-  if 'f8c16' in variants:
+  if 'f8c16' in names:
     config.autoencoder.update(factor=8, channels=16)
     stage.crop = 64
-  if 'fsq' in variants:
+  if 'fsq' in names:
     levels = (8, 8, 8, 5, 5, 5)
     config.autoencoder.update(bottleneck='fsq', levels=levels, channels=6)
-  if 'sharp' in variants:
+  if 'sharp' in names:
     config.autoencoder.adversarial_weight = 0.05
-  if 'temporal' in variants:
+  if 'temporal' in names:
     config.autoencoder.decoder_temporal = True
     stage.update(frames=8, batch=64)
-  if 'cpu' in variants:
+  if 'cpu' in names:
     config.autoencoder.update(
       encoder_width=64, encoder_blocks=1, decoder_width=128, decoder_blocks=2
     )
@@ -100,6 +84,4 @@ def get_config(variants=''):
       compute_dtype='float32', log_every=100, eval_every=1000, eval_clips=64
     )
     stage.update(steps=12_000, batch=16, warmup=50)
-  if 'smoke' in variants:
-    config_variants.smoke(config)
-  return config
+  return variants.apply(config, variant, VARIANTS)

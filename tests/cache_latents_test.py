@@ -71,8 +71,8 @@ def test_losses_agree(made, posterior):
   span = next(s for s in stages.spans(config) if s.name == 'video')
   mesh = sharding.make_mesh()
   source = builders.open_source(datasets.ensure(config.data), 'train')
-  autoencoder, fingerprint = autoencoder_stage.ensure(
-    config, source, span, workdir, mesh
+  autoencoder, fingerprint = autoencoder_stage.load(
+    workdir / 'autoencoder', mesh
   )
   objective = objectives.make_objective(config, span.stage, mesh)
   params = tiny_runs.randomise(objective.abstract_params())

@@ -1,44 +1,16 @@
-"""Checks, files and command line of the configuration."""
+"""Keys, checks and files of the configuration."""
 
 import json
-import subprocess
-import sys
+import math
 
-from conftest import ROOT
 import pytest
 
 from vdm.config import check
+from vdm.config import keys
 from vdm.config import rules
 from vdm.config import schema
 from vdm.config import serialize
 from vdm.config import suggest
-
-SCRIPT = """
-from absl import app, flags
-from vdm.config import flag
-flag.define()
-flags.DEFINE_string('workdir', 'runs/none', '')
-def main(argv):
-  config, workdir = flags.FLAGS.config, flags.FLAGS.workdir
-  print([config.model.widths, config.optim.clip_norm, config.train.tensorboard,
-         config.stages.video.steps, config.is_locked, workdir])
-if __name__ == '__main__':
-  app.run(main, flags_parser=flag.parse)
-"""
-CONFIG = """
-from vdm.config import schema
-def get_config(variant=''):
-  if variant not in ('', 'smoke'):
-    raise ValueError(f'{variant!r} is no variant: it takes smoke.')
-  config = schema.default()
-  config.stages.autoencoder = schema.stage(
-    objective='autoencoder', steps=200)
-  config.stages.video = schema.stage(
-    steps=100 if variant else 200, frames=16)
-  config.train.order = ('autoencoder', 'video')
-  return config
-"""
-
 
 # A run in the latents of published weights.
 TINY = {
@@ -72,30 +44,62 @@ def test_good_config_passes():
   check.validate(make_config())
 
 
-def test_tables_name_keys_and_defaults_that_exist():
-  keys = serialize.flatten(schema.default()) | {
-    f'stage.{key}': value
-    for key, value in serialize.flatten(schema.stage()).items()
+def test_defaults_meet_their_constraints():
+  config = schema.default()
+  config.stages.video = schema.stage()
+  of_run = schema.keys(['video'])
+  assert serialize.flatten(config) == {
+    name: key.default for name, key in of_run.items()
   }
-  for key, choices in check.CHOICES.items():
-    assert keys[key] in choices, key
-  tables = check.POSITIVE | check.SIGNED | check.SHARES
-  assert tables <= keys.keys()
-  assert not check.POSITIVE & check.SIGNED
+  wrong = [name for name, key in of_run.items() if key.problem(key.default)]
+  assert wrong == ['stages.video.steps']
+
+
+@pytest.mark.parametrize(
+  'key, good, bad',
+  [
+    (keys.plain(1), (0, 2), (-1, True, 1.0, '1', (1,))),
+    (keys.plain(1.0), (0, 2.0), (-1.0, math.inf, math.nan, False)),
+    (keys.plain(False), (True,), (1, 'True')),
+    (keys.plain(''), ('a',), (1, None)),
+    (keys.plain(()), (('a', 'b'), ()), ((1,), 'a', ['a'])),
+    (keys.signed(0.0), (-1.0, -1, 1.0), (-math.inf, math.nan)),
+    (keys.positive(0.5), (1, 0.1), (0, 0.0, -1.0)),
+    (keys.positive((1, 2)), ((3,), ()), ((1, 0), (0.5,), 1)),
+    (keys.at_least(2, (2,)), ((2, 3),), ((2, 1),)),
+    (keys.below(0.3, (0.1,)), ((0.2, 0.1),), ((0.3,), (0.1, 0.0))),
+    (keys.share(0.5), (0.0, 1, 1.0), (-0.1, 1.1)),
+    (keys.even(2), (4,), (3, 0, -2)),
+    (keys.one_of('a', 'b'), ('a', 'b'), ('c', '', ('a',))),
+    (keys.one_of(8, 4), (4, 8), (6, 4.0)),
+    (keys.some_of(('a', 'b')), ((), ('b', 'a')), (('c',), 'a')),
+    (keys.regex(''), ('a+',), ('(a',)),
+    (keys.regex(('a',)), ((), ('b', 'c')), (('b', '['),)),
+    (keys.rising((0.0, 1.0)), ((-1.0, 2.0), ()), ((1.0, 1.0), (2.0, 1.0))),
+    (keys.interval((0.0, 1.0)), ((-2.0, -2.0),), ((1.0, 0.0), (1.0,))),
+    (keys.interval((1.0, 1.0), least=1.0), ((1.0, 2.0),), ((0.9, 2.0),)),
+  ],
+)
+def test_constraints(key, good, bad):
+  assert not key.problem(key.default)
+  for value in good:
+    assert not key.problem(value), value
+  for value in bad:
+    assert key.problem(value).endswith(('.', '?')), value
 
 
 @pytest.mark.parametrize(
   'values, words',
   [
     ({'optim__name': 'adam'}, "config.optim.name='adam' .* adamw?"),
-    ({'autoencoder__factor': 16}, 'autoencoder.factor=16 is not one of 4, 8'),
+    ({'autoencoder__factor': 16}, 'autoencoder.factor=16 is not one of 8, 4'),
     ({'stages__video__objective': 'difusion'}, 'did you mean diffusion?'),
     ({'model__widths': (8.5, 16)}, '8.5 is not an integer'),
     ({'model__widths': (8, True)}, 'True is not an integer'),
     ({'model__widths': (8, -16)}, 'widths=-16 is not positive'),
     ({'optim__clip_norm': -1.0}, 'clip_norm=-1.0 is negative'),
     ({'optim__clip_norm': float('nan')}, 'not a finite number'),
-    ({'model__dropout': 1.5}, 'dropout=1.5 is a share'),
+    ({'model__dropout': 1.5}, 'dropout=1.5 is not a share'),
     ({'stages__video__steps': 0}, 'steps=0 is not positive'),
     ({'train__order': ()}, 'order is empty'),
     ({'train__order': ('autoencoder', 'vido')}, 'did you mean video?'),
@@ -109,12 +113,12 @@ def test_tables_name_keys_and_defaults_that_exist():
       {'autoencoder__kind': 'tiny', 'train__order': ('video',)},
       'set config.autoencoder.weights to its files',
     ),
-    ({'autoencoder__weights': 'a.pth'}, 'and kind=kl is none'),
+    ({'autoencoder__weights': 'a.pth'}, 'kind=kl is not one of them'),
     (
       TINY | {'autoencoder__load': 'runs/a'},
       'load and weights are both set',
     ),
-    (TINY | {'autoencoder__weights_sha256': '12ab'}, "'12ab' is no sha256"),
+    (TINY | {'autoencoder__weights_sha256': '12ab'}, "'12ab' is not a sha256"),
     (
       TINY | {'autoencoder__weights_sha256': ','.join(['0' * 64] * 3)},
       '3 hashes for the 2 files',
@@ -137,7 +141,7 @@ def test_tables_name_keys_and_defaults_that_exist():
         'autoencoder__channels': 2,
         'autoencoder__levels': (8, 1),
       },
-      'at least 2 values',
+      'levels=1 is below 2',
     ),
     ({'autoencoder__decoder_temporal': True}, 'has no neighbours'),
     ({'autoencoder__kind': 'pca'}, 'kind=pca leaves nothing to train'),
@@ -145,10 +149,13 @@ def test_tables_name_keys_and_defaults_that_exist():
     ({'data__stride': 2}, 'spans 31 frames'),
     ({'data__screening__rules': ('cut',)}, 'did you mean cuts?'),
     ({'data__screening__min_motion': 5.0}, 'min_motion is above max_motion'),
-    ({'data__screening__min_distinct': 1.5}, 'a share: at most 1'),
+    ({'data__screening__min_distinct': 1.5}, 'is not a share: from 0 to 1'),
     ({'data__clip_frames': 8, 'data__min_frames': 16}, 'no clip would be left'),
-    ({'data__group': '(a'}, 'is no pattern: missing'),
-    ({'data__captions__boilerplate': ('[',)}, 'is no pattern: unterminated'),
+    ({'data__group': '(a'}, 'is not a regular expression: missing'),
+    (
+      {'data__captions__boilerplate': ('[',)},
+      'is not a regular expression: unterminated',
+    ),
     (
       {'data__captions__manifest': 'm.csv', 'data__captions__caption': ''},
       'give both',
@@ -166,11 +173,11 @@ def test_tables_name_keys_and_defaults_that_exist():
     ({'diffusion__bin_edges': (0.0, 0.0)}, 'does not rise'),
     ({'diffusion__eval_levels': ()}, 'eval_levels is empty'),
     ({'sample__guidance_interval': (3.0, 1.0)}, 'is not .low, high'),
-    ({'sample__method': 'heun', 'sample__eta': 0.5}, 'for ddim alone'),
-    ({'optim__ema': (0.05, 0.3)}, 'below 0.288'),
+    ({'sample__method': 'heun', 'sample__eta': 0.5}, 'for ddim only'),
+    ({'optim__ema': (0.05, 0.3)}, 'ema=0.3 is not between 0 and 0.2887'),
     ({'score__best': 'fvd'}, "score.best='fvd' is not one of"),
     ({'score__num': 3}, 'score.num=3 is too few'),
-    ({'sample__ema': 0.2}, 'ema=0.2 is not kept'),
+    ({'sample__ema': 0.2}, 'ema=0.2 is not the width of an average'),
   ],
 )
 def test_impossible_values_are_named(values, words):
@@ -212,11 +219,11 @@ def test_published_weights_need_no_autoencoder_stage():
     check.validate(config)
 
 
-def test_batches_divide_over_devices_and_hosts():
+def test_batches_divide_over_devices_and_processes():
   config = changed(stages__video__batch=24, stages__video__accumulate=2)
-  check.check_devices(config, num_devices=4, num_hosts=2)
+  check.check_devices(config, num_devices=4, num_processes=2)
   with pytest.raises(ValueError, match='multiple of 16, such as 32'):
-    check.check_devices(config, num_devices=8, num_hosts=2)
+    check.check_devices(config, num_devices=8, num_processes=2)
   config.train.fsdp = 3
   with pytest.raises(ValueError, match='fsdp=3 does not divide the 4'):
     check.check_devices(config, num_devices=4)
@@ -264,7 +271,7 @@ def test_save_and_load(tmp_path):
   check.validate(loaded)
 
 
-def test_changed_and_damaged_files_are_refused(tmp_path):
+def test_changed_and_corrupt_files_are_refused(tmp_path):
   path = tmp_path / 'config.json'
   serialize.save(make_config(), path)
   content = json.loads(path.read_text())
@@ -273,11 +280,45 @@ def test_changed_and_damaged_files_are_refused(tmp_path):
   with pytest.raises(ValueError, match='was changed after the run'):
     serialize.load(path)
   path.write_text(json.dumps(content)[:100])
-  with pytest.raises(ValueError, match='is damaged'):
+  with pytest.raises(ValueError, match='is not valid JSON'):
     serialize.load(path)
   path.write_text('[]')
   with pytest.raises(ValueError, match='not the config.json of a run'):
     serialize.load(path)
+
+
+def test_runs_of_earlier_versions_are_completed():
+  config = changed(seed=3, stages__video__batch=16)
+  old = schema.ConfigDict(config.to_dict())
+  del old.score, old.train.keep, old.stages.video.zoom
+  assert schema.complete(old) == config
+  old.train.unknown = 1  # Of a later version: resuming names it.
+  assert serialize.diff(schema.complete(old), config) == [
+    'train.unknown: 1 -> (no such key)'
+  ]
+
+
+def test_renamed_keys_are_translated(monkeypatch):
+  renamed = {
+    'optim.clip': 'optim.clip_norm',
+    'train.verbose': None,
+    'stages.*.lr': 'stages.*.learning_rate',
+    'stages.*.decay': None,
+  }
+  monkeypatch.setattr(schema, 'RENAMED', renamed)
+  config = changed(optim__clip_norm=2.0, stages__video__learning_rate=0.5)
+  old = schema.ConfigDict(config.to_dict())
+  old.optim.clip, old.train.verbose = 2.0, True
+  old.stages.video.lr, old.stages.video.decay = 0.5, 'linear'
+  del old.optim.clip_norm, old.stages.video.learning_rate
+  assert schema.complete(old) == config
+  check.validate(schema.complete(old))
+
+
+def test_renamed_keys_are_gone_and_their_names_exist():
+  keys_now = schema.keys('*')
+  assert not schema.RENAMED.keys() & keys_now.keys()
+  assert set(schema.RENAMED.values()) <= {None, *keys_now}
 
 
 def test_diff():
@@ -289,74 +330,3 @@ def test_diff():
     'stages.video.batch: 8 -> 16',
   ]
   assert serialize.diff(old, old) == []
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('command')
-  (folder / 'configs').mkdir()
-  (folder / 'configs/synthetic.py').write_text(CONFIG)
-  (folder / 'command.py').write_text(SCRIPT)
-  return folder
-
-
-def run(folder, *arguments):
-  return subprocess.run(
-    [sys.executable, 'command.py', *arguments],
-    cwd=folder,
-    env={'PYTHONPATH': str(ROOT)},
-    capture_output=True,
-    text=True,
-    timeout=60,
-  )
-
-
-def test_overrides_reach_the_command(folder):
-  result = run(
-    folder,
-    '--config=configs/synthetic.py:smoke',
-    '--config.model.widths=(8,16)',
-    '--config.optim.clip_norm=2',
-    '--noconfig.train.tensorboard',
-    '--workdir',
-    'a folder',
-  )
-  assert result.returncode == 0, result.stderr
-  assert result.stdout.strip() == "[(8, 16), 2.0, False, 100, True, 'a folder']"
-
-
-@pytest.mark.parametrize(
-  'arguments, words',
-  [
-    ('--config.model.widht=64', 'did you mean --config.model.widths?'),
-    ('--config.learning_rate=1', '.video.learning_rate?'),
-    ('--config.stages.vidoe.batch=8', '--config.stages.video.batch?'),
-    ('--config.stages.video.steps=1e5', 'takes an integer'),
-    ('--config.stages.video.steps=2.5', 'takes an integer'),
-    ('--config.optim.clip_norm=high', 'takes a number'),
-    ('--config.model.widths=8', 'takes a tuple'),
-    ('--config.train.tensorboard=maybe', 'takes true or false'),
-    ('--config.model=8', '--config.model is a group of keys'),
-    ('--config.stages.video.batch=0', 'batch=0 is not positive'),
-    ('--model.widths=8', 'did you mean --config.model.widths?'),
-    ('--wrkdir=x', 'did you mean --workdir?'),
-    ('stray', "'stray' belongs to no flag"),
-    ('-- --config.seed=1', 'belongs to no flag'),
-    ('--config=configs/synthetik.py', 'did you mean configs/synthetic.py?'),
-    ('--config=configs/synthetic.py:smok', "'smok' is no variant"),
-  ],
-)
-def test_mistakes_end_in_one_sentence(folder, arguments, words):
-  result = run(
-    folder, '--config', 'configs/synthetic.py', *arguments.split(' ')
-  )
-  assert words in result.stderr
-  assert result.stderr.count('\n') == 1
-  assert result.returncode == 2
-  assert result.stdout == ''
-
-
-def test_config_is_required(folder):
-  result = run(folder)
-  assert result.stderr.startswith('--config is missing')
-  assert (result.returncode, result.stderr.count('\n')) == (2, 1)

@@ -71,9 +71,10 @@ def test_overfit_keeps_the_first_and_the_last_stage():
   assert {stage.frames for stage in config.stages.values()} == {16}
 
 
-def test_unknown_variant_names_the_known_ones():
-  with pytest.raises(ValueError, match='no variant'):
-    get_config('ucf101', 'somke')
+@pytest.mark.parametrize('name', VARIANTS)
+def test_unknown_variant_names_the_known_ones(name):
+  with pytest.raises(ValueError, match="no variant 'somke', only .*smoke"):
+    get_config(name, 'somke')
 
 
 def test_variants_need_no_particular_config():

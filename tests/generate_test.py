@@ -58,11 +58,12 @@ def test_batches_are_filled_up_and_cut_off():
 
 
 def test_labels_by_name_and_number(run):
-  assert sample.choose_labels(run, 'down', 2) == [2, 2]
-  assert sample.choose_labels(run, '7', 1) == [7]
-  assert list(sample.choose_labels(run, None, 3)) == [0, 1, 2]
+  classes = (run.config.model.num_classes, run.label_names)
+  assert sample.choose_labels(*classes, 'down', 2) == [2, 2]
+  assert sample.choose_labels(*classes, '7', 1) == [7]
+  assert list(sample.choose_labels(*classes, None, 3)) == [0, 1, 2]
   with pytest.raises(ValueError, match="did you mean 'up-right'"):
-    sample.choose_labels(run, 'upright', 1)
+    sample.choose_labels(*classes, 'upright', 1)
 
 
 def test_samples_are_written_for_machines_and_for_people(tmp_path):

@@ -7,8 +7,8 @@ import numpy as np
 import tiny_runs
 
 from vdm import models
+from vdm.common import trees
 from vdm.models import layers
-from vdm.training import optim
 
 
 class Chain(nnx.Module):
@@ -70,7 +70,7 @@ def test_parameters_are_plain_float32_arrays():
       check(child)
 
   check(params)
-  assert 'stem/kernel' in optim.flatten(params)
+  assert 'stem/kernel' in trees.flatten(params)
 
 
 def test_the_same_key_gives_the_same_parameters():

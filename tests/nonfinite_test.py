@@ -19,44 +19,6 @@ from vdm.training import train_step
 from vdm.training import writer
 
 
-class Flag:
-  """A number on a device that notes when it is waited for."""
-
-  def __init__(self, value, seen):
-    self.value, self.seen = value, seen
-
-  def __array__(self, dtype=None, copy=None):
-    self.seen.append(self.value)
-    return np.asarray(self.value)
-
-
-def test_flags_are_fetched_when_they_are_asked_for():
-  skips, seen = nonfinite.Skips(3), []
-  for step in range(1, 9):
-    assert not skips.add(step, Flag(int(step % 4 == 0), seen))
-  assert not seen
-  assert skips.count(4) == 1 and len(seen) == 4
-  assert skips.count(4) == 1 and len(seen) == 4
-  assert skips.count(8) == 2 and skips.total == 2
-
-
-def test_too_many_of_the_last_hundred_stop_at_the_next_that_fails():
-  skips = nonfinite.Skips(3)
-
-  def add(step, flag):
-    stop = skips.add(step, np.int32(flag))
-    skips.count(step)
-    return stop
-
-  # Four in 400 steps are not too many, whenever they come.
-  assert not any(add(step, step % 100 == 0) for step in range(1, 401))
-  assert [add(step, flag) for step, flag in enumerate([1, 1, 1, 0], 401)] == (
-    [False] * 4
-  )
-  assert not add(405, 0)  # Watched, and sound.
-  assert add(406, 1)
-
-
 @pytest.fixture
 def poisoned(monkeypatch):
   """Makes the loss of some clips NaN, from a stage's third step on.

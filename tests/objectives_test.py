@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tiny_runs
 
+from vdm import generate
+from vdm.common import trees
 from vdm.config import schema
 from vdm.training import objectives
-from vdm.training import optim
 from vdm.training import sharding
 from vdm.training import stages
 
@@ -19,9 +20,9 @@ def mesh():
 
 def silent(params):
   """Parameters of a network whose output is zero."""
-  flat = optim.flatten(tiny_runs.randomise(params))
+  flat = trees.flatten(tiny_runs.randomise(params))
   head = {p: np.zeros_like(x) for p, x in flat.items() if 'head_conv' in p}
-  return optim.unflatten({**flat, **head}, params)
+  return trees.unflatten({**flat, **head})
 
 
 def coefficients(levels):
@@ -146,11 +147,13 @@ def test_temporal_parameters_are_held_on_single_frames(mesh):
   config = tiny_runs.make_config()
   objective = objectives.make_objective(config, config.stages.video, mesh)
   params = objective.abstract_params()
-  free = stages.trained_paths(params, config.stages.video, objective.held(True))
-  assert set(optim.flatten(params)) - set(free) == {
-    path for path in optim.flatten(params) if 'temporal' in path
+  free = stages.trained_paths(
+    params, config.stages.video, objective.excluded_paths(True)
+  )
+  assert set(trees.flatten(params)) - set(free) == {
+    path for path in trees.flatten(params) if 'temporal' in path
   }
-  assert objective.held(False) == ()
+  assert objective.excluded_paths(False) == ()
 
 
 def test_a_blind_loss_is_refused(mesh):
@@ -169,11 +172,11 @@ def test_bins_are_named_from_noise_to_clean():
 
 
 def test_chunks_are_all_of_one_size():
-  clips = {'video': np.arange(5), 'label': np.arange(5) * 10}
-  pieces = list(objectives.chunks(clips, 2))
+  arrays = (np.arange(5), np.arange(5) * 10)
+  pieces = list(generate.chunks(arrays, 2))
   assert [n for _, n in pieces] == [2, 2, 1]
-  assert [p['video'].tolist() for p, _ in pieces] == [[0, 1], [2, 3], [4, 4]]
-  assert pieces[2][0]['label'].tolist() == [40, 40]
+  assert [p[0].tolist() for p, _ in pieces] == [[0, 1], [2, 3], [4, 4]]
+  assert pieces[2][0][1].tolist() == [40, 40]
 
 
 @pytest.fixture(scope='module')
@@ -198,8 +201,8 @@ def test_the_components_are_fitted_and_held(codec):
 
   assert shapes(objective.abstract_params()) == shapes(params)
   stage = schema.stage(objective='autoencoder')
-  free = stages.trained_paths(params, stage, objective.held(False))
-  held = optim.flatten(params).keys() - set(free)
+  free = stages.trained_paths(params, stage, objective.excluded_paths(False))
+  held = trees.flatten(params).keys() - set(free)
   assert held == {'pca/basis', 'pca/mean', 'pca/scale'}
   assert not objective.inherits
 

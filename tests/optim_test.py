@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from vdm.common import trees
 from vdm.config import schema
 from vdm.training import optim
 
@@ -47,12 +48,12 @@ def options(**changes):
 def run(config, stage, paths, gradients, params):
   """Parameters {path: array} and slots after an update on each gradient."""
   slots = optim.init(config, params)
-  live = optim.flatten(params)
+  live = trees.flatten(params)
   paths = sorted(paths)
   update = jax.jit(lambda *args: optim.update(config, stage, 0.5, *args))
   for gradient in gradients:
-    trees = (optim.flatten(gradient), slots, live)
-    new, new_slots = update(*({p: tree[p] for p in paths} for tree in trees))
+    whole = (trees.flatten(gradient), slots, live)
+    new, new_slots = update(*({p: tree[p] for p in paths} for tree in whole))
     live, slots = {**live, **new}, {**slots, **new_slots}
   return live, slots
 
@@ -84,12 +85,12 @@ def gradients():
 
 def test_flatten_and_unflatten_are_inverse():
   params = values(0)
-  flat = optim.flatten(params)
+  flat = trees.flatten(params)
   assert 'block/conv/kernel' in flat and list(flat) == sorted(flat)
-  again = optim.unflatten(flat, params)
+  again = trees.unflatten(flat)
   jax.tree.map(np.testing.assert_array_equal, again, params)
   # By name, not by the order in which they are given.
-  again = optim.unflatten(dict(reversed(flat.items())), params)
+  again = trees.unflatten(dict(reversed(flat.items())))
   jax.tree.map(np.testing.assert_array_equal, again, params)
 
 
@@ -97,7 +98,7 @@ def test_adamw_is_optax_adamw(gradients):
   config = options(name='adamw')
   stage = schema.stage(learning_rate=2e-2)
   params = values(0)
-  live, slots = run(config, stage, optim.flatten(params), gradients, params)
+  live, slots = run(config, stage, trees.flatten(params), gradients, params)
   transform = optax.adamw(
     0.5 * 2e-2,
     b1=config.b1,
@@ -107,7 +108,7 @@ def test_adamw_is_optax_adamw(gradients):
     mask=lambda tree: jax.tree.map(lambda x: x.ndim >= 2, tree),
   )
   wanted = run_optax(transform, gradients, params)
-  assert_close(live, optim.flatten(wanted))
+  assert_close(live, trees.flatten(wanted))
   assert {int(slot.count) for slot in slots.values()} == {5}
 
 
@@ -115,7 +116,7 @@ def test_muon_is_optax_muon_on_hidden_matrices_and_adamw_elsewhere(gradients):
   config = options(name='muon', muon_learning_rate=5e-2)
   stage = schema.stage(learning_rate=2e-2)
   params = values(0)
-  flat = optim.flatten(params)
+  flat = trees.flatten(params)
   assert {p for p, x in flat.items() if optim.is_matrix(p, x)} == HIDDEN
   live, _ = run(config, stage, flat, gradients, params)
 
@@ -128,7 +129,7 @@ def test_muon_is_optax_muon_on_hidden_matrices_and_adamw_elsewhere(gradients):
       for path, x in tree.items()
     }
 
-  hidden = [{p: optim.flatten(g)[p] for p in HIDDEN} for g in gradients]
+  hidden = [{p: trees.flatten(g)[p] for p in HIDDEN} for g in gradients]
   muon = optax.contrib.muon(
     0.5 * 5e-2,
     beta=config.muon_momentum,
@@ -163,7 +164,7 @@ def test_muon_turns_a_gradient_into_an_orthogonal_matrix(gradients):
 def test_a_parameter_that_is_left_out_keeps_its_slot(gradients):
   config = options(name='muon')
   params = values(0)
-  paths = [p for p in optim.flatten(params) if 'temporal' not in p]
+  paths = [p for p in trees.flatten(params) if 'temporal' not in p]
   live, slots = run(config, schema.stage(), paths, gradients, params)
   initial = optim.init(config, params)['block/temporal/kernel']
   slot = slots['block/temporal/kernel']
@@ -177,12 +178,12 @@ def test_a_parameter_that_joins_later_has_its_own_bias_correction(gradients):
   config.weight_decay = 0.0
   stage = schema.stage(learning_rate=2e-2)
   params = values(0)
-  late, flat = 'block/scale', optim.flatten(params)
+  late, flat = 'block/scale', trees.flatten(params)
   early = [path for path in flat if path != late]
   slots, live = optim.init(config, params), flat
   for i, gradient in enumerate(gradients):
     paths = early if i < 3 else list(flat)
-    chosen = {path: optim.flatten(gradient)[path] for path in paths}
+    chosen = {path: trees.flatten(gradient)[path] for path in paths}
     new, new_slots = optim.update(config, stage, 1.0, chosen, slots, live)
     live, slots = {**live, **new}, {**slots, **new_slots}
   transform = optax.adam(2e-2, b1=config.b1, b2=config.b2, eps=config.eps)

@@ -107,11 +107,11 @@ def test_the_order_may_change_after_the_stage_the_run_is_in(
   new.stages.extra = schema.stage(steps=3)
   new.train.order = order
   if allowed:
-    resume.claim(new, path, 'image', [])
+    resume.claim(new, path, {'stage': 'image'}, [])
     assert tuple(serialize.load(path).train.order) == order
     return
   with pytest.raises(resume.ResumeError, match='train.order: '):
-    resume.claim(new, path, 'image', [])
+    resume.claim(new, path, {'stage': 'image'}, [])
 
 
 def test_a_run_of_an_earlier_version_goes_on_with_the_defaults(tmp_path):
@@ -121,13 +121,13 @@ def test_a_run_of_an_earlier_version_goes_on_with_the_defaults(tmp_path):
   del old.stages.image['cooldown']
   del old['score']
   serialize.save(old, path)
-  resume.claim(make_config(), path, 'image', [])
+  resume.claim(make_config(), path, {'stage': 'image'}, [])
   assert not serialize.diff(serialize.load(path), make_config())
 
   serialize.save(old, path)
   new = changed('autoencoder.kl_weight', 0.5)
   with pytest.raises(resume.ResumeError, match='kl_weight: 0.001 -> 0.5'):
-    resume.claim(new, path, 'image', [])
+    resume.claim(new, path, {'stage': 'image'}, [])
 
 
 def test_a_new_run_writes_its_configuration(tmp_path):
@@ -150,18 +150,18 @@ def test_a_refusal_names_every_difference_and_changes_nothing(tmp_path, caplog):
   new.stages.codec.batch = 16
   new.train.log_every = 3
   with pytest.raises(resume.ResumeError) as error:
-    resume.claim(new, path, 'image', [])
+    resume.claim(new, path, {'stage': 'image'}, [])
   assert 'seed: 0 -> 1' in str(error.value)
   assert 'stages.codec.batch: 8 -> 16' in str(error.value)
   assert 'log_every' not in str(error.value)
   assert path.read_text() == before
   with caplog.at_level('INFO', logger='absl'):
-    resume.claim(new, path, 'image', [], accept=True)
+    resume.claim(new, path, {'stage': 'image'}, [], accept=True)
   assert 'Changed on resume: seed: 0 -> 1' in caplog.text
   assert serialize.load(path).seed == 1
   serialize.save(make_config(), path)
   with caplog.at_level('INFO', logger='absl'):
-    resume.claim(changed('train.log_every', 3), path, 'image', [])
+    resume.claim(changed('train.log_every', 3), path, {'stage': 'image'}, [])
   assert 'train.log_every: 10 -> 3' in caplog.text
   assert serialize.load(path).train.log_every == 3
 

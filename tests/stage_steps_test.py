@@ -7,9 +7,9 @@ import tiny_runs
 from vdm.multihost import arrays
 from vdm.training import objectives
 from vdm.training import sharding
-from vdm.training import stage_steps
 from vdm.training import stages
 from vdm.training import train_state
+from vdm.training import train_step
 
 
 @pytest.fixture(scope='module')
@@ -21,14 +21,16 @@ def steps_and_costs():
   objective = objectives.make_objective(config, span.stage, mesh)
   params = tiny_runs.randomise(objective.abstract_params())
   state = jax.device_put(
-    train_state.create(config, params), arrays.replicated(mesh)
+    train_state.create(config.optim, params), arrays.replicated(mesh)
   )
   frozen = jax.device_put(tiny_runs.autoencoder(), arrays.replicated(mesh))
-  steps = stage_steps.StageSteps(config, mesh, span, objective, frozen, state)
+  steps = train_step.StageSteps(
+    config.optim, config.seed, mesh, span, objective, frozen, params
+  )
   costs, tflops = [], []
   for n in range(4):
-    state, _, cost = steps(state, tiny_runs.batch(), n)
-    costs.append(cost)
+    state, _ = steps(state, tiny_runs.batch(), n)
+    costs.append(steps.cost)
     tflops.append(steps.tflops)
   return steps, costs, tflops
 

@@ -61,7 +61,9 @@ def test_frozen_and_held_paths_are_left_out():
 
 def test_patterns_that_do_nothing_or_everything_are_refused():
   stage = schema.stage(frozen=(r'^stem/', r'^stam/'))
-  with pytest.raises(ValueError, match=r"frozen='\^stam/' fits no parameter"):
+  with pytest.raises(
+    ValueError, match=r"frozen='\^stam/' matches no parameter"
+  ):
     stages.trained_paths(PARAMS, stage, ())
   with pytest.raises(ValueError, match='leaves nothing to train'):
     stages.trained_paths(PARAMS, schema.stage(frozen=('.',)), ())

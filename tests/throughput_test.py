@@ -19,7 +19,7 @@ def clock(monkeypatch):
 
 def test_rates_are_over_the_interval(clock, monkeypatch):
   monkeypatch.setattr(flops, 'peak_flops', lambda *_: 1e12)
-  meter = throughput.Meter(clips=6, dtype='float32')
+  meter = throughput.Throughput(clips=6, dtype='float32')
 
   def slow():
     clock[0] += 0.5
@@ -50,7 +50,7 @@ def test_rates_are_over_the_interval(clock, monkeypatch):
 
 def test_an_unknown_device_has_no_share_of_its_peak(clock, monkeypatch):
   monkeypatch.setattr(flops, 'peak_flops', lambda *_: None)
-  meter = throughput.Meter(clips=1, dtype='float32')
+  meter = throughput.Throughput(clips=1, dtype='float32')
   clock[0] += 1
   assert 'share_of_peak_flops' not in meter.read()
 
@@ -66,14 +66,14 @@ def test_memory_has_the_name_of_what_it_measures():
 
 def test_the_line_says_where_and_how_long():
   span = stages.Span('video', schema.stage(steps=100), 50, 150)
-  rates = {'seconds_per_step': 90.0}
   values = {'loss': 0.123456, 'grad_norm': 2.0, 'param_norm': 7.0}
-  assert throughput.line(span, 60, values, rates) == (
+  values['seconds_per_step'] = 90.0
+  assert throughput.line(span, 110, values) == (
     'video 60/100  loss 0.1235  grad_norm 2  90 s/step'
     '  1:00:00 left in this stage'
   )
   assert (
-    throughput.line(span, 1, {'val_loss': 1.5}) == 'video 1/100  val_loss 1.5'
+    throughput.line(span, 51, {'val_loss': 1.5}) == 'video 1/100  val_loss 1.5'
   )
 
 

@@ -6,10 +6,10 @@ Compiling takes nearly all of a step's time, and grows with the blocks.
 import jax
 import numpy as np
 
+from vdm.common import trees
 from vdm.config import schema
 from vdm.multihost import arrays
 from vdm.training import objectives
-from vdm.training import optim
 from vdm.training import sharding
 from vdm.training import train_state
 from vdm.training import train_step
@@ -70,8 +70,8 @@ def randomise(params, seed=1, scale=0.3):
     value = generator.normal(size=leaf.shape) * scale / fan_in**0.5
     return np.float32(value + path.endswith('scale'))
 
-  flat = {path: draw(path, x) for path, x in optim.flatten(params).items()}
-  return optim.unflatten(flat, params)
+  flat = {path: draw(path, x) for path, x in trees.flatten(params).items()}
+  return trees.unflatten(flat)
 
 
 class Run:
@@ -87,12 +87,14 @@ class Run:
     self.objective = objectives.make_objective(config, self.stage, self.mesh)
     if params is None:
       params = randomise(self.objective.abstract_params())
-    self.initial = jax.tree.map(np.asarray, train_state.create(config, params))
+    self.initial = jax.tree.map(
+      np.asarray, train_state.create(config.optim, params)
+    )
     self.shardings = sharding.tree_sharding(self.mesh, self.initial)
     if trained is None:
-      trained = list(optim.flatten(params))
+      trained = list(trees.flatten(params))
     self.step = train_step.make_train_step(
-      config, self.stage, self.objective, trained, self.mesh, self.initial
+      config.optim, self.stage, self.objective, trained, self.mesh, self.initial
     )
     self.copies = arrays.replicated(self.mesh)
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 
+from vdm.config import recipes
 from vdm.config import schema
 
 
@@ -43,7 +44,7 @@ def make_config(root):
   config.stages.image = schema.stage(steps=2, **stage)
   # One level without attention: two of the patterns would fit nothing.
   config.stages.motion = schema.stage(
-    steps=2, frames=4, frozen=schema.SPATIAL[::2], **stage
+    steps=2, frames=4, frozen=recipes.SPATIAL[::2], **stage
   )
   config.stages.video = schema.stage(
     steps=5, frames=4, image_fraction=0.4, **stage
@@ -65,11 +66,11 @@ def recorded_keys():
 
   def reader():
     file = sys._getframe(2).f_code.co_filename
-    inside = f'{os.sep}vdm{os.sep}' in file
+    package = f'{os.sep}vdm{os.sep}'
     return (
-      inside
+      package in file
+      and f'{package}config{os.sep}' not in file
       and not file.endswith('_score.py')
-      and (f'{os.sep}config{os.sep}' not in file)
     )
 
   def recorded_get(self, name):

@@ -9,7 +9,8 @@ import optax
 import pytest
 import tiny_runs
 
-from vdm.config import schema
+from vdm.common import trees
+from vdm.config import recipes
 from vdm.multihost import arrays
 from vdm.training import ema
 from vdm.training import objectives
@@ -112,8 +113,8 @@ def test_a_step_is_optax_on_the_gradient_of_the_mean(one_device):
   found, metrics = run.step(*arguments)
   np.testing.assert_allclose(metrics['grad_norm'], norm, rtol=1e-4)
   np.testing.assert_allclose(metrics['learning_rate'], 1e-3, rtol=1e-6)
-  live, updates = optim.flatten(found.params), optim.flatten(updates)
-  start = optim.flatten(initial.params)
+  live, updates = trees.flatten(found.params), trees.flatten(updates)
+  start = trees.flatten(initial.params)
   for path, value in live.items():
     move = value - start[path]
     # See `assert_same_training`; a parameter is known to 1e-7 of itself.
@@ -202,7 +203,7 @@ def test_the_step_lowers_without_arrays():
   params = objective.abstract_params()
 
   def create(params):
-    return train_state.create(config, params)
+    return train_state.create(config.optim, params)
 
   state = jax.eval_shape(create, params)
   state = sharding.abstract(state, sharding.tree_sharding(mesh, state))
@@ -217,7 +218,7 @@ def test_the_step_lowers_without_arrays():
     (tiny_runs.autoencoder(), np.int32(0), jax.random.key(0)),
   )
   step = train_step.make_train_step(
-    config, stage, objective, optim.flatten(params), mesh, state
+    config.optim, stage, objective, trees.flatten(params), mesh, state
   )
   lowered = step.lower(state, frozen, batch, n, key)
   new_state, metrics = lowered.out_info
@@ -234,7 +235,7 @@ def changed_paths(before, after):
   """Paths whose value changed, of whatever is kept of each parameter."""
   changed = {}
   for name, old, new in (
-    ('params', optim.flatten(before.params), optim.flatten(after.params)),
+    ('params', trees.flatten(before.params), trees.flatten(after.params)),
     ('opt_state', before.opt_state, after.opt_state),
     *((k, before.ema[k], after.ema[k]) for k in before.ema),
   ):
@@ -257,7 +258,7 @@ def test_single_frames_leave_all_that_is_temporal_alone():
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   objective = objectives.make_objective(config, stage, mesh)
   params = objective.abstract_params()
-  trained = stages.trained_paths(params, stage, objective.held(True))
+  trained = stages.trained_paths(params, stage, objective.excluded_paths(True))
   run = tiny_runs.Run(config, trained=trained)
   # In the middle of a stage: moments and counts are not zero.
   slots = {
@@ -271,12 +272,12 @@ def test_single_frames_leave_all_that_is_temporal_alone():
     'label': clips['label'].repeat(3),
   }
   state, _ = run.train([frames])
-  temporal = {p for p in optim.flatten(params) if 'temporal' in p}
+  temporal = {p for p in trees.flatten(params) if 'temporal' in p}
   assert temporal
   changed = changed_paths(run.initial, state)
   for name, paths in changed.items():
     assert not paths & temporal, name
-  assert changed['opt_state'] == optim.flatten(params).keys() - temporal
+  assert changed['opt_state'] == trees.flatten(params).keys() - temporal
 
 
 def random_like(leaf):
@@ -291,13 +292,13 @@ def random_like(leaf):
 
 def test_the_frozen_stage_moves_the_conditioning_and_keeps_space():
   # This network has one level and no attention over space.
-  fits = [p for p in schema.SPATIAL if not re.search('attent|resample', p)]
+  fits = [p for p in recipes.SPATIAL if not re.search('attent|resample', p)]
   config = tiny_runs.make_config(frozen=tuple(fits))
   stage = config.stages.video
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   objective = objectives.make_objective(config, stage, mesh)
   params = objective.abstract_params()
-  trained = stages.trained_paths(params, stage, objective.held(False))
+  trained = stages.trained_paths(params, stage, objective.excluded_paths(False))
   run = tiny_runs.Run(config, trained=trained)
   state, _ = run.train(BATCHES[:1])
   changed = changed_paths(run.initial, state)
@@ -313,5 +314,5 @@ def test_the_frozen_stage_moves_the_conditioning_and_keeps_space():
 
 def test_global_norm_is_that_of_all_values_in_float32():
   tree = {'a': jnp.full((3,), 2, jnp.bfloat16), 'b': jnp.array([[2.0]])}
-  assert train_step.global_norm(tree) == 4
-  assert train_step.global_norm(tree).dtype == jnp.float32
+  assert optax.global_norm(tree) == 4
+  assert optax.global_norm(tree).dtype == jnp.float32

@@ -12,9 +12,10 @@ import pytest
 import tiny_runs
 
 from vdm import models
+from vdm.common import trees
+from vdm.config import recipes
 from vdm.config import schema
 from vdm.models import unet
-from vdm.training import optim
 
 LEVELS = np.array([[-3.0, 1.0, 6.0], [2.0, -20.0, 40.0]], np.float32)
 LABELS = np.array([1, 3], np.int32)
@@ -50,9 +51,9 @@ def abstract(network):
 
 def with_temporal(params, initial):
   """Parameters with the temporal ones as they were before training."""
-  flat, initial = optim.flatten(params), optim.flatten(initial)
-  return optim.unflatten(
-    {p: initial[p] if 'temporal' in p else flat[p] for p in flat}, params
+  flat, initial = trees.flatten(params), trees.flatten(initial)
+  return trees.unflatten(
+    {p: initial[p] if 'temporal' in p else flat[p] for p in flat}
   )
 
 
@@ -167,7 +168,7 @@ def test_single_frames_train_all_but_what_is_temporal(factorised):
     )
     return jnp.square(out - rows).sum()
 
-  grads = optim.flatten(jax.jit(jax.grad(loss))(factorised.trained))
+  grads = trees.flatten(jax.jit(jax.grad(loss))(factorised.trained))
   untouched = {path for path, grad in grads.items() if not np.any(grad)}
   assert untouched == {path for path in grads if unet.TEMPORAL in path}
   assert untouched
@@ -228,8 +229,8 @@ def test_without_classes_there_is_no_table():
 @pytest.mark.parametrize('convolution', ['factorised', 'full'])
 def test_spatial_patterns_fit_kernels_and_norms_over_space(convolution):
   network = make_network(convolution=convolution)
-  paths = list(optim.flatten(abstract(network)))
-  fits = {p for p in paths if any(re.search(x, p) for x in schema.SPATIAL)}
+  paths = list(trees.flatten(abstract(network)))
+  fits = {p for p in paths if any(re.search(x, p) for x in recipes.SPATIAL)}
   # The rest: time, the projections of the conditioning, and what it is made of.
   rest = {p for p in paths if re.search('temporal|film|^embed_', p)}
   assert fits == set(paths) - rest
@@ -260,15 +261,15 @@ def test_spatial_patterns_fit_kernels_and_norms_over_space(convolution):
 def test_the_patterns_are_read_without_jax():
   """Files in `configs/` hold them, and are read before a backend starts."""
   program = (
-    'import sys; from vdm import config; assert config.SPATIAL; '
+    'import sys; from vdm.config import recipes; assert recipes.SPATIAL; '
     'assert not {"jax", "flax"} & set(sys.modules)'
   )
   subprocess.run([sys.executable, '-c', program], cwd=conftest.ROOT, check=True)
 
 
-@pytest.mark.parametrize('pattern', schema.SPATIAL)
+@pytest.mark.parametrize('pattern', recipes.SPATIAL)
 def test_every_spatial_pattern_fits_something(pattern):
-  paths = optim.flatten(abstract(make_network()))
+  paths = trees.flatten(abstract(make_network()))
   assert any(re.search(pattern, path) for path in paths)
 
 
@@ -278,7 +279,7 @@ def test_every_spatial_pattern_fits_something(pattern):
 )
 def test_presets_have_the_size_they_are_known_by(name, millions):
   options = schema.default().model
-  options.update(num_classes=101, **schema.PRESETS[name])
+  options.update(num_classes=101, **recipes.NETWORKS[name])
   params = abstract(models.make_unet(options, 8))
   found = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
   np.testing.assert_allclose(found, millions, rtol=0.01)

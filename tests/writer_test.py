@@ -8,18 +8,18 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from vdm.training import writer as writer_lib
+from vdm.training import writer
 
 
 def write_steps(workdir, steps, **kwargs):
-  with writer_lib.Writer(workdir, tensorboard=False, **kwargs) as writer:
+  with writer.Writer(workdir, tensorboard=False, **kwargs) as log:
     for step in steps:
-      writer.write(step, 'video', {'loss': 1 / step})
-      writer.flush()
+      log.write(step, 'video', {'loss': 1 / step})
+      log.flush()
 
 
 def steps_of(workdir):
-  return [row['step'] for row in writer_lib.read_rows(workdir)]
+  return [row['step'] for row in writer.read_rows(workdir)]
 
 
 def test_rows_are_json_and_read_back_as_floats(tmp_path):
@@ -30,8 +30,8 @@ def test_rows_are_json_and_read_back_as_floats(tmp_path):
     'low': -np.inf,
     'array': np.ones((1,)),
   }
-  with writer_lib.Writer(tmp_path / 'run', tensorboard=False) as writer:
-    writer.write(np.int64(3), 'video', values)
+  with writer.Writer(tmp_path / 'run', tensorboard=False) as log:
+    log.write(np.int64(3), 'video', values)
     # In the file before anything is flushed or closed.
     text = (tmp_path / 'run/metrics.jsonl').read_text()
 
@@ -40,7 +40,7 @@ def test_rows_are_json_and_read_back_as_floats(tmp_path):
 
   row = json.loads(text, parse_constant=refuse)
   assert row['nan'] == 'nan' and row['high'] == 'inf' and row['low'] == '-inf'
-  (row,) = writer_lib.read_rows(tmp_path / 'run')
+  (row,) = writer.read_rows(tmp_path / 'run')
   assert row['step'] == 3 and row['stage'] == 'video'
   assert row['loss'] == float(np.float32(0.1))
   assert math.isnan(row['nan'])
@@ -50,20 +50,20 @@ def test_rows_are_json_and_read_back_as_floats(tmp_path):
 @pytest.mark.parametrize('append', [True, False])
 def test_rewind_drops_rows_past_the_step(tmp_path, append):
   write_steps(tmp_path, range(1, 6), append=append)
-  with writer_lib.Writer(tmp_path, tensorboard=False, append=append) as writer:
-    writer.write(6, 'video', {'loss': float('nan')})
-    writer.rewind(3)
-    writer.write(4, 'video', {'loss': 7.0})
+  with writer.Writer(tmp_path, tensorboard=False, append=append) as log:
+    log.write(6, 'video', {'loss': float('nan')})
+    log.rewind(3)
+    log.write(4, 'video', {'loss': 7.0})
   assert steps_of(tmp_path) == [1, 2, 3, 4]
-  assert writer_lib.read_rows(tmp_path)[-1]['loss'] == 7.0
+  assert writer.read_rows(tmp_path)[-1]['loss'] == 7.0
   assert not list(tmp_path.glob('*.part'))
 
 
 def test_rewind_keeps_values_exactly(tmp_path):
   write_steps(tmp_path, [3, 7])
   before = (tmp_path / 'metrics.jsonl').read_text()
-  with writer_lib.Writer(tmp_path, tensorboard=False) as writer:
-    writer.rewind(7)
+  with writer.Writer(tmp_path, tensorboard=False) as log:
+    log.rewind(7)
   assert (tmp_path / 'metrics.jsonl').read_text() == before
 
 
@@ -81,7 +81,7 @@ def test_torn_last_line_is_dropped(tmp_path, torn):
 def test_damage_elsewhere_is_named(tmp_path):
   (tmp_path / 'metrics.jsonl').write_text('{"step": 1, \n{"step": 2}\n')
   with pytest.raises(ValueError, match='line 1, is damaged'):
-    writer_lib.read_rows(tmp_path)
+    writer.read_rows(tmp_path)
 
 
 def test_each_writer_on_an_object_store_has_a_segment(tmp_path):
@@ -98,10 +98,10 @@ def test_a_broken_tensorboard_does_not_stop_the_run(tmp_path, monkeypatch):
   def fail(workdir):
     raise ImportError(f'no TensorFlow for {workdir}')
 
-  monkeypatch.setattr(writer_lib, '_make_clu_writer', fail)
-  with writer_lib.Writer(tmp_path) as writer:
+  monkeypatch.setattr(writer, '_make_clu_writer', fail)
+  with writer.Writer(tmp_path) as log:
     for step in (1, 2):
-      writer.write(step, 'video', {'loss': 0.5})
+      log.write(step, 'video', {'loss': 0.5})
   assert steps_of(tmp_path) == [1, 2]
 
 
@@ -109,10 +109,10 @@ def test_tensorboard_reads_scalars_and_animations(tmp_path):
   frames = [Image.new('RGB', (8, 8), (60 * i, 0, 0)) for i in range(4)]
   gif = io.BytesIO()
   frames[0].save(gif, 'GIF', save_all=True, append_images=frames[1:])
-  with writer_lib.Writer(tmp_path) as writer:
-    writer.write(5, 'video', {'loss': 0.25})
-    writer.write(10, 'video', {'loss': 0.125})
-    writer.write_gifs(10, {'samples': gif.getvalue()})
+  with writer.Writer(tmp_path) as log:
+    log.write(5, 'video', {'loss': 0.25})
+    log.write(10, 'video', {'loss': 0.125})
+    log.write_gifs(10, {'samples': gif.getvalue()})
 
   from tensorboard.backend.event_processing import event_accumulator
   from tensorboard.util import tensor_util

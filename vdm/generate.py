@@ -5,16 +5,20 @@ of many can be made again by itself, whatever the batch size, up to float
 rounding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+import functools
 from typing import Any, NamedTuple
 
 from etils import epath
+from etils.array_types import FloatArray, IntArray, ui8
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import models
 from vdm.checkpoints import manager
+from vdm.common import trees
 from vdm.config import schema
 from vdm.config import serialize
 from vdm.diffusion import guidance
@@ -42,11 +46,11 @@ class Run(NamedTuple):
     frame_rate: of its videos, frames a second.
   """
 
-  config: Any
-  stage: Any
+  config: ConfigDict
+  stage: ConfigDict
   step: int
-  params: Any
-  frozen: Any
+  params: dict[str, Any]
+  frozen: dict[str, Any]
   label_names: list[str]
   frame_rate: float
 
@@ -55,8 +59,8 @@ class Generator(NamedTuple):
   """The functions that make videos, each over any number of them.
 
   Attributes:
-    samples: (params, frozen, labels [n], seeds [n]) -> uint8 [n, t, h, w, 3].
-    reconstruct: (frozen, uint8 [n, t, h, w, 3]) -> the same, through the
+    samples: (params, frozen, labels [n], seeds [n]) -> uint8 [n t h w 3].
+    reconstruct: (frozen, uint8 [n t h w 3]) -> the same, through the
       autoencoder.
   """
 
@@ -64,19 +68,21 @@ class Generator(NamedTuple):
   reconstruct: Callable[..., np.ndarray]
 
 
-def to_float(video):
-  """uint8 -> float32 in [-1, 1]."""
+def to_float(video: ui8['*b 3']) -> FloatArray['*b 3']:
+  """Returns uint8 frames as float32 in [-1, 1]."""
   return video.astype(jnp.float32) / 127.5 - 1.0
 
 
-def to_uint8(x):
-  """Float in [-1, 1], clipped -> uint8."""
+def to_uint8(x: FloatArray['*b 3']) -> ui8['*b 3']:
+  """Returns frames in [-1, 1], clipped, as uint8."""
   x = jnp.clip(x.astype(jnp.float32), -1.0, 1.0)
   return jnp.round((x + 1.0) * 127.5).astype(jnp.uint8)
 
 
-def latent_shape(codec, frames, resolution):
-  """(t, h, w, c) of the latents of a clip."""
+def latent_shape(
+  codec: autoencoders.Autoencoder, frames: int, resolution: int
+) -> tuple[int, int, int, int]:
+  """Returns (t, h, w, c) of the latents of a clip."""
   t, h, w = codec.factor
   return (
     frames // t if frames > 1 else 1,
@@ -86,10 +92,17 @@ def latent_shape(codec, frames, resolution):
   )
 
 
-def make_schedule(config, codec, stage):
-  """The noise schedule of a stage, shifted for the size of its latents."""
+def make_schedule(
+  options: ConfigDict, codec: autoencoders.Autoencoder, stage: ConfigDict
+) -> schedules.Schedule:
+  """Returns a stage's noise schedule, shifted for the size of its latents.
+
+  Args:
+    options: `config.diffusion`.
+    codec: the autoencoder.
+    stage: the stage's config.
+  """
   shape = latent_shape(codec, stage.frames, stage.resolution)
-  options = config.diffusion
   return schedules.make_schedule(
     options.schedule,
     logsnr_min=options.logsnr_min,
@@ -98,19 +111,23 @@ def make_schedule(config, codec, stage):
   )
 
 
-def preview_labels(config, num):
-  """One label after the other; all null without classes."""
-  classes = config.model.num_classes
-  return np.arange(num) % classes if classes else np.full(num, -1)
+def preview_labels(num_classes: int, num: int) -> IntArray[' num']:
+  """Returns the labels in turn; all null (-1) without classes."""
+  return np.arange(num) % num_classes if num_classes else np.full(num, -1)
 
 
-def make_generator(config, stage, mesh=None, poll=lambda: None):
-  """Builds the functions that make a stage's videos.
+def make_generator(
+  config: ConfigDict,
+  stage: ConfigDict,
+  mesh: jax.sharding.Mesh | None = None,
+  poll: Callable[[], None] = lambda: None,
+) -> Generator:
+  """Returns the functions that make a stage's videos.
 
   Args:
     config: the run's; `config.sample` says how.
     stage: whose frames and resolution the videos have.
-    mesh: devices to split the videos over; all rows on one device without.
+    mesh: devices to split the videos over; None: all rows on one device.
     poll: called after every batch of videos; may raise.
   """
   codec = autoencoders.make_autoencoder(config.autoencoder)
@@ -121,19 +138,16 @@ def make_generator(config, stage, mesh=None, poll=lambda: None):
   grid = samplers.make_grid(
     options.grid,
     options.steps,
-    make_schedule(config, codec, stage),
+    make_schedule(config.diffusion, codec, stage),
     rho=options.rho,
     sigma_min=options.sigma_min,
     sigma_max=options.sigma_max,
   )
   scale = options.guidance if config.model.num_classes else 1.0
 
-  def denoiser(params):
-    def denoise(z, levels, cond):
-      output = network.apply(params, z.astype(dtype), levels, cond)
-      return process.to_x0(config.diffusion.prediction, output, z, levels)
-
-    return denoise
+  def denoise(params, z, levels, cond):
+    output = network.apply(params, z.astype(dtype), levels, cond)
+    return process.to_x0(config.diffusion.prediction, output, z, levels)
 
   def decode(frozen, z):
     z = latents.denormalise(z, frozen['stats']).astype(dtype)
@@ -143,8 +157,8 @@ def make_generator(config, stage, mesh=None, poll=lambda: None):
   def sample(params, frozen, labels, seeds):
     keys = jax.vmap(jax.random.key)(seeds)
     cond = {'label': labels}
-    denoise = guidance.guided(
-      denoiser(params),
+    guided = guidance.guided(
+      functools.partial(denoise, params),
       cond,
       {'label': jnp.full_like(labels, -1)},
       scale=scale,
@@ -154,7 +168,7 @@ def make_generator(config, stage, mesh=None, poll=lambda: None):
     levels = jnp.broadcast_to(grid[:, None, None], (len(grid), 1, shape[0]))
     z = process.noise(process.fold_in(keys, START), (len(labels), *shape))
     z = samplers.sample(
-      denoise,
+      guided,
       z,
       levels,
       process.fold_in(keys, STEPS),
@@ -173,57 +187,79 @@ def make_generator(config, stage, mesh=None, poll=lambda: None):
 
   def samples(params, frozen, labels, seeds):
     labels, seeds = np.asarray(labels, np.int32), np.asarray(seeds, np.uint32)
-    return batched(
-      lambda *rows: sample(params, frozen, *rows),
-      (labels, seeds),
-      options.batch,
-      mesh,
-      poll,
-    )
+    make = functools.partial(sample, params, frozen)
+    return batched(make, (labels, seeds), options.batch, mesh, poll)
 
   def reconstructions(frozen, video):
-    return batched(
-      lambda rows: reconstruct(frozen, rows),
-      (video,),
-      options.batch,
-      mesh,
-      poll,
-    )
+    make = functools.partial(reconstruct, frozen)
+    return batched(make, (video,), options.batch, mesh, poll)
 
   return Generator(samples, reconstructions)
 
 
-def batched(function, inputs, size, mesh=None, poll=lambda: None):
+def batched(
+  function: Callable[..., Any],
+  inputs: Sequence[np.ndarray],
+  size: int,
+  mesh: jax.sharding.Mesh | None = None,
+  poll: Callable[[], None] = lambda: None,
+) -> Any:
   """Applies a compiled function to arrays, `size` rows at a time.
 
-  Every call has the same shape, rounded up to the devices: the last one is
-  filled with copies of the last row.
+  Args:
+    function: of rows of the arrays; its results have as many rows.
+    inputs: the arrays, whole on every process.
+    size: rows of a call, see `chunks`.
+    mesh: devices to split the rows over; None: all on one device.
+    poll: called after every call; may raise.
+
+  Returns:
+    What the function returns of all rows, as NumPy arrays.
+  """
+  outputs = []
+  for rows, n in chunks(inputs, size, mesh):
+    output = arrays.to_host(function(*rows))
+    outputs.append(jax.tree.map(lambda x, n=n: x[:n], output))
+    poll()
+  return jax.tree.map(lambda *x: np.concatenate(x), *outputs)
+
+
+def chunks(
+  inputs: Sequence[np.ndarray],
+  size: int,
+  mesh: jax.sharding.Mesh | None = None,
+) -> Iterator[tuple[list[Any], int]]:
+  """Yields (rows of each array, how many of them are real), chunk by chunk.
+
+  Every chunk has the same shape: `size` rows, rounded up to the devices. The
+  last one is filled with copies of the last row.
   """
   devices = mesh.size if mesh is not None else 1
   total = len(inputs[0])
   size = -(-min(size, total) // devices) * devices
-  outputs = []
   for start in range(0, total, size):
     index = np.minimum(np.arange(start, start + size), total - 1)
     rows = [array[index] for array in inputs]
     if mesh is not None:
       rows = [arrays.split(mesh, x) for x in rows]
-    outputs.append(arrays.to_host(function(*rows))[: total - start])
-    poll()
-  return np.concatenate(outputs)
+    yield rows, min(size, total - start)
 
 
-def load_run(workdir, ema=None, checkpoint='latest'):
+def load_run(
+  workdir: epath.PathLike, ema: float | None = None, checkpoint: str = 'latest'
+) -> Run:
   """Reads what sampling needs from a run's folder, and nothing else.
 
   Args:
     workdir: of the run.
     ema: width of the average to take; by default `config.sample.ema`.
-    checkpoint: 'latest'; 'best', the one with the least small score; or a step.
+    checkpoint: 'latest'; 'best', the one with the lowest small score; or a
+      step.
 
   Raises:
-    FileNotFoundError: there is no run, none far enough to sample from, or no
+    FileNotFoundError: there is no run, no diffusion model in it yet, or no
       such checkpoint.
+    ValueError: the run keeps no such average.
   """
   workdir = epath.Path(workdir)
   if not (workdir / 'config.json').exists():
@@ -248,15 +284,15 @@ def load_run(workdir, ema=None, checkpoint='latest'):
     config=config,
     stage=config.stages[meta['stage']],
     step=step,
-    params=files.nested(averages[name]),
+    params=trees.unflatten(averages[name]),
     frozen={'params': params, 'stats': stats},
     label_names=serialize.load_label_names(workdir / 'config.json'),
     frame_rate=config.data.frame_rate / config.data.stride,
   )
 
 
-def choose_step(store, checkpoint):
-  """The step that 'latest' (None), 'best' or a number names.
+def choose_step(store: manager.Checkpoints, checkpoint: str) -> int | None:
+  """Returns the step that 'latest' (None), 'best' or a number names.
 
   Raises:
     FileNotFoundError: the run does not keep it.

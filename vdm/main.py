@@ -1,10 +1,11 @@
 """Trains a model: python -m vdm.main --config configs/ucf101.py.
 
-The same command goes on where a run was stopped. Exit codes: 0 finished, 1
+The same command resumes a run that was stopped. Exit codes: 0 finished, 1
 failed, 2 a mistake in the command or the configuration, 75 stopped before the
 end (run the same command again).
 """
 
+from collections.abc import Sequence
 import errno
 import os
 import pathlib
@@ -31,7 +32,7 @@ _DISTRIBUTED = flags.DEFINE_enum(
 _ACCEPT_CHANGES = flags.DEFINE_bool(
   'accept_changes',
   False,
-  'Go on with a run although its configuration or data set was another.',
+  'Resume a run although its configuration or data set was different.',
 )
 
 OUT_OF_MEMORY = (
@@ -40,17 +41,17 @@ OUT_OF_MEMORY = (
   '--config.train.compute_dtype=bfloat16.'
 )
 FULL_DISK = (
-  'The disk is full: make room and run the same command again, which goes on '
-  'from the last checkpoint.'
+  'The disk is full: free some space and run the same command again, which '
+  'resumes from the last checkpoint.'
 )
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   del argv
-  # A run that goes on, or the next one like it, need not compile again.
+  # A resumed run, or the next one like it, need not compile again.
   cache = pathlib.Path.home() / '.cache' / 'vdm' / 'jax'
   os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
-  # Only here: processes that read data import this module again.
+  # Not at the top: worker processes import this module again.
   import jax
 
   from vdm import train
@@ -73,15 +74,15 @@ def main(argv):
   except Exception as error:
     code = explain(error)
     if initialize.is_several():
-      # The others have been told; leaving in order would wait for them.
+      # The others have been told; a regular exit would wait for them.
       coordination.leave(code)
   sys.exit(code)
 
 
-def explain(error):
+def explain(error: Exception) -> int:
   """Prints what went wrong and returns the exit code.
 
-  What a person can set right is one line; anything else is a traceback.
+  What a person can fix is one line; anything else is a traceback.
   """
   from vdm.checkpoints import manager
   from vdm.checkpoints import manifest
@@ -119,8 +120,8 @@ def explain(error):
   return 1
 
 
-def workdir():
-  """The folder given, or one named after the config file."""
+def workdir() -> str:
+  """Returns the folder given, or one named after the config file."""
   if _WORKDIR.value:
     return _WORKDIR.value
   path = flags.FLAGS['config'].config_filename

@@ -1,4 +1,4 @@
-"""Does one step again that a run took down because it was not finite.
+"""Replays a step that a run dumped because it was not finite.
 
   python -m vdm.replay --bundle runs/ucf101/nonfinite/step_00001234
 
@@ -7,6 +7,7 @@ the clips come from, and says whether the numbers are those of the run. Exit
 codes: 0 the same non-finite loss or gradient, 1 another result.
 """
 
+from collections.abc import Sequence
 import sys
 
 from absl import app
@@ -23,7 +24,7 @@ _FLOAT32 = flags.DEFINE_bool(
 )
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   del argv
   if not _BUNDLE.value:
     flag.stop('Give a step: --bundle runs/NAME/nonfinite/step_XXXXXXXX.')

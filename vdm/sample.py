@@ -2,8 +2,10 @@
 
   python -m vdm.sample --workdir runs/synthetic --label right --num 8 --out out
 
-Video i uses seed + i: any one of them can be made again alone.
+Video i uses seed + i, so any one of them can be made again alone.
 """
+
+from collections.abc import Sequence
 
 from absl import app
 from absl import flags
@@ -30,14 +32,14 @@ _METHOD = flags.DEFINE_enum(
   'method', None, ['ddim', 'heun', 'dpmpp'], "By default the run's."
 )
 _CHECKPOINT = flags.DEFINE_string(
-  'checkpoint', 'latest', 'latest, best (least small score) or a step.'
+  'checkpoint', 'latest', 'latest, best (lowest small score) or a step.'
 )
 _EMA = flags.DEFINE_float(
   'ema', None, "Width of the average to use; by default the run's."
 )
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   del argv
   if not _WORKDIR.value:
     flag.stop('Give the folder of a run: --workdir runs/NAME.')
@@ -51,7 +53,9 @@ def main(argv):
     run = generate.load_run(
       _WORKDIR.value, ema=_EMA.value, checkpoint=_CHECKPOINT.value
     )
-    labels = choose_labels(run, _LABEL.value, _NUM.value)
+    labels = choose_labels(
+      run.config.model.num_classes, run.label_names, _LABEL.value, _NUM.value
+    )
   except (FileNotFoundError, ValueError) as error:
     flag.stop(error)
   for name, value in {
@@ -72,8 +76,10 @@ def main(argv):
   logging.info('The videos are in %s.', out)
 
 
-def choose_labels(run, label, num):
-  """The class of each video.
+def choose_labels(
+  num_classes: int, label_names: list[str], label: str | None, num: int
+) -> Sequence[int]:
+  """Returns the class of each video.
 
   Raises:
     ValueError: the run has no such class.
@@ -82,14 +88,13 @@ def choose_labels(run, label, num):
   from vdm.config import suggest
 
   if label is None:
-    return generate.preview_labels(run.config, num)
-  classes = run.config.model.num_classes
-  names = run.label_names[:classes]
+    return generate.preview_labels(num_classes, num)
+  names = label_names[:num_classes]
   if label in names:
     return [names.index(label)] * num
-  if label.isdigit() and int(label) < classes:
+  if label.isdigit() and int(label) < num_classes:
     return [int(label)] * num
-  if not classes:
+  if not num_classes:
     raise ValueError('The run knows no classes: leave --label out.')
   raise ValueError(
     f'The run has no class {label!r}: did you mean '

@@ -83,20 +83,20 @@ class Cases:
     }
 
   def restore(self, workdir):
-    """What training would go on from: the step, and its arrays as bytes."""
+    """What training would resume from: the step, and its arrays as bytes."""
     import jax
 
     from vdm.checkpoints import manager
     from vdm.checkpoints import manifest
     from vdm.data import builders
     from vdm.preparation import datasets
-    from vdm.training import begin
+    from vdm.training import resume
     from vdm.training import sharding
 
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     info = builders.read_info(datasets.ensure(self.config.data))
     with manager.Checkpoints(workdir / 'checkpoints') as store:
-      step, _, state = begin.restore(
+      step, _, state, _ = resume.restore(
         self.config, store, mesh, info['fingerprint']
       )
     found = {

@@ -119,4 +119,4 @@ def test_who_waits_for_a_live_process_says_where_it_is(
   assert 75 in codes and set(codes) <= {75, -signal.SIGABRT}, codes
   said = ''.join(run.printed() for run in runs)
   assert message in said
-  assert re.search(r'process 1: .* in vdm/training/stage_steps\.py:\d+', said)
+  assert re.search(r'process 1: .* in vdm/training/train_step\.py:\d+', said)

@@ -20,14 +20,14 @@ def main():
   import jax
 
   from vdm.training import sharding
-  from vdm.training import stage_steps
+  from vdm.training import train_step
 
   sharding.MIN_SHARDED_SIZE = 64
   (workdir,) = (
     x.partition('=')[2] for x in sys.argv if x.startswith('--workdir=')
   )
   hang = os.environ.get('VDM_FAULTS_HANG')
-  arguments = stage_steps.StageSteps.arguments
+  arguments = train_step.StageSteps.arguments
 
   def traced(self, batch, n):
     crc = [
@@ -41,7 +41,7 @@ def main():
       time.sleep(3600)
     return arguments(self, batch, n)
 
-  stage_steps.StageSteps.arguments = traced
+  train_step.StageSteps.arguments = traced
   runpy.run_module('vdm.main', run_name='__main__', alter_sys=True)
 
 

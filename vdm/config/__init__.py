@@ -1,4 +1,4 @@
-"""Configurations: every key, the rules between them, the flag, the files.
+"""Configurations: every key, rules between keys, the flag, config.json.
 
-The lowest room: it imports nothing of the package, and anyone may use it.
+It imports only `common` from the package, and every room may import it.
 """

@@ -1,45 +1,35 @@
-"""What is impossible between the keys of a configuration.
+"""Rules between the keys of a configuration.
 
-Each function yields sentences, one a problem, that name keys and say what to
-do. The keys, their types and their ranges have been checked before (see
-`check`).
+Each function yields sentences, one per problem, that name keys and say what to
+do. `check` has validated each key by itself before (see `schema`).
 """
 
 from collections.abc import Iterator
-import itertools
 import re
 
-from vdm.config import schema
+from ml_collections import ConfigDict
+
 from vdm.config import suggest
 
-ConfigDict = schema.ConfigDict
-
-# Autoencoders with weights from elsewhere.
+# Autoencoders whose weights come from elsewhere.
 PUBLISHED = ('tiny', 'autoencoder_kl')
 
 
 def problems(config: ConfigDict) -> Iterator[str]:
-  """Yields what is wrong, a sentence each."""
-  yield from _data_problems(config)
+  """Yields what is wrong, one sentence per problem."""
+  yield from _data_problems(config.data)
   yield from _order_problems(config)
   yield from _autoencoder_problems(config)
-  yield from _weights_problems(config)
-  yield from _model_problems(config)
-  yield from _diffusion_problems(config)
-  yield from _latents_problems(config)
-  yield from _score_problems(config)
+  yield from _weights_problems(config.autoencoder)
+  yield from _model_problems(config.model)
+  yield from _diffusion_problems(config.diffusion)
+  yield from _sample_problems(config.sample, config.optim)
+  yield from _score_problems(config.score)
   for name in config.train.order:
     yield from _stage_problems(config, name)
 
 
-def _data_problems(config: ConfigDict) -> Iterator[str]:
-  data = config.data
-  for name in data.screening.rules:
-    if name not in schema.SCREENING:
-      yield (
-        f'config.data.screening.rules names {name!r}, which is no rule: did '
-        f'you mean {suggest.nearest(name, schema.SCREENING)}?'
-      )
+def _data_problems(data: ConfigDict) -> Iterator[str]:
   if data.screening.min_motion > data.screening.max_motion:
     yield 'config.data.screening.min_motion is above max_motion.'
   if 0 < data.clip_frames < data.min_frames:
@@ -47,18 +37,14 @@ def _data_problems(config: ConfigDict) -> Iterator[str]:
       f'config.data.clip_frames={data.clip_frames} is below '
       f'min_frames={data.min_frames}: no clip would be left.'
     )
-  for key, pattern in [
-    ('group', data.group),
-    *(('captions.boilerplate', p) for p in data.captions.boilerplate),
-  ]:
-    try:
-      re.compile(pattern)
-    except re.error as error:
-      yield f'config.data.{key}: {pattern!r} is no pattern: {error}.'
-  if data.captions.manifest and not (
-    data.captions.file and data.captions.caption
-  ):
+  captions = data.captions
+  if captions.manifest and not (captions.file and captions.caption):
     yield 'config.data.captions.file and caption name columns: give both.'
+  if data.latents and data.fixed_clips:
+    yield (
+      'config.data.latents and fixed_clips: a few clips are encoded as fast '
+      'as they are read, so leave one of them out.'
+    )
 
 
 def _order_problems(config: ConfigDict) -> Iterator[str]:
@@ -70,7 +56,7 @@ def _order_problems(config: ConfigDict) -> Iterator[str]:
       hint = (
         f': did you mean {suggest.nearest(name, stages)}?' if stages else '.'
       )
-      yield f'config.train.order names {name!r}, which is no stage{hint}'
+      yield f'config.train.order names {name!r}, which is not a stage{hint}'
   if len(set(order)) < len(order):
     yield 'config.train.order names a stage twice.'
   objectives = [stages[name].objective for name in order]
@@ -82,7 +68,7 @@ def _order_problems(config: ConfigDict) -> Iterator[str]:
       'config.autoencoder.kind to pca or identity.'
     )
   if kind == 'identity' and load:
-    yield 'config.autoencoder.load is set, and kind=identity loads nothing.'
+    yield 'config.autoencoder.load is set, but kind=identity loads nothing.'
   if (kind != 'kl' or load) and 'autoencoder' in objectives:
     why = 'load' if kind == 'kl' else f'kind={kind}'
     yield (
@@ -97,18 +83,13 @@ def _autoencoder_problems(config: ConfigDict) -> Iterator[str]:
   autoencoder = config.autoencoder
   if autoencoder.kind != 'kl':
     return
-  if autoencoder.bottleneck == 'fsq':
-    if len(autoencoder.levels) != autoencoder.channels:
-      yield (
-        f'config.autoencoder.levels={autoencoder.levels} has not one number '
-        f'for each of the {autoencoder.channels} channels: '
-        f'config.autoencoder.channels={len(autoencoder.levels)} fits.'
-      )
-    if min(autoencoder.levels, default=2) < 2:
-      yield (
-        f'config.autoencoder.levels={autoencoder.levels}: a channel takes at '
-        'least 2 values.'
-      )
+  levels, channels = autoencoder.levels, autoencoder.channels
+  if autoencoder.bottleneck == 'fsq' and len(levels) != channels:
+    yield (
+      f'config.autoencoder.levels={levels} does not have one number for each '
+      f'of the {channels} channels: config.autoencoder.channels={len(levels)} '
+      'fits.'
+    )
   if autoencoder.decoder_temporal and not autoencoder.load:
     for name in config.train.order:
       stage = config.stages[name]
@@ -119,8 +100,7 @@ def _autoencoder_problems(config: ConfigDict) -> Iterator[str]:
         )
 
 
-def _weights_problems(config: ConfigDict) -> Iterator[str]:
-  autoencoder = config.autoencoder
+def _weights_problems(autoencoder: ConfigDict) -> Iterator[str]:
   kind, weights = autoencoder.kind, autoencoder.weights
   hashes = autoencoder.weights_sha256
   if kind in PUBLISHED and not weights and not autoencoder.load:
@@ -130,16 +110,17 @@ def _weights_problems(config: ConfigDict) -> Iterator[str]:
     )
   if (weights or hashes) and kind not in PUBLISHED:
     yield (
-      f'config.autoencoder.weights is for published networks, and kind={kind} '
-      'is none.'
+      'config.autoencoder.weights is for published networks, and '
+      f'kind={kind} is not one of them.'
     )
   if weights and autoencoder.load:
     yield 'config.autoencoder.load and weights are both set: give one.'
   parts = hashes.split(',') if hashes else []
   if any(not re.fullmatch(r'\s*[0-9a-f]{64}\s*', part) for part in parts):
     yield (
-      f'config.autoencoder.weights_sha256={hashes!r} is no sha256: give the 64 '
-      'hexadecimal digits that sha256sum prints, of several files with commas.'
+      f'config.autoencoder.weights_sha256={hashes!r} is not a sha256: give the '
+      '64 hexadecimal digits that sha256sum prints, of several files with '
+      'commas.'
     )
   if parts and len(parts) != len(weights.split(',')):
     yield (
@@ -148,20 +129,14 @@ def _weights_problems(config: ConfigDict) -> Iterator[str]:
     )
 
 
-def _model_problems(config: ConfigDict) -> Iterator[str]:
-  model = config.model
+def _model_problems(model: ConfigDict) -> Iterator[str]:
   levels = len(model.widths)
   if not levels:
     yield 'config.model.widths is empty: give the channels of each level.'
-  if model.embed_width % 2:
-    yield (
-      f'config.model.embed_width={model.embed_width} is odd: the noise level '
-      'takes it as pairs.'
-    )
   if len(model.blocks) != levels:
     yield (
       f'config.model.blocks={model.blocks} and widths={model.widths} differ '
-      'in length: both have one number a level.'
+      'in length: both have one number per level.'
     )
   for key in ('attention', 'temporal', 'temporal_attention'):
     for level in model[f'{key}_levels']:
@@ -178,56 +153,33 @@ def _model_problems(config: ConfigDict) -> Iterator[str]:
     )
 
 
-def _diffusion_problems(config: ConfigDict) -> Iterator[str]:
-  diffusion, sample = config.diffusion, config.sample
-  for low, high, group, less in (
-    ('logsnr_min', 'logsnr_max', 'diffusion', diffusion),
-    ('sigma_min', 'sigma_max', 'sample', sample),
-  ):
-    if less[low] >= less[high]:
-      yield f'config.{group}.{low} is not below {high}.'
-  edges = diffusion.bin_edges
-  if any(a >= b for a, b in itertools.pairwise(edges)):
-    yield f'config.diffusion.bin_edges={edges} does not rise.'
+def _diffusion_problems(diffusion: ConfigDict) -> Iterator[str]:
+  if diffusion.logsnr_min >= diffusion.logsnr_max:
+    yield 'config.diffusion.logsnr_min is not below logsnr_max.'
   if not diffusion.eval_levels:
     yield 'config.diffusion.eval_levels is empty: give at least one log-SNR.'
-  interval = sample.guidance_interval
-  if len(interval) != 2 or interval[0] > interval[1]:
-    yield f'config.sample.guidance_interval={interval} is not (low, high).'
+
+
+def _sample_problems(sample: ConfigDict, optim: ConfigDict) -> Iterator[str]:
+  if sample.sigma_min >= sample.sigma_max:
+    yield 'config.sample.sigma_min is not below sigma_max.'
   if sample.eta and sample.method != 'ddim':
-    yield f'config.sample.eta is for ddim alone, not for {sample.method}.'
-  # EDM2, equation 126: the power function exists below 12^-0.5.
-  if any(width >= 12**-0.5 for width in config.optim.ema):
-    yield f'config.optim.ema={config.optim.ema}: a width is below 0.288.'
-  if sample.ema not in config.optim.ema:
+    yield f'config.sample.eta is for ddim only, not for {sample.method}.'
+  if sample.ema not in optim.ema:
     yield (
-      f'config.sample.ema={sample.ema} is not kept: config.optim.ema is '
-      f'{config.optim.ema}.'
+      f'config.sample.ema={sample.ema} is not the width of an average: '
+      f'config.optim.ema is {optim.ema}.'
     )
 
 
-def _latents_problems(config: ConfigDict) -> Iterator[str]:
-  if not config.data.latents:
-    return
-  if config.data.fixed_clips:
-    yield (
-      'config.data.latents and fixed_clips: a few clips are encoded as fast '
-      'as they are read, so leave one of them out.'
-    )
-
-
-def _score_problems(config: ConfigDict) -> Iterator[str]:
-  score = config.score
+def _score_problems(score: ConfigDict) -> Iterator[str]:
   if score.every and score.num < 4:
     yield f'config.score.num={score.num} is too few to compare: 4 at least.'
 
 
 def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
-  stage, data, prefix = (
-    config.stages[name],
-    config.data,
-    f'config.stages.{name}',
-  )
+  stage, data = config.stages[name], config.data
+  prefix = f'config.stages.{name}'
   if stage.batch % stage.accumulate:
     yield (
       f'{prefix}.batch={stage.batch} is not divisible by '
@@ -242,9 +194,7 @@ def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
     yield (
       f'{prefix}.crop={stage.crop} is above resolution={stage.resolution}.'
     )
-  if len(stage.zoom) != 2 or not 1 <= stage.zoom[0] <= stage.zoom[1]:
-    yield f'{prefix}.zoom={stage.zoom} is not (low, high), both at least 1.'
-  elif stage.zoom[1] * stage.resolution > data.resolution:
+  if stage.zoom[1] * stage.resolution > data.resolution:
     yield (
       f'{prefix}.zoom={stage.zoom} enlarges: config.data.resolution='
       f'{data.resolution} is {data.resolution / stage.resolution:g} times '
@@ -272,4 +222,4 @@ def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
   if stage.warmup > stage.steps:
     yield f'{prefix}.warmup={stage.warmup} is above steps={stage.steps}.'
   if sum(stage.frame_levels.values()) <= 0:
-    yield f'{prefix}.frame_levels are all 0: one share at least is positive.'
+    yield f'{prefix}.frame_levels are all 0: at least one must be positive.'

@@ -1,337 +1,310 @@
-"""Every key of a run, once, with its meaning.
+"""Every key of a run, once: its default, its constraint and its meaning.
 
 A file in `configs/` starts from `default()`, adds its stages with `stage()`
-and changes values; nothing else adds keys. The value a key holds here is its
-type. A stage is data: `config.train.order` names the stages in the order in
-which they run, and `config.stages.<name>` says what each one does.
+and changes values; nothing else adds keys. `positive`, `one_of` and so on are
+constraints, see `keys`; a value without one is a default of its type, and
+numbers are then at least 0. A stage is data: `config.train.order` names the
+stages in the order in which they run, and `config.stages.<name>` says what each
+one does.
 """
 
-import ml_collections
+from collections.abc import Iterable
+from typing import Any
 
-ConfigDict = ml_collections.ConfigDict
+from ml_collections import ConfigDict
 
-# What a stage freezes to keep a trained image model while time is learned:
-# kernels and norms over space. Embeddings, conditioning (`film`) and temporal
-# branches stay free.
-SPATIAL = (
-  r'^(stem|head_norm|head_conv)/',
-  r'_resample/',
-  r'/spatial/((norm|conv)_(in|out)|skip)/(kernel|scale|bias)$',
-  r'/attention/(norm|attention)/',
+from vdm.config import serialize
+from vdm.config.keys import (
+  at_least,
+  below,
+  even,
+  interval,
+  Key,
+  one_of,
+  plain,
+  positive,
+  regex,
+  rising,
+  share,
+  signed,
+  some_of,
 )
 
-# Every rule that can leave shots of a video out; `data.screening.rules`.
+# Every rule that can leave shots of a video out.
 SCREENING = (
   *('cuts', 'blank', 'frozen', 'letterbox', 'low_frame_rate', 'overlay'),
   *('low_motion', 'high_motion', 'duplicate'),
 )
 
-# Networks by size; `config.model.update(PRESETS[...])`. Parameters are for
-# latents of 8 channels and 101 classes.
-PRESETS = {
-  'tiny': dict(  # 0.8 M, for a CPU.
-    widths=(32, 64),
-    blocks=(1, 1),
-    attention_levels=(1,),
-    temporal_levels=(0, 1),
-    temporal_attention_levels=(1,),
-    head_size=32,
-    embed_width=128,
-  ),
-  'small': dict(  # 21 M.
-    widths=(128, 256),
-    blocks=(2, 2),
-    attention_levels=(1,),
-    temporal_levels=(0, 1),
-    temporal_attention_levels=(1,),
-    head_size=64,
-    embed_width=512,
-  ),
-  'base': dict(  # 121 M, for UCF101.
-    widths=(192, 384, 576),
-    blocks=(2, 2, 2),
-    attention_levels=(1, 2),
-    temporal_levels=(0, 1, 2),
-    temporal_attention_levels=(1, 2),
-    head_size=64,
-    embed_width=768,
-  ),
-  'large': dict(  # 287 M.
-    widths=(256, 512, 768),
-    blocks=(2, 2, 3),
-    attention_levels=(1, 2),
-    temporal_levels=(0, 1, 2),
-    temporal_attention_levels=(1, 2),
-    head_size=64,
-    embed_width=1280,
-  ),
-}
-
-
-def default() -> ConfigDict:
-  """Returns the configuration of a run with no stages."""
-  config = ConfigDict()
-  config.seed = 0  # Root of every random key and of the order of the data.
-
-  config.data = ConfigDict(
-    dict(
-      # synthetic_scenes | ucf101 | video_folder | driving | webvid; the last
-      # three are folders of videos.
-      name='synthetic_scenes',
-      root='data',  # Folder under which built datasets live.
-      source='',  # Folder or archive of the videos it is built from.
-      resolution=64,  # Stored height and width, px.
-      frame_rate=25.0,  # Stored frames per second.
-      encoding='webp',  # webp (lossless) | jpeg (4:4:4, quality 95).
-      assumed_rate=25.0,  # Frames per second of a stream that states none.
-      upscale=False,  # Enlarge smaller sources instead of leaving them out.
-      min_frames=1,  # Shots of fewer stored frames are left out.
-      clip_frames=0,  # Cut shots into clips of so many frames; 0: whole shots.
-      group='',  # Pattern over a file's path: its recording; '': the file.
-      validation=0.1,  # Share of the recordings held out, where no list says.
-      split_list='01',  # ucf101: the official train/test list.
-      stride=1,  # A clip takes every stride-th stored frame.
-      flip=False,  # Mirror half of the training clips.
-      fixed_clips=0,  # Train on so many clips alone; 0: on all windows.
-      latents='',  # Folder of a latent cache to train on in place of frames.
-      max_bad_records=16,  # More unreadable records than this stop a run.
-      threads=2,  # Decoding threads of a host.
-      workers=0,  # Decoding processes of a host; 0: threads alone.
-      # What is left out, see vdm/preparation/screening/rules.py: `rules` names
-      # the rules in force, of SCREENING; the others only measure.
-      screening=dict(
-        rules=(),
-        cut_distance=20.0,  # Between shots, grey levels (0 to 255).
-        cut_ratio=2.5,  # A cut to the largest but one of 10 steps around it.
-        blank_contrast=6.0,  # Standard deviation over a frame, grey levels.
-        frozen_seconds=2.0,  # Shorter stretches without movement stay.
-        frozen_level=2.0,  # Grey levels that such a stretch may change by.
-        min_distinct=0.25,  # Share of stored frames that are no repeats.
-        max_overlay=0.008,  # Of the picture: edges of text and watermarks.
-        max_overlay_sources=1.0,  # Share of a source's clips with an overlay,
-        # beyond which all of them are left out.
-        min_motion=0.0005,  # Mean speed, frame widths per second.
-        max_motion=3.0,
-        duplicate_distance=0.08,  # Share of bits in which copies may differ.
-      ),
-      # A table with a caption per video; its columns are WebVid's. Files that
-      # it does not name are left out.
-      captions=dict(
-        manifest='',  # .csv, .jsonl or .parquet file; '': no captions.
-        folder='page_dir',  # Columns; '': there is none.
-        file='videoid',
-        caption='name',
-        source='contentUrl',  # Who published it; of addresses, the host.
-        duration='duration',
-        min_words=3,
-        max_words=0,  # 0: any number.
-        max_repeats=10,  # Captions of more videos than this; 0: any number.
-        boilerplate=(  # Patterns; a caption needs min_words besides them.
+KEYS: dict[str, Any] = dict(
+  seed=0,  # Root of every random key and of the order of the data.
+  data=dict(
+    name=one_of(  # The last three are folders of videos.
+      *('synthetic_scenes', 'ucf101', 'video_folder', 'driving', 'webvid')
+    ),
+    root='data',  # Folder under which built data sets are stored.
+    source='',  # Folder or archive of the videos it is built from.
+    resolution=positive(64),  # Stored height and width, px.
+    frame_rate=positive(25.0),  # Stored frames per second.
+    encoding=one_of('webp', 'jpeg'),  # Lossless, or 4:4:4 of quality 95.
+    assumed_rate=positive(25.0),  # Frames per second of a stream without one.
+    upscale=False,  # Enlarge smaller sources instead of leaving them out.
+    min_frames=positive(1),  # Shots of fewer stored frames are left out.
+    clip_frames=0,  # Cut shots into clips of this many frames; 0: whole shots.
+    group=regex(''),  # Over a file's path: its recording; '': the file.
+    validation=share(0.1),  # Share of recordings held out, without a list.
+    split_list=one_of('01', '02', '03'),  # ucf101: official train/test list.
+    stride=positive(1),  # A clip takes every stride-th stored frame.
+    flip=False,  # Mirror half of the training clips.
+    fixed_clips=0,  # Train on this many clips only; 0: on all windows.
+    latents='',  # Folder of a latent cache to train on instead of frames.
+    max_bad_records=16,  # More unreadable records than this stop a run.
+    threads=positive(2),  # Decoding threads of a process.
+    workers=0,  # Decoding workers of a process; 0: threads only.
+    # What is left out, see vdm/preparation/screening/rules.py.
+    screening=dict(
+      rules=some_of(SCREENING),  # Rules in force; the others only measure.
+      cut_distance=positive(20.0),  # Between shots, grey levels (0 to 255).
+      cut_ratio=positive(2.5),  # To the second largest of 10 steps around it.
+      blank_contrast=6.0,  # Standard deviation over a frame, grey levels.
+      frozen_seconds=positive(2.0),  # Shorter stretches without motion stay.
+      frozen_level=2.0,  # Grey levels that such a stretch may change by.
+      min_distinct=share(0.25),  # Share of stored frames that are not repeats.
+      max_overlay=share(0.008),  # Of the picture: edges of text, watermarks.
+      # Share of a source's clips with an overlay, above which all of them
+      # are left out.
+      max_overlay_sources=share(1.0),
+      min_motion=0.0005,  # Mean speed, frame widths per second.
+      max_motion=positive(3.0),
+      # Share of bits in which copies may differ.
+      duplicate_distance=share(0.08),
+    ),
+    # A table with a caption per video; its columns are WebVid's. Files that
+    # it does not name are left out.
+    captions=dict(
+      manifest='',  # .csv, .jsonl or .parquet file; '': no captions.
+      folder='page_dir',  # Columns; '': there is none.
+      file='videoid',
+      caption='name',
+      source='contentUrl',  # The publisher; of a URL, its host name.
+      duration='duration',
+      min_words=3,
+      max_words=0,  # 0: any number.
+      max_repeats=10,  # Captions of more videos than this; 0: any number.
+      boilerplate=regex(  # A caption needs min_words besides these.
+        (
           r'\b(royalty[- ]free|stock)\s+(video|footage|clip)s?( of)?\b',
           r'\b(4k|uhd|hd|1080p|720p)\b',
           r'\bshutterstock\b|\bgetty( images)?\b|\bpond5\b',
           r'\b(untitled|no (title|description))\b|\b(img|dsc|mvi)[_ ]?\d+',
-        ),
-        min_seconds=0.0,
-        max_seconds=0.0,  # 0: any length.
+        )
       ),
-      # What a process may use on one video; one that goes beyond costs that
-      # video alone.
-      limits=dict(
-        seconds=7200.0,
-        stall_seconds=120.0,  # Without a frame.
-        memory_mb=4096,
-        pixels=35_500_000,  # Of a frame: 8K.
-        workers=0,  # Processes that prepare videos; 0: one a processor.
-      ),
-      scenes=dict(  # synthetic_scenes: what `scenes.render` is given.
-        train=2048,  # Clips of the training split.
-        validation=512,  # Clips of the validation split.
-        seed=0,  # Of the scenes, not of the run.
-        frames=16,  # Frames of a clip.
-        objects=1,  # Moving objects, 1 to 3.
-        ground='plain',  # plain | textured.
-        motion='straight',  # straight | gravity.
-        rotation=False,  # Objects turn.
-        walls=False,  # Objects bounce off the frame's border.
-        crossings=False,  # Paths cross, nearer objects hide others.
-      ),
-    )
-  )
+      min_seconds=0.0,
+      max_seconds=0.0,  # 0: any length.
+    ),
+    # What a process may use on one video; a video that needs more is skipped.
+    limits=dict(
+      seconds=positive(7200.0),
+      stall_seconds=positive(120.0),  # Without a frame.
+      memory_mb=4096,
+      pixels=positive(35_500_000),  # Of a frame: 8K.
+      workers=0,  # Processes that prepare videos; 0: one per processor.
+    ),
+    scenes=dict(  # synthetic_scenes: arguments of `scenes.render`.
+      train=positive(2048),  # Clips of the training split.
+      validation=positive(512),  # Clips of the validation split.
+      seed=0,  # Of the scenes, not of the run.
+      frames=positive(16),  # Frames of a clip.
+      objects=one_of(1, 2, 3),  # Moving objects.
+      ground=one_of('plain', 'textured'),
+      motion=one_of('straight', 'gravity'),
+      rotation=False,  # Objects turn.
+      walls=False,  # Objects bounce off the frame's border.
+      crossings=False,  # Paths cross, nearer objects hide others.
+    ),
+  ),
+  autoencoder=dict(
+    # identity: pixels; the last two are published networks.
+    kind=one_of('kl', 'pca', 'identity', 'tiny', 'autoencoder_kl'),
+    load='',  # Another run's workdir: take its autoencoder instead.
+    weights='',  # tiny, autoencoder_kl: their file, or encoder,decoder.
+    weights_sha256='',  # Expected hashes of the files; '': any.
+    scaling_factor=positive(1.0),  # autoencoder_kl: (z - shift) * scaling is
+    shift_factor=signed(0.0),  # what published diffusion models see.
+    factor=one_of(8, 4),  # Spatial reduction.
+    channels=positive(8),  # Channels of a latent.
+    bottleneck=one_of('kl', 'fsq'),  # Noise and a prior, or tokens.
+    levels=at_least(2, (8, 5, 5, 5)),  # fsq: values that each channel takes.
+    encoder_width=positive(64),  # Of the branch beside the PCA skip.
+    encoder_blocks=1,  # Residual blocks in it.
+    decoder_width=positive(128),
+    decoder_blocks=2,
+    decoder_temporal=False,  # The decoder sees neighbouring frames.
+    initial_logvar=signed(-4.6),  # Of the posterior: a deviation of 0.1.
+    l1_weight=1.0,
+    l2_weight=0.0,
+    kl_weight=1e-3,  # Of KL(q(z|x) || N(0, 1)), nats per latent value.
+    multiscale_weight=1.0,  # Of the L1 terms on smaller copies.
+    equivariance_weight=0.0,  # L1: halved latents decode to halved frames.
+    adversarial_weight=0.0,  # Of a discriminator; 0: without one.
+    discriminator_width=positive(32),  # Channels of its first layer.
+    scale=one_of('shared', 'channel'),  # Latents' standard deviation.
+    statistics_clips=positive(256),  # Training clips for the statistics.
+  ),
+  model=dict(
+    widths=positive((32, 64)),  # Channels per level, finest first.
+    blocks=positive((1, 1)),  # Residual blocks per level.
+    attention_levels=(1,),  # Levels with attention over (h w).
+    temporal_levels=(0, 1),  # Levels with temporal branches.
+    temporal_attention_levels=(1,),  # Of those, with attention over t.
+    temporal_depth=positive(1),  # Temporal branches after a spatial block.
+    joint_attention=True,  # In the middle, over (t h w).
+    head_size=positive(32),  # Channels of an attention head.
+    embed_width=even(128),  # Of the embedding of the noise level and cond.
+    num_classes=0,  # Labels to condition on; 0: unconditional.
+    label_dropout=share(0.1),  # Share of labels replaced by the null label.
+    dropout=share(0.0),  # In residual blocks.
+    convolution=one_of('factorised', 'full'),  # full: 3 x 3 x 3 kernels.
+    remat=one_of('none', 'block', 'dots'),  # Activations recomputed.
+  ),
+  diffusion=dict(
+    schedule=one_of('cosine', 'flow', 'linear'),  # linear: DDPM's betas.
+    logsnr_min=signed(-15.0),  # The schedule's ends; -40: zero terminal SNR.
+    logsnr_max=signed(15.0),
+    shift_base=0,  # Latent tokens (t h w) with no shift; 0: no shift.
+    prediction=one_of('v', 'x0', 'eps', 'flow'),  # The network's output.
+    # The first four: the loss is flat in that prediction.
+    weighting=one_of('v', 'x0', 'eps', 'flow', 'min_snr', 'edm'),
+    density=one_of('normal', 'uniform'),  # In log(sigma/alpha), or in time.
+    density_mean=signed(1.0),  # Of log(sigma/alpha), for 'normal'.
+    density_std=positive(1.4),
+    bin_edges=rising((-6.0, -3.0, 0.0, 3.0, 6.0)),  # Loss bins, in log-SNR.
+    eval_levels=signed((-6.0, -3.0, 0.0, 3.0, 6.0)),  # Of validation losses.
+    sample_posterior=False,  # Train on samples of latents, not their means.
+  ),
+  optim=dict(
+    name=one_of('adamw', 'muon'),  # muon: hidden matrices; AdamW elsewhere.
+    b1=share(0.9),
+    b2=share(0.99),
+    eps=positive(1e-8),
+    weight_decay=0.0,
+    muon_learning_rate=0.01,  # At the peak; scales with a stage's rate.
+    muon_momentum=share(0.95),
+    clip_norm=1.0,  # Global gradient norm; 0: no clipping.
+    # Widths of the averages, sigma_rel. EDM2, equation 126: the power function
+    # exists below 12^-0.5.
+    ema=below(12**-0.5, (0.05, 0.10)),
+  ),
+  sample=dict(
+    method=one_of('ddim', 'heun', 'dpmpp'),
+    steps=positive(32),
+    eta=share(0.0),  # ddim: 0 deterministic, 1 ancestral.
+    grid=one_of('rho', 'time', 'logsnr'),
+    rho=positive(5.0),
+    sigma_max=positive(50.0),  # Of sigma/alpha, for the rho grid.
+    sigma_min=positive(0.05),
+    guidance=2.0,  # 1: none.
+    guidance_interval=interval((-40.0, 40.0)),  # Log-SNR range of guidance.
+    guidance_rescale=share(0.0),
+    ema=0.10,  # Width of the average that makes the videos.
+    num=positive(8),  # Videos of a preview, cycling through the labels.
+    batch=positive(32),  # Videos made at once.
+    final=64,  # Videos of `final/`, when the run ends.
+    seed=0,  # Video i uses seed + i.
+  ),
+  score=dict(
+    every=1000,  # Steps of a stage between small scores; 0: none.
+    num=positive(32),  # Videos per score, and held-out clips to compare with.
+    # The measure whose lowest score is kept as a checkpoint.
+    best=one_of(
+      *('motion', 'spectrum', 'texture', 'appearance', 'panel', 'none')
+    ),
+  ),
+  train=dict(
+    order=(),  # Names of the stages, in the order in which they run.
+    init_from='',  # A run whose average a new run starts from.
+    compute_dtype=one_of('float32', 'bfloat16'),  # The state is float32.
+    fsdp=positive(1),  # Devices over which big parameters are sharded.
+    log_every=positive(10),  # Steps between rows of metrics.jsonl.
+    eval_every=positive(200),  # Steps between validation losses.
+    eval_clips=positive(64),  # Held-out clips of the validation loss.
+    preview_every=positive(200),  # Steps between sets of sample videos.
+    save_every=positive(200),  # Steps between checkpoints.
+    save_minutes=positive(10.0),  # Or this long after the last one.
+    keep=positive(2),  # Latest checkpoints to keep,
+    keep_every=0,  # and those of steps that this divides; 0: no others.
+    max_skipped=10,  # Non-finite steps of 100; more of them stop a run.
+    peer_seconds=positive(60.0),  # A process silent for longer is lost.
+    barrier_minutes=positive(30.0),  # To wait for a process that is alive.
+    tensorboard=True,
+  ),
+  stages={},  # One STAGE by name.
+)
 
-  config.autoencoder = ConfigDict(
-    dict(
-      kind='kl',  # kl | pca | identity (pixels) | tiny | autoencoder_kl.
-      load='',  # Another run's workdir: take its autoencoder instead.
-      weights='',  # tiny, autoencoder_kl: their file, or encoder,decoder.
-      weights_sha256='',  # What the files' must be; '': what is there.
-      scaling_factor=1.0,  # autoencoder_kl: latents (z - shift) * scaling,
-      shift_factor=0.0,  # as published diffusion models see them.
-      factor=8,  # Spatial reduction, 4 or 8.
-      channels=8,  # Channels of a latent.
-      bottleneck='kl',  # kl (noise and a prior) | fsq (tokens).
-      levels=(8, 5, 5, 5),  # fsq: the values each of the channels takes.
-      encoder_width=64,  # Of the branch beside the PCA skip.
-      encoder_blocks=1,  # Residual blocks in it.
-      decoder_width=128,
-      decoder_blocks=2,
-      decoder_temporal=False,  # It sees the frames before and after.
-      initial_logvar=-4.6,  # Of the posterior: a deviation of 0.1.
-      l1_weight=1.0,
-      l2_weight=0.0,
-      kl_weight=1e-3,  # Of KL(q(z|x) || N(0, 1)), nats per latent value.
-      multiscale_weight=1.0,  # Of the L1 terms on smaller copies.
-      equivariance_weight=0.0,  # L1: halved latents are those of halved frames.
-      adversarial_weight=0.0,  # Of a discriminator's opinion; 0: there is none.
-      discriminator_width=32,  # Channels of its first layer.
-      scale='shared',  # Latents' standard deviation: shared | channel.
-      statistics_clips=256,  # Training clips the statistics are over.
-    )
-  )
+STAGE = dict(
+  objective=one_of('diffusion', 'autoencoder'),
+  steps=positive(0),  # Each stage gives its own; the default is refused.
+  frames=positive(1),  # Of a training clip; 1: images.
+  resolution=positive(64),  # Of a clip, px; at most data.resolution.
+  crop=0,  # Train on random crops of this many px; 0: on whole frames.
+  # Range of factors by which frames are larger before the crop.
+  zoom=interval((1.0, 1.0), least=1.0),
+  batch=positive(8),  # Clips per step, over all devices and processes.
+  accumulate=positive(1),  # Parts in which a batch is processed.
+  image_fraction=share(0.0),  # Share of the steps on single frames.
+  frozen=(),  # Regular expressions over the paths of frozen parameters.
+  learning_rate=positive(1e-3),  # At its peak.
+  warmup=100,  # Steps up to the peak.
+  cooldown=share(0.5),  # Share of the steps: the final decay to zero.
+  frame_levels=dict(shared=1.0, context=0.0, independent=0.0),
+)
 
-  config.model = ConfigDict(
-    dict(
-      widths=(32, 64),  # Channels a level, finest first.
-      blocks=(1, 1),  # Residual blocks a level.
-      attention_levels=(1,),  # Levels with attention over (h w).
-      temporal_levels=(0, 1),  # Levels with temporal branches.
-      temporal_attention_levels=(1,),  # Of those, with attention over t.
-      temporal_depth=1,  # Temporal branches after a spatial block.
-      joint_attention=True,  # In the middle, over (t h w).
-      head_size=32,  # Channels of an attention head.
-      embed_width=128,  # Of the vector that noise level and cond become.
-      num_classes=0,  # Labels to condition on; 0: unconditional.
-      label_dropout=0.1,  # Share of labels replaced by the null label.
-      dropout=0.0,  # In residual blocks.
-      convolution='factorised',  # factorised | full (3 x 3 x 3 kernels).
-      remat='none',  # Activations recomputed: none | block | dots.
-    )
-  )
-
-  config.diffusion = ConfigDict(
-    dict(
-      schedule='cosine',  # cosine | flow | linear (DDPM's betas).
-      logsnr_min=-15.0,  # The schedule's ends; -40: zero terminal SNR.
-      logsnr_max=15.0,
-      shift_base=0,  # Latent tokens (t h w) with no shift; 0: no shift.
-      prediction='v',  # The network's output: x0 | eps | v | flow.
-      weighting='v',  # Loss flat in: x0 | eps | v | flow; min_snr | edm.
-      density='normal',  # normal in log(sigma/alpha) | uniform in time.
-      density_mean=1.0,  # Of log(sigma/alpha), for 'normal'.
-      density_std=1.4,
-      bin_edges=(-6.0, -3.0, 0.0, 3.0, 6.0),  # Loss bins, in log-SNR.
-      eval_levels=(-6.0, -3.0, 0.0, 3.0, 6.0),  # Of the validation loss.
-      sample_posterior=False,  # Train on samples of latents, not their means.
-    )
-  )
-
-  config.optim = ConfigDict(
-    dict(
-      name='adamw',  # adamw | muon (on hidden matrices, AdamW elsewhere).
-      b1=0.9,
-      b2=0.99,
-      eps=1e-8,
-      weight_decay=0.0,
-      muon_learning_rate=0.01,  # At the peak; scales with a stage's rate.
-      muon_momentum=0.95,
-      clip_norm=1.0,  # Global gradient norm; 0: no clipping.
-      ema=(0.05, 0.10),  # Widths of the averages, sigma_rel (EDM2).
-    )
-  )
-
-  config.sample = ConfigDict(
-    dict(
-      method='ddim',  # ddim | heun | dpmpp.
-      steps=32,
-      eta=0.0,  # ddim: 0 deterministic, 1 ancestral.
-      grid='rho',  # time | logsnr | rho.
-      rho=5.0,
-      sigma_max=50.0,  # Of sigma/alpha, for the rho grid.
-      sigma_min=0.05,
-      guidance=2.0,  # 1: none.
-      guidance_interval=(-40.0, 40.0),  # Log-SNR range it acts in.
-      guidance_rescale=0.0,
-      ema=0.10,  # Which average makes the videos.
-      num=8,  # Videos of a preview, one label after the other.
-      batch=32,  # Videos made at once.
-      final=64,  # Videos of `final/`, when the run ends.
-      seed=0,  # Video i uses seed + i.
-    )
-  )
-
-  config.score = ConfigDict(
-    dict(
-      every=1000,  # Steps of a stage between small scores; 0: none.
-      num=32,  # Videos of one, and held-out clips to compare them with.
-      best='motion',  # Whose least score is kept as a checkpoint: motion |
-      # spectrum | texture | appearance | panel | none.
-    )
-  )
-
-  config.train = ConfigDict(
-    dict(
-      order=(),  # Names of the stages, in the order they run.
-      init_from='',  # A run whose average a new run starts from.
-      compute_dtype='float32',  # float32 | bfloat16; state is float32.
-      fsdp=1,  # Devices over which big parameters are sharded.
-      log_every=10,  # Steps between rows of metrics.jsonl.
-      eval_every=200,  # Steps between validation losses.
-      eval_clips=64,  # Held-out clips of the validation loss.
-      preview_every=200,  # Steps between sets of sample videos.
-      save_every=200,  # Steps between checkpoints.
-      save_minutes=10.0,  # Or this long after the last one.
-      keep=2,  # Latest checkpoints kept,
-      keep_every=0,  # and those of steps that this divides; 0: no others.
-      max_skipped=10,  # Of 100 steps; more that are not finite stop a run.
-      peer_seconds=60.0,  # A process silent for longer has gone.
-      barrier_minutes=30.0,  # To wait for a process that is alive.
-      tensorboard=True,
-    )
-  )
-  config.stages = ConfigDict()
-  return config
+# Keys of earlier versions: their names now, or None for keys that are gone. A
+# key of every stage is written as 'stages.*.learning_rate'.
+RENAMED: dict[str, str | None] = {}
 
 
-def stage(**values) -> ConfigDict:
+def default() -> ConfigDict:
+  """Returns the configuration of a run with no stages."""
+  return ConfigDict(_defaults(KEYS))
+
+
+def stage(**values: Any) -> ConfigDict:
   """Returns one stage's configuration, `values` over its defaults."""
-  config = ConfigDict(
-    dict(
-      objective='diffusion',  # autoencoder | diffusion.
-      steps=0,
-      frames=1,  # Of a training clip; 1: images.
-      resolution=64,  # Of a clip, px; at most data.resolution.
-      crop=0,  # Train on random parts of so many px; 0: on all of a clip.
-      zoom=(1.0, 1.0),  # Range: frames so much larger, before the crop.
-      batch=8,  # Clips a step, over all devices and hosts.
-      accumulate=1,  # Parts a batch is worked through in.
-      image_fraction=0.0,  # Share of the steps made on single frames.
-      frozen=(),  # Parameters held: patterns over their paths.
-      learning_rate=1e-3,  # At its peak.
-      warmup=100,  # Steps up to the peak.
-      cooldown=0.5,  # Share of the steps, at the end, down to zero.
-      frame_levels=dict(shared=1.0, context=0.0, independent=0.0),
-    )
-  )
+  config = ConfigDict(_defaults(STAGE))
   config.update(values)
   return config
 
 
-def complete(config) -> ConfigDict:
+def keys(stages: Iterable[str] = ()) -> dict[str, Key]:
+  """Returns {'model.widths': Key, ...} of a run with these stages."""
+  tree = KEYS | {'stages': dict.fromkeys(stages, STAGE)}
+  return {
+    name: value if isinstance(value, Key) else plain(value)
+    for name, value in serialize.flatten(tree).items()
+  }
+
+
+def complete(config: ConfigDict) -> ConfigDict:
   """Returns the configuration of a run that an earlier version wrote.
 
-  Keys that it did not know have their defaults, which are by rule what was
-  done before there was the key.
+  Keys that it did not know get their defaults, which by rule are what the code
+  did before the key existed. Renamed keys get their new names.
   """
-  config = ConfigDict(config.to_dict())
+  stages = list(config.stages)
+  renamed = {
+    old.replace('*', name): new and new.replace('*', name)
+    for old, new in RENAMED.items()
+    for name in stages
+  }
+  values = {name: key.default for name, key in keys(stages).items()}
+  for old, value in serialize.flatten(config).items():
+    if (new := renamed.get(old, old)) is not None:
+      values[new] = value
+  return serialize.unflatten(values)
 
-  def fill(node, defaults):
-    for key, value in defaults.items():
-      if key not in node:
-        node[key] = value
-      elif isinstance(value, ConfigDict):
-        fill(node[key], value)
 
-  fill(config, default())
-  for one in config.stages.values():
-    fill(one, stage())
-  return config
+def _defaults(tree: Any) -> Any:
+  if isinstance(tree, dict):
+    return {name: _defaults(value) for name, value in tree.items()}
+  return tree.default if isinstance(tree, Key) else tree

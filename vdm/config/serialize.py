@@ -1,18 +1,19 @@
 """Configurations as flat keys, as a hash and as the file `config.json`.
 
-The file holds JSON and nothing that runs. A configuration holds no lists, so
-JSON's lists are its tuples.
+The file is plain JSON. A configuration contains no lists, so JSON's lists are
+its tuples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import hashlib
 import json
 from typing import Any
 
 from etils import epath
-import ml_collections
+from ml_collections import ConfigDict
 
-ConfigDict = ml_collections.ConfigDict
+from vdm.common import files
+from vdm.common import trees
 
 
 def to_dict(config: ConfigDict) -> dict[str, Any]:
@@ -20,26 +21,24 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
   return config.copy_and_resolve_references().to_dict()
 
 
-def flatten(config: ConfigDict) -> dict[str, Any]:
-  """Returns {'model.widths': (32, 64), ...}; an empty group has no keys."""
-  flat = {}
+def flatten(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+  """Returns {'model.widths': (32, 64), ...}, sorted by key."""
+  tree = to_dict(config) if isinstance(config, ConfigDict) else config
+  leaves = trees.flatten(tree)
+  return {path.replace('/', '.'): value for path, value in leaves.items()}
 
-  def visit(node, prefix):
-    for key, value in node.items():
-      if isinstance(value, dict):
-        visit(value, f'{prefix}{key}.')
-      else:
-        flat[prefix + key] = value
 
-  visit(to_dict(config), '')
-  return flat
+def unflatten(values: Mapping[str, Any]) -> ConfigDict:
+  """Returns the configuration of {'model.widths': (32, 64), ...}."""
+  leaves = {key.replace('.', '/'): value for key, value in values.items()}
+  return ConfigDict(trees.unflatten(leaves))
 
 
 def config_hash(config: ConfigDict) -> str:
   """Returns the sha256 of the values, in hexadecimal.
 
-  It does not depend on the order in which keys were set, nor on the Python
-  or library version.
+  It depends neither on the order in which keys were set nor on the versions
+  of Python and libraries.
   """
   text = json.dumps(
     to_dict(config), sort_keys=True, separators=(',', ':'), allow_nan=False
@@ -68,30 +67,23 @@ def save(
   """Writes `config.json`, whole or not at all.
 
   Args:
-    config: what the run does, after every override.
+    config: the run's, with all overrides.
     path: of the file, local or on an object store.
     label_names: of the classes, in the order of their numbers.
   """
-  path = epath.Path(path)
-  text = json.dumps(
-    {
-      'hash': config_hash(config),
-      'label_names': list(label_names),
-      'config': to_dict(config),
-    },
-    indent=2,
-    allow_nan=False,
-  )
-  part = path.with_name(path.name + '.part')
-  part.write_text(text + '\n')
-  part.replace(path)
+  content = {
+    'hash': config_hash(config),
+    'label_names': list(label_names),
+    'config': to_dict(config),
+  }
+  files.write_json(path, content, allow_nan=False)
 
 
 def load(path: epath.PathLike) -> ConfigDict:
   """Returns the configuration that `save` wrote.
 
   Raises:
-    ValueError: the file is not what `save` wrote.
+    ValueError: the file is not as `save` wrote it.
   """
   content = _read(path)
   config = ConfigDict(_lists_to_tuples(content['config']))
@@ -104,7 +96,7 @@ def load(path: epath.PathLike) -> ConfigDict:
 
 
 def load_label_names(path: epath.PathLike) -> list[str]:
-  """Returns the class names that `save` wrote, [] where there are none."""
+  """Returns the class names that `save` wrote; [] if there are none."""
   return _read(path)['label_names']
 
 
@@ -112,7 +104,7 @@ def _read(path: epath.PathLike) -> dict[str, Any]:
   try:
     content = json.loads(epath.Path(path).read_text())
   except json.JSONDecodeError as error:
-    raise ValueError(f'{path} is damaged: {error}.') from error
+    raise ValueError(f'{path} is not valid JSON: {error}.') from error
   if not isinstance(content, dict) or not (
     {'hash', 'label_names', 'config'} <= content.keys()
   ):

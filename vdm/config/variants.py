@@ -1,14 +1,46 @@
-"""What `:smoke` and `:overfit` mean, whatever the configuration.
+"""The variants `smoke` and `overfit`, the same for every configuration.
 
-Both change sizes and steps alone: data, stages and code are those of the run
-they stand in for.
+Both change sizes and steps only: data, stages and code are those of the full
+run.
 """
 
-from vdm.config import schema
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from vdm.config import recipes
 
 
-def smoke(config):
-  """Every stage and every output, in minutes on a CPU."""
+def apply(
+  config: ConfigDict,
+  variant: str,
+  known: Sequence[str] = ('smoke', 'overfit'),
+) -> ConfigDict:
+  """Returns `config` after `overfit` and `smoke`, where `variant` has them.
+
+  Args:
+    config: the full run, with the file's own variants; it is changed.
+    variant: what follows the colon after the file's name: names and commas.
+    known: the variants of the file.
+
+  Raises:
+    ValueError: `variant` names one that is not known.
+  """
+  names = list(filter(None, variant.split(',')))
+  for name in names:
+    if name not in known:
+      raise ValueError(
+        f'there is no variant {name!r}, only {", ".join(known)}.'
+      )
+  if 'overfit' in names:
+    overfit(config)
+  if 'smoke' in names:
+    smoke(config)
+  return config
+
+
+def smoke(config: ConfigDict) -> None:
+  """Runs every stage and writes every output, in minutes on a CPU."""
   on_a_cpu(config)
   config.autoencoder.update(
     encoder_width=16,
@@ -22,13 +54,12 @@ def smoke(config):
   config.score.update(every=20, num=4)
   config.train.update(log_every=10, eval_clips=8)
   for stage in config.stages.values():
-    own = stage.objective == 'autoencoder'
-    stage.update(steps=60 if own else 40, batch=4, learning_rate=2e-3)
-    stage.warmup = 5
+    steps = 60 if stage.objective == 'autoencoder' else 40
+    stage.update(steps=steps, batch=4, learning_rate=2e-3, warmup=5)
 
 
-def overfit(config):
-  """Learns two clips: what a model must be able to do before all else."""
+def overfit(config: ConfigDict) -> None:
+  """Learns two clips, which any working model can."""
   on_a_cpu(config)
   config.data.update(flip=False, fixed_clips=2, latents='')
   config.autoencoder.update(
@@ -39,22 +70,22 @@ def overfit(config):
     statistics_clips=2,
   )
   config.sample.update(steps=32, final=4, num=2, batch=4)
-  config.score.every = 0  # The PSNR to the clips says it all.
+  config.score.every = 0  # The PSNR to the clips is the score.
   config.train.update(
     log_every=20, eval_every=400, preview_every=400, save_every=400
   )
-  # One stage for the autoencoder and the last one, for videos.
-  config.train.order = (config.train.order[0], config.train.order[-1])
-  for name in list(config.stages):
-    if name not in config.train.order:
-      del config.stages[name]
-  frames = config.stages[config.train.order[-1]].frames
+  # One stage for the autoencoder, and the last one for videos.
+  first, last = config.train.order[0], config.train.order[-1]
+  config.train.order = (first, last)
+  for name in set(config.stages) - {first, last}:
+    del config.stages[name]
+  frames = config.stages[last].frames
   for stage in config.stages.values():
-    own = stage.objective == 'autoencoder'
+    is_autoencoder = stage.objective == 'autoencoder'
     stage.update(
-      steps=1000 if own else 800,
-      frames=frames,  # The autoencoder, too, sees all frames of the clips.
-      batch=2 if own else 4,
+      steps=1000 if is_autoencoder else 800,
+      frames=frames,  # The autoencoder sees all frames of the clips, too.
+      batch=2 if is_autoencoder else 4,
       accumulate=1,
       image_fraction=0.0,
       crop=0,
@@ -65,9 +96,9 @@ def overfit(config):
     )
 
 
-def on_a_cpu(config):
-  """The smallest network, in float32, with the optimizer that is quickest."""
-  config.model.update(schema.PRESETS['tiny'])
+def on_a_cpu(config: ConfigDict) -> None:
+  """Takes the smallest network, float32 and the fastest optimizer."""
+  config.model.update(recipes.NETWORKS['tiny'])
   config.optim.update(name='muon', muon_learning_rate=0.01)
   config.train.compute_dtype = 'float32'
   config.data.threads = 2

@@ -49,7 +49,7 @@ def final(
     return
   logging.info('Making the %d videos of %s', num, folder)
   real = clips()
-  labels = generate.preview_labels(config, num)
+  labels = generate.preview_labels(config.model.num_classes, num)
   if config.data.fixed_clips:
     labels = np.resize(real['label'], num)
   seeds = config.sample.seed + np.arange(num)

@@ -62,7 +62,7 @@ def make(
     folder: where parts are kept.
   """
   config = run.config
-  labels = generate.preview_labels(config, num)
+  labels = generate.preview_labels(config.model.num_classes, num)
   shape = (num, run.stage.frames, *2 * (run.stage.resolution,), 3)
   videos = last(run, workdir, labels) if jax.process_index() == 0 else None
   if coordination.first_says('the samples', videos is not None):

@@ -5,9 +5,14 @@ It is the average of the run's own first stage, another run's
 parameters (`identity`).
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from absl import logging
 from etils import epath
+from etils.array_types import ui8
 import jax
+from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
@@ -18,9 +23,6 @@ from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import pretrained
 from vdm.multihost import arrays
 from vdm.multihost import coordination
-from vdm.training import inputs
-from vdm.training import streams
-from vdm.training import train_state
 
 BATCH = 8  # Clips encoded at once for the statistics.
 # The settings that an autoencoder's parameters depend on.
@@ -37,30 +39,35 @@ BRANCHES = (  # With kind='kl' these as well.
 )
 
 
-def exists(directory):
-  """Whether an autoencoder is there: one answer, the first process's, for all.
+def exists(directory: epath.Path) -> bool:
+  """Returns whether an autoencoder is there, as the first process sees it.
 
-  Each looking for itself, a late process could see what the first one has
-  just written, and be missing where the others wait for it.
+  If each process looked for itself, a late one could see what the first one
+  has just written, and be missing where the others wait for it.
   """
   return coordination.first_says('the autoencoder', files.exists(directory))
 
 
-def write(config, directory, params, clips):
-  """Measures the latents of clips and writes the frozen autoencoder.
+def write(
+  options: ConfigDict,
+  directory: epath.Path,
+  params: dict[str, Any],
+  clips: ui8['n t h w 3'],
+) -> None:
+  """Measures the latents of training clips and writes the frozen autoencoder.
 
   Args:
-    config: `config.autoencoder`.
+    options: `config.autoencoder`.
     directory: `<workdir>/autoencoder`.
-    params: nested dict of arrays, whole on this host.
-    clips: uint8 [n, t, h, w, 3], training clips.
+    params: nested dict of arrays, whole on this process.
+    clips: training clips.
 
   Raises:
-    FileExistsError: the folder holds another one.
+    FileExistsError: the folder holds another autoencoder.
   """
-  # A discriminator was there to train with.
+  # The discriminator was only there for training.
   params = {k: v for k, v in params.items() if k != discriminator.NAME}
-  codec = autoencoders.make_autoencoder(config)
+  codec = autoencoders.make_autoencoder(options)
   encode = jax.jit(
     lambda params, video: codec.encode(params, generate.to_float(video))[0]
   )
@@ -68,100 +75,86 @@ def write(config, directory, params, clips):
     np.asarray(encode(params, clips[i : i + BATCH]))
     for i in range(0, len(clips), BATCH)
   )
-  publish(directory, config, params, latents.statistics(means, config.scale))
+  _publish(directory, options, params, latents.statistics(means, options.scale))
 
 
-def publish(directory, config, params, stats):
-  """The first process writes the files; returns on all when they are there."""
-  if coordination.is_first():
-    files.save(directory, config, params, stats)
-  coordination.gather('writing the autoencoder')
-
-
-def adopt(config, directory, key, clips):
+def adopt(
+  options: ConfigDict,
+  directory: epath.Path,
+  key: jax.Array,
+  clips: ui8['n t h w 3'],
+) -> None:
   """Writes an autoencoder that no stage of this run trains.
 
   Args:
-    config: `config.autoencoder`; `load` names the run to take one of, or
+    options: `config.autoencoder`; `load` names a run to copy it from, or
       `weights` the files of a published one.
     directory: `<workdir>/autoencoder`.
-    key: of the initial values, where there is nothing to load.
-    clips: uint8 [n, t, h, w, 3], for the statistics; not used to load.
+    key: of the initial values, if there is nothing to load.
+    clips: training clips for the statistics; not used with `load`.
 
   Raises:
-    ValueError: the one to load is another network than the run's.
+    ValueError: the loaded one is another network than the run's.
   """
-  if not config.load:
-    if config.weights:
-      params, sha256 = pretrained.load(config)
-      config = config.copy_and_resolve_references()
-      config.weights_sha256 = sha256
-    else:
-      codec = autoencoders.make_autoencoder(config)
-      params = codec.init(key, generate.to_float(clips))
-    write(config, directory, params, clips)
+  if options.load:
+    settings, params, stats, _ = files.load(
+      epath.Path(options.load) / 'autoencoder'
+    )
+    for name in NETWORK + (BRANCHES if options.kind == 'kl' else ()):
+      if settings.get(name) != options[name]:
+        raise ValueError(
+          f'The autoencoder of {options.load} has '
+          f'{name}={settings.get(name)!r}: set config.autoencoder.{name} to '
+          f'that, not to {options[name]!r}.'
+        )
+    _publish(directory, settings, params, stats)
     return
-  settings, params, stats, _ = files.load(
-    epath.Path(config.load) / 'autoencoder'
-  )
-  for name in NETWORK + (BRANCHES if config.kind == 'kl' else ()):
-    if settings.get(name) != config[name]:
-      raise ValueError(
-        f'The autoencoder of {config.load} has {name}={settings.get(name)!r}: '
-        f'set config.autoencoder.{name} to that, not to {config[name]!r}.'
-      )
-  publish(directory, settings, params, stats)
+  if options.weights:
+    params, sha256 = pretrained.load(options)
+    options = options.copy_and_resolve_references()
+    options.weights_sha256 = sha256
+  else:
+    codec = autoencoders.make_autoencoder(options)
+    params = codec.init(key, generate.to_float(clips))
+  write(options, directory, params, clips)
 
 
-def freeze(config, source, span, state, workdir, *, trained):
-  """Writes the average of a stage's autoencoder.
+def ensure(
+  options: ConfigDict,
+  directory: epath.Path,
+  key: jax.Array,
+  clips: Callable[[], ui8['n t h w 3']],
+  mesh: jax.sharding.Mesh,
+) -> tuple[dict[str, Any], str]:
+  """Returns the autoencoder that diffusion works in, written if it is missing.
 
   Args:
-    config: the run's.
-    source: `builders.ClipSource` of the training split.
-    span: the stage.
-    state: `state.TrainState` at its end.
-    workdir: the run's folder.
-    trained: whether it was trained just now. If so, an autoencoder that is
-      there already must be the same; a run that was resumed at the border
-      keeps it.
-  """
-  directory = workdir / 'autoencoder'
-  if exists(directory) and not trained:
-    return
-  params = arrays.to_host(train_state.averaged(state, config.optim.ema[-1]))
-  num = config.autoencoder.statistics_clips
-  clips = inputs.load_eval_clips(config, source, span, num)
-  write(config.autoencoder, directory, params, clips['video'])
-
-
-def ensure(config, source, span, workdir, mesh):
-  """The autoencoder that a stage works in, written first where it must be.
-
-  Args:
-    config: the run's.
-    source: `builders.ClipSource` of the training split.
-    span: the stage.
-    workdir: the run's folder.
+    options: `config.autoencoder`.
+    directory: `<workdir>/autoencoder`.
+    key: see `adopt`.
+    clips: returns training clips, for the statistics.
     mesh: to copy it to every device of.
 
   Returns:
-    ({'params', 'stats'}, fingerprint); nothing for the stage that trains one.
+    ({'params', 'stats'}, fingerprint).
   """
-  if span.stage.objective == 'autoencoder':
-    return {}, ''
-  directory = workdir / 'autoencoder'
   if not exists(directory):
-    num = config.autoencoder.statistics_clips
-    clips = inputs.load_eval_clips(config, source, span, num)
-    key = streams.stream(config, 'init', 'autoencoder')
-    adopt(config.autoencoder, directory, key, clips['video'])
+    adopt(options, directory, key, clips())
   return load(directory, mesh)
 
 
-def load(directory, mesh):
-  """The run's autoencoder, a copy on every device, and its fingerprint."""
+def load(
+  directory: epath.Path, mesh: jax.sharding.Mesh
+) -> tuple[dict[str, Any], str]:
+  """Returns the run's autoencoder, copied to every device; see `ensure`."""
   _, params, stats, fingerprint = files.load(directory)
   logging.info('Autoencoder %s, %s.', directory, fingerprint[:12])
   frozen = arrays.copies(mesh, {'params': params, 'stats': stats})
   return frozen, fingerprint
+
+
+def _publish(directory, options, params, stats):
+  """Writes the files on the first process; all return when they are there."""
+  if coordination.is_first():
+    files.save(directory, options, params, stats)
+  coordination.gather('writing the autoencoder')

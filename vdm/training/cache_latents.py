@@ -18,8 +18,10 @@ from vdm.multihost import arrays
 from vdm.multihost import coordination
 from vdm.preparation import datasets
 from vdm.training import autoencoder_stage
+from vdm.training import inputs
 from vdm.training import sharding
 from vdm.training import stages
+from vdm.training import train_state
 
 BATCH = 256  # Frames encoded at once, over the devices of a process.
 
@@ -128,7 +130,15 @@ def _autoencoder(config, source, span, workdir):
       'for example with --config.train.order="(\'autoencoder\',)".'
     )
   mesh = sharding.make_mesh()
-  autoencoder_stage.ensure(config, source, span, workdir, mesh)
+  autoencoder_stage.ensure(
+    config.autoencoder,
+    workdir / 'autoencoder',
+    train_state.stream(config.seed, 'init', 'autoencoder'),
+    lambda: inputs.load_eval_clips(
+      config, source, span, config.autoencoder.statistics_clips
+    )['video'],
+    mesh,
+  )
   settings, params, _, fingerprint = files.load(workdir / 'autoencoder')
   logging.info('Encoding with %s, %s.', workdir, fingerprint[:12])
   return autoencoders.make_autoencoder(settings), params, fingerprint

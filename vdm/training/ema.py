@@ -10,12 +10,13 @@ that is. n counts the updates of the parameter itself: a new parameter's
 average starts at its live value, and a frozen one's stays what it is.
 """
 
+from etils.array_types import FloatArray, IntArray
 import jax.numpy as jnp
 import numpy as np
 
 
-def gamma(sigma_rel):
-  """The exponent whose average is `sigma_rel` wide (eq. 126).
+def gamma(sigma_rel: float) -> float:
+  """Returns the exponent whose average is `sigma_rel` wide (eq. 126).
 
   sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)), solved as a cubic.
 
@@ -33,7 +34,12 @@ def gamma(sigma_rel):
   return largest
 
 
-def update(average, value, count, exponent):
-  """One parameter's average after its update number `count`, from 1."""
+def update(
+  average: FloatArray['*n'],
+  value: FloatArray['*n'],
+  count: IntArray[''],
+  exponent: float,
+) -> FloatArray['*n']:
+  """Returns a parameter's average after its `count`-th update, from 1."""
   beta = (1.0 - 1.0 / count.astype(jnp.float32)) ** (exponent + 1.0)
   return value + beta * (average - value)

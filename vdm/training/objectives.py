@@ -5,13 +5,13 @@
   loss     (params, frozen, rows) -> (total, count, sums), which add up over
                                      rows; the loss is total / count
   validate (params, frozen, clips)-> {name: number}
-  preview  (params, frozen, clips)-> {name: uint8 [n, t, h, w, 3]}
-  samples  (params, frozen, clips)-> uint8 [n, t, h, w, 3], one a clip, of its
+  preview  (params, frozen, clips)-> {name: uint8 [n t h w 3]}
+  samples  (params, frozen, clips)-> uint8 [n t h w 3], one a clip, of its
                                      label
 
 `frozen` is an argument and never a captured constant: nothing for the
 autoencoder, and for diffusion the autoencoder's parameters and statistics.
-The training loop knows none of them.
+The training loop knows neither of the two.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
@@ -43,11 +44,11 @@ class Objective(NamedTuple):
   """The functions of an objective; see the module's docstring.
 
   Attributes:
-    held: single_frames -> patterns of the paths that a step leaves alone, be
-      they frozen or not.
+    excluded_paths: single_frames -> patterns of the paths that a step does
+      not train, whatever the stage freezes.
     abstract_params: () -> shapes and dtypes of what `init` returns.
-    inherits: whether `train.init_from` gives its parameters.
-    samples: None for an objective that makes nothing new.
+    inherits: whether `train.init_from` applies to its parameters.
+    samples: None for an objective that generates nothing.
   """
 
   init: Callable[..., Any]
@@ -55,14 +56,19 @@ class Objective(NamedTuple):
   loss: Callable[..., Any]
   validate: Callable[..., Any]
   preview: Callable[..., Any]
-  held: Callable[[bool], tuple[str, ...]]
+  excluded_paths: Callable[[bool], tuple[str, ...]]
   abstract_params: Callable[[], Any]
   inherits: bool
   samples: Callable[..., Any] | None
 
 
-def make_objective(config, stage, mesh, poll=lambda: None):
-  """Builds the objective of a stage.
+def make_objective(
+  config: ConfigDict,
+  stage: ConfigDict,
+  mesh: jax.sharding.Mesh,
+  poll: Callable[[], None] = lambda: None,
+) -> Objective:
+  """Returns the objective of a stage.
 
   Args:
     config: the run's.
@@ -79,19 +85,12 @@ def row_keys(key, rows):
   return jax.random.split(jax.random.fold_in(key, ROWS), rows)
 
 
-def chunks(clips, size):
-  """Yields a dict of arrays in pieces of `size` rows, the last one padded.
-
-  Yields:
-    (piece, n): n of its rows are real, the rest repeat the last one.
-  """
-  total = len(clips['video'])
-  for start in range(0, total, size):
-    index = np.minimum(np.arange(start, start + size), total - 1)
-    yield {k: v[index] for k, v in clips.items()}, min(size, total - start)
-
-
-def autoencoder(config, stage, mesh, poll):
+def autoencoder(
+  config: ConfigDict,
+  stage: ConfigDict,
+  mesh: jax.sharding.Mesh,
+  poll: Callable[[], None],
+) -> Objective:
   """Reconstruction, with a posterior sample a clip."""
   codec = autoencoders.make_autoencoder(config.autoencoder)
   dtype = jnp.dtype(config.train.compute_dtype)
@@ -117,13 +116,13 @@ def autoencoder(config, stage, mesh, poll):
     return generate.to_uint8(y), autoencoder_losses.psnr(x, y), mean
 
   def run(params, clips):
-    pieces = []
-    for piece, n in chunks(clips, stage.batch):
-      piece = arrays.split(mesh, piece['video'])
-      out = arrays.to_host(reconstruct(params, piece))
-      poll()
-      pieces.append([x[:n] for x in out])
-    return [np.concatenate(x) for x in zip(*pieces)]
+    return generate.batched(
+      functools.partial(reconstruct, params),
+      (clips['video'],),
+      stage.batch,
+      mesh,
+      poll,
+    )
 
   def validate(params, frozen, clips):
     del frozen
@@ -147,25 +146,30 @@ def autoencoder(config, stage, mesh, poll):
     return jax.tree.map(jax.typeof, params)
 
   return Objective(
-    init,
-    draw,
-    loss,
-    validate,
-    preview,
-    codec.held,
-    abstract_params,
-    False,
-    None,
+    init=init,
+    draw=draw,
+    loss=loss,
+    validate=validate,
+    preview=preview,
+    excluded_paths=codec.held,
+    abstract_params=abstract_params,
+    inherits=False,
+    samples=None,
   )
 
 
-def diffusion(config, stage, mesh, poll):
+def diffusion(
+  config: ConfigDict,
+  stage: ConfigDict,
+  mesh: jax.sharding.Mesh,
+  poll: Callable[[], None],
+) -> Objective:
   """Denoising of latents, one noise level a frame."""
   codec = autoencoders.make_autoencoder(config.autoencoder)
   network = models.make_unet(config.model, codec.channels)
   dtype = jnp.dtype(config.train.compute_dtype)
   options = config.diffusion
-  schedule = generate.make_schedule(config, codec, stage)
+  schedule = generate.make_schedule(options, codec, stage)
   losses.check(options.prediction, options.weighting, schedule)
 
   def init(key, clips):
@@ -261,18 +265,11 @@ def diffusion(config, stage, mesh, poll):
   def validate(params, frozen, clips):
     results = {}
     total = len(clips['video'])
-    clips = {'video': clips['video'], 'index': np.arange(total)}
+    numbered = (clips['video'], np.arange(total))
     for level in options.eval_levels:
       sums = np.zeros(2)
-      for piece, n in chunks(clips, stage.batch):
-        out = losses_at(
-          params,
-          frozen,
-          arrays.split(mesh, piece['video']),
-          arrays.split(mesh, piece['index']),
-          level,
-          total,
-        )
+      for rows, n in generate.chunks(numbered, stage.batch, mesh):
+        out = losses_at(params, frozen, *rows, level, total)
         sums += [x[:n].sum() for x in arrays.to_host(out)]
         poll()
       mean = sums / total
@@ -302,16 +299,24 @@ def diffusion(config, stage, mesh, poll):
   def abstract_params():
     return jax.eval_shape(network.init, jax.random.key(0))
 
-  def held(single_frames):
+  def excluded_paths(single_frames):
     return (unet.TEMPORAL,) if single_frames else ()
 
   return Objective(
-    init, draw, loss, validate, preview, held, abstract_params, True, samples
+    init=init,
+    draw=draw,
+    loss=loss,
+    validate=validate,
+    preview=preview,
+    excluded_paths=excluded_paths,
+    abstract_params=abstract_params,
+    inherits=True,
+    samples=samples,
   )
 
 
-def bin_names(edges):
-  """Names of the loss by noise level, the noisiest first."""
+def bin_names(edges: tuple[float, ...]) -> list[str]:
+  """Returns the names of the loss by noise level, the noisiest first."""
   bounds = ['-inf', *(f'{edge:+g}' for edge in edges), '+inf']
   return [
     f'loss/logsnr_{low}_to_{high}' for low, high in itertools.pairwise(bounds)

@@ -1,23 +1,27 @@
 """AdamW and Muon, with one optimizer state for each parameter.
 
 The state is a dict from parameter path to `Slot`. A parameter that is frozen
-is left out of the update, and with that its moments, its count of updates and
-its average stand still; one that joins later starts with a fresh count and
-Adam's bias correction is right for it. No masks, no partitions.
+is left out of the update, so its moments, its count of updates and its average
+do not change; one that joins later starts with a fresh count, for which Adam's
+bias correction is right. No masks, no partitions.
 
-Muon (Jordan et al., 2024) takes the hidden matrices, with convolution kernels
-as matrices [kh kw cin, cout]; everything else (embeddings, the U-Net's first
-and last layer, norms, biases) takes AdamW at the stage's learning rate. The
-branches of an autoencoder lie beside its linear skip, so all their matrices
-are hidden ones.
+Muon (Jordan et al., 2024) updates the hidden matrices, with convolution kernels
+as matrices [(kh kw cin) cout]; AdamW updates everything else (embeddings, the
+U-Net's first and last layer, norms, biases) at the stage's learning rate. The
+branches of an autoencoder are parallel to its linear skip, so all their
+matrices are hidden ones.
 """
 
 import re
 from typing import Any, NamedTuple
 
+from etils.array_types import FloatArray
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 import optax
+
+from vdm.common import trees
 
 # First and last layers, tables and projections of the noise level are not
 # hidden matrices.
@@ -36,21 +40,8 @@ class Slot(NamedTuple):
   moments: Any
 
 
-def flatten(params):
-  """Nested dict of arrays -> {'/'-joined path: array}, in sorted order."""
-  leaves = jax.tree_util.tree_leaves_with_path(params)
-  return {'/'.join(entry.key for entry in path): leaf for path, leaf in leaves}
-
-
-def unflatten(flat, like):
-  """Inverts `flatten`, given a tree of the same structure."""
-  return jax.tree.unflatten(
-    jax.tree.structure(like), [flat[path] for path in flatten(like)]
-  )
-
-
-def is_matrix(path, param):
-  """Whether Muon updates a parameter."""
+def is_matrix(path: str, param: jax.Array) -> bool:
+  """Returns whether Muon updates a parameter."""
   return (
     path.endswith('kernel')
     and param.ndim >= 2
@@ -58,34 +49,41 @@ def is_matrix(path, param):
   )
 
 
-def as_matrix(x):
-  """[..., cout] -> [n, cout]."""
+def as_matrix(x: FloatArray['*n cout']) -> FloatArray['m cout']:
+  """Returns a kernel as a matrix."""
   return x.reshape(-1, x.shape[-1])
 
 
-def transformations(config):
-  """(adam, muon or None): what turns one gradient into one direction."""
-  adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
-  if config.name == 'adamw':
+def transformations(
+  options: ConfigDict,
+) -> tuple[optax.GradientTransformation, optax.GradientTransformation | None]:
+  """Returns (Adam, Muon or None): from one gradient to one direction."""
+  adam = optax.scale_by_adam(b1=options.b1, b2=options.b2, eps=options.eps)
+  if options.name == 'adamw':
     return adam, None
-  return adam, optax.contrib.scale_by_muon(beta=config.muon_momentum)
+  return adam, optax.contrib.scale_by_muon(beta=options.muon_momentum)
 
 
-def init(config, params):
-  """{path: Slot} of zero moments."""
-  adam, muon = transformations(config)
+def init(options: ConfigDict, params: dict[str, Any]) -> dict[str, Slot]:
+  """Returns {path: Slot} of zero moments.
+
+  Args:
+    options: `config.optim`.
+    params: nested dict of arrays.
+  """
+  adam, muon = transformations(options)
   slots = {}
-  for path, param in flatten(params).items():
+  for path, param in trees.flatten(params).items():
     use_muon = muon is not None and is_matrix(path, param)
     moments = muon.init(as_matrix(param)) if use_muon else adam.init(param)
     slots[path] = Slot(jnp.zeros((), jnp.int32), moments)
   return slots
 
 
-def learning_rate(stage, n):
-  """Factor in [0, 1] on the peak rates, for step n (from 0) of a stage.
+def learning_rate(stage: ConfigDict, n: jax.Array | int) -> FloatArray['']:
+  """Returns the factor in [0, 1] on the peak rates at step n, from 0.
 
-  Linear warm-up, hold, linear cool-down to zero over the last `cooldown` of
+  Linear warm-up, constant, linear cool-down to zero over the last `cooldown` of
   the steps.
   """
   step = jnp.asarray(n, jnp.float32) + 1.0
@@ -96,19 +94,28 @@ def learning_rate(stage, n):
   return jnp.clip(jnp.minimum(rise, fall), 0.0, 1.0)
 
 
-def clip(grads, norm, limit):
-  """Scales gradients down to a global norm of `limit`; 0: not at all."""
+def clip(
+  grads: dict[str, jax.Array], norm: FloatArray[''], limit: float
+) -> dict[str, jax.Array]:
+  """Scales gradients down to a global norm of `limit`; 0: no clipping."""
   if not limit:
     return grads
   scale = jnp.minimum(1.0, limit / jnp.maximum(norm, 1e-12))
   return jax.tree.map(lambda g: g * scale, grads)
 
 
-def update(config, stage, factor, grads, slots, params):
-  """One update of the parameters in `grads`.
+def update(
+  options: ConfigDict,
+  stage: ConfigDict,
+  factor: FloatArray[''],
+  grads: dict[str, jax.Array],
+  slots: dict[str, Slot],
+  params: dict[str, jax.Array],
+) -> tuple[dict[str, jax.Array], dict[str, Slot]]:
+  """Updates the parameters in `grads` once.
 
   Args:
-    config: `config.optim`.
+    options: `config.optim`.
     stage: the stage's config, for the peak learning rate.
     factor: see `learning_rate`.
     grads: {path: gradient}, clipped, of the parameters that are trained.
@@ -118,12 +125,12 @@ def update(config, stage, factor, grads, slots, params):
   Returns:
     (params, slots) after it.
   """
-  adam, muon = transformations(config)
+  adam, muon = transformations(options)
   new_params, new_slots = {}, {}
   for path, grad in grads.items():
     param, (count, moments) = params[path], slots[path]
     if muon is not None and is_matrix(path, param):
-      rate = config.muon_learning_rate
+      rate = options.muon_learning_rate
       direction, moments = muon.update(
         as_matrix(grad), moments, as_matrix(param)
       )
@@ -134,8 +141,8 @@ def update(config, stage, factor, grads, slots, params):
     else:
       rate = stage.learning_rate
       direction, moments = adam.update(grad, moments, param)
-    if config.weight_decay and param.ndim >= 2:
-      direction = direction + config.weight_decay * param
+    if options.weight_decay and param.ndim >= 2:
+      direction = direction + options.weight_decay * param
     new_params[path] = param - factor * rate * direction
     new_slots[path] = Slot(count + 1, moments)
   return new_params, new_slots

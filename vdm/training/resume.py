@@ -1,27 +1,35 @@
-"""Whether a run may go on with a configuration, and where from.
+"""Whether a run may resume with a configuration, and from which checkpoint.
 
-The step is all there is to restore beside the state: data and randomness are
-functions of it. What a configuration may change half-way is what neither the
-past of the run nor the meaning of its state depends on.
+Besides the state, only the step is restored: data and randomness are functions
+of it. A resumed run may change those values of its configuration that neither
+its past steps nor the meaning of its state depend on.
 """
 
 import re
+from typing import Any
 
 from absl import logging
+from etils import epath
+import jax
+from ml_collections import ConfigDict
 
+from vdm.checkpoints import manager
 from vdm.config import schema
 from vdm.config import serialize
 from vdm.multihost import coordination
+from vdm.training import objectives
+from vdm.training import sharding
 from vdm.training import stages
+from vdm.training import train_state
 
-# Free at any time: cadences, logging, previews and where things are read.
+# May change at any time: cadences, logging, previews, where files are read.
 FREE = (
   r'^(sample|score)\.',
   r'^train\.(log_every|eval_every|eval_clips|preview_every|keep|keep_every)$',
   r'^train\.(save_every|save_minutes|tensorboard|fsdp|max_skipped)$',
   r'^train\.(peer_seconds|barrier_minutes)$',
   r'^data\.(root|source|latents|max_bad_records|threads|workers)$',
-  r'^autoencoder\.weights$',  # The workdir has them by then.
+  r'^autoencoder\.weights$',  # They are in the workdir by then.
 )
 
 
@@ -29,61 +37,67 @@ class ResumeError(ValueError):
   """The run in the folder is not the one that was asked for."""
 
 
-def claim(config, path, stage, label_names, accept=False):
-  """Writes `config.json`, or checks that the run may go on as asked.
+def claim(
+  config: ConfigDict,
+  path: epath.Path,
+  meta: dict[str, Any] | None,
+  label_names: list[str],
+  accept: bool = False,
+) -> None:
+  """Writes `config.json`, or checks that the run may resume with `config`.
 
   Args:
-    config: the run's, as asked for now.
+    config: the run's, as given now.
     path: of config.json.
-    stage: name of the stage that the newest checkpoint is in, None for none.
+    meta: of the newest checkpoint; None if there is none.
     label_names: of the data set's classes.
-    accept: goes on whatever differs, which is logged.
+    accept: resume whatever differs; the differences are logged.
 
   Raises:
     ResumeError: the configuration differs where it may not.
   """
-  if path.exists() and stage is not None:
+  if path.exists() and meta is not None:
     old = schema.complete(serialize.load(path))
     refused = [
       line
       for line in serialize.diff(old, config)
-      if not may_change(line.split(':')[0], old, config, stage)
+      if not may_change(line.split(':')[0], old, config, meta['stage'])
     ]
     if refused and not accept:
       raise ResumeError(
         f'{path} was written with another configuration ('
         + '; '.join(refused)
-        + '): take those values back, give another --workdir, or say '
+        + '): restore those values, give another --workdir, or pass '
         '--accept_changes.'
       )
     for line in serialize.diff(old, config):
       logging.info('Changed on resume: %s', line)
   if coordination.is_first():
     serialize.save(config, path, label_names)
-  coordination.gather('claiming the folder of the run')
+  coordination.gather('writing config.json')
 
 
-def may_change(key, old, new, stage):
-  """Whether a run in `stage` may go on with another value of `key`."""
+def may_change(key: str, old: ConfigDict, new: ConfigDict, stage: str) -> bool:
+  """Returns whether a run in `stage` may resume with another value of `key`."""
   order = list(old.train.order)
-  begun = order[: order.index(stage) + 1]
+  started = order[: order.index(stage) + 1]
   if key == 'train.order':
-    return list(new.train.order)[: len(begun)] == begun
+    return list(new.train.order)[: len(started)] == started
   if any(re.search(pattern, key) for pattern in FREE):
     return True
   match = re.match(r'stages\.(\w+)\.', key)
   if not match:
     return False
-  if match[1] not in begun:
+  if match[1] not in started:
     return True
   return match[1] == stage and key.endswith('.steps')
 
 
-def span_of(config, step, name):
-  """The span of the stage a checkpoint names.
+def span_of(config: ConfigDict, step: int, name: str) -> stages.Span:
+  """Returns the stage that a checkpoint names.
 
   Raises:
-    ResumeError: the stage's steps no longer cover the checkpoint's.
+    ResumeError: the stage's steps no longer include the checkpoint's.
   """
   for span in stages.spans(config):
     if span.name == name:
@@ -99,8 +113,8 @@ def span_of(config, step, name):
   )
 
 
-def check_data(trained_on, now, accept=False):
-  """Refuses to go on with another data set than the run's, or logs that.
+def check_data(trained_on: str, now: str, accept: bool = False) -> None:
+  """Refuses to resume on another data set than the run's, or logs it.
 
   Raises:
     ResumeError: the fingerprints differ.
@@ -113,7 +127,57 @@ def check_data(trained_on, now, accept=False):
   )
   if not accept:
     raise ResumeError(
-      f'{differs}: bring that data back, give another --workdir, or say '
+      f'{differs}: restore that data, give another --workdir, or pass '
       '--accept_changes.'
     )
   logging.warning('%s.', differs)
+
+
+def restore(
+  config: ConfigDict,
+  store: manager.Checkpoints,
+  mesh: jax.sharding.Mesh,
+  fingerprint: str,
+  accept: bool = False,
+) -> tuple[
+  int, stages.Span | None, train_state.TrainState | None, dict[str, Any]
+]:
+  """Restores the newest valid checkpoint of a run.
+
+  Args:
+    config: the run's.
+    store: its checkpoints.
+    mesh: to shard the state over, whatever mesh it was saved from.
+    fingerprint: of the training data, which must be the run's,
+    accept: unless this is true.
+
+  Returns:
+    (step, span, state, meta), or (0, None, None, {}) if there is no checkpoint.
+
+  Raises:
+    ResumeError: the run is on other data, or its stage is gone or shorter.
+    CheckpointError: there are checkpoints, and all are corrupt.
+  """
+  while (step := store.latest()) is not None:
+    meta = store.read_meta(step)
+    check_data(meta['dataset'], fingerprint, accept)
+    span = span_of(config, step, meta['stage'])
+    objective = objectives.make_objective(config, span.stage, mesh)
+    like = jax.eval_shape(
+      lambda params: train_state.create(config.optim, params),
+      objective.abstract_params(),
+    )
+    abstract = sharding.abstract(like, sharding.tree_sharding(mesh, like))
+    try:
+      _, items, _ = store.restore(abstract._asdict(), step)
+    except manager.CheckpointError:
+      continue  # Named in the log; from now on `latest` skips it.
+    # Its name in runs of before there was `pending_evaluation`.
+    meta.setdefault('pending_evaluation', meta.get('unseen', False))
+    return step, span, train_state.TrainState(**items), meta
+  if store.steps():
+    raise manager.CheckpointError(
+      f'Every checkpoint in {store.directory} is corrupt: restore one from a '
+      'copy, or start again in another --workdir.'
+    )
+  return 0, None, None, {}

@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh, one rule for state, one for batches.
+"""The mesh, and how the training state is sharded over it.
 
 The mesh has two axes, ('data', 'fsdp'). A batch is split over both; the
 parameters, their averages and the optimizer's moments are copies on 'data'
@@ -6,6 +6,9 @@ and split over 'fsdp' where they are large. The axes are Auto: the compiler
 inserts the collectives, and the numbers do not depend on the mesh beyond the
 order of float additions.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.sharding import AxisType
@@ -18,8 +21,10 @@ import numpy as np
 MIN_SHARDED_SIZE = 2**16
 
 
-def make_mesh(fsdp=1, devices=None):
-  """A mesh of all devices, `fsdp` of them along the second axis.
+def make_mesh(
+  fsdp: int = 1, devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
+  """Returns a mesh of all devices, `fsdp` of them along the second axis.
 
   Raises:
     ValueError: `fsdp` does not divide the number of devices.
@@ -38,7 +43,7 @@ def make_mesh(fsdp=1, devices=None):
   )
 
 
-def leaf_sharding(mesh, leaf):
+def leaf_sharding(mesh: jax.sharding.Mesh, leaf: jax.Array) -> NamedSharding:
   """Splits the largest divisible axis of a large leaf over 'fsdp'."""
   spec = [None] * leaf.ndim
   size = mesh.shape['fsdp']
@@ -50,13 +55,13 @@ def leaf_sharding(mesh, leaf):
   return NamedSharding(mesh, PartitionSpec(*spec))
 
 
-def tree_sharding(mesh, tree):
-  """The sharding of every leaf of a tree of arrays or abstract arrays."""
+def tree_sharding(mesh: jax.sharding.Mesh, tree: Any) -> Any:
+  """Returns the sharding of every leaf of a tree, abstract or not."""
   return jax.tree.map(lambda leaf: leaf_sharding(mesh, leaf), tree)
 
 
-def abstract(tree, sharding):
-  """ShapeDtypeStructs of a tree, with their shardings."""
+def abstract(tree: Any, sharding: Any) -> Any:
+  """Returns a tree's ShapeDtypeStructs, with their shardings."""
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     tree,

@@ -1,22 +1,25 @@
 """What the order of the stages means for steps and parameters.
 
-One global step counts through all stages. At a border, and nowhere else:
+One global step counts through all stages. Between two stages, and nowhere else:
 
   objective changes   new parameters, moments and averages; the autoencoder
                       is frozen and written
   same objective      parameters, moments and averages carry over, each
-                      parameter's own; the averages go on counting its updates
+                      parameter's own; the averages keep counting its updates
   always              the learning rate starts again at the stage's warm-up
 
 A frozen parameter keeps its value, its moments and its averages. Parameters
 of the temporal branches exist from the first diffusion stage on; a step on
-single frames leaves them alone in the same way.
+single frames does not change them either.
 """
 
+from collections.abc import Sequence
 import re
 from typing import Any, NamedTuple
 
-from vdm.training import optim
+from ml_collections import ConfigDict
+
+from vdm.common import trees
 
 
 class Span(NamedTuple):
@@ -30,13 +33,13 @@ class Span(NamedTuple):
   """
 
   name: str
-  stage: Any
+  stage: ConfigDict
   start: int
   stop: int
 
 
-def spans(config):
-  """The stages in the order in which they run."""
+def spans(config: ConfigDict) -> list[Span]:
+  """Returns the stages of a run in the order in which they run."""
   found, start = [], 0
   for name in config.train.order:
     stage = config.stages[name]
@@ -45,8 +48,8 @@ def spans(config):
   return found
 
 
-def on_single_frames(stage, n):
-  """Whether step n of a stage takes its clips apart into single frames.
+def on_single_frames(stage: ConfigDict, n: int) -> bool:
+  """Returns whether step n of a stage splits its clips into single frames.
 
   Chosen from the step alone, and evenly: any k steps in a row hold k times
   `image_fraction` of them, to within one.
@@ -55,34 +58,49 @@ def on_single_frames(stage, n):
   return stage.frames > 1 and int((n + 1) * share) > int(n * share)
 
 
-def trained_paths(params, stage, held):
-  """The parameters that a step may change, in sorted order.
+def trained_paths(
+  params: dict[str, Any], stage: ConfigDict, excluded: Sequence[str]
+) -> list[str]:
+  """Returns the paths of the parameters that a step may change, sorted.
 
   Args:
     params: nested dict of arrays.
     stage: its config; `frozen` are regular expressions searched in paths.
-    held: patterns of the paths that the step leaves alone all the same.
+    excluded: further patterns, which need not match; see
+      `objectives.Objective`.
 
   Raises:
-    ValueError: a pattern fits no parameter, or nothing is left to train.
+    ValueError: a pattern of `frozen` matches no parameter, or all are frozen.
   """
-  paths = list(optim.flatten(params))
+  paths = list(trees.flatten(params))
   for pattern in stage.frozen:
     if not any(re.search(pattern, path) for path in paths):
       raise ValueError(
-        f'frozen={pattern!r} fits no parameter: paths look like '
+        f'frozen={pattern!r} matches no parameter: paths look like '
         f'{paths[0]!r} and {paths[-1]!r}.'
       )
-  patterns = (*stage.frozen, *held)
+  patterns = (*stage.frozen, *excluded)
   free = [p for p in paths if not any(re.search(x, p) for x in patterns)]
   if not free:
     raise ValueError(f'frozen={tuple(stage.frozen)} leaves nothing to train.')
   return free
 
 
-def describe(span, previous, params, trained):
-  """Sentences that say what the border before a stage does."""
-  flat = optim.flatten(params)
+def describe(
+  span: Span,
+  previous: Span | None,
+  params: dict[str, Any],
+  trained: Sequence[str],
+) -> list[str]:
+  """Returns sentences that say how a stage starts.
+
+  Args:
+    span: the stage.
+    previous: the one before it, or itself if it is resumed; None at first.
+    params: nested dict of arrays.
+    trained: paths of those that the stage trains.
+  """
+  flat = trees.flatten(params)
 
   def size(paths):
     return sum(flat[p].size for p in paths)

@@ -1,18 +1,23 @@
-"""Rates, memory and the one line that says how a run is doing."""
+"""Throughput, memory and the one line that says how a run is doing."""
 
+from collections.abc import Callable, Mapping
 import resource
 import sys
 import time
+from typing import TypeVar
 
 import jax
 
 from vdm.training import flops
+from vdm.training import stages
+
+T = TypeVar('T')
 
 
-class Meter:
+class Throughput:
   """Counts what happens between two rows of the log."""
 
-  def __init__(self, clips, dtype):
+  def __init__(self, clips: int, dtype: str):
     """Starts the first interval.
 
     Args:
@@ -22,28 +27,28 @@ class Meter:
     self.clips, self.dtype = clips, dtype
     self.restart()
 
-  def restart(self):
+  def restart(self) -> None:
     """Starts a new interval."""
-    self.began, self.waited = time.perf_counter(), 0.0
+    self.started, self.waited = time.perf_counter(), 0.0
     self.steps, self.tflops = 0, 0.0
 
-  def wait(self, function):
-    """Calls what brings the next batch, and counts its time as waiting."""
-    began = time.perf_counter()
+  def wait(self, function: Callable[[], T]) -> T:
+    """Calls what returns the next batch, and counts its time as waiting."""
+    started = time.perf_counter()
     result = function()
-    self.waited += time.perf_counter() - began
+    self.waited += time.perf_counter() - started
     return result
 
-  def count(self, tflops, *, compiled):
-    """Counts a step; one that had to be compiled begins a new interval."""
+  def count(self, tflops: float, *, compiled: bool) -> None:
+    """Counts a step; one that had to be compiled starts a new interval."""
     if compiled:
       self.restart()
     self.steps += 1
     self.tflops += tflops
 
-  def read(self):
-    """The interval's rates, and starts the next one."""
-    seconds = max(time.perf_counter() - self.began, 1e-9)
+  def read(self) -> dict[str, float]:
+    """Returns the interval's rates, and starts the next one."""
+    seconds = max(time.perf_counter() - self.started, 1e-9)
     per_step = seconds / max(self.steps, 1)
     values = {
       'seconds_per_step': per_step,
@@ -60,8 +65,8 @@ class Meter:
     return values
 
 
-def memory():
-  """Peak memory: of the fullest local device, or of this process's host."""
+def memory() -> dict[str, float]:
+  """Returns the peak memory of the fullest local device, or of this process."""
   stats = [d.memory_stats() for d in jax.local_devices()]
   if all(s and 'peak_bytes_in_use' in s for s in stats):
     return {
@@ -72,23 +77,29 @@ def memory():
   return {'host_rss_peak_gib': peak * unit / 2**30}
 
 
-def line(span, n, values, rates=None):
-  """One line: where a stage is, how it does and when it ends."""
+def line(span: stages.Span, step: int, values: Mapping[str, float]) -> str:
+  """Returns one line: where a stage is, how it does and when it ends.
+
+  Args:
+    span: the stage.
+    step: the global step.
+    values: of a row of the log.
+  """
+  n = step - span.start
   shown = ('loss', 'grad_norm', 'val_psnr', 'val_loss')
   parts = [f'{span.name} {n}/{span.stage.steps}']
   parts += [f'{k} {values[k]:.4g}' for k in shown if k in values]
   parts += [
     f'{k} {v:.4g}' for k, v in values.items() if k.startswith('small_score/')
   ]
-  if rates:
-    seconds = rates['seconds_per_step']
+  if seconds := values.get('seconds_per_step'):
     left = clock((span.stage.steps - n) * seconds)
     parts += [f'{seconds:.3g} s/step', f'{left} left in this stage']
   return '  '.join(parts)
 
 
-def clock(seconds):
-  """Seconds as h:mm:ss."""
+def clock(seconds: float) -> str:
+  """Returns seconds as h:mm:ss."""
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f'{hours}:{minutes:02d}:{seconds:02d}'

@@ -1,15 +1,22 @@
-"""What a training step changes, and how it begins."""
+"""What a training step changes, and the values it starts from."""
 
 from typing import Any, NamedTuple
+import zlib
 
+from absl import logging
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
+from vdm import generate
+from vdm.common import trees
+from vdm.training import objectives
 from vdm.training import optim
+from vdm.training import sharding
 
 
 class TrainState(NamedTuple):
-  """All that a checkpoint holds; every leaf float32 or a count.
+  """All that a checkpoint holds; every leaf is float32 or a count.
 
   Attributes:
     params: nested dict of arrays.
@@ -17,24 +24,86 @@ class TrainState(NamedTuple):
     ema: {name of the width: {path: array}}, the averages.
   """
 
-  params: Any
-  opt_state: Any
-  ema: Any
+  params: dict[str, Any]
+  opt_state: dict[str, optim.Slot]
+  ema: dict[str, dict[str, Any]]
 
 
-def create(config, params):
-  """The state before the first step: averages begin at the live values."""
-  flat = optim.flatten(params)
-  # Copies, for a donated buffer must not be shared.
-  ema = {ema_name(w): jax.tree.map(jnp.copy, flat) for w in config.optim.ema}
-  return TrainState(params, optim.init(config.optim, params), ema)
+def stream(seed: int, *names: str) -> jax.Array:
+  """Returns the key that a run's seed and these names determine."""
+  key = jax.random.key(seed)
+  for name in names:
+    key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+  return key
 
 
-def ema_name(width):
-  """The name of an average in the state, from its sigma_rel."""
+def create(options: ConfigDict, params: dict[str, Any]) -> TrainState:
+  """Returns the state before the first step; averages start at `params`.
+
+  Args:
+    options: `config.optim`.
+    params: nested dict of arrays.
+  """
+  flat = trees.flatten(params)
+  # Copies: a donated buffer must not be shared.
+  ema = {ema_name(w): jax.tree.map(jnp.copy, flat) for w in options.ema}
+  return TrainState(params, optim.init(options, params), ema)
+
+
+def initialise(
+  options: ConfigDict,
+  objective: objectives.Objective,
+  key: jax.Array,
+  clips: dict[str, Any],
+  mesh: jax.sharding.Mesh,
+  init_from: str = '',
+) -> TrainState:
+  """Returns a new objective's state, sharded over the mesh.
+
+  Args:
+    options: `config.optim`.
+    objective: whose parameters they are.
+    key: of the initial values.
+    clips: dict of training clips, for what is fitted to them.
+    mesh: see `sharding.make_mesh`.
+    init_from: workdir of a run whose average to start from, if any.
+  """
+  params = objective.init(key, clips)
+  if init_from and objective.inherits:
+    params = inherit(init_from, params)
+
+  def create_state(params):
+    return create(options, params)
+
+  shardings = sharding.tree_sharding(mesh, jax.eval_shape(create_state, params))
+  return jax.jit(create_state, out_shardings=shardings)(params)
+
+
+def inherit(workdir: str, params: dict[str, Any]) -> dict[str, Any]:
+  """Returns `params` with the values of another run's average where they fit.
+
+  What was inherited and what was not is logged.
+  """
+  old = trees.flatten(generate.load_run(workdir).params)
+  new = trees.flatten(params)
+  fits = {p for p in new if p in old and old[p].shape == new[p].shape}
+  for title, paths in {
+    'inherited': fits,
+    'new': new.keys() - old.keys(),
+    'of another shape, so new': (new.keys() & old.keys()) - fits,
+    'not used': old.keys() - new.keys(),
+  }.items():
+    logging.info('%d parameters %s: %s', len(paths), title, sorted(paths))
+  return trees.unflatten(
+    {p: jnp.asarray(old[p]) if p in fits else new[p] for p in new}
+  )
+
+
+def ema_name(width: float) -> str:
+  """Returns the name of an average in the state, from its sigma_rel."""
   return f'{width:.3f}'
 
 
-def averaged(state, width):
-  """The parameters of one average, as the network takes them."""
-  return optim.unflatten(state.ema[ema_name(width)], state.params)
+def averaged(state: TrainState, width: float) -> dict[str, Any]:
+  """Returns the parameters of one average, as the network takes them."""
+  return trees.unflatten(state.ema[ema_name(width)])

@@ -1,36 +1,56 @@
-"""One step of training, as a function that is compiled once for each shape.
+"""One training step, as a function that is compiled once for each shape.
 
   rows     = objective.draw(batch, key)        randomness of the global batch
   gradient = sum over parts of d total / d params, over the global count
   update   clipping, AdamW or Muon, averages; of the trained parameters alone
 
-All randomness of a step is drawn for the global batch before it is worked
-through in parts, so gradient accumulation changes nothing but memory.
+All randomness of a step is drawn for the global batch before it is processed
+in parts, so gradient accumulation changes nothing but memory.
 
 A step whose loss or gradient is not finite is skipped: parameters, moments,
-their counts and the averages stay what they were, to the bit. The number of
-the step, and with it the data and the schedule, go on.
+their counts and the averages keep their values, to the bit. The number of the
+step, and with it the data and the schedule, still advance.
 """
 
+from collections.abc import Callable, Sequence
 import functools
+import time
+from typing import Any
 
+from absl import logging
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
+import numpy as np
+import optax
 
+from vdm.common import trees
 from vdm.multihost import arrays
 from vdm.training import ema
+from vdm.training import flops
+from vdm.training import inputs
+from vdm.training import objectives
 from vdm.training import optim
 from vdm.training import sharding
+from vdm.training import stages
 from vdm.training.train_state import ema_name
+from vdm.training.train_state import stream
 from vdm.training.train_state import TrainState
 
 
-def make_train_step(config, stage, objective, trained, mesh, state):
-  """Compiles the step of a stage.
+def make_train_step(
+  options: ConfigDict,
+  stage: ConfigDict,
+  objective: objectives.Objective,
+  trained: Sequence[str],
+  mesh: jax.sharding.Mesh,
+  state: TrainState,
+) -> Callable[..., tuple[TrainState, dict[str, Any]]]:
+  """Returns the jitted step of a stage.
 
   Args:
-    config: the run's.
-    stage: the stage's.
+    options: `config.optim`.
+    stage: the stage's config.
     objective: see `objectives.Objective`.
     trained: paths of the parameters this step may change.
     mesh: see `sharding.make_mesh`.
@@ -39,9 +59,9 @@ def make_train_step(config, stage, objective, trained, mesh, state):
   Returns:
     step(state, frozen, batch, n, key) -> (state, metrics), where n counts the
     stage's steps from 0, key is the stage's, and metrics is a dict of
-    (sum, count) pairs and of scalars; `skipped` is 1 where the step was.
+    (sum, count) pairs and of scalars; `skipped` is 1 if the step was skipped.
     `state` is donated. It can be lowered with abstract arguments, for devices
-    that the host does not have.
+    that this machine does not have.
   """
   trained = sorted(trained)  # One program, whatever order a set has.
   state_sharding = sharding.tree_sharding(mesh, state)
@@ -63,16 +83,16 @@ def make_train_step(config, stage, objective, trained, mesh, state):
     grads, total, count, sums = gradient(
       stage, objective, trained, mesh, state.params, frozen, batch, n, key
     )
-    norm = global_norm(grads)
-    sound = jnp.isfinite(total) & jnp.isfinite(norm)
-    grads = optim.clip(grads, norm, config.optim.clip_norm)
+    norm = optax.global_norm(grads)
+    finite = jnp.isfinite(total) & jnp.isfinite(norm)
+    grads = optim.clip(grads, norm, options.clip_norm)
     factor = optim.learning_rate(stage, n)
-    flat = optim.flatten(state.params)
+    flat = trees.flatten(state.params)
     live = {path: flat[path] for path in trained}
     slots = {path: state.opt_state[path] for path in trained}
-    live, slots = optim.update(config.optim, stage, factor, grads, slots, live)
+    live, slots = optim.update(options, stage, factor, grads, slots, live)
     averages = {}
-    for width in config.optim.ema:
+    for width in options.ema:
       name, exponent = ema_name(width), ema.gamma(width)
       averages[name] = dict(state.ema[name])
       for path, value in live.items():
@@ -80,45 +100,57 @@ def make_train_step(config, stage, objective, trained, mesh, state):
           state.ema[name][path], value, slots[path].count, exponent
         )
     new_state = TrainState(
-      params=optim.unflatten({**flat, **live}, state.params),
+      params=trees.unflatten({**flat, **live}),
       opt_state={**state.opt_state, **slots},
       ema=averages,
     )
-    new_state = choose(sound, new_state, state)
-    flat = optim.flatten(new_state.params)
+    new_state = select(finite, new_state, state)
+    flat = trees.flatten(new_state.params)
     metrics = {
       **sums,
       'loss': (total, count),
       'grad_norm': norm,
-      'param_norm': global_norm([flat[path] for path in trained]),
+      'param_norm': optax.global_norm([flat[path] for path in trained]),
       'learning_rate': factor * stage.learning_rate,
-      'skipped': 1 - sound.astype(jnp.int32),
+      'skipped': 1 - finite.astype(jnp.int32),
     }
     return new_state, metrics
 
   return train_step
 
 
-def choose(sound, new_state, state):
-  """The new state, or the old one where the step is skipped.
+def select(
+  finite: jax.Array, new_state: TrainState, state: TrainState
+) -> TrainState:
+  """Returns the new state, or the old one if the step is skipped.
 
-  Part of the loops that write the state anyway: see benchmarks/skipping.py.
+  It fuses with the loops that write the state: see benchmarks/skipping.py.
   """
   return jax.tree.map(
-    lambda new, old: jnp.where(sound, new, old), new_state, state
+    lambda new, old: jnp.where(finite, new, old), new_state, state
   )
 
 
-def gradient(stage, objective, trained, mesh, params, frozen, batch, n, key):
-  """The gradient of one step, for `make_train_step`, which see.
+def gradient(
+  stage: ConfigDict,
+  objective: objectives.Objective,
+  trained: Sequence[str],
+  mesh: jax.sharding.Mesh,
+  params: dict[str, Any],
+  frozen: dict[str, Any],
+  batch: dict[str, jax.Array],
+  n: jax.Array,
+  key: jax.Array,
+) -> tuple[dict[str, jax.Array], jax.Array, jax.Array, dict[str, Any]]:
+  """Returns the gradient of one step; see `make_train_step`.
 
   Args:
     stage: the stage's config.
     objective: its objective.
     trained: paths to differentiate by.
-    mesh: the batch is split over.
+    mesh: devices that the batch is split over.
     params: nested dict of arrays.
-    frozen: what the objective works in.
+    frozen: the autoencoder that the objective works in.
     batch: dict of global arrays.
     n: which step of the stage.
     key: the stage's.
@@ -126,11 +158,11 @@ def gradient(stage, objective, trained, mesh, params, frozen, batch, n, key):
   Returns:
     ({path: gradient of total / count}, total, count, sums).
   """
-  flat = optim.flatten(params)
+  flat = trees.flatten(params)
   live = {path: flat[path] for path in trained}
 
   def total_loss(live, rows):
-    merged = optim.unflatten({**flat, **live}, params)
+    merged = trees.unflatten({**flat, **live})
     total, count, sums = objective.loss(merged, frozen, rows)
     return total, (count, sums)
 
@@ -144,8 +176,14 @@ def gradient(stage, objective, trained, mesh, params, frozen, batch, n, key):
   return jax.tree.map(lambda g: g / count, grads), total, count, sums
 
 
-def accumulate(grad_fn, params, rows, parts, rows_sharding):
-  """Sums of gradients, totals and metrics over parts of the rows.
+def accumulate(
+  grad_fn: Callable[..., Any],
+  params: dict[str, jax.Array],
+  rows: dict[str, jax.Array],
+  parts: int,
+  rows_sharding: jax.sharding.Sharding,
+) -> tuple[dict[str, jax.Array], tuple[Any, ...]]:
+  """Returns sums of gradients, totals and metrics over parts of the rows.
 
   Part p takes every `parts`-th row, so that each device's rows stay its own.
   """
@@ -174,9 +212,114 @@ def accumulate(grad_fn, params, rows, parts, rows_sharding):
   return jax.lax.scan(one_part, zeros, rows)[0]
 
 
-def global_norm(tree):
-  """Root of the sum of squares of all leaves, float32."""
-  squares = [
-    jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)
-  ]
-  return jnp.sqrt(sum(squares))
+class StageSteps:
+  """The steps of one stage: on clips and on their single frames.
+
+  Each of the two is compiled when it is first needed.
+
+  Attributes:
+    trained: paths that the step on clips trains, and that on single frames.
+    frozen: the autoencoder that the stage's objective works in.
+    key: the stage's, on the host.
+    tflops: of the last step, over the global batch.
+    cost: what compiling for the last step took, for the log; {} if nothing was
+      compiled.
+  """
+
+  def __init__(
+    self,
+    options: ConfigDict,
+    seed: int,
+    mesh: jax.sharding.Mesh,
+    span: stages.Span,
+    objective: objectives.Objective,
+    frozen: dict[str, Any],
+    params: dict[str, Any],
+  ):
+    """Compiles nothing yet.
+
+    Args:
+      options: `config.optim`.
+      seed: the run's.
+      mesh: see `sharding.make_mesh`.
+      span: the stage.
+      objective: the stage's.
+      frozen: the autoencoder, on every device.
+      params: nested dict of arrays, or of abstract ones.
+    """
+    self.mesh, self.span = mesh, span
+    self.objective, self.frozen = objective, frozen
+    self.key = stream(seed, 'stage', span.name)
+    alone = span.stage.frames == 1
+    self.trained = [
+      stages.trained_paths(
+        params, span.stage, objective.excluded_paths(single or alone)
+      )
+      for single in (False, True)
+    ]
+    self.tflops, self.cost = 0.0, {}
+    self._options, self._compiled = options, {}
+    self._device_key = arrays.copies(mesh, self.key)
+
+  def __call__(
+    self, state: TrainState, batch: dict[str, np.ndarray], n: int
+  ) -> tuple[TrainState, dict[str, Any]]:
+    """Runs step n of the stage, counted from 0.
+
+    Args:
+      state: donated.
+      batch: this process's rows.
+      n: which step.
+
+    Returns:
+      (state, metrics), see `make_train_step`.
+    """
+    single, inputs_of_step = self.arguments(batch, n)
+    self.cost = {}
+    if single not in self._compiled:
+      self._compiled[single] = self._compile(single, state, inputs_of_step)
+    compiled, self.tflops = self._compiled[single]
+    return compiled(state, *inputs_of_step)
+
+  def arguments(
+    self, batch: dict[str, np.ndarray], n: int
+  ) -> tuple[bool, tuple[Any, ...]]:
+    """Returns what step n takes besides the state.
+
+    Returns:
+      (single, (frozen, batch, n, key)): whether the step is on single frames,
+      and global arrays.
+    """
+    single = stages.on_single_frames(self.span.stage, n)
+    if single:
+      batch = inputs.as_single_frames(batch)
+    return single, (
+      self.frozen,
+      arrays.to_global(self.mesh, batch),
+      arrays.copies(self.mesh, np.int32(n)),
+      self._device_key,
+    )
+
+  def _compile(self, single, state, inputs_of_step):
+    started = time.perf_counter()
+    step = make_train_step(
+      self._options,
+      self.span.stage,
+      self.objective,
+      self.trained[single],
+      self.mesh,
+      state,
+    )
+    tflops = flops.count_flops(step, state, *inputs_of_step) / 1e12
+    compiled = step.lower(state, *inputs_of_step).compile()
+    self.cost = {
+      'compile_seconds': time.perf_counter() - started,
+      'tflops_per_step': tflops,
+    }
+    logging.info(
+      '%s: compiled a step%s in %.1f s, %.3g TFLOP',
+      self.span.name,
+      ' on single frames' if single else '',
+      *self.cost.values(),
+    )
+    return compiled, tflops

@@ -6,36 +6,35 @@ the values. JSON has no NaN and no infinity: they are written as the strings
 
 Local files are appended to. An object store cannot append, so there each
 writer keeps its own segment, `metrics.jsonl.00000`, `.00001` and so on, which
-it writes again as a whole at every flush; `read_rows` joins them. This way is
+it rewrites as a whole at every flush; `read_rows` joins them. Segments are
 tested on local folders only, never on a real bucket.
 
 TensorBoard's events go through clu, which needs some 15 s to import
 TensorFlow: a background thread imports it and writes, so the training loop
-never waits for it; `flush` and `close` do. Close the writer on every way out
-(`with`): Python may crash when it ends while TensorFlow is being imported.
+never waits for it; `flush` and `close` do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent import futures
 import json
 import os
-import queue
-import threading
 from typing import Any
 
 from absl import logging
 from etils import epath
 import numpy as np
 
+from vdm.common import files
 from vdm.multihost import coordination
 
 NAME = 'metrics.jsonl'
 
 
 def read_rows(workdir: epath.PathLike) -> list[dict[str, Any]]:
-  """Returns the rows of a run in order; a torn last line is left out.
+  """Returns the rows of a run in order; an incomplete last line is left out.
 
   Raises:
-    ValueError: a complete line is damaged.
+    ValueError: a complete line is corrupt.
   """
   rows = []
   for path in _files(epath.Path(workdir)):
@@ -43,8 +42,10 @@ def read_rows(workdir: epath.PathLike) -> list[dict[str, Any]]:
   return rows
 
 
-def make_writer(workdir: epath.PathLike, tensorboard: bool):
-  """Returns the writer of a run, which on all processes but one is silent."""
+def make_writer(
+  workdir: epath.PathLike, tensorboard: bool
+) -> 'Writer | Silent':
+  """Returns the writer of a run; only the first process's writes anything."""
   if coordination.is_first():
     return Writer(workdir, tensorboard=tensorboard)
   return Silent()
@@ -53,22 +54,13 @@ def make_writer(workdir: epath.PathLike, tensorboard: bool):
 class Silent:
   """A writer of nothing."""
 
-  def write(self, step, stage, scalars):
-    del step, stage, scalars
+  def __getattr__(self, name: str) -> Callable[..., None]:
+    return lambda *args, **kwargs: None
 
-  def write_gifs(self, step, gifs):
-    del step, gifs
-
-  def rewind(self, step, prefixes=()):
-    del step, prefixes
-
-  def flush(self):
-    pass
-
-  def __enter__(self):
+  def __enter__(self) -> 'Silent':
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *unused) -> None:
     pass
 
 
@@ -97,7 +89,7 @@ class Writer:
     for path in _files(self._workdir):
       text = path.read_text()
       if _complete_lines(text) != text:
-        _replace(path, _complete_lines(text))
+        files.write_text(path, _complete_lines(text))
     self._segment = None  # Object stores: where this writer's rows go.
     self._lines: list[str] = []
     self._file = None
@@ -106,10 +98,7 @@ class Writer:
   def write(self, step: int, stage: str, scalars: Mapping[str, float]) -> None:
     """Adds one row; values may be arrays of one element."""
     values = {name: float(np.asarray(x).item()) for name, x in scalars.items()}
-    row = {'step': int(step), 'stage': stage} | {
-      name: x if np.isfinite(x) else str(x) for name, x in values.items()
-    }
-    line = json.dumps(row, allow_nan=False) + '\n'
+    line = _dump({'step': int(step), 'stage': stage} | values)
     if self._append:
       if self._file is None:
         self._file = (self._workdir / NAME).open('a')
@@ -119,15 +108,15 @@ class Writer:
     else:
       self._lines.append(line)
     if self._tensorboard:
-      self._tensorboard.put('write_scalars', int(step), values)
+      self._tensorboard.put(_write_scalars, int(step), values)
 
   def write_gifs(self, step: int, gifs: Mapping[str, bytes]) -> None:
     """Adds animations to TensorBoard, {tag: contents of a GIF file}."""
     if self._tensorboard:
-      self._tensorboard.put('write_gifs', int(step), dict(gifs))
+      self._tensorboard.put(_write_gifs, int(step), dict(gifs))
 
   def rewind(self, step: int, prefixes: tuple[str, ...] = ()) -> None:
-    """Drops the rows past `step`; opening has dropped a torn last line.
+    """Drops the rows past `step`; opening has dropped an incomplete one.
 
     A run that resumes from the checkpoint of `step` writes those rows again.
 
@@ -146,7 +135,7 @@ class Writer:
         if row['step'] < step
         or (row['step'] == step and not _has(row, prefixes))
       ]
-      _replace(path, ''.join(_dump(row) for row in kept))
+      files.write_text(path, ''.join(_dump(row) for row in kept))
 
   def flush(self) -> None:
     """Returns when everything written is in the files."""
@@ -154,7 +143,7 @@ class Writer:
       if self._segment is None:
         used = sum(1 for _ in _files(self._workdir))
         self._segment = self._workdir / f'{NAME}.{used:05d}'
-      _replace(self._segment, ''.join(self._lines))
+      files.write_text(self._segment, ''.join(self._lines))
     if self._tensorboard:
       self._tensorboard.flush()
 
@@ -190,7 +179,7 @@ def _files(workdir: epath.Path) -> list[epath.Path]:
 
 
 def _complete_lines(text: str) -> str:
-  """Drops a torn last line: the process died while it wrote it."""
+  """Drops an incomplete last line, left by a process that was killed."""
   return text[: text.rfind('\n') + 1]
 
 
@@ -225,63 +214,41 @@ def _dump(row: Mapping[str, Any]) -> str:
   return json.dumps(plain, allow_nan=False) + '\n'
 
 
-def _replace(path: epath.Path, text: str) -> None:
-  part = path.with_name(path.name + '.part')
-  part.write_text(text)
-  part.replace(path)
-
-
 class _TensorBoard:
-  """Hands calls to clu on a thread, which imports TensorFlow first."""
+  """Writes through clu on a thread, which imports TensorFlow first."""
 
   def __init__(self, workdir: epath.Path):
-    self._workdir = workdir
-    self._calls: queue.Queue = queue.Queue()
-    self._error: Exception | None = None
-    self._thread: threading.Thread | None = None
+    self._workdir, self._writer, self._failed = workdir, None, False
+    self._thread = futures.ThreadPoolExecutor(1)
+    self._last = self._thread.submit(lambda: None)
 
-  def put(self, name: str, step: int, values: dict[str, Any]) -> None:
-    if self._thread is None:
-      # A daemon: a writer that was never closed cannot keep a process alive.
-      self._thread = threading.Thread(target=self._work, daemon=True)
-      self._thread.start()
-    self._calls.put((name, step, values))
+  def put(self, write: Callable[..., None], *args: Any) -> None:
+    """Calls write(clu's writer, *args) after the calls before."""
+    self._last = self._thread.submit(self._work, write, *args)
 
   def flush(self) -> None:
-    if self._thread is not None:
-      self._calls.join()
+    self._last.result()
 
   def close(self) -> None:
-    if self._thread is not None:
-      self._calls.put(None)
-      self._thread.join()
-      self._thread = None
+    self._thread.shutdown()
+    if self._writer is not None:
+      self._writer.close()
 
-  def _work(self) -> None:
-    writer = None
-    while (call := self._calls.get()) is not None:
-      # After an error, calls are dropped: metrics.jsonl has the numbers.
-      if self._error is None:
-        try:
-          writer = writer or _make_clu_writer(os.fspath(self._workdir))
-          name, step, values = call
-          if name == 'write_gifs':
-            _write_gifs(writer, step, values)
-          else:
-            writer.write_scalars(step, values)
-          if self._calls.empty():
-            writer.flush()
-        except Exception as error:
-          self._error = error
-          logging.warning(
-            'TensorBoard stays empty from here on: %s: %s',
-            type(error).__name__,
-            error,
-          )
-      self._calls.task_done()
-    if writer is not None:
-      writer.close()
-    self._calls.task_done()
+  def _work(self, write, *args):
+    # After an error, calls are dropped: metrics.jsonl has the numbers.
+    if self._failed:
+      return
+    try:
+      self._writer = self._writer or _make_clu_writer(os.fspath(self._workdir))
+      write(self._writer, *args)
+      self._writer.flush()
+    except Exception as error:
+      self._failed = True
+      logging.warning(
+        'TensorBoard stays empty from here on: %s: %s',
+        type(error).__name__,
+        error,
+      )
 
 
 def _make_clu_writer(workdir: str) -> Any:
@@ -294,6 +261,10 @@ def _make_clu_writer(workdir: str) -> Any:
   from clu.metric_writers import summary_writer
 
   return summary_writer.SummaryWriter(workdir)
+
+
+def _write_scalars(writer: Any, step: int, values: dict[str, float]) -> None:
+  writer.write_scalars(step, values)
 
 
 def _write_gifs(writer: Any, step: int, gifs: Mapping[str, bytes]) -> None:

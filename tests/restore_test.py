@@ -9,12 +9,11 @@ import pytest
 import tiny_runs
 
 from vdm.checkpoints import manager
+from vdm.common import trees
 from vdm.config import schema
 from vdm.config import serialize
 from vdm.models.autoencoders import files
-from vdm.training import begin
 from vdm.training import objectives
-from vdm.training import optim
 from vdm.training import resume
 from vdm.training import sharding
 from vdm.training import stages
@@ -48,7 +47,9 @@ def states():
   for span in stages.spans(config):
     objective = objectives.make_objective(config, span.stage, mesh)
     key = jax.random.key(span.start)
-    found[span.name] = begin.fresh(config, objective, key, clips, mesh)
+    found[span.name] = train_state.initialise(
+      config.optim, objective, key, clips, mesh
+    )
   return config, found
 
 
@@ -82,7 +83,9 @@ def test_a_new_state_is_split_over_the_mesh(monkeypatch):
   monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 64)
   config, mesh = tiny_runs.make_config(), sharding.make_mesh(4)
   objective = objectives.make_objective(config, config.stages.video, mesh)
-  state = begin.fresh(config, objective, jax.random.key(0), None, mesh)
+  state = train_state.initialise(
+    config.optim, objective, jax.random.key(0), None, mesh
+  )
   shardings = sharding.tree_sharding(mesh, state)
   for leaf, wanted in zip(jax.tree.leaves(state), jax.tree.leaves(shardings)):
     assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim)
@@ -90,16 +93,16 @@ def test_a_new_state_is_split_over_the_mesh(monkeypatch):
     leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params)
   )
   # The parameters do not depend on the mesh.
-  one = begin.fresh(
-    config, objective, jax.random.key(0), None, sharding.make_mesh()
+  one = train_state.initialise(
+    config.optim, objective, jax.random.key(0), None, sharding.make_mesh()
   )
   assert_same(state, one)
 
 
 def test_nothing_to_restore(tmp_path):
   with manager.Checkpoints(epath.Path(tmp_path)) as store:
-    found = begin.restore(make_config(), store, sharding.make_mesh(), DATA)
-  assert found == (0, None, None)
+    found = resume.restore(make_config(), store, sharding.make_mesh(), DATA)
+  assert found == (0, None, None, {})
 
 
 def test_the_newest_is_restored_on_any_mesh(states, tmp_path, monkeypatch):
@@ -109,7 +112,7 @@ def test_the_newest_is_restored_on_any_mesh(states, tmp_path, monkeypatch):
   monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 64)
   mesh = sharding.make_mesh(4)
   with manager.Checkpoints(directory) as store:
-    step, span, state = begin.restore(config, store, mesh, DATA)
+    step, span, state, _ = resume.restore(config, store, mesh, DATA)
   assert (step, span.name, span.start) == (6, 'video', 4)
   assert isinstance(state, train_state.TrainState)
   assert_same(state, wanted['video'])
@@ -126,7 +129,7 @@ def test_a_damaged_one_falls_back_across_the_border(states, tmp_path, caplog):
   damage(directory, 6)
   mesh = sharding.make_mesh()
   with manager.Checkpoints(directory) as store:
-    step, span, state = begin.restore(config, store, mesh, DATA)
+    step, span, state, _ = resume.restore(config, store, mesh, DATA)
   assert (step, span.name) == (3, 'codec')
   assert_same(state, wanted['codec'])
   assert f'{directory}/6' in caplog.text
@@ -135,7 +138,7 @@ def test_a_damaged_one_falls_back_across_the_border(states, tmp_path, caplog):
     manager.Checkpoints(directory) as store,
     pytest.raises(manager.CheckpointError, match='Every checkpoint in'),
   ):
-    begin.restore(config, store, mesh, DATA)
+    resume.restore(config, store, mesh, DATA)
 
 
 def test_other_data_and_too_few_steps_are_refused(states, tmp_path):
@@ -145,11 +148,11 @@ def test_other_data_and_too_few_steps_are_refused(states, tmp_path):
   mesh = sharding.make_mesh()
   with manager.Checkpoints(directory) as store:
     with pytest.raises(resume.ResumeError, match='trained on data set ddd'):
-      begin.restore(config, store, mesh, 'e' * 64)
+      resume.restore(config, store, mesh, 'e' * 64)
     shorter = config.copy_and_resolve_references()
     shorter.stages.video.steps = 1
     with pytest.raises(resume.ResumeError, match='at least 2 steps'):
-      begin.restore(shorter, store, mesh, DATA)
+      resume.restore(shorter, store, mesh, DATA)
 
 
 @pytest.fixture(scope='module')
@@ -160,7 +163,7 @@ def other_run(tmp_path_factory):
   mesh = sharding.make_mesh()
   objective = objectives.make_objective(config, config.stages.video, mesh)
   params = tiny_runs.randomise(objective.abstract_params())
-  state = train_state.create(config, params)
+  state = train_state.create(config.optim, params)
   average = {p: x + 1 for p, x in state.ema['0.100'].items()}
   state.ema['0.100'] = average
   serialize.save(config, workdir / 'config.json')
@@ -182,9 +185,16 @@ def test_a_new_run_inherits_what_fits_and_says_what_does_not(other_run, caplog):
   mesh = sharding.make_mesh()
   objective = objectives.make_objective(config, config.stages.video, mesh)
   with caplog.at_level('INFO', logger='absl'):
-    state = begin.fresh(config, objective, jax.random.key(3), None, mesh)
+    state = train_state.initialise(
+      config.optim,
+      objective,
+      jax.random.key(3),
+      None,
+      mesh,
+      config.train.init_from,
+    )
   new = jax.jit(objective.init)(jax.random.key(3), None)
-  new, found = optim.flatten(new), optim.flatten(state.params)
+  new, found = trees.flatten(new), trees.flatten(state.params)
   fits = set(new) & set(average) - {'embed_label'}
   for path, value in found.items():
     wanted = average[path] if path in fits else new[path]
@@ -196,8 +206,8 @@ def test_a_new_run_inherits_what_fits_and_says_what_does_not(other_run, caplog):
   assert [line.split(':')[0] for line in lines] == [
     f'{len(fits)} parameters inherited',
     f'{len(set(new) - set(average))} parameters new',
-    '1 parameters of another shape there, so new',
-    f'{len(set(average) - set(new))} parameters left behind',
+    '1 parameters of another shape, so new',
+    f'{len(set(average) - set(new))} parameters not used',
   ]
   assert "['embed_label']" in lines[2]
   assert 'middle_block/attention/norm/scale' in lines[1]

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from vdm.training import previews
+from vdm.evaluation import evaluator
 
 CLIPS = {
   'real': np.full((1, 3, 16, 16, 3), 40, np.uint8),
@@ -19,7 +19,7 @@ CLIPS = {
 
 def test_videos_give_a_sheet_a_grid_and_a_gif(tmp_path):
   folder = epath.Path(tmp_path) / 'samples' / 'step_00000007'
-  gif = previews.write(folder, CLIPS, 5.0)
+  gif = evaluator.write_preview(folder, CLIPS, 5.0)
   assert {p.name for p in folder.iterdir()} == {'sheet.png', 'grid.mp4'}
   sheet = np.asarray(Image.open(folder / 'sheet.png'))
   # Three rows of three frames at twice their size, and both clips are there.
@@ -37,20 +37,20 @@ def test_videos_give_a_sheet_a_grid_and_a_gif(tmp_path):
 def test_images_give_a_sheet_alone(tmp_path):
   folder = epath.Path(tmp_path)
   images = {name: clips[:, :1] for name, clips in CLIPS.items()}
-  assert previews.write(folder, images, 5.0)[:3] == b'GIF'
+  assert evaluator.write_preview(folder, images, 5.0)[:3] == b'GIF'
   assert {p.name for p in folder.iterdir()} == {'sheet.png'}
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
   monkeypatch.setattr(jax, 'process_index', lambda: 1)
-  assert previews.write(epath.Path(tmp_path), CLIPS, 5.0) is None
+  assert evaluator.write_preview(epath.Path(tmp_path), CLIPS, 5.0) is None
   assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('n', [1, 3])
 def test_the_grid_has_one_row_for_each_kind(tmp_path, n):
   clips = {k: CLIPS['real'].repeat(n, axis=0) for k in ('real', 'samples')}
-  gif = previews.write(epath.Path(tmp_path), clips, 5.0)
+  gif = evaluator.write_preview(epath.Path(tmp_path), clips, 5.0)
   width, height = Image.open(io.BytesIO(gif)).size
   # n columns and 2 rows of 16 px, 2 px between them, enlarged alike.
   assert width * (2 * 18 - 2) == height * (n * 18 - 2)

@@ -1,0 +1,159 @@
+"""What a key of the configuration may hold: a default and a constraint.
+
+`schema` writes both as one value: `steps=positive(32)` is 32 by default and
+always above 0. The type of the default is the type of the key. A constraint on
+a tuple applies to each of its elements, except for `rising` and `interval`.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import math
+import re
+from typing import Any
+
+from vdm.config import suggest
+
+_TYPES = {
+  bool: 'True or False',
+  int: 'an integer',
+  float: 'a number',
+  str: 'a string',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+  """A key's default and its constraint.
+
+  Attributes:
+    default: of the key's type; a tuple that is empty by default holds strings.
+    constraint: returns what is wrong with a value of that type, or ''.
+  """
+
+  default: Any
+  constraint: Callable[[Any], str]
+
+  def problem(self, value: Any) -> str:
+    """Returns what is wrong, such as '-1 is negative.', or ''."""
+    elements, like = (value,), self.default
+    if isinstance(self.default, tuple):
+      if not isinstance(value, tuple):
+        return f"{value!r} is not a tuple, as in '(1,2)'."
+      elements, like = value, (*self.default, '')[0]
+    kind = type(like)
+    for element in elements:
+      # An integer is a number, and True is not an integer.
+      if type(element) not in ((int, float) if kind is float else (kind,)):
+        return f'{element!r} is not {_TYPES[kind]}.'
+      if kind is float and not math.isfinite(element):
+        return f'{element} is not a finite number.'
+    return self.constraint(value)
+
+
+def plain(default: Any) -> Key:
+  """Any value of the default's type, but no negative number."""
+  return _each(
+    default,
+    lambda x: '' if isinstance(x, str) or x >= 0 else f'{x} is negative.',
+  )
+
+
+def signed(default: Any) -> Key:
+  """Any finite number."""
+  return Key(default, lambda value: '')
+
+
+def positive(default: Any) -> Key:
+  """Above 0."""
+  return _each(default, lambda x: '' if x > 0 else f'{x} is not positive.')
+
+
+def at_least(least: float, default: Any) -> Key:
+  """`least` or more."""
+  return _each(
+    default, lambda x: '' if x >= least else f'{x} is below {least}.'
+  )
+
+
+def below(limit: float, default: Any) -> Key:
+  """Above 0 and below `limit`."""
+  words = f'is not between 0 and {limit:.4g}.'
+  return _each(default, lambda x: '' if 0 < x < limit else f'{x} {words}')
+
+
+def share(default: float) -> Key:
+  """From 0 to 1."""
+  words = 'is not a share: from 0 to 1.'
+  return _each(default, lambda x: '' if 0 <= x <= 1 else f'{x} {words}')
+
+
+def even(default: int) -> Key:
+  """Above 0 and divisible by 2."""
+  words = 'is not positive and even.'
+  return _each(default, lambda x: '' if x > 0 and not x % 2 else f'{x} {words}')
+
+
+def one_of(default: Any, *others: Any) -> Key:
+  """One of the values given, of which the first is the default."""
+  return _each(default, _among((default, *others)))
+
+
+def some_of(choices: Sequence[str]) -> Key:
+  """Any of `choices`; by default none."""
+  return _each((), _among(choices))
+
+
+def regex(default: str | tuple[str, ...]) -> Key:
+  """A regular expression."""
+
+  def problem(text):
+    try:
+      re.compile(text)
+    except re.error as error:
+      return f'{text!r} is not a regular expression: {error}.'
+    return ''
+
+  return _each(default, problem)
+
+
+def rising(default: tuple[float, ...]) -> Key:
+  """Any numbers, each above the one before."""
+  return Key(
+    default,
+    lambda x: '' if list(x) == sorted(set(x)) else f'{x} does not rise.',
+  )
+
+
+def interval(default: tuple[float, float], *, least: float = -math.inf) -> Key:
+  """Two numbers (low, high), neither below `least`."""
+  limit = '' if least == -math.inf else f', both at least {least:g}'
+  words = f'is not (low, high){limit}.'
+  return Key(
+    default,
+    lambda x: '' if len(x) == 2 and least <= x[0] <= x[1] else f'{x} {words}',
+  )
+
+
+def _each(default: Any, problem: Callable[[Any], str]) -> Key:
+  """Returns a key with `problem` for its value or each element of its tuple."""
+
+  def constraint(value):
+    elements = value if isinstance(value, tuple) else (value,)
+    return next(filter(None, map(problem, elements)), '')
+
+  return Key(default, constraint)
+
+
+def _among(choices: Sequence[Any]) -> Callable[[Any], str]:
+  """Returns the constraint of `one_of` and `some_of`."""
+  names = list(map(str, choices))
+
+  def problem(value):
+    if value in choices:
+      return ''
+    return (
+      f'{value!r} is not one of {", ".join(names)}: did you mean '
+      f'{suggest.nearest(str(value), names)}?'
+    )
+
+  return problem

@@ -1,0 +1,125 @@
+"""What several files in configs/ share: sizes of networks, and a recipe."""
+
+from ml_collections import ConfigDict
+
+from vdm.config import schema
+
+# What a stage freezes to keep a trained image model while it learns motion:
+# kernels and norms over space. Embeddings, conditioning (`film`) and temporal
+# branches stay trainable.
+SPATIAL = (
+  r'^(stem|head_norm|head_conv)/',
+  r'_resample/',
+  r'/spatial/((norm|conv)_(in|out)|skip)/(kernel|scale|bias)$',
+  r'/attention/(norm|attention)/',
+)
+
+# Values of `config.model` by size. Parameters are for latents of 8 channels and
+# 101 classes.
+NETWORKS = {
+  'tiny': dict(  # 0.8 M, for a CPU.
+    widths=(32, 64),
+    blocks=(1, 1),
+    attention_levels=(1,),
+    temporal_levels=(0, 1),
+    temporal_attention_levels=(1,),
+    head_size=32,
+    embed_width=128,
+  ),
+  'small': dict(  # 21 M.
+    widths=(128, 256),
+    blocks=(2, 2),
+    attention_levels=(1,),
+    temporal_levels=(0, 1),
+    temporal_attention_levels=(1,),
+    head_size=64,
+    embed_width=512,
+  ),
+  'base': dict(  # 121 M, for UCF101.
+    widths=(192, 384, 576),
+    blocks=(2, 2, 2),
+    attention_levels=(1, 2),
+    temporal_levels=(0, 1, 2),
+    temporal_attention_levels=(1, 2),
+    head_size=64,
+    embed_width=768,
+  ),
+  'large': dict(  # 287 M.
+    widths=(256, 512, 768),
+    blocks=(2, 2, 3),
+    attention_levels=(1, 2),
+    temporal_levels=(0, 1, 2),
+    temporal_attention_levels=(1, 2),
+    head_size=64,
+    embed_width=1280,
+  ),
+}
+
+
+def on_an_accelerator(*, every: int) -> ConfigDict:
+  """Returns a run in bfloat16 with a large autoencoder and without stages.
+
+  Args:
+    every: steps between checkpoints, previews and validation losses.
+  """
+  config = schema.default()
+  config.data.threads = 8
+  config.autoencoder.update(
+    encoder_width=128, encoder_blocks=2, decoder_width=256, decoder_blocks=4
+  )
+  config.train.update(
+    compute_dtype='bfloat16',
+    log_every=50,
+    eval_every=every,
+    preview_every=every,
+    save_every=every,
+  )
+  return config
+
+
+def four_stages(
+  *,
+  network: str,
+  resolution: int = 64,
+  frames: int = 16,
+  steps: dict[str, int],
+  batch: dict[str, int],
+  learning_rate: float,
+  warmup: int,
+  every: int,
+) -> ConfigDict:
+  """Returns a run that learns images before videos.
+
+  Its stages are `autoencoder`; `image`, the network on single frames; `motion`,
+  its temporal branches on top of frozen spatial kernels; and `video`, all of
+  it, with single frames in a fifth of the steps.
+
+  Args:
+    network: a size, see `NETWORKS`.
+    resolution: of the data and of every stage, px.
+    frames: of a clip in the last two stages.
+    steps: of the stages, by name.
+    batch: clips per step of the stages, by name.
+    learning_rate: peak of all stages but the autoencoder, which has 1e-3.
+    warmup: steps up to the peak.
+    every: steps between checkpoints, previews and validation losses.
+  """
+  config = on_an_accelerator(every=every)
+  config.data.resolution = resolution
+  config.model.update(NETWORKS[network])
+  config.diffusion.update(density_mean=0.8, density_std=1.4)
+  stages = dict(
+    autoencoder=dict(objective='autoencoder', learning_rate=1e-3),
+    image=dict(),
+    motion=dict(frames=frames, frozen=SPATIAL, cooldown=0.0),
+    video=dict(frames=frames, image_fraction=0.2),
+  )
+  config.train.order = tuple(stages)
+  for name, own in stages.items():
+    config.stages[name] = schema.stage(
+      resolution=resolution,
+      steps=steps[name],
+      batch=batch[name],
+      **dict(learning_rate=learning_rate, warmup=warmup) | own,
+    )
+  return config

@@ -1,0 +1,121 @@
+"""Judges a run while it trains, always on the same clips and seeds."""
+
+from collections.abc import Callable
+from typing import Any
+
+from absl import logging
+from etils import epath
+from etils.array_types import ui8
+from ml_collections import ConfigDict
+import numpy as np
+
+from vdm.evaluation import final_score
+from vdm.media import video_files
+from vdm.multihost import coordination
+from vdm.training import objectives
+from vdm.training import stages
+from vdm.training import throughput
+from vdm.training import train_state
+from vdm.training import writer
+
+
+class Evaluator:
+  """Validation, previews and the small score of one stage."""
+
+  def __init__(
+    self,
+    config: ConfigDict,
+    span: stages.Span,
+    objective: objectives.Objective,
+    frozen: dict[str, Any],
+    clips: Callable[[int], dict[str, np.ndarray]],
+    log: writer.Writer,
+    folder: epath.Path,
+    frame_rate: float,
+  ):
+    """Reads the clips.
+
+    Args:
+      config: the run's; `train` has the cadences.
+      span: the stage.
+      objective: the stage's.
+      frozen: the autoencoder that it works in.
+      clips: returns so many held-out clips, always the same ones.
+      log: where rows go.
+      folder: `<workdir>/samples`.
+      frame_rate: of the clips, frames a second.
+    """
+    self._span, self._objective, self._frozen = span, objective, frozen
+    self._clips = clips(config.train.eval_clips)
+    self._small_score = final_score.make_small_score(
+      config, span.stage, objective, lambda: clips(config.score.num)
+    )
+    self._log, self._folder, self._frame_rate = log, folder, frame_rate
+    self._validated, self._shown = config.optim.ema[-1], config.sample.ema
+    self._every = {
+      'validation': config.train.eval_every,
+      'preview': config.train.preview_every,
+    }
+    if self._small_score is not None:
+      self._every['score'] = config.score.every
+
+  def due(self, step: int) -> list[str]:
+    """Returns which of validation, preview and score a step ends with."""
+    n, last = step - self._span.start, step == self._span.stop
+    return [name for name, k in self._every.items() if last or n % k == 0]
+
+  def __call__(
+    self, step: int, state: train_state.TrainState
+  ) -> dict[str, float]:
+    """Evaluates what is due at a step, and returns the small score, if any.
+
+    Raises:
+      Stopped: a signal interrupted it; none of it is needed to resume.
+    """
+    due, scores = self.due(step), {}
+    if 'validation' in due:
+      average = train_state.averaged(state, self._validated)
+      self._write(
+        step, self._objective.validate(average, self._frozen, self._clips)
+      )
+    average = train_state.averaged(state, self._shown)
+    if 'preview' in due:
+      clips = self._objective.preview(average, self._frozen, self._clips)
+      gif = write_preview(
+        self._folder / f'step_{step:08d}', clips, self._frame_rate
+      )
+      self._log.write_gifs(step, {'samples': gif} if gif else {})
+    if 'score' in due:
+      scores = self._small_score(average, self._frozen)
+      self._write(step, scores)
+    return scores
+
+  def _write(self, step, values):
+    self._log.write(step, self._span.name, values)
+    logging.info('%s', throughput.line(self._span, step, values))
+
+
+def write_preview(
+  folder: epath.Path, clips: dict[str, ui8['n t h w 3']], frame_rate: float
+) -> bytes | None:
+  """Writes a contact sheet and, for videos, a grid to watch.
+
+  Args:
+    folder: `<workdir>/samples/step_XXXXXXXX`.
+    clips: by their names, such as 'real' and 'samples'.
+    frame_rate: frames a second.
+
+  Returns:
+    The grid as a GIF, for TensorBoard; None on all processes but the first.
+  """
+  if not coordination.is_first():
+    return None
+  rows = np.concatenate(list(clips.values()))
+  names = [f'{name} {i}' for name, c in clips.items() for i in range(len(c))]
+  sheet = video_files.contact_sheet(rows, names, upscale=2)
+  video_files.write_png(folder / 'sheet.png', sheet)
+  # One column for each clip and what was made of it.
+  grid = video_files.tile(rows, columns=max(map(len, clips.values())))
+  if len(grid) > 1:
+    video_files.write_mp4(folder / 'grid.mp4', grid, frame_rate, upscale=2)
+  return video_files.gif_bytes(grid, frame_rate)

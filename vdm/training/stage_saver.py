@@ -1,0 +1,94 @@
+"""When a stage is saved, and what its checkpoints record about it."""
+
+import time
+
+import jax
+from ml_collections import ConfigDict
+
+from vdm.checkpoints import manager
+from vdm.multihost import coordination
+from vdm.training import counters
+from vdm.training import stages
+from vdm.training import train_state
+from vdm.training import writer
+
+
+class StageSaver:
+  """Saves the state of a stage; the same steps on all processes."""
+
+  def __init__(
+    self,
+    options: ConfigDict,
+    best: str,
+    span: stages.Span,
+    fingerprint: str,
+    store: manager.Checkpoints,
+    totals: counters.Counters,
+    log: writer.Writer,
+  ):
+    """Starts the clock of `save_minutes`.
+
+    Args:
+      options: `config.train`.
+      best: `config.score.best`.
+      span: the stage.
+      fingerprint: of the training data.
+      store: the run's checkpoints.
+      totals: of the run.
+      log: flushed before each save.
+    """
+    self._options, self._best, self._span = options, best, span
+    self._fingerprint, self._store = fingerprint, store
+    self._totals, self._log = totals, log
+    self._saved_at = time.monotonic()
+
+  def due(self, step: int, *, logged: bool, scored: bool) -> bool:
+    """Returns whether a step is saved.
+
+    Args:
+      step: global step.
+      logged: whether it is logged.
+      scored: whether it has a small score.
+    """
+    span, options = self._span, self._options
+    late = time.monotonic() - self._saved_at > 60 * options.save_minutes
+    if jax.process_count() > 1:
+      # Clocks differ between processes: the first one's decides for all, at
+      # the steps that are logged.
+      late = logged and coordination.first_says('saving by time', late)
+    return (
+      late
+      or step == span.stop
+      or (step - span.start) % options.save_every == 0
+      or (scored and self._best != 'none')
+    )
+
+  def save(
+    self,
+    step: int,
+    state: train_state.TrainState,
+    scores: dict[str, float],
+    pending_evaluation: bool,
+  ) -> None:
+    """Starts to write a checkpoint; later calls of the store say if it failed.
+
+    Args:
+      step: global step.
+      state: at that step.
+      scores: {name: number} of the step's small score, if any.
+      pending_evaluation: whether the step's evaluation is still to be made.
+    """
+    self._log.flush()
+    meta = {
+      'stage': self._span.name,
+      'objective': self._span.stage.objective,
+      'dataset': self._fingerprint,
+      'pending_evaluation': pending_evaluation,
+      **self._totals.totals(step, self._totals.bad_records),
+    }
+    name = f'small_score/{self._best}'
+    if name in scores:
+      measure = f'{self._span.name}/{name}'
+      meta['score'] = {'measure': measure, 'value': scores[name]}
+    self._store.save(step, state._asdict(), meta)
+    self._saved_at = time.monotonic()

@@ -1,0 +1,71 @@
+"""Rows of the log while a stage trains, each written one step late."""
+
+from typing import Any
+
+from absl import logging
+
+from vdm.multihost import arrays
+from vdm.training import counters
+from vdm.training import stages
+from vdm.training import throughput
+from vdm.training import writer
+
+
+class StepLog:
+  """Holds each row back until the next step has been dispatched.
+
+  The device then computes while this process waits for the row's values.
+  """
+
+  def __init__(
+    self,
+    span: stages.Span,
+    every: int,
+    rates: throughput.Throughput,
+    totals: counters.Counters,
+    log: writer.Writer,
+  ):
+    """Holds no row yet.
+
+    Args:
+      span: the stage.
+      every: steps between two rows; the first and the last step have one too.
+      rates: of the stage.
+      totals: of the run.
+      log: where rows go.
+    """
+    self._span, self._every, self._rates = span, every, rates
+    self._totals, self._log, self._row = totals, log, None
+
+  def due(self, step: int) -> bool:
+    """Returns whether a step is logged."""
+    n = step - self._span.start
+    return step == self._span.stop or n == 1 or n % self._every == 0
+
+  def add(
+    self, step: int, metrics: dict[str, Any], cost: dict[str, float]
+  ) -> None:
+    """Holds back the row of a step.
+
+    Args:
+      step: global step.
+      metrics: of the train step, perhaps still being computed.
+      cost: of compiling for it, if it was compiled.
+    """
+    self._row = (step, metrics, cost, self._totals.bad_records)
+
+  def flush(self) -> None:
+    """Fetches and writes the row that is held back, if any."""
+    if self._row is None:
+      return
+    (step, metrics, cost, bad_records), self._row = self._row, None
+    values = {}
+    for name, value in arrays.to_host(metrics).items():
+      if not isinstance(value, tuple):
+        values[name] = float(value)
+      elif value[1] > 0:  # A noise level that no clip had has no loss.
+        values[name] = float(value[0] / value[1])
+    values |= self._rates.read() | cost
+    values |= self._totals.totals(step, bad_records)
+    self._log.write(step, self._span.name, values)
+    logging.info('%s', throughput.line(self._span, step, values))
