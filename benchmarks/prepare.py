@@ -32,7 +32,7 @@ from vdm.data import builders
 from vdm.data import clip_spec
 from vdm.data import pipeline
 from vdm.preparation import datasets
-from vdm.preparation import decoding
+from vdm.preparation import geometry
 from vdm.preparation import prepare_file
 from vdm.preparation import sources
 from vdm.preparation import staging_area
@@ -110,7 +110,7 @@ def seek_window(path, start, frames, size):
     for frame in container.decode(stream):
       if frame.time is not None and frame.time < (start - 0.5) / rate:
         continue
-      images.append(decoding.fit(frame, size))
+      images.append(geometry.crop_square(frame, size))
       if len(images) == frames:
         break
   return images

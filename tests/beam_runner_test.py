@@ -37,7 +37,7 @@ def build(root, source, options=None, run=beam_runner.run):
   data.limits.update(workers=2, seconds=300.0)
   runner = None
   if options:
-    limits = video_dataset.worker_limits(data)
+    limits = video_dataset.worker_limits(data.limits)
     runner = functools.partial(run, options=options, limits=limits)
   return datasets.build(data, runner=runner)
 

@@ -1,9 +1,9 @@
-"""Which copy stays, whose watermarks are too many, what a file fell to."""
+"""Which copy is kept, whose watermarks are too many."""
 
 import numpy as np
 
-from vdm.config import schema
 from vdm.preparation import corpus
+from vdm.preparation import reasons
 from vdm.preparation import staging_area
 
 
@@ -45,7 +45,7 @@ def test_the_better_copy_stays():
   assert small.reason == 'duplicate'
   assert small.note.startswith('large.mp4, frames 0 to 20, 0.000 of the bits')
   assert {(0, 2), (1, 2), (3, 4)} <= {tuple(sorted(p)) for p in pairs}
-  assert corpus.why_nothing(results[0]) == (
+  assert reasons.of_file(results[0]) == (
     'duplicate',
     f'of 20 frames 20 duplicate; {small.note}',
   )
@@ -85,37 +85,9 @@ def test_publishers_that_mark_most_are_left_out():
   groups = ['a', 'a', 'b', 'c']
   shares = corpus.overlay_shares(results, groups, 0.01)
   assert shares == {'a': (3, 4), 'b': (1, 3)}
-  corpus.drop_watermarked(results, groups, limit=0.01, most=0.5)
+  corpus.drop_watermarked(results, groups, limit=0.01, max_share=0.5)
   reasons = [{s.reason for s in r.shots} for r in results]
   assert reasons == [{'watermarked_source'}] * 2 + [{''}] * 2
   assert results[0].shots[0].note == '3 of 4 judged pieces of a'
-  corpus.drop_watermarked(results, groups, limit=0.01, most=1.0)
+  corpus.drop_watermarked(results, groups, limit=0.01, max_share=1.0)
   assert results[2].shots[0].reason == ''
-
-
-def test_a_file_falls_to_what_took_most_of_it():
-  falls = corpus.why_nothing(
-    result(
-      'x',
-      shot([], n=5, reason='blank'),
-      shot([], n=30, reason='frozen'),
-      shot([], n=9, reason='blank'),
-    )
-  )
-  assert falls == ('frozen', 'of 44 frames 14 blank, 30 frozen')
-  assert corpus.why_nothing(result('x', shot([]), shot([], reason='y'))) is None
-  failed = result('x', reason='empty', message='no bytes')
-  assert corpus.why_nothing(failed) == ('empty', 'no bytes')
-
-
-def test_every_reason_has_a_meaning():
-  data = schema.default().data
-  reasons = (
-    *('undecodable', 'truncated', 'empty', 'no_video_stream', 'too_small'),
-    *('too_large', 'timeout', 'memory', 'crashed', 'failed', 'too_short'),
-    *('transition', 'blank', 'frozen', 'low_frame_rate', 'overlay'),
-    *('low_motion', 'high_motion', 'duplicate', 'watermarked_source'),
-  )
-  for reason in reasons:
-    assert corpus.explain(reason, data) != reason.replace('_', ' ')
-  assert corpus.explain('caption_short', data) == 'caption short'

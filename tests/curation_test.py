@@ -21,6 +21,7 @@ import pytest
 from vdm.data import builders
 from vdm.data import coding
 from vdm.preparation import data_report
+from vdm.preparation import manifest
 
 BROKEN = {
   '-video-with-dash-.mp4': 'too_small',
@@ -71,7 +72,7 @@ class Outcome:
       split: builders.open_source(directory, split)
       for split in ('train', 'validation')
     }
-    text = (self.directory / data_report.MANIFEST_FILE).read_text()
+    text = (self.directory / manifest.FILE).read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     self.dataset = lines[0]
     self.sources = {x['name']: x for x in lines if x['kind'] == 'source'}
@@ -171,8 +172,7 @@ def test_the_whole_folder(shared, tmp_path):
     outcomes.append(Outcome(directory))
   assert len({outcome.dataset['fingerprint'] for outcome in outcomes}) == 1
   manifests = [
-    (outcome.directory / data_report.MANIFEST_FILE).read_bytes()
-    for outcome in outcomes
+    (outcome.directory / manifest.FILE).read_bytes() for outcome in outcomes
   ]
   assert manifests[0] == manifests[1] == manifests[2]
   outcome = outcomes[0]

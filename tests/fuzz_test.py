@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from vdm.config import schema
+from vdm.preparation import reasons
 from vdm.preparation import sources
 from vdm.preparation import staging_area
 from vdm.preparation import video_dataset
@@ -105,7 +106,7 @@ def work_through(folder, root):
   staging = staging_area.Staging(str(root / 'staging'))
   build = video_dataset.Build(data, staging)
   results = build.prepare(sources.list_folder(str(folder)))
-  skipped = {skip.source: skip for skip in build.skipped()}
+  skipped = {skip.source: skip for skip in reasons.skipped(results)}
   return results, skipped
 
 

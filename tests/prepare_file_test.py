@@ -16,8 +16,9 @@ from screening_test import pan
 from tests import tiny_videos
 from vdm.config import schema
 from vdm.data import coding
-from vdm.preparation import decoding
+from vdm.preparation import inspection
 from vdm.preparation import prepare_file
+from vdm.preparation import reasons
 from vdm.preparation import sources
 from vdm.preparation import staging_area
 from vdm.preparation import video_dataset
@@ -73,7 +74,7 @@ def test_pieces_of_a_file(edited, tmp_path):
     (75, 85, 'too_short'),
   ]
   assert result.facts['rate_from'] == 'timestamps'
-  frames = list(decoding.decode(str(edited), frame_rate=25.0, resolution=32))
+  frames = list(tiny_videos.decode(str(edited), frame_rate=25.0, resolution=32))
   encoded = [coding.encode_frame(frame, 'webp') for frame in frames]
   for shot in result.shots[:2]:
     stored = list(staging.frames(result.name, shot))
@@ -89,7 +90,7 @@ def test_pieces_of_a_file(edited, tmp_path):
 
 def test_the_second_decoding_gives_the_same(edited, tmp_path, monkeypatch):
   one, first = prepare(edited, tmp_path / 'a')
-  monkeypatch.setattr(prepare_file, '_KEEP_BYTES', 100_000)
+  monkeypatch.setattr(prepare_file, '_CACHE_BYTES', 100_000)
   two, second = prepare(edited, tmp_path / 'b')
   assert one == two
   for name in ('.frames', '.json'):
@@ -164,7 +165,7 @@ def test_failures_have_reasons(tmp_path, monkeypatch):
   def broken(*unused, **kwargs):
     raise RuntimeError('a library had\na bad day')
 
-  monkeypatch.setattr(decoding, 'inspect', broken)
+  monkeypatch.setattr(inspection, 'inspect', broken)
   result, _ = prepare(path, tmp_path)
   assert result.reason == 'failed'
   assert result.message == 'RuntimeError: a library had'
@@ -196,9 +197,11 @@ def build_in_process(root, source, *, stop_after=''):
   code = f"""
 import os, sys
 from absl import logging
-from vdm.preparation import datasets, staging_area
+from vdm.common import progress
+from vdm.preparation import datasets
 import prepare_file_test as own
 logging.set_verbosity('info')
+progress.LOG_SECONDS = 0.0
 if __name__ == '__main__':
   data = own.make_data({str(root)!r}, {str(source)!r}, resolution=32)
   data.limits.workers = 1
@@ -222,7 +225,7 @@ if __name__ == '__main__':
   )
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path):
+def test_a_killed_build_continues(tmp_path):
   from vdm.data import builders
   from vdm.preparation import datasets
 
@@ -261,8 +264,9 @@ def test_what_was_beyond_the_limits_is_tried_again(edited, tmp_path, reason):
 
   build = video_dataset.Build(data, staging, run)
   files = sources.list_folder(str(edited.parent))
-  assert [r.reason for r in build.prepare(files)] == [reason]
-  assert build.skipped()[0].reason == reason
+  results = build.prepare(files)
+  assert [r.reason for r in results] == [reason]
+  assert reasons.skipped(results)[0].reason == reason
   build = video_dataset.Build(data, staging, workers_of_this_process)
   assert [r.reason for r in build.prepare(files)] == ['']
 

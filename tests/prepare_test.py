@@ -11,13 +11,13 @@ from tests import tiny_videos
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = """
-from vdm import config as base
+from vdm.config import schema
 
 def get_config():
-  config = base.default()
+  config = schema.default()
   config.data.update(dict(
       name='ucf101', resolution=32, source={source!r}, root={root!r}))
-  config.stages.autoencoder = base.stage(
+  config.stages.autoencoder = schema.stage(
       objective='autoencoder', steps=200, resolution=32)
   config.train.order = ('autoencoder',)
   return config

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vdm.config import schema
-from vdm.preparation import decoding
+from vdm.preparation import inspection
 from vdm.preparation import shot_detection
 from vdm.preparation.screening import letterbox
 from vdm.preparation.screening import observe
@@ -51,8 +51,8 @@ def pan(n, speed=3.0, seed=0, size=(72, 128)):
   return np.clip(frames, 0, 255).astype(np.uint8)
 
 
-def labels(pieces):
-  return [(p.start, p.stop, p.reason) for p in pieces]
+def labels(segments):
+  return [(s.start, s.stop, s.reason) for s in segments]
 
 
 def test_every_rule_is_named_in_the_configuration():
@@ -63,11 +63,11 @@ def test_every_rule_is_named_in_the_configuration():
 
 def test_small_copies_are_area_means():
   frames = pan(2)
-  smalls = observed(frames).smalls()
+  thumbnails = observed(frames).thumbnails()
   means = frames.reshape(2, 18, 4, 32, 4, 3).mean((2, 4))
-  assert smalls.shape == (2, 18, 32, 3)
+  assert thumbnails.shape == (2, 18, 32, 3)
   # Through limited-range YUV with halved chroma and back.
-  assert np.abs(smalls - means).mean() < 6
+  assert np.abs(thumbnails - means).mean() < 6
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_any_pixel_format_can_be_observed(pixel_format):
 def test_motion_is_in_widths_a_second():
   # 3 of 128 px a frame, 25 frames a second.
   observer = observed(pan(60, speed=3.0))
-  (piece,) = rules.pieces(observer.smalls(), 25.0, screening())
-  measures = rules.measure(piece, observer.smalls(), observer.samples)
+  (segment,) = rules.segments(observer.thumbnails(), 25.0, screening())
+  measures = rules.measure(segment, observer.thumbnails(), observer.samples)
   assert measures['motion'] == pytest.approx(3 / 128 * 25, rel=0.2)
   assert observed(pan(60, speed=0.0)).samples[0].motion < 1e-3
   assert measures['brightness'] == pytest.approx(128, abs=6)
@@ -100,49 +100,54 @@ def test_long_videos_keep_few_grey_copies(monkeypatch):
   assert all((s.rows is None) == (s.grey is None) for s in samples)
 
 
-def test_pieces_hold_every_frame_once():
+def test_segments_hold_every_frame_once():
   black = np.zeros((30, 72, 128, 3), np.uint8)
   still = pan(1, seed=3).repeat(70, 0)
   frames = np.concatenate([pan(40, seed=1), black, pan(40, seed=2), still])
-  pieces = rules.pieces(observed(frames).smalls(), 25.0, screening())
-  assert labels(pieces) == [
+  segments = rules.segments(observed(frames).thumbnails(), 25.0, screening())
+  assert labels(segments) == [
     (0, 40, ''),
     (40, 70, 'blank'),
     (70, 110, ''),
     (110, 180, 'frozen'),
   ]
   # Rules that are not in force leave everything as it is.
-  smalls = observed(frames).smalls()
-  off = rules.pieces(smalls, 25.0, screening('overlay'))
+  thumbnails = observed(frames).thumbnails()
+  off = rules.segments(thumbnails, 25.0, screening('overlay'))
   assert labels(off) == [(0, 180, '')]
-  cuts = rules.pieces(smalls, 25.0, screening('cuts'))
-  assert [p.start for p in cuts] == [0, 40, 70, 110]
+  cuts = rules.segments(thumbnails, 25.0, screening('cuts'))
+  assert [s.start for s in cuts] == [0, 40, 70, 110]
 
 
 def test_repeated_frames_are_not_frozen():
-  smalls = observed(pan(60)).smalls()
+  thumbnails = observed(pan(60)).thumbnails()
   # What 12 to 25 frames a second, and a stutter of half a second, leave.
   stutter = np.concatenate(
-    [smalls[:20], smalls[20:21].repeat(14, 0), smalls[21:]]
+    [thumbnails[:20], thumbnails[20:21].repeat(14, 0), thumbnails[21:]]
   )
-  for kept in (smalls.repeat(2, 0), stutter):
+  for kept in (thumbnails.repeat(2, 0), stutter):
     assert not rules.frozen_frames(kept, 25.0, 2.0, 2.0).any()
 
 
 def test_a_slow_change_is_not_frozen():
   ramp = np.linspace(60, 120, 100)[:, None, None, None]
-  smalls = np.broadcast_to(ramp, (100, 18, 32, 3)).round().astype(np.uint8)
-  assert not rules.frozen_frames(smalls, 25.0, 2.0, 2.0).any()
-  noise = np.random.default_rng(0).integers(0, 2, smalls.shape, np.uint8)
+  thumbnails = np.broadcast_to(ramp, (100, 18, 32, 3)).round().astype(np.uint8)
+  assert not rules.frozen_frames(thumbnails, 25.0, 2.0, 2.0).any()
+  noise = np.random.default_rng(0).integers(0, 2, thumbnails.shape, np.uint8)
   assert rules.frozen_frames(noise + 90, 25.0, 2.0, 2.0).all()
 
 
 def test_blank_is_of_any_colour():
-  smalls = np.zeros((4, 18, 32, 3), np.uint8)
-  smalls[1] = (200, 30, 90)
-  smalls[2] = np.linspace(100, 140, 32)[:, None]
-  smalls[3, :9] = 255
-  assert rules.blank_frames(smalls, 6.0).tolist() == [True, True, False, False]
+  thumbnails = np.zeros((4, 18, 32, 3), np.uint8)
+  thumbnails[1] = (200, 30, 90)
+  thumbnails[2] = np.linspace(100, 140, 32)[:, None]
+  thumbnails[3, :9] = 255
+  assert rules.blank_frames(thumbnails, 6.0).tolist() == [
+    True,
+    True,
+    False,
+    False,
+  ]
 
 
 def barred(frames, top, bottom, left=0, right=0):
@@ -195,7 +200,7 @@ def test_overlays_are_scored_where_the_picture_moves():
 def test_rules_object_to_what_they_are_about():
   fine = dict(distinct=1.0, overlay=None, motion=0.1)
   settings = screening()
-  assert rules.objection(fine, settings) == ''
+  assert rules.violated_rule(fine, settings) == ''
   for reason, change in {
     'low_frame_rate': dict(distinct=0.1),
     'overlay': dict(overlay=0.5),
@@ -203,23 +208,26 @@ def test_rules_object_to_what_they_are_about():
     'high_motion': dict(motion=9.0),
   }.items():
     measures = dict(fine, **change)
-    assert rules.objection(measures, settings) == reason
-    assert rules.objection(measures, screening('cuts')) == ''
+    assert rules.violated_rule(measures, settings) == reason
+    assert rules.violated_rule(measures, screening('cuts')) == ''
   unknown = dict(distinct=1.0, overlay=None, motion=None)
-  assert rules.objection(unknown, settings) == ''
+  assert rules.violated_rule(unknown, settings) == ''
 
 
 def test_real_clips_survive_the_default(shared):
   """UCF101 has repeated frames and faces that hardly move."""
   for path in sorted((shared / 'clips/ucf101').rglob('*.avi')):
     observer = observe.Observer(25.0)
-    source = decoding.inspect(str(path), watch=lambda rate: observer.visit)  # noqa: B023
-    smalls = observer.smalls()
-    (piece,) = rules.pieces(smalls, source.frame_rate, screening())
-    assert (piece.start, piece.stop) == (0, len(source.times))
-    measures = rules.measure(piece, smalls, observer.samples)
-    assert rules.objection(dict(measures, distinct=1.0), screening()) == ''
-    assert piece.reason == '', path
+    source = inspection.inspect(
+      str(path),
+      visit=lambda frame, rate: observer.visit(frame),  # noqa: B023
+    )
+    thumbnails = observer.thumbnails()
+    (segment,) = rules.segments(thumbnails, source.frame_rate, screening())
+    assert (segment.start, segment.stop) == (0, len(source.times))
+    measures = rules.measure(segment, thumbnails, observer.samples)
+    assert rules.violated_rule(dict(measures, distinct=1.0), screening()) == ''
+    assert segment.reason == '', path
     assert letterbox.find(observer.samples) is None
 
 
@@ -229,9 +237,9 @@ def test_cuts_and_fades_meet_blank_frames():
   fade = (weights * a[-1]).astype(np.uint8)
   black = np.zeros((20, 72, 128, 3), np.uint8)
   frames = np.concatenate([a, a[-1:].repeat(9, 0), fade, black, b])
-  pieces = rules.pieces(observed(frames).smalls(), 25.0, screening())
-  reasons = [p.reason for p in pieces]
+  segments = rules.segments(observed(frames).thumbnails(), 25.0, screening())
+  reasons = [s.reason for s in segments]
   assert reasons == ['', 'transition', 'blank', '']
-  assert pieces[-1].start == 89 and pieces[-1].stop == 129
-  assert abs(pieces[1].start - 49) <= 2
+  assert segments[-1].start == 89 and segments[-1].stop == 129
+  assert abs(segments[1].start - 49) <= 2
   assert shot_detection.HEIGHT == 18

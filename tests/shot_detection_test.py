@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from vdm.preparation import decoding
+from vdm.preparation import inspection
 from vdm.preparation import shot_detection
 from vdm.preparation.screening import observe
+from vdm.preparation.screening import rules
 
 OPTIONS = dict(distance=20.0, ratio=2.5)
 
@@ -42,12 +43,20 @@ def find(*parts):
   return shot_detection.find_transitions(np.concatenate(parts), **OPTIONS)
 
 
+def segments(images):
+  """What the rule 'cuts' makes of the transitions."""
+  options = dict(rules=('cuts',), cut_distance=20.0, cut_ratio=2.5)
+  found = rules.segments(images, 25.0, options)
+  return [(segment.start, segment.stop) for segment in found]
+
+
 def test_hard_cuts_lose_no_frame():
   lengths = (30, 2, 41, 17)
-  found = find(*(scene(n, seed) for seed, n in enumerate(lengths)))
+  parts = [scene(n, seed) for seed, n in enumerate(lengths)]
+  found = find(*parts)
   # The second shot lasts two frames: the cuts must not hide each other.
   assert [(t.start, t.stop) for t in found] == [(30, 30), (32, 32), (73, 73)]
-  assert shot_detection.split(90, found) == [
+  assert segments(np.concatenate(parts)) == [
     (0, 30),
     (30, 32),
     (32, 73),
@@ -106,7 +115,7 @@ def test_nothing_in_nothing():
   assert (
     shot_detection.find_cuts(scene(0, 0).reshape(0, 18, 32, 3), **OPTIONS) == []
   )
-  assert shot_detection.split(0, []) == []
+  assert segments(np.zeros((0, 18, 32, 3), np.uint8)) == []
 
 
 # Cuts that a person sees and the list of the probe does not have.
@@ -127,12 +136,12 @@ def check_real(shared, chosen):
   for row in rows:
     name = row['path']
     observer = observe.Observer(25.0)
-    decoding.inspect(
+    inspection.inspect(
       str(shared / 'clips' / name),
       assumed_rate=25.0,
-      watch=lambda rate: observer.visit,  # noqa: B023
+      visit=lambda frame, rate: observer.visit(frame),  # noqa: B023
     )
-    found = shot_detection.find_transitions(observer.smalls(), **OPTIONS)
+    found = shot_detection.find_transitions(observer.thumbnails(), **OPTIONS)
     cuts = {t.start for t in found if t.is_cut}
     listed = set(json.loads(row['cutlist']))
     real = listed | UNLISTED.get(name, set())

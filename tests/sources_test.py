@@ -132,7 +132,7 @@ def test_rar_by_an_unpacker(tmp_path, monkeypatch):
     (['../v.avi'], 'File', 5, 'unsafe member name'),
     (['v.avi'], 'Unix symbolic link', 11, 'a link or a device'),
     (['v.avi'], 'File', 1 << 30, 'like a bomb'),
-    (['v.avi'], 'File', '?', 'does not tell the sizes'),
+    (['v.avi'], 'File', '?', 'does not list the sizes'),
   ],
 )
 def test_bad_rar_is_refused_before_anything_is_written(
@@ -150,7 +150,7 @@ def test_bad_rar_is_refused_before_anything_is_written(
 @pytest.mark.parametrize(
   'extract, message',
   [
-    ('ln -s /etc/passwd v.avi', 'holds the link'),
+    ('ln -s /etc/passwd v.avi', 'contains the link'),
     ('echo checksum error >&2; exit 3', 'failed: checksum error'),
     # More than the listing said.
     ('head -c 1000000 /dev/zero > v.avi', 'failed'),

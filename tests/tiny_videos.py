@@ -1,10 +1,15 @@
 """Small videos that tests encode, readable again after lossy coding."""
 
 import fractions
+import itertools
 
 import av
 import cv2
 import numpy as np
+
+from vdm.preparation import decoding
+from vdm.preparation import geometry
+from vdm.preparation import inspection
 
 
 def write_video(
@@ -99,3 +104,15 @@ def real_frame(path, index, size):
   top, left = (height - side) // 2, (width - side) // 2
   frame = frame[top : top + side, left : left + side]
   return cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def decode(path, *, frame_rate, resolution):
+  """Yields the frames of a file at one rate, uint8 [h w 3] RGB, h = w."""
+  info = inspection.inspect(path)
+  inspection.check_size(info, resolution)
+  indices, repeats = np.unique(
+    decoding.resample(info.times, frame_rate), return_counts=True
+  )
+  for frame, times in zip(decoding.read(path, indices), repeats):
+    image = geometry.crop_square(frame, resolution, info.pixel_aspect)
+    yield from itertools.repeat(image, times)

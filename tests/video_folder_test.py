@@ -10,7 +10,6 @@ from vdm.data import builders
 from vdm.data import coding
 from vdm.data.builders import reader
 from vdm.preparation import datasets
-from vdm.preparation import decoding
 
 
 def folder_config(root, source, **changes):
@@ -155,7 +154,7 @@ def test_stored_frames_are_those_of_decode(shared, tmp_path):
   n = [part.index['n'].sum() for part in (train, held_out)]
   assert sorted(n) == [38, 221]
   path = str(source / 'drive_test_video.mp4')
-  frames = list(decoding.decode(path, frame_rate=25.0, resolution=32))
+  frames = list(tiny_videos.decode(path, frame_rate=25.0, resolution=32))
   rows = [
     (part, int(row))
     for part in (train, held_out)

@@ -1,9 +1,10 @@
 """Prepares datasets: python -m vdm.prepare COMMAND --config configs/ucf101.py.
 
 `clips` decodes and screens the videos that config.data names, writes a TFDS
-dataset of clips under config.data.root, and says what was kept and what was
-not: in data_report.html for people, in manifest.jsonl for programs. A run that
-was interrupted goes on where it was when the same command is given again.
+dataset of clips under config.data.root, and reports what was kept and what was
+left out: in data_report.html for people, in manifest.jsonl for programs. After
+an interruption the same command continues: files that are done are not prepared
+again.
 
 `latents` encodes that dataset with the autoencoder of --workdir into
 config.data.latents, which training then reads in place of frames.
@@ -17,6 +18,7 @@ import sys
 
 from absl import app
 from absl import flags
+from ml_collections import ConfigDict
 
 from vdm.config import flag
 from vdm.data import builders
@@ -24,6 +26,7 @@ from vdm.preparation import beam_runner
 from vdm.preparation import data_report
 from vdm.preparation import datasets
 from vdm.preparation import video_dataset
+from vdm.preparation import workers
 
 _CONFIG = flag.define()
 _ALLOW_MISSING = flags.DEFINE_bool(
@@ -49,16 +52,14 @@ _WORKDIR = flags.DEFINE_string(
 _DISTRIBUTED = flags.DEFINE_enum(
   'distributed', 'auto', ['auto', 'on', 'off'], 'latents: join other processes.'
 )
-_command = []  # The one given.
 
 
 def main(argv: Sequence[str]) -> None:
-  del argv
-  {'clips': _clips, 'latents': _latents}[_command[0]]()
+  {'clips': _clips, 'latents': _latents}[argv[1]]()
 
 
 def _latents() -> None:
-  """Encodes a dataset; imports the jax side, which `clips` needs not."""
+  """Encodes a dataset; imports the jax side, which `clips` does not need."""
   if not _WORKDIR.value:
     flag.stop(
       '--workdir is missing: name the folder of the run whose autoencoder '
@@ -90,7 +91,7 @@ def _clips() -> None:
   data = _CONFIG.value.data
   try:
     directory = datasets.build(
-      data, allow_missing=_ALLOW_MISSING.value, runner=_runner(data)
+      data, allow_missing=_ALLOW_MISSING.value, runner=_runner(data.limits)
     )
   except (
     *(builders.BuildError, builders.MissingDataset),
@@ -100,19 +101,19 @@ def _clips() -> None:
   print(_summary(directory))
 
 
-def _runner(data):
+def _runner(limits: ConfigDict) -> workers.Runner | None:
   """Returns what prepares the videos; None: processes of this machine."""
   if not _RUNNER.value:
     return None
   return functools.partial(
     beam_runner.run,
     options=[f'--runner={_RUNNER.value}', *_BEAM_OPTIONS.value],
-    limits=video_dataset.worker_limits(data),
+    limits=video_dataset.worker_limits(limits),
   )
 
 
 def _summary(directory: str) -> str:
-  """Returns what the dataset holds, a line each, for a person."""
+  """Returns what the dataset contains, a line each, for people."""
   info = builders.read_info(directory)
   sizes = [entry.stat().st_size for entry in os.scandir(directory)]
   seconds = info['frames'] / info['frame_rate']
@@ -140,7 +141,7 @@ def _summary(directory: str) -> str:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  """Takes the command off the command line and parses the rest."""
+  """Parses the command line; returns the program's name and the command."""
   wants_help = any(a.lstrip('-') in ('help', 'helpfull') for a in argv[1:])
   if wants_help:
     return flag.parse(argv)
@@ -149,8 +150,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
       'Say what to prepare, clips or latents: python -m vdm.prepare clips '
       '--config CONFIG.'
     )
-  _command[:] = argv[1:2]
-  return flag.parse([argv[0], *argv[2:]])
+  return [*flag.parse([argv[0], *argv[2:]]), argv[1]]
 
 
 if __name__ == '__main__':

@@ -3,9 +3,9 @@
 The function called per file and what it stages are the same, so the dataset
 is, too. Workers see the source and `config.data.root` under the same paths as
 the machine that starts the pipeline, as on a shared file system. Each file is
-worked on in a limited process beside the Beam worker: one that crashes, hangs
-or raises becomes a dead letter, staged with its reason, and the pipeline goes
-on.
+prepared in a limited process beside the Beam worker: one that crashes, hangs
+or raises becomes a dead letter, staged with its reason, and the pipeline
+continues.
 
 Beam comes with `pip install '.[beam]'` and is imported only here.
 """
@@ -18,8 +18,8 @@ from typing import Any
 from vdm.preparation import prepare_file
 from vdm.preparation import workers
 
-# Files that one limited process works on, one after the other: it takes longer
-# to start than a short video takes.
+# Files that one limited process prepares, one after the other: it takes longer
+# to start than to prepare a short video.
 _BATCH = 16
 
 
@@ -34,7 +34,7 @@ def run(
 
   Args:
     function: `prepare_file.prepare`.
-    tasks: what to work on.
+    tasks: the files.
     options: of the pipeline, as on a command line: '--runner=FnApiRunner'.
     limits: of each file.
 
@@ -69,7 +69,12 @@ def run(
     yield number, None
 
 
-def _prepare(tasks, *, function, limits) -> Iterator[Any]:
+def _prepare(
+  tasks: Sequence[prepare_file.Task],
+  *,
+  function: Callable[[Any, Callable[[], None]], Any],
+  limits: workers.Limits,
+) -> Iterator[Any]:
   """Yields names of files, and dead letters: (task, failure)."""
   from apache_beam import metrics
   from apache_beam import pvalue
@@ -86,7 +91,7 @@ def _prepare(tasks, *, function, limits) -> Iterator[Any]:
       yield outcome
 
 
-def _stage(dead_letter):
+def _stage(dead_letter: tuple[prepare_file.Task, workers.Failure]) -> None:
   task, failure = dead_letter
   logging.warning('%s: %s', task.file.name, failure)
   prepare_file.fail(task, failure)

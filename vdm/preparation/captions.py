@@ -1,10 +1,11 @@
-"""Captions of videos from a manifest, and which of them say something.
+"""Captions of videos from a manifest, and rules that reject poor ones.
 
 A manifest is a table with a row per video, as a .csv, .jsonl or .parquet file;
-`config.data.captions` names its columns (WebVid's by default). What can be told
-from the table alone is decided before any video is decoded.
+`config.data.captions` names its columns (WebVid's by default). The rules need
+the table alone, so they apply before any video is decoded.
 """
 
+import collections
 from collections.abc import Iterator, Mapping, Sequence
 import csv
 import dataclasses
@@ -15,7 +16,8 @@ from typing import Any
 import unicodedata
 import urllib.parse
 
-_MIN_LETTERS = 0.6  # Of the characters that are no spaces.
+_COLUMNS = ('folder', 'file', 'caption', 'source', 'duration')
+_MIN_LETTERS = 0.6  # Share of the characters that are no spaces.
 _MAX_WORD = 30  # Letters; longer ones are hashes and file names.
 _ISO_DURATION = re.compile(
   r'P(?:\d+D)?T(?:(?P<h>\d+)H)?(?:(?P<m>\d+)M)?(?:(?P<s>[\d.]+)S)?',
@@ -25,13 +27,13 @@ _ISO_DURATION = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """What a manifest says of one video.
+  """What a manifest says about one video.
 
   Attributes:
     file: path in the source, without its suffix.
     caption: with single spaces.
-    source: who published it; a host where the column holds addresses.
-    seconds: how long it is; None if unknown.
+    source: who published it; the host where the column holds addresses.
+    seconds: duration; None if unknown.
   """
 
   file: str
@@ -45,15 +47,17 @@ def read(path: str, columns: Mapping[str, str]) -> list[Row]:
 
   Args:
     path: of a .csv, .jsonl or .parquet file.
-    columns: `file` and `caption`, and, where not '', `folder`, `source` and
-      `duration` (seconds, hh:mm:ss or ISO 8601).
+    columns: the names of the columns, as in `config.data.captions`: `file` and
+      `caption`, and, where not '', `folder`, `source` and `duration` (seconds,
+      hh:mm:ss or ISO 8601).
 
   Raises:
     ValueError: the file has no such columns, or is of another kind.
   """
   rows = []
   for number, record in enumerate(_records(path)):
-    for use, column in columns.items():
+    for use in _COLUMNS:
+      column = columns[use]
       if column and column not in record:
         raise ValueError(
           f'{path}: row {number} has no column {column!r} (data.captions.'
@@ -85,32 +89,34 @@ def stem(name: str) -> str:
 def screen(
   rows: Sequence[Row], options: Mapping[str, Any]
 ) -> dict[str, tuple[str, str]]:
-  """Returns (reason, sentence) for the files whose row disqualifies them.
+  """Returns (reason, sentence) of the files that the rules reject.
 
   Args:
     rows: of a manifest.
     options: `config.data.captions`.
   """
   boilerplate = [re.compile(p, re.IGNORECASE) for p in options['boilerplate']]
-  counts: dict[str, int] = {}
-  for row in rows:
-    key = _key(row.caption)
-    counts[key] = counts.get(key, 0) + 1
+  counts = collections.Counter(_key(row.caption) for row in rows)
   refused = {}
   for row in rows:
-    why = next(_objections(row, counts, boilerplate, options), None)
-    if why:
-      refused[row.file] = why
+    violation = next(_violations(row, counts, boilerplate, options), None)
+    if violation:
+      refused[row.file] = violation
   return refused
 
 
-def _objections(row, counts, boilerplate, options) -> Iterator[tuple[str, str]]:
+def _violations(
+  row: Row,
+  counts: Mapping[str, int],
+  boilerplate: Sequence[re.Pattern],
+  options: Mapping[str, Any],
+) -> Iterator[tuple[str, str]]:
   words = row.caption.split()
   if len(words) < options['min_words']:
     yield 'caption_short', f'{len(words)} words: {row.caption!r}'
   if options['max_words'] and len(words) > options['max_words']:
     yield 'caption_long', f'{len(words)} words'
-  if not is_language(row.caption):
+  if not _is_language(row.caption):
     yield 'caption_no_language', repr(row.caption[:80])
   rest = row.caption
   for pattern in boilerplate:
@@ -127,7 +133,7 @@ def _objections(row, counts, boilerplate, options) -> Iterator[tuple[str, str]]:
       yield 'clip_long', f'{row.seconds:g} s'
 
 
-def is_language(caption: str) -> bool:
+def _is_language(caption: str) -> bool:
   """Returns whether a caption looks like words, in any script."""
   characters = [c for c in caption if not c.isspace()]
   # Marks belong to letters in many scripts.
@@ -137,17 +143,17 @@ def is_language(caption: str) -> bool:
   if len({c.lower() for c in letters}) < 3 or re.search(r'(\w)\1{4}', caption):
     return False
   words = [word.strip('.,;:!?"\'()') for word in caption.split()]
-  # Scripts without spaces make long words; Latin does not.
+  # Words are long in scripts without spaces, but not in Latin.
   latin = [w for w in words if w.isascii()]
   if any(len(word) > _MAX_WORD for word in latin):
     return False
   spelt = [w for w in latin if w.isalpha() and len(w) > 3]
-  strange = [w for w in spelt if not re.search(r'[aeiouy]', w.lower())]
-  return len(strange) <= len(spelt) / 2
+  no_vowels = [w for w in spelt if not re.search(r'[aeiouy]', w.lower())]
+  return len(no_vowels) <= len(spelt) / 2
 
 
 def _key(caption: str) -> str:
-  """Returns what two captions that say the same share."""
+  """Returns a caption without case and punctuation, to count repetitions."""
   return re.sub(r'\W+', ' ', caption.casefold()).strip()
 
 

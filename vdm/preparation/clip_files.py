@@ -1,4 +1,4 @@
-"""Clips from a folder of videos or of arrays, for anyone's samples.
+"""Reads clips from any folder of videos or of arrays.
 
 A folder, walked to its leaves, may hold video files, one clip or more taken
 from each, and .npz files with uint8 arrays `videos` [n t h w 3] (the first
@@ -6,22 +6,26 @@ array where there is none of that name), which are taken as they are. What
 cannot be used is named in the log and left out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+import functools
+import os
 import pathlib
 import zipfile
 
 from absl import logging
 import cv2
+from etils.array_types import IntArray, StrArray, ui8
 import numpy as np
 
 from vdm.preparation import decoding
+from vdm.preparation import geometry
+from vdm.preparation import inspection
 
-SAMPLING = ('random', 'middle', 'first')
 VIDEO_SUFFIXES = frozenset('.avi .gif .m4v .mkv .mov .mp4 .webm'.split())
 
 
 def read_clips(
-  path,
+  path: str | os.PathLike[str],
   *,
   frames: int,
   resolution: int,
@@ -31,7 +35,7 @@ def read_clips(
   per_video: int = 1,
   sampling: str = 'random',
   seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[ui8['n t h w 3'], StrArray[' n']]:
   """Returns clips and the file that each comes from.
 
   Args:
@@ -39,15 +43,15 @@ def read_clips(
     frames: frames of a clip; longer ones in .npz files are cut off.
     resolution: height and width, px. Videos are cropped to a square and
       averaged down, arrays must be square and not smaller.
-    num: clips at most.
+    num: maximal number of clips.
     stride: frames from one of a clip to the next.
-    frame_rate: that videos are brought to first; 0: each its own.
-    per_video: clips of a video file, at most, and no more than it takes to have
-      `num`; they do not overlap.
+    frame_rate: that videos are resampled to first; 0: the rate of each.
+    per_video: maximal number of clips of a video file, and no more than it
+      takes to have `num`; they do not overlap.
     sampling: 'random': files in a seeded order, clips from seeded places;
       'middle': the same order, from the middle; 'first': files by name, clips
-      from their beginning, as StyleGAN-V takes them.
-    seed: of what is drawn.
+      from their start, as StyleGAN-V takes them.
+    seed: of files and places.
 
   Raises:
     FileNotFoundError: there is no such folder.
@@ -59,25 +63,24 @@ def read_clips(
   if sampling != 'first':
     files = [files[i] for i in random.permutation(len(files))]
   span = (frames - 1) * stride + 1
-  per_video = min(per_video, -(-num // max(1, len(files))))
+  choose = functools.partial(
+    _starts,
+    span=span,
+    max_clips=min(per_video, -(-num // max(1, len(files)))),
+    sampling=sampling,
+    random=random,
+  )
   clips, names = [], []
   for file in files:
     name = str(file.relative_to(path)) if path.is_dir() else file.name
     try:
       if file.suffix == '.npz':
-        for clip in _arrays(file, frames, stride, resolution):
+        for clip in _from_arrays(file, frames, stride, resolution):
           clips.append(clip)
           names.append(f'{name}/{len(names)}')
       else:
-        for clip in _windows(
-          file,
-          span,
-          stride,
-          frame_rate,
-          resolution,
-          per_video,
-          sampling,
-          random,
+        for clip in _from_video(
+          file, range(0, span, stride), resolution, frame_rate, choose
         ):
           clips.append(clip)
           names.append(name)
@@ -104,7 +107,43 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
   )
 
 
-def _arrays(file, frames, stride, resolution) -> Iterator[np.ndarray]:
+def _starts(
+  n: int,
+  *,
+  span: int,
+  max_clips: int,
+  sampling: str,
+  random: np.random.Generator,
+) -> IntArray[' m']:
+  """Returns the first frames of clips that do not overlap, ascending.
+
+  Args:
+    n: frames of the video.
+    span: frames from the first of a clip to its last.
+    max_clips: of the video.
+    sampling: see `read_clips`.
+    random: draws the places.
+
+  Raises:
+    ValueError: the video is too short.
+  """
+  if n < span:
+    raise ValueError(f'it has {n} frames of the {span} of a clip')
+  count = min(max_clips, n // span)
+  # The spare frames, divided over the gaps before, between and after clips.
+  spare = n - count * span
+  if sampling == 'random':
+    gaps = np.sort(random.integers(0, spare + 1, count))
+  elif sampling == 'middle':
+    gaps = np.round((np.arange(count) + 0.5) * spare / count).astype(int)
+  else:
+    gaps = np.zeros(count, int)
+  return gaps + np.arange(count) * span
+
+
+def _from_arrays(
+  file: pathlib.Path, frames: int, stride: int, resolution: int
+) -> Iterator[ui8['t h w 3']]:
   """Yields the clips of an .npz file."""
   with np.load(file, allow_pickle=False) as arrays:
     names = arrays.files
@@ -130,34 +169,31 @@ def _arrays(file, frames, stride, resolution) -> Iterator[np.ndarray]:
     yield video
 
 
-def _windows(
-  file, span, stride, frame_rate, resolution, per_video, sampling, random
-) -> Iterator[np.ndarray]:
-  """Yields clips of a video file that do not overlap, in order of time."""
-  # Where every frame is taken, a raw stream's rate does not matter.
-  source = decoding.inspect(str(file), assumed_rate=frame_rate or 1.0)
-  decoding.check_size(source, resolution)
-  shown = decoding.select(source.times, frame_rate or source.frame_rate)
-  spare = len(shown) - span
-  if spare < 0:
-    raise ValueError(f'it has {len(shown)} frames of the {span} of a clip')
-  count = min(per_video, len(shown) // span)
-  # The spare frames, divided over the gaps before, between and after clips.
-  spare -= (count - 1) * span
-  if sampling == 'random':
-    gaps = np.sort(random.integers(0, spare + 1, count))
-  elif sampling == 'middle':
-    gaps = np.round((np.arange(count) + 0.5) * spare / count).astype(int)
-  else:
-    gaps = np.zeros(count, int)
-  wanted = (gaps + np.arange(count) * span)[:, None] + np.arange(
-    0, span, stride
-  )
-  wanted = shown[wanted]
-  places = np.unique(wanted)
+def _from_video(
+  file: pathlib.Path,
+  offsets: Sequence[int],
+  resolution: int,
+  frame_rate: float,
+  choose: Callable[[int], IntArray[' m']],
+) -> Iterator[ui8['t h w 3']]:
+  """Yields the clips of a video file.
+
+  Args:
+    file: to read.
+    offsets: of a clip's frames from its first.
+    resolution: height and width, px.
+    frame_rate: that it is resampled to; 0: its own.
+    choose: returns the first frames of clips, from the number of frames.
+  """
+  # Where every frame is used, the rate of a raw stream does not matter.
+  info = inspection.inspect(str(file), assumed_rate=frame_rate or 1.0)
+  inspection.check_size(info, resolution)
+  shown = decoding.resample(info.times, frame_rate or info.frame_rate)
+  wanted = shown[choose(len(shown))[:, None] + np.array(offsets)]
+  indices = np.unique(wanted)
   images = {
-    place: decoding.fit(frame, resolution, source.pixel_aspect)
-    for place, frame in zip(places, decoding.read(str(file), places))
+    index: geometry.crop_square(frame, resolution, info.pixel_aspect)
+    for index, frame in zip(indices, decoding.read(str(file), indices))
   }
-  for rows in wanted:
-    yield np.stack([images[place] for place in rows])
+  for clip in wanted:
+    yield np.stack([images[index] for index in clip])

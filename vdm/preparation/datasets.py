@@ -1,15 +1,23 @@
-"""Data sets by name: where the one of a configuration is, and building it.
+"""Datasets by name: where that of a configuration is, and how it is built.
 
 directory = datasets.ensure(config.data)
 source = builders.open_source(directory, 'train')
+
+A dataset is a module with `config_name(data)`, which names the settings that
+its content depends on, and `make_plan(data, allow_missing, runner)`, which says
+how to build it.
 """
 
 import os
+import types
+
+from ml_collections import ConfigDict
 
 from vdm.data import builders
 from vdm.data.builders import synthetic_scenes
 from vdm.preparation import ucf101
 from vdm.preparation import video_folder
+from vdm.preparation import workers
 
 VERSION = '1.0.0'  # Raise it when the same settings give other content.
 
@@ -22,7 +30,7 @@ _DATASETS = {
 }
 
 
-def dataset_dir(data_config) -> str:
+def dataset_dir(data: ConfigDict) -> str:
   """Returns the directory of the dataset that `config.data` asks for.
 
   It is `<root>/<name>/<settings>/<version>`, whether built or not; everything
@@ -31,58 +39,56 @@ def dataset_dir(data_config) -> str:
   Raises:
     ValueError: for an unknown name.
   """
-  module = _dataset(data_config.name)
-  folder = os.path.join(data_config.root, data_config.name)
-  name = module.config_name(data_config, folder)
-  return os.path.join(folder, name, VERSION)
+  settings = _module(data.name).config_name(data)
+  return os.path.join(data.root, data.name, settings, VERSION)
 
 
-def build(data_config, *, allow_missing: bool = False, runner=None) -> str:
-  """Builds the dataset unless it is there, and returns its directory.
+def build(
+  data: ConfigDict,
+  *,
+  allow_missing: bool = False,
+  runner: workers.Runner | None = None,
+) -> str:
+  """Builds the dataset unless it exists, and returns its directory.
 
   The directory appears by one rename when everything is in it: a build that
-  is killed leaves nothing that looks finished, and the same call starts anew.
+  is killed leaves nothing that looks finished, and the same call builds it.
 
   Args:
-    data_config: `config.data`.
-    allow_missing: build without the clips that lists name and nobody can
+    data: `config.data`.
+    allow_missing: build without the clips that lists name but that cannot be
       read; they are reported instead of stopping the build.
-    runner: what prepares the videos, see `workers.run`; None: processes of
-      this machine.
+    runner: calls the preparation on files; None: worker processes of this
+      machine.
 
   Raises:
     BuildError: if nothing can be built, with the reason.
   """
-  directory = dataset_dir(data_config)
+  directory = dataset_dir(data)
   if builders.is_complete(directory):
     return directory
   from vdm.data.builders import writer  # Imports TFDS; reading must not.
 
-  module = _dataset(data_config.name)
-  plan = module.make_plan(
-    data_config, allow_missing=allow_missing, runner=runner
+  plan = _module(data.name).make_plan(
+    data, allow_missing=allow_missing, runner=runner
   )
-  return writer.write(plan, root=data_config.root, version=VERSION)
+  return writer.write(plan, root=data.root, version=VERSION)
 
 
-def ensure(data_config) -> str:
+def ensure(data: ConfigDict) -> str:
   """Returns the dataset's directory; builds it if it is synthetic.
 
   Raises:
     MissingDataset: if it has to be prepared from videos first.
   """
-  directory = dataset_dir(data_config)
-  if builders.is_complete(directory):
-    return directory
-  if data_config.name == 'synthetic_scenes':
-    return build(data_config)
-  raise builders.MissingDataset(
-    f'There is no dataset in {directory}; build it with `python -m'
-    ' vdm.prepare clips --config <this config>`.'
-  )
+  if data.name == 'synthetic_scenes':
+    return build(data)
+  directory = dataset_dir(data)
+  builders.read_info(directory)  # Raises if it is missing.
+  return directory
 
 
-def _dataset(name: str):
+def _module(name: str) -> types.ModuleType:
   if name not in _DATASETS:
     raise ValueError(
       f'Unknown dataset {name!r} in data.name; there are'

@@ -1,15 +1,15 @@
 """Near-duplicates of shots: re-encoded, rescaled, shifted or mirrored copies.
 
 A frame's hash has a bit for the sign of each of 63 low frequencies of its
-brightness (a DCT of 32 x 32 area means): what recoding and rescaling leave
-alone. Mirroring flips the sign of the odd horizontal frequencies, so the hash
+brightness (a DCT of 32 x 32 area means), which re-encoding and rescaling do not
+change. Mirroring flips the sign of the odd horizontal frequencies, so the hash
 of the mirrored frame follows from the hash.
 
-A shot is the sequence of its sampled hashes. Candidates are pairs of shots
-that share a band of bits in some frame, found by sorting bands, so that the
-work grows with the number of shots and not with its square. Where the shared
-frames stand tells how the shots lie in time, so that a part of a longer video
-is found too; every candidate is then verified on whole sequences.
+A shot is represented by the sequence of its sampled hashes. Candidates are
+pairs of shots that share a band of bits in some frame, found by sorting bands,
+so that the work grows with the number of shots and not with its square. The
+positions of the shared frames give the shift in time, so that a part of a
+longer video is found too; every candidate is then verified on whole sequences.
 """
 
 import collections
@@ -17,58 +17,46 @@ from collections.abc import Iterator, Sequence
 import itertools
 
 import cv2
+from etils.array_types import BoolArray, ui8, ui64
 import numpy as np
 
 _SIDE = 32  # Px of the picture that is transformed.
-_KEPT = 8  # Frequencies kept, in each direction; the mean is left out.
+_LOW = 8  # Frequencies in each direction; the mean is left out.
 _BANDS = 3  # Of 21 bits: frames two bits apart share one for certain.
-_MAX_SHARED = 64  # Frames that may share a band before it tells nothing.
+_MAX_SHARED = 64  # A band that more frames share is not informative.
 _MIN_OVERLAP = 0.7  # Of the shorter sequence.
-_UNRELATED = 0.5  # Of the differences that chance makes in changing bits.
-_FEW = 4  # Changing bits, below which they tell nothing.
-BITS = _KEPT * _KEPT - 1
+_UNRELATED = 0.5  # Of the differences in changing bits expected by chance.
+_FEW = 4  # Fewer changing bits are not informative.
+BITS = _LOW * _LOW - 1
+# The bits of odd horizontal frequencies.
+_MIRROR = sum(1 << i for i in range(BITS) if (i + 1) % _LOW % 2)
 
 
-def _odd_columns() -> int:
-  mask = 0
-  for place, number in enumerate(range(1, _KEPT * _KEPT)):
-    if number % _KEPT % 2:
-      mask |= 1 << place
-  return mask
-
-
-_MIRROR = _odd_columns()
-
-
-def perceptual_hash(grey: np.ndarray) -> int:
-  """Returns 63 bits that near-duplicates of a picture nearly share.
-
-  Args:
-    grey: uint8 [h w].
-  """
+def perceptual_hash(grey: ui8['h w']) -> int:
+  """Returns 63 bits, of which near-duplicates share almost all."""
   small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-  low = cv2.dct(small.astype(np.float32))[:_KEPT, :_KEPT].ravel()[1:]
+  low = cv2.dct(small.astype(np.float32))[:_LOW, :_LOW].ravel()[1:]
   bits = np.packbits(low > 0, bitorder='little')
   return int.from_bytes(bits.tobytes(), 'little')
 
 
-def mirrored(hashes: np.ndarray) -> np.ndarray:
-  """Returns the hashes of the mirrored frames, uint64."""
+def mirrored(hashes: ui64[' n']) -> ui64[' n']:
+  """Returns the hashes of the mirrored frames."""
   return np.asarray(hashes, np.uint64) ^ np.uint64(_MIRROR)
 
 
-def distance(a: np.ndarray, b: np.ndarray, shift: int = 0) -> float:
+def distance(a: ui64[' n'], b: ui64[' m'], shift: int = 0) -> float:
   """Returns the share of bits in which two shots differ, 0 to 1.
 
-  Two moments of one scene share what stands still. So the bits that change in
-  either shot count on their own: where they differ about as often as chance has
-  it, the shots are not alike, however much stands still.
+  Two moments of one scene share what is static. So the bits that change in
+  either shot count on their own: where they differ about as often as by chance,
+  the distance is 1, however much is static.
 
   Args:
-    a: uint64 [n].
-    b: uint64 [m], at the same sampling rate.
-    shift: of `a` against which the first of `b` is laid. Where too little of
-      the shorter one has a partner, nothing is alike.
+    a: hashes.
+    b: hashes, at the same sampling rate.
+    shift: index in `a` of the first of `b`. Where too little of the shorter
+      one overlaps, the distance is 1.
   """
   a, b = a[max(shift, 0) :], b[max(-shift, 0) :]
   shorter = min(len(a) + max(shift, 0), len(b) + max(-shift, 0))
@@ -78,7 +66,7 @@ def distance(a: np.ndarray, b: np.ndarray, shift: int = 0) -> float:
   a, b = _bits(a[:n]), _bits(b[:n])
   changing = (a != a[:1]).any(0) | (b != b[:1]).any(0)
   differs, (p, q) = (a != b).mean(0), (a.mean(0), b.mean(0))
-  by_chance = p * (1 - q) + q * (1 - p)  # Where bits do not follow each other.
+  by_chance = p * (1 - q) + q * (1 - p)  # If they were independent.
   if changing.sum() >= _FEW and (
     differs[changing].sum() > _UNRELATED * by_chance[changing].sum()
   ):
@@ -86,20 +74,19 @@ def distance(a: np.ndarray, b: np.ndarray, shift: int = 0) -> float:
   return float(differs.mean())
 
 
-def _bits(hashes: np.ndarray) -> np.ndarray:
-  """Returns the bits of hashes, bool [n BITS]."""
+def _bits(hashes: ui64[' n']) -> BoolArray['n 63']:
+  """Returns the bits of hashes."""
   places = np.arange(BITS, dtype=np.uint64)
   return (hashes[:, None] >> places & np.uint64(1)).astype(bool)
 
 
 def find(
-  sequences: Sequence[np.ndarray], *, threshold: float
+  sequences: Sequence[ui64[' n']], *, threshold: float
 ) -> Iterator[tuple[int, int, float]]:
   """Yields pairs of near-duplicates as (i, j, distance), i < j, in order.
 
   Args:
-    sequences: the hashes of each shot, uint64 [n_i]; a shot without any has
-      no duplicate.
+    sequences: the hashes of each shot; a shot without any has no duplicate.
     threshold: greatest distance of near-duplicates.
   """
   for (i, j), shifts in sorted(_candidates(sequences).items()):
@@ -112,9 +99,9 @@ def find(
 
 
 def _candidates(
-  sequences: Sequence[np.ndarray],
+  sequences: Sequence[ui64[' n']],
 ) -> dict[tuple[int, int], set[tuple[int, bool]]]:
-  """Returns pairs that share a band, with (shift, mirrored) where they do."""
+  """Returns pairs that share a band, each with its (shift, is mirrored)."""
   columns = []
   for number, sequence in enumerate(sequences):
     own, place = np.unique(np.asarray(sequence, np.uint64), return_index=True)
@@ -136,7 +123,7 @@ def _candidates(
     for which in np.flatnonzero((sizes > 1) & (sizes <= _MAX_SHARED)):
       group = order[starts[which] : stops[which]].tolist()
       for one, two in itertools.product(group, group):
-        # The earlier shot as it is, the later one perhaps mirrored.
+        # The earlier shot as it is, the later one possibly mirrored.
         if owner[one] < owner[two] and not is_mirror[one]:
           shift = int(place[one] - place[two])
           pair = int(owner[one]), int(owner[two])

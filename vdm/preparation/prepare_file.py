@@ -1,34 +1,38 @@
-"""Prepares one video file: reads, screens and stages it.
+"""Prepares one video file: decodes, screens and stages it.
 
-This is what every runner, on one machine or many, calls once per file. It
+Every runner, on one machine or many, calls `prepare` once per file. The result
 depends on the file and the settings alone, so that who calls it and in which
-order changes nothing. The file is decoded twice: once to see whether it can be
-trusted and what it shows, once for the frames that stay (once in all where the
-decoded frames of the first time fit into memory).
+order changes nothing. A file is decoded twice: once to check it and to measure
+its frames, once for the frames that are stored (once in all where the decoded
+frames of the first pass fit into a cache).
 
 Worker processes import this module: neither jax nor TensorFlow here.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import errno
 from typing import Any
 
 import av
 import cv2
+from etils.array_types import IntArray
 import numpy as np
 
 from vdm.data import coding
 from vdm.preparation import decoding
+from vdm.preparation import geometry
+from vdm.preparation import inspection
+from vdm.preparation import sources
 from vdm.preparation import staging_area
 from vdm.preparation import workers
 from vdm.preparation.screening import letterbox
 from vdm.preparation.screening import observe
 from vdm.preparation.screening import rules
 
-_KEEP_BYTES = 256 << 20  # Of decoded frames, kept for the second time.
+_CACHE_BYTES = 256 << 20  # Of decoded frames, for the second pass.
 _PREVIEW = 96  # Px of the shorter side of a preview.
-# What the content of a result depends on, besides the file.
+# The keys of `config.data` that a result depends on, besides the file.
 SETTINGS = (
   *('resolution', 'frame_rate', 'encoding', 'assumed_rate', 'upscale'),
   *('min_frames', 'screening'),
@@ -40,178 +44,172 @@ class Task:
   """A file to prepare.
 
   Attributes:
-    file: with `name`, `size` and `open`, see `builders.sources.File`.
+    file: of the source.
     settings: the part of `config.data` named in `SETTINGS`, as plain dicts.
     max_pixels: of a frame, beyond which the file is left out.
     staging: where the result goes.
   """
 
-  file: Any
+  file: sources.File
   settings: Mapping[str, Any]
   max_pixels: int
   staging: staging_area.Staging
 
   def stamp(self) -> list[int]:
-    """Returns what tells another version of the file."""
+    """Returns what identifies the version of the file."""
     return [self.file.size, self.file.time_ns]
 
 
-def prepare(task: Task, alive: Callable[[], None]) -> str:
-  """Stages what comes of a file and returns its name.
+def prepare(task: Task, heartbeat: Callable[[], None]) -> str:
+  """Stages the result of a file and returns the file's name.
 
   Args:
     task: the file.
-    alive: called with every frame, for whoever watches.
+    heartbeat: called with every frame, see `workers.run`.
   """
-  name, write = task.file.name, task.staging.write
   try:
     with task.file.open() as path:
-      write(*_prepare(name, path, task, alive), task.stamp())
-      return name
+      result, frames = _prepare(path, task, heartbeat)
+      task.staging.write(result, frames, task.stamp())
   except decoding.VideoError as error:
-    result = staging_area.Result(name, error.reason, str(error))
+    fail(task, workers.Failure(error.reason, str(error)))
   except MemoryError:
-    raise
+    raise  # The process has reached its limit, which `workers` reports.
   except Exception as error:
     if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
       raise  # Not the file's fault.
     # Whatever a file can do to a library costs that file alone.
-    text = f'{type(error).__name__}: {error}'.splitlines()[0][:300]
-    reason = 'memory' if 'nsufficient memory' in text else 'failed'
-    result = staging_area.Result(name, reason, text)
-  write(result, (), task.stamp())
-  return name
+    fail(task, workers.failure(error))
+  return task.file.name
 
 
 def fail(task: Task, failure: workers.Failure) -> None:
-  """Stages a file that its process did not survive."""
+  """Stages the failure of a file."""
   result = staging_area.Result(task.file.name, failure.reason, failure.message)
   task.staging.write(result, (), task.stamp())
 
 
-def _prepare(name, path, task, alive):
+def _prepare(
+  path: str, task: Task, heartbeat: Callable[[], None]
+) -> tuple[staging_area.Result, Iterator[bytes]]:
   """Returns the result of a file and its frames, which complete it."""
-  settings, screening = task.settings, task.settings['screening']
-  kept = _Kept(_KEEP_BYTES)
-  observer = None
+  settings = task.settings
+  frames, observer = _Frames(path, _CACHE_BYTES, heartbeat), None
 
-  def watch(rate):
+  def visit(frame, rate):
     nonlocal observer
-    observer = observe.Observer(rate)
+    heartbeat()
+    observer = observer or observe.Observer(rate)
+    observer.visit(frame)
+    frames.add(frame)
 
-    def visit(frame):
-      alive()
-      observer.visit(frame)
-      kept.add(frame)
-
-    return visit
-
-  source = decoding.inspect(
+  info = inspection.inspect(
     path,
     assumed_rate=settings['assumed_rate'],
     max_pixels=task.max_pixels,
-    watch=watch,
+    visit=visit,
   )
-  smalls, samples = observer.smalls(), observer.samples
-  box = letterbox.find(samples) if 'letterbox' in screening['rules'] else None
-  result = staging_area.Result(name, facts=_facts(source, box, len(smalls)))
-  chosen = {}
-  for number, piece in enumerate(_pieces(source, box, smalls, settings)):
-    indices = _select(source, piece, settings['frame_rate'])
-    measures = rules.measure(piece, smalls, samples, box)
-    measures['distinct'] = round(len(set(indices)) / len(indices), 4)
-    reason = piece.reason
+  box = None
+  if 'letterbox' in settings['screening']['rules']:
+    box = letterbox.find(observer.samples)
+  shots, shot_of = _screen(info, box, observer, settings)
+  result = staging_area.Result(
+    task.file.name, facts=_facts(info, box), shots=shots
+  )
+  return result, _encode(info, box, frames, shots, shot_of, settings)
+
+
+def _screen(
+  info: inspection.VideoInfo,
+  box: geometry.Box | None,
+  observer: observe.Observer,
+  settings: Mapping[str, Any],
+) -> tuple[list[staging_area.Shot], dict[int, staging_area.Shot]]:
+  """Returns the shots of a file, and that of every frame that is stored."""
+  thumbnails, samples = observer.thumbnails(), observer.samples
+  shots, shot_of = [], {}
+  for segment in _segments(info, box, thumbnails, settings):
+    indices = _stored_frames(info, segment, settings['frame_rate'])
+    distinct, repeats = np.unique(indices, return_counts=True)
+    measures = rules.measure(segment, thumbnails, samples, box)
+    measures['distinct'] = round(len(distinct) / len(indices), 4)
+    reason = segment.reason
     if not reason and len(indices) < settings['min_frames']:
       reason = 'too_short'
-    reason = reason or rules.objection(measures, screening)
-    hashes = [s.hash for s in samples if piece.start <= s.index < piece.stop]
+    reason = reason or rules.violated_rule(measures, settings['screening'])
     shot = staging_area.Shot(
-      start=piece.start,
-      stop=piece.stop,
+      start=segment.start,
+      stop=segment.stop,
       reason=reason,
       measures=measures,
-      hashes=hashes,
+      hashes=[
+        s.hash for s in samples if segment.start <= s.index < segment.stop
+      ],
       n=len(indices),
+      repeats=[] if reason else repeats.tolist(),
     )
-    result.shots.append(shot)
+    shots.append(shot)
     if not reason:
-      chosen[number] = np.unique(indices, return_counts=True)
-  frames = _encode(path, kept, source, box, result, chosen, settings, alive)
-  return result, frames
+      shot_of.update(dict.fromkeys(distinct.tolist(), shot))
+  return shots, shot_of
 
 
-def _pieces(source, box, smalls, settings) -> list[rules.Piece]:
-  """Returns the pieces of a file; what condemns all of it comes first."""
-  whole = rules.Piece(0, len(smalls))
+def _segments(
+  info: inspection.VideoInfo,
+  box: geometry.Box | None,
+  thumbnails: np.ndarray,
+  settings: Mapping[str, Any],
+) -> list[rules.Segment]:
+  """Returns the segments of a file: one if all of it is left out."""
+  whole = rules.Segment(0, len(info.times))
   if not settings['upscale']:
     try:
-      decoding.check_size(source, settings['resolution'], box)
+      inspection.check_size(info, settings['resolution'], box)
     except decoding.VideoError as error:
-      whole.reason = error.reason
-  indices = _select(source, whole, settings['frame_rate'])
-  if not whole.reason and len(indices) < settings['min_frames']:
-    whole.reason = 'too_short'
-  if whole.reason:
-    return [whole]
-  return rules.pieces(smalls, source.frame_rate, settings['screening'])
+      return [dataclasses.replace(whole, reason=error.reason)]
+  indices = _stored_frames(info, whole, settings['frame_rate'])
+  if len(indices) < settings['min_frames']:
+    return [dataclasses.replace(whole, reason='too_short')]
+  return rules.segments(thumbnails, info.frame_rate, settings['screening'])
 
 
-def _encode(path, kept, source, box, result, chosen, settings, alive):
-  """Yields previews and the frames that stay; notes where each of them is."""
-  middles = {(s.start + s.stop) // 2: s for s in result.shots}
-  owner = {int(i): number for number, c in chosen.items() for i in c[0]}
-  wanted = sorted({*middles, *owner})
-  own = {number: [] for number in chosen}
+def _stored_frames(
+  info: inspection.VideoInfo, segment: rules.Segment, frame_rate: float
+) -> IntArray[' n']:
+  """Returns the source frame of each stored frame of a segment."""
+  times = info.times[segment.start : segment.stop]
+  return decoding.resample(times - times[0], frame_rate) + segment.start
+
+
+def _encode(
+  info: inspection.VideoInfo,
+  box: geometry.Box | None,
+  frames: '_Frames',
+  shots: Sequence[staging_area.Shot],
+  shot_of: Mapping[int, staging_area.Shot],
+  settings: Mapping[str, Any],
+) -> Iterator[bytes]:
+  """Yields previews and encoded frames; notes their places in the shots."""
+  middles = {(shot.start + shot.stop) // 2: shot for shot in shots}
+  indices = sorted({*middles, *shot_of})
   offset = 0
-  for index, frame in zip(wanted, kept.read(path, wanted, alive)):
+  for index, frame in zip(indices, frames.read(indices)):
     if index in middles:
-      data = _preview(frame, source, box)
+      data = _preview(geometry.upright(frame, info.pixel_aspect, box))
       middles[index].preview = (offset, len(data))
       offset += len(data)
       yield data
-    if index in owner:
-      image = decoding.fit(
-        frame, settings['resolution'], source.pixel_aspect, box
+    if index in shot_of:
+      image = geometry.crop_square(
+        frame, settings['resolution'], info.pixel_aspect, box
       )
       data = coding.encode_frame(image, settings['encoding'])
-      own[owner[index]].append((offset, len(data)))
+      shot_of[index].places.append((offset, len(data)))
       offset += len(data)
       yield data
-  for number, (_, repeats) in chosen.items():
-    shot = result.shots[number]
-    shot.places, shot.repeats = own[number], repeats.tolist()
 
 
-class _Kept:
-  """The decoded frames of a file, as long as they are few bytes."""
-
-  def __init__(self, most: int):
-    self._left, self._frames = most, []
-
-  def add(self, frame: av.VideoFrame):
-    if self._frames is None:
-      return
-    self._left -= sum(plane.buffer_size for plane in frame.planes)
-    self._frames.append(frame)
-    if self._left < 0:
-      self._frames = None
-
-  def read(self, path: str, indices, alive) -> Iterator[av.VideoFrame]:
-    if self._frames is None:
-      yield from decoding.read(path, indices, alive)
-      return
-    for index in indices:
-      alive()
-      yield self._frames[index]
-
-
-def _select(source: decoding.Source, piece: rules.Piece, rate: float):
-  times = source.times[piece.start : piece.stop]
-  return (decoding.select(times - times[0], rate) + piece.start).tolist()
-
-
-def _preview(frame: av.VideoFrame, source: decoding.Source, box) -> bytes:
-  image = decoding.upright(frame, source.pixel_aspect, box)
+def _preview(image: np.ndarray) -> bytes:
   height, width = image.shape[:2]
   scale = min(1.0, _PREVIEW / min(height, width))
   size = [min(4 * _PREVIEW, max(1, round(s * scale))) for s in (width, height)]
@@ -222,14 +220,40 @@ def _preview(frame: av.VideoFrame, source: decoding.Source, box) -> bytes:
   return data.tobytes()
 
 
-def _facts(source: decoding.Source, box, frames: int) -> dict[str, Any]:
-  last = 1 / source.frame_rate
-  facts = dataclasses.asdict(source)
+def _facts(
+  info: inspection.VideoInfo, box: geometry.Box | None
+) -> dict[str, Any]:
+  facts = dataclasses.asdict(info)
   times = facts.pop('times')
   return dict(
     facts,
-    frame_rate=round(source.frame_rate, 4),
-    frames=frames,
-    seconds=round(float(times[-1]) + last, 3),
+    frame_rate=round(info.frame_rate, 4),
+    frames=len(times),
+    seconds=round(float(times[-1]) + 1 / info.frame_rate, 3),
     box=box,
   )
+
+
+class _Frames:
+  """The decoded frames of a file, cached as long as they are few bytes."""
+
+  def __init__(self, path: str, max_bytes: int, heartbeat: Callable[[], None]):
+    self._path, self._heartbeat = path, heartbeat
+    self._bytes_left, self._cached = max_bytes, []
+
+  def add(self, frame: av.VideoFrame):
+    if self._cached is None:
+      return
+    self._bytes_left -= sum(plane.buffer_size for plane in frame.planes)
+    self._cached.append(frame)
+    if self._bytes_left < 0:
+      self._cached = None
+
+  def read(self, indices: Sequence[int]) -> Iterator[av.VideoFrame]:
+    """Yields frames from the cache, or decodes the file again."""
+    if self._cached is None:
+      yield from decoding.read(self._path, indices, self._heartbeat)
+      return
+    for index in indices:
+      self._heartbeat()
+      yield self._cached[index]

@@ -1,22 +1,22 @@
-"""Where a video's shots begin and end, seen from small copies of its frames.
+"""Detects where a video's shots start and end, from thumbnails of its frames.
 
 A hard cut is a step between two frames that stands out from the steps around
-it and is still there one frame further apart, so that a flash, one odd frame
-or fast motion is none. A gradual transition (fade, dissolve) is a run of
-frames that lie on a straight line between its ends, in equal steps, where the
-ends have little structure in common: motion leaves that line, and a change of
-exposure keeps the structure.
+it and persists between frames that are two and three apart, so that a flash,
+one odd frame or fast motion is none. A gradual transition (fade, dissolve) is a
+run of frames that lie on a straight line between its ends, in equal steps,
+where the ends have little structure in common: motion leaves that line, and a
+change of exposure keeps the structure.
 
 Distances are mean absolute differences of RGB values, 0 to 255. A hard cut
 loses no frame; of a gradual transition the mixed frames belong to no shot.
 """
 
-from collections.abc import Sequence
 import dataclasses
 
+from etils.array_types import BoolArray, FloatArray, ui8
 import numpy as np
 
-HEIGHT, WIDTH = 18, 32  # Px of the small copies; each a mean over its area.
+HEIGHT, WIDTH = 18, 32  # Px of thumbnails; each a mean over its area.
 
 _AROUND = 5  # Steps on either side that a cut is compared with.
 _LENGTHS = (6, 8, 12, 16, 24, 32, 48)  # Frames from end to end of a transition.
@@ -43,19 +43,19 @@ class Transition:
 
 
 def find_transitions(
-  images: np.ndarray, *, distance: float, ratio: float
+  images: ui8['n h w 3'], *, distance: float, ratio: float
 ) -> list[Transition]:
   """Returns the transitions of a video, in order, none overlapping.
 
   Args:
-    images: small copies of all its frames, uint8 [n h w 3].
+    images: thumbnails of all its frames.
     distance: least distance of two shots' frames, grey levels.
-    ratio: a hard cut is so many times the largest but one of the steps around
-      it (one, so that two cuts in a row do not hide each other).
+    ratio: of a hard cut to the second largest of the steps around it, at least
+      (not the largest, so that two cuts in a row do not hide each other).
   """
   cuts = find_cuts(images, distance=distance, ratio=ratio)
   gradual = find_gradual(images, distance=distance)
-  # What looks like both is a cut: it stands within a few frames of the line.
+  # What is detected as both is a cut: a few frames around it lie on a line.
   gradual = [
     t for t in gradual if not any(t.start - 1 <= c <= t.stop for c in cuts)
   ]
@@ -63,17 +63,13 @@ def find_transitions(
   return sorted(found, key=lambda transition: transition.start)
 
 
-def split(n: int, transitions: Sequence[Transition]) -> list[tuple[int, int]]:
-  """Returns the shots of a video of n frames as (first, one past the last)."""
-  begins = [0, *(t.stop for t in transitions)]
-  ends = [*(t.start for t in transitions), n]
-  return [(a, b) for a, b in zip(begins, ends) if a < b]
-
-
 def find_cuts(
-  images: np.ndarray, *, distance: float, ratio: float
+  images: ui8['n h w 3'], *, distance: float, ratio: float
 ) -> list[int]:
-  """Returns the first frames of new shots after hard cuts, ascending."""
+  """Returns the first frames after hard cuts, ascending.
+
+  See `find_transitions` for the arguments.
+  """
   n = len(images)
   if n < 2:
     return []
@@ -84,8 +80,8 @@ def find_cuts(
   around = np.lib.stride_tricks.sliding_window_view(padded, 2 * _AROUND + 1)
   others = np.delete(around, _AROUND, axis=1)
   others = np.partition(others, -2, axis=1)[:, -2]
-  # Two and three frames apart, across the same place. Where the video ends
-  # there is no such pair, and nothing that could contradict.
+  # Two and three frames apart, across the same place. Near the ends of the
+  # video some pairs do not exist: they are infinitely far apart.
   across = np.min(
     [one, *_across(steps[2], 2, len(one)), *_across(steps[3], 3, len(one))],
     axis=0,
@@ -98,34 +94,43 @@ def find_cuts(
   ]
 
 
-def find_gradual(images: np.ndarray, *, distance: float) -> list[Transition]:
-  """Returns fades and dissolves, in order, none overlapping."""
+def find_gradual(
+  images: ui8['n h w 3'], *, distance: float
+) -> list[Transition]:
+  """Returns fades and dissolves, in order, none overlapping.
+
+  See `find_transitions` for the arguments.
+  """
   n = len(images)
   mixed = np.zeros(n, bool)
   for length in _LENGTHS:
-    for begin in range(0, n - length, _CHUNK):
-      part = images[begin : begin + _CHUNK + length]
+    for first in range(0, n - length, _CHUNK):
+      part = images[first : first + _CHUNK + length]
       for start in np.flatnonzero(_are_blends(part, length, distance)):
-        mixed[begin + start + 1 : begin + start + length] = True
+        mixed[first + start + 1 : first + start + length] = True
   edges = np.flatnonzero(np.diff(mixed, prepend=False, append=False))
   found = [_trimmed(images, a, b) for a, b in edges.reshape(-1, 2).tolist()]
   return [transition for transition in found if transition]
 
 
-def _trimmed(images: np.ndarray, start: int, stop: int) -> Transition | None:
+def _trimmed(
+  images: ui8['n h w 3'], start: int, stop: int
+) -> Transition | None:
   """Returns the part of a run of frames that is a mixture of its ends."""
   flat = images[start - 1 : stop + 1].astype(np.float32)
   flat = flat.reshape(len(flat), -1)
-  way = flat[-1] - flat[0]
-  shares = (flat[1:-1] - flat[0]) @ way / max(float(way @ way), 1.0)
+  line = flat[-1] - flat[0]
+  shares = (flat[1:-1] - flat[0]) @ line / max(float(line @ line), 1.0)
   mixed = np.flatnonzero((shares > _PURE) & (shares < 1 - _PURE))
   if not mixed.size:
     return None
   return Transition(start + int(mixed[0]), start + int(mixed[-1]) + 1)
 
 
-def _are_blends(images: np.ndarray, length: int, distance: float) -> np.ndarray:
-  """Returns which frames begin a blend into the frame `length` later, [m]."""
+def _are_blends(
+  images: ui8['n h w 3'], length: int, distance: float
+) -> BoolArray[' n-length']:
+  """Returns which frames start a blend into the frame `length` later."""
   m = len(images) - length
   if m < 1:
     return np.zeros(0, bool)
@@ -150,7 +155,9 @@ def _are_blends(images: np.ndarray, length: int, distance: float) -> np.ndarray:
   return blends
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _correlation(
+  a: FloatArray['m d'], b: FloatArray['m d']
+) -> FloatArray[' m']:
   """Returns the correlation of rows; 0 where one of them has no structure."""
   a = a - a.mean(1, keepdims=True)
   b = b - b.mean(1, keepdims=True)
@@ -158,10 +165,10 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   return np.where(scale > 1, (a * b).mean(1) / np.maximum(scale, 1), 0)
 
 
-def _aligned_distance(a: np.ndarray, b: np.ndarray) -> float:
+def _aligned_distance(a: ui8['h w 3'], b: ui8['h w 3']) -> float:
   """Returns the least distance of two images under a shift of a few px.
 
-  A camera that jerks, or frames that the recording lost, are no cut.
+  A camera that jerks, or frames that the recording lost, make no cut.
   """
   a, b = a.astype(np.float32), b.astype(np.float32)
   h, w = a.shape[:2]
@@ -176,8 +183,8 @@ def _aligned_distance(a: np.ndarray, b: np.ndarray) -> float:
   )
 
 
-def _distances(images: np.ndarray, gap: int) -> np.ndarray:
-  """Returns the distances of frames i and i + gap, [n - gap]."""
+def _distances(images: ui8['n h w 3'], gap: int) -> FloatArray[' n-gap']:
+  """Returns the distances of frames i and i + gap."""
   n = len(images)
   parts = [
     np.abs(
@@ -189,12 +196,14 @@ def _distances(images: np.ndarray, gap: int) -> np.ndarray:
   return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def _across(distances: np.ndarray, gap: int, size: int) -> list[np.ndarray]:
-  """Returns, for each step, the distances of pairs with it in between."""
+def _across(
+  distances: FloatArray[' n'], gap: int, size: int
+) -> list[FloatArray[' size']]:
+  """Returns, for each step, the distances of the pairs that span it."""
   shifted = []
   for before in range(gap):
     values = np.full(size, np.inf)
-    # Frames i - before and i - before + gap lie around the step i, i + 1.
+    # Frames i - before and i - before + gap span the step from i to i + 1.
     values[before : before + len(distances)] = distances[: size - before]
     shifted.append(values)
   return shifted

@@ -1,9 +1,9 @@
-"""Who is for training and who for validation: whole recordings, by content.
+"""Assigns whole recordings to training or validation, by their content.
 
-Files that belong together, by a pattern over their names, by a manifest or
-because one holds a near-duplicate of the other, form a group, and a group
-stands on one side. Which side depends on what the files contain and not on
-how they are called or when they came.
+Files that belong together, by a pattern over their names or because one
+contains a near-duplicate of the other, form a group, and a group is in one
+split. Which one depends on the content of the files, and not on their names or
+their order.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,8 +16,8 @@ def group_name(path: str, pattern: str) -> str:
   Args:
     path: of the file in its source.
     pattern: a regular expression over the path; its first bracketed group,
-      or all that it matches, is the name. Where it is empty or matches
-      nothing the file is a recording of its own.
+      or all that it matches, is the name. Where it is empty or does not match
+      the file is a recording of its own.
   """
   match = re.search(pattern, path) if pattern else None
   if not match:
@@ -26,11 +26,11 @@ def group_name(path: str, pattern: str) -> str:
 
 
 def merge(names: Sequence[str], pairs: Iterable[tuple[int, int]]) -> list[str]:
-  """Returns the names of groups after those with a common pair are joined.
+  """Returns the group of each item after groups with a common pair are joined.
 
   Args:
     names: the group of each item.
-    pairs: of items whose groups are one; it is called by its first name.
+    pairs: of items whose groups are joined; the first name is that of both.
   """
   parent = {name: name for name in names}
 
@@ -53,13 +53,13 @@ def held_out(
 
   Args:
     groups: of each file.
-    digests: of each file's content, which the choice goes by, so that new
-      files hardly move the others; groups with equal content go together.
+    digests: of each file's content, on which the choice depends, so that new
+      files hardly move the others; groups with equal content stay together.
     share: of the groups; at least one is chosen.
 
   Returns:
-    Names of groups; None where all content is that of one group, which cannot
-    be on both sides.
+    Names of groups; None where there is only one content, which cannot be in
+    both splits, or `share` is 0.
   """
   content = {}
   for group, digest in zip(groups, digests):

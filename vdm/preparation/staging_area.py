@@ -1,40 +1,40 @@
-"""What came of each file, on disk until the dataset is written.
+"""Results of prepared files, on disk until the dataset is written.
 
 Per file there are `<key>.json`, written last and by rename, so that its
 presence says that the file is done, and `<key>.frames`, the encoded frames of
-what was kept. A run that was interrupted finds the finished files and works on
+its shots. A build that was interrupted finds the finished files and prepares
 the others alone.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-import contextlib
 import dataclasses
 import hashlib
-import io
+import itertools
 import json
 import os
 from typing import Any
 
 import numpy as np
 
+from vdm.common import files
+
 
 @dataclasses.dataclass
 class Shot:
-  """A piece of a video, kept or not.
+  """A segment of a video, kept or left out.
 
   Attributes:
     start: first frame in the source.
     stop: one past the last.
-    reason: why it was left out, '' if it stays.
+    reason: why it is left out, '' if it is kept.
     measures: brightness, contrast, motion, overlay, distinct; None: unknown.
-    hashes: of its samples, see `duplicates`.
+    hashes: perceptual hashes of its samples, see `duplicates`.
     n: frames at the stored rate.
-    places: of its distinct encoded frames among all, as (offset, bytes); none
-      if it was left out.
+    places: of its distinct encoded frames in the file of frames, as (offset,
+      bytes); none if it is left out.
     repeats: how often each of them is shown.
-    preview: where a JPEG of its middle frame lies among the frames, as
-      (offset, bytes).
-    note: what explains the reason, for a person.
+    preview: place of a JPEG of its middle frame, likewise.
+    note: what explains the reason, for people.
   """
 
   start: int
@@ -51,15 +51,15 @@ class Shot:
 
 @dataclasses.dataclass
 class Result:
-  """What came of one file.
+  """What one file contains.
 
   Attributes:
     name: of the file, in its source.
-    reason: why nothing of it could be used, '' if it was read.
+    reason: why nothing of it can be used, '' if it was decoded.
     message: the same in a sentence.
     facts: sha256, height, width, frame_rate, rate_from, frames, seconds,
       codec, quarter_turns, pixel_aspect and box, as far as they are known.
-    shots: its pieces, which hold every frame of it exactly once.
+    shots: its segments, which hold every frame of it exactly once.
   """
 
   name: str
@@ -86,18 +86,17 @@ class Staging:
     """Stores a result with its frames, all or nothing.
 
     Args:
-      result: what came of a file; complete when `frames` are exhausted.
+      result: of a file; complete when `frames` are exhausted.
       frames: encoded, shot after shot.
-      stamp: what tells another version of the file: its size and time.
+      stamp: identifies the version of the file: its size and time.
     """
     path = self.path(result.name, '.json')
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with _replaced(self.path(result.name, '.frames')) as file:
+    with files.replaced(self.path(result.name, '.frames')) as file:
       for data in frames:
         file.write(data)
-    with _replaced(path) as file:
-      content = dict(stamp=list(stamp), **dataclasses.asdict(result))
-      file.write(json.dumps(content).encode())
+    content = dict(stamp=list(stamp), **dataclasses.asdict(result))
+    files.write_text(path, json.dumps(content))
 
   def read(self, name: str, stamp: Sequence[int]) -> Result | None:
     """Returns a file's result; None if there is none of this version."""
@@ -115,15 +114,14 @@ class Staging:
     self, name: str, shot: Shot, start: int = 0, stop: int | None = None
   ) -> Iterator[bytes]:
     """Yields the encoded frames of a shot, from `start` to `stop`."""
-    owners = np.repeat(np.arange(len(shot.places)), shot.repeats)[start:stop]
+    order = np.repeat(np.arange(len(shot.places)), shot.repeats)[start:stop]
     with open(self.path(name, '.frames'), 'rb') as file:
-      number, data = -1, b''
-      for owner in owners.tolist():
-        if owner != number:
-          offset, size = shot.places[owner]
-          file.seek(offset)
-          number, data = owner, file.read(size)
-        yield data
+      for number, repeats in itertools.groupby(order.tolist()):
+        offset, size = shot.places[number]
+        file.seek(offset)
+        data = file.read(size)
+        for _ in repeats:
+          yield data
 
   def preview(self, name: str, shot: Shot) -> bytes:
     """Returns the JPEG of a shot's middle frame."""
@@ -131,17 +129,3 @@ class Staging:
     with open(self.path(name, '.frames'), 'rb') as file:
       file.seek(offset)
       return file.read(size)
-
-
-@contextlib.contextmanager
-def _replaced(path: str) -> Iterator[io.BufferedWriter]:
-  """Yields a file that takes the place of `path` when it is whole."""
-  # Two processes may work on one file after a restart.
-  temporary = f'{path}.{os.getpid()}'
-  try:
-    with open(temporary, 'wb') as file:
-      yield file
-    os.replace(temporary, path)
-  finally:
-    if os.path.exists(temporary):
-      os.remove(temporary)

@@ -2,24 +2,29 @@
 
 The source is the folder `UCF-101/` of class sub-folders, a folder that holds
 it, or the archive; `ucfTrainTestlist/` (classInd.txt, trainlist0N.txt,
-testlist0N.txt) lies in it or beside it. One copy serves all lists that are
-there: splits are `train_0N` and, for the test list, `validation_0N`.
+testlist0N.txt) lies in it or next to it. One dataset serves all lists that are
+found: splits are `train_0N` and, for the test list, `validation_0N`.
 """
 
 from collections.abc import Iterator
 import dataclasses
 import os
 import re
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from vdm.data.builders import shot_records
+from vdm.preparation import reasons
 from vdm.preparation import sources
 from vdm.preparation import video_dataset
+from vdm.preparation import workers
 
 _LISTS = 'ucfTrainTestlist'
 _CLIP = re.compile(r'v_(?P<name>\w+)_g(?P<group>\d+)_c\d+\.avi')
 _LIST = re.compile(r'(?P<part>train|test)list(?P<number>\d\d)\.txt')
 _SPLIT = {'train': 'train', 'test': 'validation'}
-_NAMED = 3  # Clips that an error names before it counts the rest.
+_MAX_NAMED = 3  # Clips that an error names before it counts the rest.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,49 +33,43 @@ class _Lists:
 
   Attributes:
     classes: names, in the order of their labels.
-    members: per split, like 'train_01', its clips as 'Class/v_...avi'.
+    members: {split, like 'train_01': clips, like 'Class/v_...avi'}.
   """
 
   classes: tuple[str, ...]
   members: dict[str, tuple[str, ...]]
 
 
-def config_name(data, folder: str) -> str:
+def config_name(data: ConfigDict) -> str:
   """Returns the part of the directory that names settings and source."""
-  return video_dataset.config_name(data, folder, _settings)
+  return video_dataset.config_name(data, _settings)
 
 
 def make_plan(
-  data,
+  data: ConfigDict,
   *,
   allow_missing: bool = False,
-  runner: video_dataset.Runner | None = None,
+  runner: workers.Runner | None = None,
 ) -> shot_records.Plan:
   """Returns how to build the dataset.
 
   Args:
     data: `config.data`; `source` is a folder or an archive.
-    allow_missing: skip listed clips that are not there or do not decode,
+    allow_missing: skip listed clips that are missing or do not decode,
       instead of stopping.
-    runner: see `video_dataset.prepare`.
+    runner: see `video_dataset.make_plan`.
 
   Raises:
     BuildError: if the lists are missing or contradict each other.
   """
   lists = _read_lists(data.source)
-  name = config_name(data, '')
-  build = video_dataset.Build(
-    data, video_dataset.staging_of(data, name), runner
-  )
-  return shot_records.Plan(
-    name=data.name,
-    config_name=name,
-    settings=_settings(data),
+  return video_dataset.make_plan(
+    data,
+    _settings(data),
     label_names=lists.classes,
     splits=tuple(lists.members),
-    shots=lambda: _shots(build, lists, allow_missing),
-    extras=build.make_report,
-    done=build.remove_staging,
+    shots=lambda build: _shots(build, lists, allow_missing),
+    runner=runner,
   )
 
 
@@ -93,24 +92,27 @@ def _shots(
     ]
     if not allow_missing:
       _refuse(skipped)
-    there = [name for name in listed if name in clips]
     results = build.prepare(
-      [dataclasses.replace(clips[name], name=name) for name in there]
+      [
+        dataclasses.replace(clips[name], name=name)
+        for name in listed
+        if name in clips
+      ]
     )
-    skipped += build.skipped()
+    skipped += reasons.skipped(results)
     if not allow_missing:
       _refuse(skipped)
     skipped += [
       shot_records.Skipped(name, 'unlisted', 'it is in no list')
       for name in sorted(set(clips) - set(listed))
     ]
-    build.add_skipped(skipped)
-    yield from skipped
-    for name, result in zip(there, results):
-      folder, base = name.split('/')
+    yield from build.skip(skipped)
+    for result in results:
+      folder, base = result.name.split('/')
+      splits = [s for s, names in lists.members.items() if result.name in names]
       yield from build.shots(
         result,
-        [s for s, members in lists.members.items() if name in members],
+        video_dataset.undivided(splits),
         name=os.path.splitext(base)[0],
         group=f'{folder}/g{_CLIP.fullmatch(base)["group"]}',
         label=lists.classes.index(folder),
@@ -118,9 +120,10 @@ def _shots(
 
 
 def _refuse(skipped: list[shot_records.Skipped]) -> None:
+  """Raises BuildError if listed clips are skipped."""
   if skipped:
-    named = ', '.join(f'{s.source} ({s.message})' for s in skipped[:_NAMED])
-    more = len(skipped) - _NAMED
+    named = ', '.join(f'{s.source} ({s.message})' for s in skipped[:_MAX_NAMED])
+    more = len(skipped) - _MAX_NAMED
     raise shot_records.BuildError(
       f'{len(skipped)} listed clips cannot be used: {named}'
       + (f' and {more} more' if more > 0 else '')
@@ -128,10 +131,10 @@ def _refuse(skipped: list[shot_records.Skipped]) -> None:
     )
 
 
-def _settings(data) -> dict:
+def _settings(data: ConfigDict) -> dict[str, Any]:
   texts = sorted(_list_texts(data.source).items())
   return dict(
-    video_dataset.settings(data),
+    video_dataset.common_settings(data),
     listing=sources.listing(data.source, ('.avi',)),
     lists={name: shot_records.settings_hash({'text': t}) for name, t in texts},
   )
@@ -152,7 +155,7 @@ def _read_lists(source: str) -> _Lists:
   classes = tuple(sorted(numbers, key=numbers.get))
   if sorted(numbers.values()) != list(range(1, len(numbers) + 1)):
     raise shot_records.BuildError(
-      'classInd.txt does not count its classes from 1.'
+      'classInd.txt does not number its classes from 1.'
     )
   members = {}
   for match in matches:
@@ -185,21 +188,15 @@ def _parse_list(
 
 
 def _list_texts(source: str) -> dict[str, str]:
-  """Returns the text of each list by its name; the source's own win."""
+  """Returns the text of each list; those in the source take precedence."""
   files = []
-  beside = os.path.join(os.path.dirname(os.path.abspath(source)), _LISTS)
-  if os.path.isdir(beside):
-    files += sources.list_folder(beside)
-  inside = os.path.join(source, _LISTS)
-  if os.path.isdir(inside):
-    files += sources.list_folder(inside)
-  elif source.lower().endswith('.zip'):
+  for folder in (os.path.dirname(os.path.abspath(source)), source):
+    lists = os.path.join(folder, _LISTS)
+    if os.path.isdir(lists):
+      files += sources.list_folder(lists)
+  if os.path.isfile(source) and source.lower().endswith('.zip'):
     with sources.open_tree(source) as members:
-      return _texts([*files, *members])
-  return _texts(files)
-
-
-def _texts(files) -> dict[str, str]:
+      files += members
   texts = {}
   for file in files:
     name = os.path.basename(file.name)

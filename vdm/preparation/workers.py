@@ -1,9 +1,9 @@
 """Worker processes with limits, in which a crash or a hang costs one item.
 
-Decoders are native code that is given files from anywhere. Each item is worked
-on in a process that may use so much memory and so much time; one that crashes,
-hangs or grows beyond that is replaced, and its item fails with a reason. What
-comes out does not depend on the number of processes.
+Decoders are native code that is given files from anywhere. Each item is
+processed in a process with a limit on its memory and its time; one that
+crashes, hangs or exceeds a limit is replaced, and its item fails with a reason.
+The results do not depend on the number of processes.
 
 Worker processes import this module: neither jax nor TensorFlow here.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import multiprocessing
-from multiprocessing import connection as connection_lib
+import multiprocessing.connection
 import os
 import signal
 import threading
@@ -31,6 +31,10 @@ LIMIT_REASONS = ('timeout', 'memory', 'crashed')
 _POLL_SECONDS = 0.2
 _START_SECONDS = 120  # A busy machine may need so long to start a process.
 
+# What `run` is once workers and limits are bound: called with a function and
+# tasks, it yields (number of the task, outcome).
+Runner = Callable[..., Iterator[tuple[int, Any]]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -38,7 +42,7 @@ class Limits:
 
   Attributes:
     seconds: for one item.
-    stall_seconds: without a sign of life, see `run`.
+    stall_seconds: without a heartbeat, see `run`.
     memory_mb: beyond what it has when it starts; 0: no limit.
   """
 
@@ -49,7 +53,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-  """An item that gave no result.
+  """Why an item has no result.
 
   Attributes:
     reason: 'timeout' | 'memory' | 'crashed' | 'failed' (an exception).
@@ -58,6 +62,14 @@ class Failure:
 
   reason: str
   message: str
+
+
+def failure(error: Exception) -> Failure:
+  """Returns the failure that describes an unexpected exception."""
+  text = f'{type(error).__name__}: {error}'.splitlines()[0][:300]
+  # OpenCV has an error of its own for allocations that fail.
+  reason = 'memory' if 'nsufficient memory' in text else 'failed'
+  return Failure(reason, text)
 
 
 def run(
@@ -70,10 +82,11 @@ def run(
   """Yields (number of the item, result or Failure), as they are done.
 
   Args:
-    function: called as `function(item, alive)` in another process, so it and
-      the items are pickled; it calls `alive()` at least every `stall_seconds`.
-    items: what to work on, begun in this order.
-    workers: processes.
+    function: called as `function(item, heartbeat)` in another process, so it
+      and the items are pickled; it calls `heartbeat()` at least every
+      `stall_seconds`.
+    items: arguments, started in this order.
+    workers: number of processes.
     limits: of each.
   """
   waiting = collections.deque(enumerate(items))
@@ -83,9 +96,9 @@ def run(
       for place, worker in enumerate(pool):
         if waiting and (worker is None or not worker.busy):
           pool[place] = worker or _Worker(function, limits)
-          pool[place].begin(*waiting.popleft())
+          pool[place].submit(*waiting.popleft())
       busy = [worker for worker in pool if worker and worker.busy]
-      connection_lib.wait(
+      multiprocessing.connection.wait(
         [w.pipe for w in busy] + [w.process.sentinel for w in busy],
         timeout=_POLL_SECONDS,
       )
@@ -104,18 +117,19 @@ def run(
 
 
 class _Worker:
-  """One process, seen from outside."""
+  """One process, as its parent sees it."""
 
   def __init__(self, function, limits: Limits):
     context = multiprocessing.get_context('spawn')
     self._limits = limits
-    self._beat = context.RawValue('d', time.monotonic() + _START_SECONDS)
-    self._started = context.RawValue('d', self._beat.value)
+    # When the process last called `heartbeat`, and when it was ready to work.
+    self._heartbeat = context.RawValue('d', time.monotonic() + _START_SECONDS)
+    self._ready = context.RawValue('d', self._heartbeat.value)
     self.pipe, theirs = context.Pipe()
     self.process = context.Process(
       target=_serve,
       args=(
-        *(function, theirs, self._beat, self._started),
+        *(function, theirs, self._heartbeat, self._ready),
         *(limits.memory_mb, os.getpid()),
       ),
       daemon=True,
@@ -124,11 +138,12 @@ class _Worker:
     theirs.close()
     self.busy, self.usable = False, True
 
-  def begin(self, number: int, item):
+  def submit(self, number: int, item):
     self._number, self.busy = number, True
-    self._began = time.monotonic()
-    if self._beat.value < self._began:  # Else it has yet to start.
-      self._beat.value = self._began
+    self._submitted = time.monotonic()
+    # Until it has started, its heartbeat lies in the future.
+    if self._heartbeat.value < self._submitted:
+      self._heartbeat.value = self._submitted
     with contextlib.suppress(OSError):  # It died while idle: `poll` says so.
       self.pipe.send(item)
 
@@ -152,19 +167,14 @@ class _Worker:
       name = signal.Signals(-code).name if (code or 0) < 0 else f'code {code}'
       return Failure('crashed', f'the decoding process ended with {name}')
     now, limits = time.monotonic(), self._limits
-    beat = self._beat.value
-    for since, allowed, what in (
-      (
-        max(self._began, self._started.value),
-        limits.seconds,
-        'it took more than',
-      ),
-      (beat, limits.stall_seconds, 'nothing came for'),
-    ):
-      if now - since > allowed:
-        self.usable = False
-        return Failure('timeout', f'{what} {allowed:g} s')
-    return None
+    if now - max(self._submitted, self._ready.value) > limits.seconds:
+      message = f'it took more than {limits.seconds:g} s'
+    elif now - self._heartbeat.value > limits.stall_seconds:
+      message = f'nothing came for {limits.stall_seconds:g} s'
+    else:
+      return None
+    self.usable = False
+    return Failure('timeout', message)
 
   def stop(self):
     if self.busy or not self.usable:
@@ -176,38 +186,36 @@ class _Worker:
       self.process.join()
 
 
-def _serve(function, pipe, beat, started, memory_mb: int, parent: int):
-  """Works on what comes through the pipe until it is closed."""
+def _serve(function, pipe, last_heartbeat, ready, memory_mb: int, parent: int):
+  """Processes what comes through the pipe until it is closed."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides.
   threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
   import cv2
 
-  cv2.setNumThreads(1)  # One processor a process.
+  cv2.setNumThreads(1)  # One processor per process.
   _limit_memory(memory_mb)
 
-  def alive():
-    beat.value = time.monotonic()
+  def heartbeat():
+    last_heartbeat.value = time.monotonic()
 
-  started.value = beat.value = time.monotonic()
+  ready.value = last_heartbeat.value = time.monotonic()
   while True:
     try:
       item = pipe.recv()
     except (EOFError, OSError):
       return
     try:
-      outcome = function(item, alive)
+      outcome = function(item, heartbeat)
     except MemoryError:
       outcome = Failure('memory', f'it needs more than {memory_mb} MB')
     except Exception as error:
-      logging.exception('Working on %s', item)
-      text = f'{type(error).__name__}: {error}'.splitlines()[0][:300]
-      reason = 'memory' if 'nsufficient memory' in text else 'failed'
-      outcome = Failure(reason, text)
+      logging.exception('Processing %s', item)
+      outcome = failure(error)
     pipe.send(outcome)
 
 
 def _end_with(parent: int):
-  """Ends this process when the one that started it is gone."""
+  """Ends this process when the one that started it has ended."""
   while os.getppid() == parent:
     time.sleep(0.5)
   os._exit(1)

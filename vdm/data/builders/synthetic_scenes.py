@@ -18,9 +18,8 @@ from vdm.data.builders import shot_records
 from vdm.data.synthetic import scenes
 
 
-def config_name(data: ConfigDict, folder: str) -> str:
+def config_name(data: ConfigDict) -> str:
   """Returns the part of the directory that names the settings."""
-  del folder  # For data sets whose videos may be missing.
   settings = _settings(data)
   return (
     f'{data.resolution}px_{data.scenes.frames}f_{data.encoding}'
@@ -37,7 +36,7 @@ def make_plan(
   truth = scenes.render(0, **options)['truth']
   return shot_records.Plan(
     name='synthetic_scenes',
-    config_name=config_name(data, ''),
+    config_name=config_name(data),
     settings=_settings(data),
     label_names=scenes.LABEL_NAMES,
     splits=('train', 'validation'),

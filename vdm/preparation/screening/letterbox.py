@@ -1,41 +1,45 @@
-"""Black bars around a picture, found from the brightest luma of rows and
-columns over all samples of a video."""
+"""Black bars around a picture.
+
+They are found from the brightest luma of rows and columns over all samples of
+a video.
+"""
 
 from collections.abc import Sequence
 
+from etils.array_types import ui8
 import numpy as np
 
+from vdm.preparation import geometry
 from vdm.preparation.screening import observe
 
 _BLACK = 40  # Brightest luma of a bar; 16 is black, coding adds noise.
-_LIT = 60  # Luma that the picture beside a bar reaches.
+_LIT = 60  # Luma that the picture next to a bar reaches.
 _MIN_SHARE = 0.02  # Of the side, for each of the two bars.
 _UNEVEN = 0.02  # Of the side, by which the two bars may differ.
 
-Box = tuple[int, int, int, int]
 
-
-def find(samples: Sequence[observe.Sample]) -> Box | None:
-  """Returns (top, bottom, left, right) of the picture within black bars.
+def find(samples: Sequence[observe.Sample]) -> geometry.Box | None:
+  """Returns the part of the frames within black bars.
 
   Bars come in pairs of about equal size; what is dark on one side alone is
   part of the scene.
 
   Returns:
-    Stored px, before rotation; None if there are no bars.
+    In stored px, before rotation; None if there are no bars.
   """
-  kept = [s for s in samples if s.rows is not None]
-  if not kept or len({(len(s.rows), len(s.columns)) for s in kept}) > 1:
+  known = [s for s in samples if s.rows is not None]
+  if not known or len({(len(s.rows), len(s.columns)) for s in known}) > 1:
     return None
-  top, bottom = _inside(np.max([s.rows for s in kept], axis=0))
-  left, right = _inside(np.max([s.columns for s in kept], axis=0))
-  height, width = len(kept[0].rows), len(kept[0].columns)
+  top, bottom = _inside(np.max([s.rows for s in known], axis=0))
+  left, right = _inside(np.max([s.columns for s in known], axis=0))
+  height, width = len(known[0].rows), len(known[0].columns)
   if (top, bottom, left, right) == (0, height, 0, width):
     return None
   return top, bottom, left, right
 
 
-def _inside(brightest: np.ndarray) -> tuple[int, int]:
+def _inside(brightest: ui8[' n']) -> tuple[int, int]:
+  """Returns the first index within the bars, and one past the last."""
   n = len(brightest)
   lit = np.flatnonzero(brightest > _BLACK)
   if not lit.size:

@@ -1,34 +1,35 @@
 """Burned-in text, logos and watermarks: edges that stay while all else moves.
 
-Over samples of one shot the median of each pixel's gradient leaves what is
-always there: the edges of a scene that moves cancel, those of an overlay, also
-of a half-transparent one, remain (the idea is that of Dekel et al., "On the
+Over samples of one shot the median of each pixel's gradient is what is always
+there: the edges of a scene that moves cancel, those of an overlay, also of a
+half-transparent one, remain (the idea is that of Dekel et al., "On the
 Effectiveness of Visible Watermarks", CVPR 2017, over time instead of over
-pictures). Where most of the picture stands still nothing can be told apart.
+pictures). Where most of the picture is static the two cannot be separated.
 """
 
 from collections.abc import Sequence
 
 import cv2
+from etils.array_types import ui8
 import numpy as np
 
-_MIN_SAMPLES = 5  # Of fewer, an edge may stay by chance.
+_MIN_SAMPLES = 5  # Of fewer, an edge may persist by chance.
 _MAX_SAMPLES = 48
 _MOVING_SHARE = 0.6  # Of the picture, that has to change.
 _EDGE = 25.0  # Grey levels over two px, from which a median gradient counts.
-_CHANGE = 12.0  # Grey levels between the quartiles of what changes.
+_CHANGE = 12.0  # Grey levels between the quartiles of a pixel that changes.
 _AROUND = 15  # Px around a pixel that count as its surroundings.
 _MARGIN = 0.04  # Of the picture, at its rim: recordings have borders there.
 
 
-def score(greys: Sequence[np.ndarray]) -> float | None:
+def score(greys: Sequence[ui8['h w']]) -> float | None:
   """Returns the share of the changing area that is edges of overlays.
 
   Args:
-    greys: uint8 [h w], samples of a shot spread over time.
+    greys: samples of a shot, spread over time.
 
   Returns:
-    0 to 1; None where too few samples or too little change tell nothing.
+    0 to 1; None where there are too few samples or too little changes.
   """
   if len(greys) < _MIN_SAMPLES or len({grey.shape for grey in greys}) > 1:
     return None
@@ -42,7 +43,7 @@ def score(greys: Sequence[np.ndarray]) -> float | None:
   changes = (high - low > _CHANGE)[inner]
   if not changes.size or changes.mean() < _MOVING_SHARE:
     return None
-  # Well inside: edges of what stands still beside something that moves do not
+  # Well inside: edges of what is static beside something that moves do not
   # count.
   kernel = np.ones((_AROUND // 2 + 1,) * 2, np.uint8)
   changes = cv2.erode(changes.astype(np.uint8), kernel).astype(bool)
