@@ -18,8 +18,8 @@ from vdm.common import progress
 from vdm.config import schema
 from vdm.data import builders
 from vdm.data import coding
+from vdm.data.builders import build_plan
 from vdm.data.builders import reader
-from vdm.data.builders import shot_records
 from vdm.data.builders import writer
 from vdm.data.synthetic import scenes
 from vdm.preparation import datasets
@@ -43,7 +43,7 @@ def built(tmp_path_factory):
 
 
 def fake_plan(shots, name='fake', splits=('train', 'validation')):
-  return shot_records.Plan(
+  return build_plan.Plan(
     name=name,
     config_name='tiny',
     settings=dict(resolution=8, frame_rate=10.0, encoding='webp'),
@@ -55,7 +55,7 @@ def fake_plan(shots, name='fake', splits=('train', 'validation')):
 
 def fake_shot(name, n, split='train', label=0, **values):
   frames = [f'{name} {i} '.encode() * 9 for i in range(n)]
-  return shot_records.Shot(
+  return build_plan.Shot(
     id=name,
     frames=iter(frames),
     n=n,
@@ -164,13 +164,13 @@ def test_source_survives_pickling_and_other_processes(built):
 
 
 def test_long_shots_are_cut_and_lose_nothing(tmp_path):
-  size = shot_records.RECORD_FRAMES
+  size = build_plan.RECORD_FRAMES
   n = 2 * size + 3
   truth = {
     'centre': np.arange(2 * n, dtype=np.float32).reshape(n, 2),
     'shape': np.array([4], np.int32),
   }
-  plan = shot_records.Plan(
+  plan = build_plan.Plan(
     **{
       **vars(fake_plan([fake_shot('long', n, truth=truth)])),
       'truth': {'centre': ('float32', (None, 2)), 'shape': ('int32', (1,))},
@@ -249,7 +249,7 @@ def test_fingerprint_is_of_the_content_in_any_order(tmp_path):
   assert first != fingerprint('longer', [*some(), fake_shot('c', 1)])
   swapped = fake_shot('b', 2)
   frames = list(swapped.frames)[::-1]
-  swapped = shot_records.Shot(**{**vars(swapped), 'frames': frames})
+  swapped = build_plan.Shot(**{**vars(swapped), 'frames': frames})
   assert first != fingerprint('order', [fake_shot('a', 3), swapped])
 
 
@@ -287,7 +287,7 @@ def test_a_failed_build_leaves_nothing_and_can_be_repeated(tmp_path):
     yield fake_shot('a', 3)
     raise RuntimeError('disk on fire')
 
-  plan = shot_records.Plan(**{**vars(fake_plan([])), 'shots': failing})
+  plan = build_plan.Plan(**{**vars(fake_plan([])), 'shots': failing})
   with pytest.raises(RuntimeError, match='disk on fire'):
     writer.write(plan, root=str(tmp_path), version='1.0.0')
   assert not list(tmp_path.rglob('*.json'))
@@ -300,11 +300,11 @@ def test_a_killed_build_never_looks_finished(tmp_path):
   code = """
 import os, signal, sys
 from tests import builders_test
-from vdm.data.builders import shot_records, writer
+from vdm.data.builders import build_plan, writer
 def shots():
   yield builders_test.fake_shot('a', 200)
   os.kill(os.getpid(), signal.SIGKILL)
-plan = shot_records.Plan(
+plan = build_plan.Plan(
     **{**vars(builders_test.fake_plan([])), 'shots': shots})
 writer.write(plan, root=sys.argv[1], version='1.0.0')
 """
@@ -324,13 +324,13 @@ writer.write(plan, root=sys.argv[1], version='1.0.0')
 
 
 def test_no_clip_at_all_is_an_error(tmp_path):
-  plan = fake_plan([shot_records.Skipped('x.avi', 'empty', 'no bytes')])
+  plan = fake_plan([build_plan.Skipped('x.avi', 'empty', 'no bytes')])
   with pytest.raises(builders.BuildError, match='1 empty'):
     writer.write(plan, root=str(tmp_path), version='1.0.0')
 
 
 def test_skipped_files_are_listed(tmp_path):
-  skipped = shot_records.Skipped('x.avi', 'empty', 'no bytes')
+  skipped = build_plan.Skipped('x.avi', 'empty', 'no bytes')
   plan = fake_plan([skipped, fake_shot('a', 1)])
   directory = writer.write(plan, root=str(tmp_path), version='1.0.0')
   assert builders.read_skipped(directory) == [vars(skipped)]
@@ -342,7 +342,7 @@ def test_a_damaged_record_raises_and_spares_the_others(tmp_path):
   for number in range(20):
     shot = fake_shot(f's{number}', 1)
     frame = generator.bytes(4000)
-    shots.append(shot_records.Shot(**{**vars(shot), 'frames': [frame]}))
+    shots.append(build_plan.Shot(**{**vars(shot), 'frames': [frame]}))
   directory = writer.write(
     fake_plan(shots), root=str(tmp_path), version='1.0.0'
   )
@@ -420,7 +420,7 @@ def test_track_passes_everything_on(monkeypatch, is_terminal):
 
 def test_two_builds_at_once_agree(tmp_path):
   def plan(shots):
-    return shot_records.Plan(**{**vars(fake_plan([])), 'shots': shots})
+    return build_plan.Plan(**{**vars(fake_plan([])), 'shots': shots})
 
   def slower():
     yield fake_shot('a', 3)

@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 
-from vdm.data.builders import shot_records
+from vdm.data.builders import build_plan
 from vdm.preparation import decoding
 from vdm.preparation import sources
 
@@ -38,7 +38,7 @@ def open_all(path):
 )
 def test_members_outside_are_refused(tmp_path, name):
   path = make_zip(tmp_path / 'a.zip', {'good.avi': b'x', name: b'x'})
-  with pytest.raises(shot_records.BuildError, match='nothing was unpacked'):
+  with pytest.raises(build_plan.BuildError, match='nothing was unpacked'):
     open_all(path)
 
 
@@ -46,13 +46,13 @@ def test_links_are_refused(tmp_path):
   link = zipfile.ZipInfo('link.avi')
   link.external_attr = (stat.S_IFLNK | 0o777) << 16
   path = make_zip(tmp_path / 'a.zip', {link: b'/etc/passwd'})
-  with pytest.raises(shot_records.BuildError, match='is a link'):
+  with pytest.raises(build_plan.BuildError, match='is a link'):
     open_all(path)
 
 
 def test_bombs_are_refused(tmp_path):
   path = make_zip(tmp_path / 'a.zip', {'zeros.avi': bytes(8 << 20)})
-  with pytest.raises(shot_records.BuildError, match='like a bomb'):
+  with pytest.raises(build_plan.BuildError, match='like a bomb'):
     open_all(path)
 
 
@@ -87,17 +87,17 @@ def test_damaged_member_is_one_bad_video(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
   (tmp_path / 'a.zip').write_bytes(b'not a zip')
-  with pytest.raises(shot_records.BuildError, match='is no .zip archive'):
+  with pytest.raises(build_plan.BuildError, match='is no .zip archive'):
     open_all(str(tmp_path / 'a.zip'))
   (tmp_path / 'a.tar').write_bytes(b'')
-  with pytest.raises(shot_records.BuildError, match='neither a folder nor'):
+  with pytest.raises(build_plan.BuildError, match='neither a folder nor'):
     open_all(str(tmp_path / 'a.tar'))
 
 
 def test_rar_without_an_unpacker_names_the_command(tmp_path, monkeypatch):
   (tmp_path / 'UCF101.rar').write_bytes(b'Rar!')
   monkeypatch.setenv('PATH', str(tmp_path))
-  with pytest.raises(shot_records.BuildError, match='unrar x UCF101.rar'):
+  with pytest.raises(build_plan.BuildError, match='unrar x UCF101.rar'):
     open_all(str(tmp_path / 'UCF101.rar'))
 
 
@@ -142,7 +142,7 @@ def test_bad_rar_is_refused_before_anything_is_written(
   touch = f'touch {tmp_path / "written"}'
   fake_unrar(tmp_path / 'bin', names, touch, kind, size)
   monkeypatch.setenv('PATH', f'{tmp_path / "bin"}:{os.environ["PATH"]}')
-  with pytest.raises(shot_records.BuildError, match=message):
+  with pytest.raises(build_plan.BuildError, match=message):
     open_all(str(tmp_path / 'a.rar'))
   assert not (tmp_path / 'written').exists()
 
@@ -160,7 +160,7 @@ def test_a_rar_that_lies(tmp_path, monkeypatch, extract, message):
   (tmp_path / 'a.rar').write_bytes(b'Rar!')
   fake_unrar(tmp_path / 'bin', ['v.avi'], extract)
   monkeypatch.setenv('PATH', f'{tmp_path / "bin"}:{os.environ["PATH"]}')
-  with pytest.raises(shot_records.BuildError, match=message):
+  with pytest.raises(build_plan.BuildError, match=message):
     open_all(str(tmp_path / 'a.rar'))
 
 
@@ -200,5 +200,5 @@ def test_bsdtar_unpacks(bsdtar, tmp_path):
 )
 def test_bsdtar_s_listing_is_checked(bsdtar, tmp_path, members, message):
   path = make_tar(tmp_path / 'a.rar', members)
-  with pytest.raises(shot_records.BuildError, match=message):
+  with pytest.raises(build_plan.BuildError, match=message):
     open_all(path)

@@ -20,7 +20,7 @@ from typing import NoReturn
 import zipfile
 import zlib
 
-from vdm.data.builders import shot_records
+from vdm.data.builders import build_plan
 from vdm.preparation import decoding
 
 try:
@@ -129,7 +129,7 @@ def unpack_rar(path: str, folder: str) -> None:
   """
   program = next(filter(shutil.which, _UNPACKERS), None)
   if program is None:
-    raise shot_records.BuildError(
+    raise build_plan.BuildError(
       'No program here unpacks .rar: run `sudo apt-get install unrar`, or'
       f' unpack it elsewhere with `unrar x {os.path.basename(path)}` and set'
       ' data.source to the folder.'
@@ -146,7 +146,7 @@ def unpack_rar(path: str, folder: str) -> None:
   for directory, subfolders, files in os.walk(folder):
     for name in (*subfolders, *files):
       if os.path.islink(os.path.join(directory, name)):
-        raise shot_records.BuildError(f'{path} contains the link {name!r}.')
+        raise build_plan.BuildError(f'{path} contains the link {name!r}.')
 
 
 def _open_zip(path: str) -> zipfile.ZipFile:
@@ -154,7 +154,7 @@ def _open_zip(path: str) -> zipfile.ZipFile:
   try:
     return _cached_zip(path, os.stat(path).st_mtime_ns)
   except zipfile.BadZipFile as error:
-    raise shot_records.BuildError(
+    raise build_plan.BuildError(
       f'{path} is no .zip archive: {error}'
     ) from error
 
@@ -190,7 +190,7 @@ def _check_details(listing: str, unpacker: _Unpacker, path: str) -> int:
 
 
 def _refuse(problem: str) -> NoReturn:
-  raise shot_records.BuildError(f'{problem}; nothing was unpacked.')
+  raise build_plan.BuildError(f'{problem}; nothing was unpacked.')
 
 
 def _run(command: list[str], folder: str, max_bytes: int = 0) -> str:
@@ -215,5 +215,5 @@ def _run(command: list[str], folder: str, max_bytes: int = 0) -> str:
   )
   if result.returncode:
     lines = (result.stderr or result.stdout).strip().splitlines() or ['?']
-    raise shot_records.BuildError(f'`{" ".join(command)}` failed: {lines[-1]}')
+    raise build_plan.BuildError(f'`{" ".join(command)}` failed: {lines[-1]}')
   return result.stdout

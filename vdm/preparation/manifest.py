@@ -9,7 +9,7 @@ import dataclasses
 import json
 from typing import Any
 
-from vdm.data.builders import shot_records
+from vdm.data.builders import build_plan
 from vdm.preparation import staging_area
 
 FILE = 'manifest.jsonl'
@@ -26,7 +26,7 @@ class Stored:
     start: first of the stored frames, counted in that shot.
   """
 
-  record: shot_records.Shot
+  record: build_plan.Shot
   source: str
   shot: staging_area.Shot
   start: int

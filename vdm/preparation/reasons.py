@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
-from vdm.data.builders import shot_records
+from vdm.data.builders import build_plan
 from vdm.preparation import staging_area
 
 
@@ -34,10 +34,10 @@ def of_file(result: staging_area.Result) -> tuple[str, str] | None:
 
 def skipped(
   results: Iterable[staging_area.Result],
-) -> list[shot_records.Skipped]:
+) -> list[build_plan.Skipped]:
   """Returns the files of which no shot is kept, with their reasons."""
   return [
-    shot_records.Skipped(result.name, *reason)
+    build_plan.Skipped(result.name, *reason)
     for result in results
     if (reason := of_file(result))
   ]

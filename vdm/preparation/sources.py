@@ -8,7 +8,7 @@ import os
 import pathlib
 import tempfile
 
-from vdm.data.builders import shot_records
+from vdm.data.builders import build_plan
 from vdm.preparation import archives
 
 
@@ -47,7 +47,7 @@ def open_tree(source: str) -> Iterator[list[File]]:
       archives.unpack_rar(source, folder)
       yield list_folder(folder)
   else:
-    raise shot_records.BuildError(
+    raise build_plan.BuildError(
       f'{source} is neither a folder nor a .zip or .rar archive.'
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vdm.data.builders import shot_records
+from vdm.data.builders import build_plan
 from vdm.preparation import reasons
 from vdm.preparation import sources
 from vdm.preparation import video_dataset
@@ -50,7 +50,7 @@ def make_plan(
   *,
   allow_missing: bool = False,
   runner: workers.Runner | None = None,
-) -> shot_records.Plan:
+) -> build_plan.Plan:
   """Returns how to build the dataset.
 
   Args:
@@ -75,7 +75,7 @@ def make_plan(
 
 def _shots(
   build: video_dataset.Build, lists: _Lists, allow_missing: bool
-) -> Iterator[shot_records.Shot | shot_records.Skipped]:
+) -> Iterator[build_plan.Shot | build_plan.Skipped]:
   listed = sorted(set().union(*lists.members.values()))
   with sources.open_tree(build.data.source) as files:
     clips = {
@@ -84,9 +84,7 @@ def _shots(
       if _CLIP.fullmatch(os.path.basename(file.name))
     }
     skipped = [
-      shot_records.Skipped(
-        name, 'missing', 'it is listed but not in the source'
-      )
+      build_plan.Skipped(name, 'missing', 'it is listed but not in the source')
       for name in listed
       if name not in clips
     ]
@@ -103,7 +101,7 @@ def _shots(
     if not allow_missing:
       _refuse(skipped)
     skipped += [
-      shot_records.Skipped(name, 'unlisted', 'it is in no list')
+      build_plan.Skipped(name, 'unlisted', 'it is in no list')
       for name in sorted(set(clips) - set(listed))
     ]
     yield from build.skip(skipped)
@@ -119,12 +117,12 @@ def _shots(
       )
 
 
-def _refuse(skipped: list[shot_records.Skipped]) -> None:
+def _refuse(skipped: list[build_plan.Skipped]) -> None:
   """Raises BuildError if listed clips are skipped."""
   if skipped:
     named = ', '.join(f'{s.source} ({s.message})' for s in skipped[:_MAX_NAMED])
     more = len(skipped) - _MAX_NAMED
-    raise shot_records.BuildError(
+    raise build_plan.BuildError(
       f'{len(skipped)} listed clips cannot be used: {named}'
       + (f' and {more} more' if more > 0 else '')
       + '; repair them, or build without them with --allow_missing.'
@@ -136,7 +134,7 @@ def _settings(data: ConfigDict) -> dict[str, Any]:
   return dict(
     video_dataset.common_settings(data),
     listing=sources.listing(data.source, ('.avi',)),
-    lists={name: shot_records.settings_hash({'text': t}) for name, t in texts},
+    lists={name: build_plan.settings_hash({'text': t}) for name, t in texts},
   )
 
 
@@ -145,7 +143,7 @@ def _read_lists(source: str) -> _Lists:
   matches = [_LIST.fullmatch(name) for name in sorted(texts)]
   matches = [match for match in matches if match]
   if 'classInd.txt' not in texts or not matches:
-    raise shot_records.BuildError(
+    raise build_plan.BuildError(
       f'The official lists are missing: put the folder {_LISTS} with'
       ' classInd.txt, trainlist0N.txt and testlist0N.txt into or beside'
       f' {source}.'
@@ -154,7 +152,7 @@ def _read_lists(source: str) -> _Lists:
   numbers = {name: int(number) for number, name in filter(None, lines)}
   classes = tuple(sorted(numbers, key=numbers.get))
   if sorted(numbers.values()) != list(range(1, len(numbers) + 1)):
-    raise shot_records.BuildError(
+    raise build_plan.BuildError(
       'classInd.txt does not number its classes from 1.'
     )
   members = {}
@@ -165,7 +163,7 @@ def _read_lists(source: str) -> _Lists:
     other = split.replace('train', 'validation')
     both = set(names) & set(members.get(other, ())) if other != split else ()
     if both:
-      raise shot_records.BuildError(
+      raise build_plan.BuildError(
         f'{min(both)} is in the train list and in the test list.'
       )
   return _Lists(classes, members)
@@ -180,7 +178,7 @@ def _parse_list(
     folder, _, base = clip.partition('/')
     right = folder in numbers and _CLIP.fullmatch(base)
     if not right or (number and int(number[0]) != numbers[folder]):
-      raise shot_records.BuildError(
+      raise build_plan.BuildError(
         f'{name}: the line {line!r} does not fit classInd.txt.'
       )
     clips.append(clip)

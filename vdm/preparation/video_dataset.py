@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from vdm.common import parallel
 from vdm.common import progress
 from vdm.data import builders
-from vdm.data.builders import shot_records
+from vdm.data.builders import build_plan
 from vdm.preparation import data_report
 from vdm.preparation import manifest
 from vdm.preparation import prepare_file
@@ -93,11 +93,9 @@ def make_plan(
   *,
   label_names: Sequence[str],
   splits: Sequence[str],
-  shots: Callable[
-    ['Build'], Iterator[shot_records.Shot | shot_records.Skipped]
-  ],
+  shots: Callable[['Build'], Iterator[build_plan.Shot | build_plan.Skipped]],
   runner: workers.Runner | None,
-) -> shot_records.Plan:
+) -> build_plan.Plan:
   """Returns how to build a dataset of videos.
 
   Args:
@@ -111,7 +109,7 @@ def make_plan(
   """
   name = _name(data, settings)
   build = Build(data, staging_of(data, name), runner)
-  return shot_records.Plan(
+  return build_plan.Plan(
     name=data.name,
     config_name=name,
     settings=settings,
@@ -188,8 +186,8 @@ class Build:
     return self._outcome.results
 
   def skip(
-    self, skipped: Sequence[shot_records.Skipped]
-  ) -> Iterator[shot_records.Skipped]:
+    self, skipped: Sequence[build_plan.Skipped]
+  ) -> Iterator[build_plan.Skipped]:
     """Yields files left out as a whole, and notes them for the report."""
     for skip in skipped:
       self._outcome.skipped[skip.source] = skip.reason, skip.message
@@ -202,14 +200,14 @@ class Build:
     *,
     name: str,
     **fields: Any,
-  ) -> Iterator[shot_records.Shot]:
+  ) -> Iterator[build_plan.Shot]:
     """Yields what is stored of a file, and notes it for the report.
 
     Args:
       result: of the file.
       divide: which part of a shot is in which splits.
       name: prefix of the ids of its shots.
-      **fields: more fields of each `shot_records.Shot`.
+      **fields: more fields of each `build_plan.Shot`.
     """
     length = self.data.clip_frames
     is_whole = len(result.shots) == 1 and not length
@@ -220,7 +218,7 @@ class Build:
       for splits, first, last in divide(shot.n):
         n = length or last - first
         for start in range(first, last - n + 1, n):
-          record = shot_records.Shot(
+          record = build_plan.Shot(
             id=f'{prefix}:{start:06d}' if start or length else prefix,
             frames=self._staging.frames(result.name, shot, start, start + n),
             n=n,
@@ -257,7 +255,7 @@ def _prefix(data: ConfigDict) -> str:
 
 
 def _name(data: ConfigDict, settings: dict[str, Any]) -> str:
-  return _prefix(data) + shot_records.settings_hash(settings)
+  return _prefix(data) + build_plan.settings_hash(settings)
 
 
 def _is_finished(task: prepare_file.Task) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from vdm.data.builders import shot_records
+from vdm.data.builders import build_plan
 from vdm.preparation import captions
 from vdm.preparation import corpus
 from vdm.preparation import inspection
@@ -42,7 +42,7 @@ def make_plan(
   *,
   allow_missing: bool = False,
   runner: workers.Runner | None = None,
-) -> shot_records.Plan:
+) -> build_plan.Plan:
   """Returns how to build the dataset.
 
   Args:
@@ -71,7 +71,7 @@ def make_plan(
 
 def _shots(
   build: video_dataset.Build, labels: list[str], rows: _Rows | None
-) -> Iterator[shot_records.Shot | shot_records.Skipped]:
+) -> Iterator[build_plan.Shot | build_plan.Skipped]:
   data = build.data
   with sources.open_tree(data.source) as tree:
     files = [file for file in tree if _is_video(file)]
@@ -81,7 +81,7 @@ def _shots(
     results = build.prepare([f for f in files if f.name not in refused])
   groups = _group(results, rows, data)
   skipped = reasons.skipped(results) + [
-    shot_records.Skipped(name, *why) for name, why in sorted(refused.items())
+    build_plan.Skipped(name, *why) for name, why in sorted(refused.items())
   ]
   yield from build.skip(skipped)
   names = {skip.source for skip in skipped}
@@ -159,7 +159,7 @@ def _read_captions(options: ConfigDict) -> _Rows | None:
   try:
     rows = captions.read(options.manifest, options)
   except (OSError, ValueError) as error:
-    raise shot_records.BuildError(f'data.captions.manifest: {error}') from error
+    raise build_plan.BuildError(f'data.captions.manifest: {error}') from error
   return {row.file: row for row in rows}
 
 

@@ -1,7 +1,7 @@
 """Data sets of clips: their record format, reading and writing.
 
 Everything that reads a data set uses the names below; `vdm.preparation` makes
-a `shot_records.Plan` and has `writer` write it. Only `writer` and `index` touch
+a `build_plan.Plan` and has `writer` write it. Only `writer` and `index` touch
 tensorflow_datasets: reading imports neither TFDS, TensorFlow nor jax, so that a
 Grain worker stays light. `synthetic_scenes` is the one data set that is made
 without videos. `vdm.preparation.datasets` says where the data set of a
@@ -11,10 +11,10 @@ configuration is.
     frames = source.frames(source.index['row'][0], 0, 16)
 """
 
+from vdm.data.builders import build_plan
 from vdm.data.builders import reader
-from vdm.data.builders import shot_records
 
-BuildError = shot_records.BuildError
+BuildError = build_plan.BuildError
 ClipSource = reader.ClipSource
 MissingDataset = reader.MissingDataset
 SKIPPED_FILE = reader.SKIPPED_FILE

@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from vdm.common import files
+from vdm.data.builders import build_plan
 from vdm.data.builders import reader
-from vdm.data.builders import shot_records
 
 
 class Index(tfds.core.Metadata):
@@ -26,7 +26,7 @@ class Index(tfds.core.Metadata):
     shards: (file name, number of records) of each; set when they are written.
   """
 
-  def __init__(self, plan: shot_records.Plan, version: str):
+  def __init__(self, plan: build_plan.Plan, version: str):
     self.shards = []
     self._plan = plan
     self._version = version
@@ -49,7 +49,7 @@ class Index(tfds.core.Metadata):
     row['splits'] = [name in record['splits'] for name in self._plan.splits]
     self._rows.append(row)
 
-  def skip(self, skipped: shot_records.Skipped) -> None:
+  def skip(self, skipped: build_plan.Skipped) -> None:
     """Adds a source that gave no shot."""
     logging.warning(
       'Skipped %s: %s (%s)', skipped.source, skipped.message, skipped.reason

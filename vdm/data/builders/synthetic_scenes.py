@@ -14,7 +14,7 @@ import numpy as np
 from vdm.common import parallel
 from vdm.common import progress
 from vdm.data import coding
-from vdm.data.builders import shot_records
+from vdm.data.builders import build_plan
 from vdm.data.synthetic import scenes
 
 
@@ -23,18 +23,18 @@ def config_name(data: ConfigDict) -> str:
   settings = _settings(data)
   return (
     f'{data.resolution}px_{data.scenes.frames}f_{data.encoding}'
-    f'_{shot_records.settings_hash(settings)}'
+    f'_{build_plan.settings_hash(settings)}'
   )
 
 
 def make_plan(
   data: ConfigDict, *, allow_missing: bool = False, runner: Any = None
-) -> shot_records.Plan:
+) -> build_plan.Plan:
   """Returns how to build the data set; nothing can be missing from it."""
   del allow_missing, runner
   options = _render_options(data)
   truth = scenes.render(0, **options)['truth']
-  return shot_records.Plan(
+  return build_plan.Plan(
     name='synthetic_scenes',
     config_name=config_name(data),
     settings=_settings(data),
@@ -48,13 +48,13 @@ def make_plan(
   )
 
 
-def _shots(data: ConfigDict, options: dict) -> Iterator[shot_records.Shot]:
+def _shots(data: ConfigDict, options: dict) -> Iterator[build_plan.Shot]:
   train = data.scenes.train
 
   def make(index):
     scene = scenes.render(index, **options)
     n, height, width, _ = scene['frames'].shape
-    return shot_records.Shot(
+    return build_plan.Shot(
       id=f'scene_{index:07d}',
       frames=[coding.encode_frame(f, data.encoding) for f in scene['frames']],
       n=n,

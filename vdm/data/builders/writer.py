@@ -25,9 +25,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from vdm.common import files
+from vdm.data.builders import build_plan
 from vdm.data.builders import index
 from vdm.data.builders import reader
-from vdm.data.builders import shot_records
 
 _OWNER_FILE = 'owner.json'
 _SHARD_BYTES = 256 << 20
@@ -35,7 +35,7 @@ _SHARD_BYTES = 256 << 20
 _OPTIONS = 'group_size:1,uncompressed'
 
 
-def write(plan: shot_records.Plan, *, root: str, version: str) -> str:
+def write(plan: build_plan.Plan, *, root: str, version: str) -> str:
   """Builds the data set and returns its directory.
 
   It appears there by one rename when it is complete.
@@ -66,14 +66,14 @@ def write(plan: shot_records.Plan, *, root: str, version: str) -> str:
       if not reader.is_complete(directory):
         raise
   if not reader.is_complete(directory):
-    raise shot_records.BuildError(
+    raise build_plan.BuildError(
       f'{directory} holds something other than clips; move it away.'
     )
   plan.done()
   return directory
 
 
-def _make_builder(plan: shot_records.Plan, root: str, version: str) -> 'Clips':
+def _make_builder(plan: build_plan.Plan, root: str, version: str) -> 'Clips':
   # TFDS warns of every configuration that its class does not list.
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)
@@ -86,7 +86,7 @@ def _make_builder(plan: shot_records.Plan, root: str, version: str) -> 'Clips':
 class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """The TFDS builder of any plan."""
 
-  def __init__(self, plan: shot_records.Plan, *, root: str, version: str):
+  def __init__(self, plan: build_plan.Plan, *, root: str, version: str):
     self.plan = plan
     self.name = plan.name
     self._index = index.Index(plan, version)
@@ -135,16 +135,16 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _generate_examples(self):
     for shot_number, shot in enumerate(self._shots()):
       frames = iter(shot.frames)
-      for start in range(0, shot.n, shot_records.RECORD_FRAMES):
-        chunk = list(itertools.islice(frames, shot_records.RECORD_FRAMES))
-        assert len(chunk) == min(shot_records.RECORD_FRAMES, shot.n - start)
+      for start in range(0, shot.n, build_plan.RECORD_FRAMES):
+        chunk = list(itertools.islice(frames, build_plan.RECORD_FRAMES))
+        assert len(chunk) == min(build_plan.RECORD_FRAMES, shot.n - start)
         record = _record(shot, shot_number, start, chunk)
         self._index.add(record)
         yield record['id'], record
 
-  def _shots(self) -> Iterator[shot_records.Shot]:
+  def _shots(self) -> Iterator[build_plan.Shot]:
     for shot in self.plan.shots():
-      if isinstance(shot, shot_records.Skipped):
+      if isinstance(shot, build_plan.Skipped):
         self._index.skip(shot)
       else:
         yield shot
@@ -160,7 +160,7 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       shards.write(self.info.features.serialize_example(example))
     lengths = shards.close()
     if not lengths:
-      raise shot_records.BuildError(
+      raise build_plan.BuildError(
         f'No clip came out for {self.plan.name}: {self._index.reasons()}.'
       )
     names = []
@@ -182,7 +182,7 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _record(
-  shot: shot_records.Shot, number: int, start: int, frames: list[bytes]
+  shot: build_plan.Shot, number: int, start: int, frames: list[bytes]
 ) -> dict:
   record = dict(
     id=f'{shot.id}:{start:06d}',
