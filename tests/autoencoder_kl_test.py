@@ -100,7 +100,7 @@ def tensors(name):
 
 def parameters(tensors):
   flat = autoencoder_kl.convert(tensors)
-  return pretrained.match('a file', flat, autoencoder_kl.abstract)
+  return pretrained.match('a file', flat, autoencoder_kl.abstract_params)
 
 
 def run(name, x):

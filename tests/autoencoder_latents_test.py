@@ -74,7 +74,9 @@ def test_posterior_sample_has_its_moments():
 
 
 def test_certain_latents_have_no_noise():
-  z, logvar = latents.certain(jnp.full((1, 1, 2, 2, 3), 0.25, jnp.bfloat16))
+  z, logvar = latents.deterministic(
+    jnp.full((1, 1, 2, 2, 3), 0.25, jnp.bfloat16)
+  )
   assert logvar.dtype == z.dtype == jnp.bfloat16
   drawn = latents.sample(z, logvar, jax.random.split(jax.random.key(0), 1))
   np.testing.assert_array_equal(drawn, z)

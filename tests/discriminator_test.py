@@ -22,7 +22,7 @@ def test_a_logit_sees_its_patch_and_no_other_frame():
   params = judge.init(jax.random.key(0))
   x = np.zeros((2, 2, 64, 64, 3), np.float32)
   apply = jax.jit(judge.apply)
-  before = apply(params, x)
+  before = np.asarray(apply(params, x))  # Waits: x changes in place below.
   assert before.shape == (2, 2, 8, 8)
   x[1, 0, 32, 40] = 1.0
   changed = np.asarray(apply(params, x) != before)
@@ -36,8 +36,10 @@ def test_hinge_losses():
   real = jnp.array([[2.0, 0.5], [0.0, 0.0]])
   fake = jnp.array([[-3.0, 1.0], [0.0, 0.0]])
   # By hand: means of (0, 0.5) and of (0, 2); knowing nothing costs 2.
-  np.testing.assert_allclose(losses.told_apart(real, fake), [1.25, 2.0])
-  np.testing.assert_allclose(losses.judged_real(fake), [1.0, 0.0])
+  np.testing.assert_allclose(
+    losses.discriminator_hinge(real, fake), [1.25, 2.0]
+  )
+  np.testing.assert_allclose(losses.generator_hinge(fake), [1.0, 0.0])
 
 
 def test_each_has_the_gradient_of_its_own_loss():
@@ -62,12 +64,12 @@ def test_each_has_the_gradient_of_its_own_loss():
   def of_codec(codec_params):
     y = codec.decode(codec_params, codec.encode(codec_params, x)[0])
     logits = judge.apply(params['discriminator'], y)
-    return (losses.l1(y, x) + 0.3 * losses.judged_real(logits)).sum()
+    return (losses.l1(y, x) + 0.3 * losses.generator_hinge(logits)).sum()
 
   def of_judge(judge_params):
     y = codec.decode(params, codec.encode(params, x)[0])
     logits = [judge.apply(judge_params, frames) for frames in (x, y)]
-    return losses.told_apart(*logits).sum()
+    return losses.discriminator_hinge(*logits).sum()
 
   found = jax.jit(jax.grad(of_both))(params)
   wanted = jax.jit(jax.grad(of_codec))(params)
@@ -90,7 +92,7 @@ def test_it_learns_to_tell_blur_from_texture():
   adam = optax.adam(1e-2)
 
   def loss(params):
-    return losses.told_apart(
+    return losses.discriminator_hinge(
       judge.apply(params, x[:4]), judge.apply(params, blurred[:4])
     ).mean()
 
@@ -104,4 +106,4 @@ def test_it_learns_to_tell_blur_from_texture():
     params, state = step(params, state)
   # Frames that it has not seen; knowing nothing costs 2.
   real, fake = (judge.apply(params, frames[4:]) for frames in (x, blurred))
-  assert losses.told_apart(real, fake).mean() < 0.5
+  assert losses.discriminator_hinge(real, fake).mean() < 0.5

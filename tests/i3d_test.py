@@ -232,7 +232,7 @@ def test_the_table_of_layers(monkeypatch):
     return y
 
   monkeypatch.setattr(layers, 'max_pool3d', recorded)
-  params = jax.eval_shape(i3d.network().init, None)
+  params = i3d.network().abstract_params()
   x = jax.ShapeDtypeStruct((1, 16, 224, 224, 3), jnp.float32)
   y = jax.eval_shape(i3d.network().apply, params, x)
   assert found == [
@@ -245,7 +245,7 @@ def test_the_table_of_layers(monkeypatch):
 
 
 def test_the_number_of_parameters():
-  abstract = jax.eval_shape(i3d.network().init, None)
+  abstract = i3d.network().abstract_params()
   found = traverse_util.flatten_dict(abstract, sep='/')
   assert {k: v.shape for k, v in found.items()} == shapes()
   assert len(found) == 230
@@ -395,8 +395,8 @@ def test_what_is_no_i3d_is_one_sentence():
       i3d.convert('a file', changed)
     assert '\n' not in str(error.value)
 
-  refused({'weight': np.zeros(3)}, 'weight is no tensor of I3D')
-  refused(good | {'more': np.zeros(3)}, 'more is no tensor of I3D')
+  refused({'weight': np.zeros(3)}, 'weight is not a tensor of I3D')
+  refused(good | {'more': np.zeros(3)}, 'more is not a tensor of I3D')
   scale = {'Mixed_3b.b0.bn.weight': np.full(64, 2.0)}
   refused(good | scale, 'Mixed_3b.b0.bn.weight is not one')
   missing = {k: v for k, v in good.items() if k != 'Mixed_4c.b0.bn.bias'}

@@ -25,15 +25,11 @@ class Chain(nnx.Module):
     return x
 
 
-def build(key):
-  return Chain(nnx.Rngs(params=key))
-
-
 def test_a_network_computes_what_its_module_computes():
-  network = models.functional(build)
+  network = models.functional(Chain)
   key, x = jax.random.key(0), jnp.arange(8.0).reshape(2, 4)
   params = network.init(key)
-  module = build(key)
+  module = Chain(nnx.Rngs(params=key))
   np.testing.assert_array_equal(network.apply(params, x), module(x))
   # The layers in the order of the module, by hand.
   y = np.asarray(x)
@@ -45,7 +41,7 @@ def test_a_network_computes_what_its_module_computes():
 
 def test_parameters_are_found_by_name():
   """nnx merges by position, in sorted order."""
-  network = models.functional(build)
+  network = models.functional(Chain)
   params = network.init(jax.random.key(0))
   backwards = {k: dict(reversed(v.items())) for k, v in params.items()}
   backwards = dict(reversed(backwards.items()))
@@ -74,7 +70,7 @@ def test_parameters_are_plain_float32_arrays():
 
 
 def test_the_same_key_gives_the_same_parameters():
-  network = models.functional(build)
+  network = models.functional(Chain)
   first, second, other = (network.init(jax.random.key(k)) for k in (1, 1, 2))
   jax.tree.map(np.testing.assert_array_equal, first, second)
   assert not np.array_equal(first['z']['kernel'], other['z']['kernel'])

@@ -167,4 +167,4 @@ def test_what_does_not_fit_is_one_sentence(parts, tmp_path):
   )
   refused('no file of weights', weights='nowhere', weights_sha256='')
   other = ROOT / 'tests/golden/weight_files/zip.pth'
-  refused('is no tensor of a tiny', weights=str(other), weights_sha256='')
+  refused('is not a tensor of a tiny', weights=str(other), weights_sha256='')

@@ -136,8 +136,8 @@ def test_eta_one_is_ddpms_posterior():
   with jax.enable_x64(True):
     clip = np.ones((999, 1, 1, 1, 1))
     args = level[n][:, None], level[n - 1][:, None], 1.0
-    with_z, deviation = samplers.move(clip, 0 * clip, *args)
-    with_x0, _ = samplers.move(0 * clip, clip, *args)
+    with_z, deviation = samplers.ddim_mean_std(clip, 0 * clip, *args)
+    with_x0, _ = samplers.ddim_mean_std(0 * clip, clip, *args)
   np.testing.assert_allclose(with_z.ravel(), on_z, rtol=1e-9)
   np.testing.assert_allclose(with_x0.ravel(), on_x0, rtol=1e-9)
   np.testing.assert_allclose(deviation.ravel() ** 2, variance, rtol=1e-9)

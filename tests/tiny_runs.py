@@ -3,7 +3,9 @@
 Compiling takes nearly all of a step's time, and grows with the blocks.
 """
 
+from flax import nnx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vdm.common import trees
@@ -72,6 +74,14 @@ def randomise(params, seed=1, scale=0.3):
 
   flat = {path: draw(path, x) for path, x in trees.flatten(params).items()}
   return trees.unflatten(flat)
+
+
+def random_module(build):
+  """A module `build(rngs)` with random parameters, and these by name."""
+  module = build(nnx.Rngs(params=jax.random.key(0)))
+  params = randomise(nnx.to_pure_dict(nnx.state(module)), scale=1.0)
+  leaves = jax.tree.map(jnp.asarray, params)
+  return nnx.merge(nnx.graphdef(module), leaves), params
 
 
 class Run:

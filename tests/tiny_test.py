@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import tiny_videos
 
+from vdm.common import trees
 from vdm.models import import_weights
-from vdm.models.autoencoders import files
 from vdm.models.autoencoders import pretrained
 from vdm.models.autoencoders import tiny
 
@@ -79,7 +79,7 @@ def tensors(name):
 
 
 def parameters(tensors):
-  return pretrained.match('a file', tiny.convert(tensors), tiny.abstract)
+  return pretrained.match('a file', tiny.convert(tensors), tiny.abstract_params)
 
 
 encode, decode = jax.jit(tiny.encode), jax.jit(tiny.decode)
@@ -109,7 +109,7 @@ def load_taef2(shared):
   for side in ('encoder', 'decoder'):
     path = shared / f'weights/taef2_{side}.pth'
     sides |= tiny.convert(import_weights.read(path).tensors)
-  return pretrained.match('taef2', sides, tiny.abstract)
+  return pretrained.match('taef2', sides, tiny.abstract_params)
 
 
 @pytest.mark.parametrize('number', range(len(FRAMES)))
@@ -209,4 +209,4 @@ def test_parameter_counts_are_the_published_ones():
   params = parameters(tensors('taesd'))
   sizes = {k: sum(map(np.size, jax.tree.leaves(v))) for k, v in params.items()}
   assert sizes == {'encoder': 1_222_532, 'decoder': 1_222_531}
-  assert files.nested(tiny.convert(tensors('taesd'))).keys() == sizes.keys()
+  assert trees.unflatten(tiny.convert(tensors('taesd'))).keys() == sizes.keys()

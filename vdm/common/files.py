@@ -49,9 +49,14 @@ def write_json(path: epath.PathLike, content: Any, **options: Any) -> None:
   write_text(path, json.dumps(content, indent=2, **options) + '\n')
 
 
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+  """Returns the bytes of an uncompressed .npz file, without pickle."""
+  buffer = io.BytesIO()
+  np.savez(buffer, allow_pickle=False, **arrays)
+  return buffer.getvalue()
+
+
 def write_npz(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes arrays by name, uncompressed and without pickle."""
   # In memory first: zip archives seek, which files on object stores cannot.
-  buffer = io.BytesIO()
-  np.savez(buffer, allow_pickle=False, **arrays)
-  write_bytes(path, buffer.getbuffer())
+  write_bytes(path, npz_bytes(arrays))

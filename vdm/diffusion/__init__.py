@@ -1,7 +1,9 @@
-"""Diffusion over per-frame noise levels; knows no network, only functions.
+"""Diffusion over per-frame noise levels: pure functions of arrays.
 
-`schedules` says which log-SNR belongs to which time, `process` what a level
-does to a clip and what a network may predict, `losses` which levels are
-trained and how errors are weighted, `samplers` how noise becomes a clip, and
-`guidance` how conditioning is strengthened on the way.
+`schedules` maps time to log-SNR, `process` adds noise and converts between
+predictions, `losses` draws the levels to train and weights errors, `samplers`
+integrates from noise to a clip, and `guidance` combines conditional and null
+predictions. A denoiser is an argument here: no module imports a network.
+`training` and `generate` call these functions; nothing here reads a
+configuration or a file.
 """

@@ -1,4 +1,4 @@
-"""Which levels are trained, and what an error at each of them costs.
+"""Draws the levels to train and weights the error at each of them.
 
 A loss is an expectation over levels of a weighted squared error of x0,
 
@@ -15,31 +15,34 @@ SNR = exp(l),
     min_snr   w = min(SNR, 5)               Hang et al. 2023, arXiv:2303.09556
     edm       w = SNR + 1 / sigma_data^2    Karras et al. 2022, table 1
 
-so one network output has one loss, whichever prediction it is converted to.
+so a network output has the same loss whichever prediction it is converted to.
 Normalised latents have sigma_data = 1, where EDM's weighting is that of v.
 
-The error is computed where the network made it and then weighted by the ratio
-w(l) / w_kind(l), taken as a difference of logarithms. Through x0 instead, a
-v network's error would be multiplied by sigma, lost in the rounding of x0, and
+The error is computed in the network's own prediction and then weighted by the
+ratio w(l) / w_kind(l), a difference of logarithms. Converted to x0, a v
+network's error would be multiplied by sigma, lost in the rounding of x0, and
 divided by sigma again: in float32 the loss of an error of 0.01 is then wrong by
-2e-3 at l = 15 and 300-fold at l = 30; as it is, by 2e-6 at every level.
+2e-3 at l = 15 and 300-fold at l = 30; computed directly, by 2e-6 at any level.
 """
 
+from collections.abc import Mapping, Sequence
 import math
 
+from etils.array_types import BoolArray, FloatArray, IntArray
 import jax
 import jax.numpy as jnp
 
 from vdm.diffusion import process
+from vdm.diffusion import schedules
 
 MIN_SNR = 5.0  # Gamma of min-SNR.
-SIGMA_DATA = 1.0  # Deviation of normalised latents.
-BOTH_ENDS = 0.25  # Share of 'context' rows that may get their end given, too.
+SIGMA_DATA = 1.0  # Standard deviation of normalised latents.
+BOTH_ENDS = 0.25  # Share of 'context' rows that may have their end given, too.
 WEIGHTINGS = ('x0', 'eps', 'v', 'flow', 'min_snr', 'edm')
 FRAME_LEVELS = ('shared', 'context', 'independent')
 
 
-def log_weight(name, levels):
+def log_weight(name: str, levels: FloatArray['*b']) -> FloatArray['*b']:
   """Returns log w(l) of the weighting `name` on the squared error of x0."""
   levels = process.at_least_float32(levels)
   if name == 'x0':
@@ -57,23 +60,19 @@ def log_weight(name, levels):
   raise ValueError(f'Unknown weighting {name!r}: use one of {WEIGHTINGS}.')
 
 
-def weight(name, levels):
+def weight(name: str, levels: FloatArray['*b']) -> FloatArray['*b']:
   """Returns w(l) of the weighting `name` on the squared error of x0."""
   return jnp.exp(log_weight(name, levels))
 
 
-def check(prediction, weighting, schedule):
-  """Refuses a loss that is undefined or blind where the signal ends.
-
-  Args:
-    prediction: what the network predicts.
-    weighting: the loss's.
-    schedule: a `schedules.Schedule`.
+def check(
+  prediction: str, weighting: str, schedule: schedules.Schedule
+) -> None:
+  """Checks that the loss is defined and trains x0 at every level.
 
   Raises:
-    ValueError: an unknown name; or a schedule with zero terminal SNR and a
-      prediction (eps) or weighting (eps, min_snr) that says nothing about x0
-      there.
+    ValueError: unknown names; or a schedule with zero terminal SNR, with a
+      prediction (eps) or weighting (eps, min_snr) that does not train x0 there.
   """
   if prediction not in process.PREDICTIONS:
     raise ValueError(
@@ -94,25 +93,33 @@ def check(prediction, weighting, schedule):
     )
 
 
-def loss(kind, output, x0, eps, levels, loss_mask, weighting):
+def loss(
+  kind: str,
+  output: FloatArray['b t h w c'],
+  x0: FloatArray['b t h w c'],
+  eps: FloatArray['b t h w c'],
+  levels: FloatArray['b t'],
+  loss_mask: FloatArray['b t'],
+  weighting: str,
+) -> tuple[FloatArray[''], FloatArray[''], FloatArray['b t']]:
   """Returns the weighted squared error, as sums that add up over devices.
 
-  Masked frames are replaced by zeros before they are weighted, so that neither
-  the loss nor a gradient ever holds 0 x inf.
+  The error of masked frames is set to zero before it is weighted, so that
+  neither the loss nor its gradient contains 0 x inf.
 
   Args:
     kind: what `output` predicts.
-    output: [b t h w c], the network's, of any float dtype.
-    x0: [b t h w c], the clip.
-    eps: [b t h w c], the noise that was added to it.
-    levels: [b t], log-SNR.
-    loss_mask: [b t], 1 where a frame counts, 0 where it was given.
+    output: of the network, in any float dtype.
+    x0: the clip.
+    eps: the noise that was added to it.
+    levels: log-SNR.
+    loss_mask: 1 where a frame counts, 0 where it was given.
     weighting: its name, see `log_weight`.
 
   Returns:
-    (total, count, frames): the sum over frames, how many counted, and [b t] the
-    mean over (h w c) of each. The loss is total / count, both summed over
-    everything that makes up one batch.
+    (total, count, frames): the sum over frames, the number that counted, and
+    the mean over (h w c) of each frame. The loss is total / count, both summed
+    over all parts of a batch.
   """
   counts = loss_mask > 0
   target = process.from_x0_eps(kind, x0, eps, levels)
@@ -124,10 +131,16 @@ def loss(kind, output, x0, eps, levels, loss_mask, weighting):
   return frames.sum(), counts.sum(dtype=frames.dtype), frames
 
 
-def level_bins(levels, frames, loss_mask, edges):
-  """Returns sums and counts [len(edges) + 1] of a [b t] loss, by level.
+def level_bins(
+  levels: FloatArray['b t'],
+  frames: FloatArray['b t'],
+  loss_mask: FloatArray['b t'],
+  edges: Sequence[float],
+) -> tuple[FloatArray[' bins'], FloatArray[' bins']]:
+  """Returns sums and counts of the loss of frames, in bins of their levels.
 
-  Bin i holds the levels in [edges[i - 1], edges[i]); the outer two are open.
+  Bin i of len(edges) + 1 has the levels in [edges[i - 1], edges[i]); the first
+  and the last are unbounded below and above.
   """
   edges = jnp.asarray(edges, levels.dtype)
   index = jnp.searchsorted(edges, levels, side='right')
@@ -137,26 +150,31 @@ def level_bins(levels, frames, loss_mask, edges):
   return sums, inside.sum((0, 1), dtype=frames.dtype)
 
 
-def stratify(key, rows, columns):
-  """Returns uniform [b columns], each column stratified over some rows.
+def stratified_uniform(
+  key: jax.Array, rows: BoolArray[' b'], columns: int
+) -> FloatArray['b columns']:
+  """Returns uniform values, each column stratified over the selected rows.
 
-  The n rows where `rows` [b] is true get (rank + u) / n in every column, with
-  an offset u and an order of its own (VDM, arXiv:2107.00630, I.1, permuted).
-  Permuted, because a row's place in the batch may say something about its clip
-  (a host, a file), and must then say nothing about its level.
+  The n rows where `rows` is true get (rank + u) / n in every column, with an
+  offset u and an order of its own (VDM, arXiv:2107.00630, I.1, permuted).
+  Permuted, because a row's index in the batch may correlate with its clip (a
+  process, a file) and must not correlate with its level.
   """
   key_offset, key_rank = jax.random.split(key)
   scores = jax.random.uniform(key_rank, (rows.shape[0], columns))
-  scores = jnp.where(rows[:, None], scores, 2.0)  # The others rank behind.
+  scores = jnp.where(rows[:, None], scores, 2.0)  # Unselected rows rank last.
   ranks = jnp.argsort(jnp.argsort(scores, axis=0), axis=0)
   offset = jax.random.uniform(key_offset, (1, columns))
   return (ranks + offset) / jnp.maximum(rows.sum(), 1)
 
 
-def draw_kinds(key, batch, frame_levels):
-  """Returns the kind [b] of each row, an index into FRAME_LEVELS.
+def draw_kinds(
+  key: jax.Array, batch: int, frame_levels: Mapping[str, float]
+) -> IntArray[' b']:
+  """Returns the kind of each row, an index into FRAME_LEVELS.
 
-  Every kind gets its share of the rows to within one, and exactly on average.
+  Each kind gets its share of the rows to within one row, and exactly on
+  average.
   """
   unknown = set(frame_levels) - set(FRAME_LEVELS)
   shares = [frame_levels.get(name, 0.0) for name in FRAME_LEVELS]
@@ -166,14 +184,14 @@ def draw_kinds(key, batch, frame_levels):
       'none negative and not all zero.'
     )
   bounds = jnp.cumsum(jnp.asarray(shares) / sum(shares))[:-1]
-  places = stratify(key, jnp.ones(batch, bool), 1)[:, 0]
+  places = stratified_uniform(key, jnp.ones(batch, bool), 1)[:, 0]
   return jnp.searchsorted(bounds, places, side='right')
 
 
-def draw_context(key, batch, frames):
-  """Returns which frames [b t] are given: a prefix, at times the end as well.
+def draw_context(key: jax.Array, batch: int, frames: int) -> BoolArray['b t']:
+  """Returns which frames are given: a prefix, and for some rows the end too.
 
-  The prefix has 1 to t - 1 frames; at least one frame is never given.
+  The prefix has 1 to t - 1 frames; at least one frame is not given.
   """
   key_first, key_last, key_both = jax.random.split(key, 3)
   first = jax.random.randint(key_first, (batch, 1), 1, frames)
@@ -184,25 +202,33 @@ def draw_context(key, batch, frames):
 
 
 def draw_levels(
-  key, batch, frames, *, density, mean, std, schedule, frame_levels
-):
-  """Returns the levels of a whole global batch, from one key.
+  key: jax.Array,
+  batch: int,
+  frames: int,
+  *,
+  density: str,
+  mean: float,
+  std: float,
+  schedule: schedules.Schedule,
+  frame_levels: Mapping[str, float],
+) -> tuple[FloatArray['b t'], FloatArray['b t']]:
+  """Draws the levels of a whole global batch from one key.
 
   Args:
     key: a typed key.
-    batch: rows b of the global batch, over all devices, hosts and parts.
+    batch: rows b of the global batch, over all devices, processes and parts.
     frames: latent frames t of a clip.
     density: 'normal': log(sigma / alpha) ~ N(mean, std^2), whatever the
       schedule's curve; 'uniform': in the schedule's time.
     mean: of 'normal'.
     std: of 'normal'.
-    schedule: a `schedules.Schedule`; its ends bound every level.
+    schedule: its ends bound every level.
     frame_levels: shares of rows, over {'shared', 'context', 'independent'}: one
       level for the clip; one level for all but the frames that are given; a
-      level for every frame. Single frames are always 'shared'.
+      level for each frame. Single frames are always 'shared'.
 
   Returns:
-    (levels, loss_mask), float32 [b t]; CLEAN and 0 for the frames given.
+    (levels, loss_mask), float32; CLEAN and 0 in frames that are given.
   """
   if density not in ('normal', 'uniform'):
     raise ValueError(f'Unknown density {density!r}: use normal or uniform.')
@@ -211,7 +237,8 @@ def draw_levels(
   if frames == 1:
     kinds = jnp.zeros_like(kinds)
   shared, context, independent = (
-    stratify(k, kinds == i, frames if i == 2 else 1) for i, k in enumerate(keys)
+    stratified_uniform(k, kinds == i, frames if i == 2 else 1)
+    for i, k in enumerate(keys)
   )
   uniform = jnp.where(
     (kinds == 2)[:, None],

@@ -1,4 +1,4 @@
-"""The noising process, and what a network may predict of it.
+"""The noising process, and conversions between the predictions of a network.
 
 Everything is a function of one variable, the log-SNR ("level"):
 
@@ -6,17 +6,17 @@ Everything is a function of one variable, the log-SNR ("level"):
     l = log(alpha^2 / sigma^2),    alpha^2 + sigma^2 = 1,
     alpha = (1 + exp(-l))^-1/2,    sigma = (1 + exp(l))^-1/2,
 
-so that the process is variance preserving whatever the schedule; another
-process with the same log-SNR (EDM's z / alpha, flow matching's
-z / (alpha + sigma)) is this one up to a known factor (Kingma & Gao 2023,
-arXiv:2303.00848). Levels lie in [NOISE, CLEAN] = [-40, 40], where every
-coefficient is a finite float32; CLEAN means the clip itself.
+so the process is variance preserving with any schedule; another process with
+the same log-SNR (EDM's z / alpha, flow matching's z / (alpha + sigma)) differs
+from it by a known factor (Kingma & Gao 2023, arXiv:2303.00848). Levels lie in
+[NOISE, CLEAN] = [-40, 40], where every coefficient is a finite float32; CLEAN
+means the clip itself.
 
 A network predicts one of
 
     x0,   eps,   v = alpha eps - sigma x0,   flow: u = eps - x0,
 
-(v: Salimans & Ho 2022, arXiv:2202.00512). With z known, any one gives all:
+(v: Salimans & Ho 2022, arXiv:2202.00512). With z known, each gives the others:
 
     kind    x0                           eps
     x0      x0                           (z - alpha x0) / sigma
@@ -24,10 +24,11 @@ A network predicts one of
     v       alpha z - sigma v            sigma z + alpha v
     flow    (z - sigma u)/(alpha+sigma)  (z + alpha u)/(alpha+sigma)
 
-Levels are per frame, `[b t]`, beside clips `[b t h w c]`. Arithmetic is in
-float32 at least, whatever the clip's dtype, and in float64 on float64.
+Levels are per frame, [b t], for clips [b t h w c]. Arithmetic is in float32 for
+clips of lower precision, and in float64 for float64.
 """
 
+from etils.array_types import BoolArray, FloatArray
 import jax
 import jax.numpy as jnp
 
@@ -36,29 +37,35 @@ NOISE = -40.0  # Level of pure noise: alpha = 2e-9, sigma = 1.
 PREDICTIONS = ('x0', 'eps', 'v', 'flow')
 
 
-def at_least_float32(x):
-  """Returns `x` in its own precision, or float32 where that is lower."""
+def at_least_float32(x: FloatArray['*b']) -> FloatArray['*b']:
+  """Returns `x` in float32, or in its own dtype where that is wider."""
   x = jnp.asarray(x)
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def per_frame(levels, x):
-  """Returns `levels` [b t] with axes of size 1 for the further axes of `x`."""
+def per_frame(
+  levels: FloatArray['b t'] | BoolArray['b t'], x: FloatArray['b t h w c']
+) -> FloatArray['b t 1 1 1'] | BoolArray['b t 1 1 1']:
+  """Returns `levels` with trailing axes of size 1, up to the rank of `x`."""
   return levels.reshape(levels.shape + (1,) * (x.ndim - levels.ndim))
 
 
-def alpha_sigma(levels):
-  """Returns the shares of signal and noise, each accurate at both ends."""
+def alpha_sigma(
+  levels: FloatArray['*b'],
+) -> tuple[FloatArray['*b'], FloatArray['*b']]:
+  """Returns alpha and sigma, each accurate at both ends."""
   levels = at_least_float32(levels)
   return (1 + jnp.exp(-levels)) ** -0.5, (1 + jnp.exp(levels)) ** -0.5
 
 
-def noise(key, shape):
-  """Returns standard normal float32 noise, of training and of sampling.
+def noise(
+  key: jax.Array, shape: tuple[int, int, int, int, int]
+) -> FloatArray['b t h w c']:
+  """Returns standard normal float32 noise, for training and for sampling.
 
   Args:
     key: a typed key (`jax.random.key`); or one key per row, [b]: then a row
-      is the same whatever rows it is drawn with.
+      does not depend on the rows that are drawn with it.
     shape: (b, t, h, w, c).
   """
   if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
@@ -70,22 +77,31 @@ def noise(key, shape):
   return jax.vmap(lambda k: jax.random.normal(k, shape[1:], jnp.float32))(key)
 
 
-def fold_in(key, data):
-  """Returns `jax.random.fold_in` of a key, or of every row's key."""
+def fold_in(key: jax.Array, data: int | jax.Array) -> jax.Array:
+  """Applies `jax.random.fold_in` to a key, or to each of the rows' keys [b]."""
   if key.ndim == 0:
     return jax.random.fold_in(key, data)
   return jax.vmap(jax.random.fold_in, in_axes=(0, None))(key, data)
 
 
-def add_noise(x0, eps, levels):
-  """Returns z at `levels` [b t]; a frame at CLEAN is an exact copy of x0."""
+def add_noise(
+  x0: FloatArray['b t h w c'],
+  eps: FloatArray['b t h w c'],
+  levels: FloatArray['b t'],
+) -> FloatArray['b t h w c']:
+  """Returns z at `levels`; a frame at CLEAN is an exact copy of x0."""
   x0, eps = at_least_float32(x0), at_least_float32(eps)
   levels = per_frame(levels, x0)
   alpha, sigma = alpha_sigma(levels)
   return jnp.where(levels >= CLEAN, x0, alpha * x0 + sigma * eps)
 
 
-def to_x0_eps(kind, output, z, levels):
+def to_x0_eps(
+  kind: str,
+  output: FloatArray['b t h w c'],
+  z: FloatArray['b t h w c'],
+  levels: FloatArray['b t'],
+) -> tuple[FloatArray['b t h w c'], FloatArray['b t h w c']]:
   """Returns the (x0, eps) that a prediction of `kind` implies, given z."""
   output, z = at_least_float32(output), at_least_float32(z)
   alpha, sigma = alpha_sigma(per_frame(levels, z))
@@ -101,7 +117,12 @@ def to_x0_eps(kind, output, z, levels):
   raise ValueError(f'Unknown prediction {kind!r}: use one of {PREDICTIONS}.')
 
 
-def from_x0_eps(kind, x0, eps, levels):
+def from_x0_eps(
+  kind: str,
+  x0: FloatArray['b t h w c'],
+  eps: FloatArray['b t h w c'],
+  levels: FloatArray['b t'],
+) -> FloatArray['b t h w c']:
   """Returns the target of a network that predicts `kind`."""
   x0, eps = at_least_float32(x0), at_least_float32(eps)
   alpha, sigma = alpha_sigma(per_frame(levels, x0))
@@ -116,12 +137,23 @@ def from_x0_eps(kind, x0, eps, levels):
   raise ValueError(f'Unknown prediction {kind!r}: use one of {PREDICTIONS}.')
 
 
-def to_x0(kind, output, z, levels):
+def to_x0(
+  kind: str,
+  output: FloatArray['b t h w c'],
+  z: FloatArray['b t h w c'],
+  levels: FloatArray['b t'],
+) -> FloatArray['b t h w c']:
   """Returns the clip that a prediction of `kind` implies, given z."""
   return to_x0_eps(kind, output, z, levels)[0]
 
 
-def convert(source, target, output, z, levels):
-  """Returns a prediction of kind `source` as one of kind `target`."""
+def convert(
+  source: str,
+  target: str,
+  output: FloatArray['b t h w c'],
+  z: FloatArray['b t h w c'],
+  levels: FloatArray['b t'],
+) -> FloatArray['b t h w c']:
+  """Converts a prediction of kind `source` to kind `target`."""
   x0, eps = to_x0_eps(source, output, z, levels)
   return from_x0_eps(target, x0, eps, levels)

@@ -1,41 +1,52 @@
 """Networks as functions over plain nested dicts of arrays.
 
-Only this package knows flax. Outside it a network is `init(key) -> params`
-and `apply(params, ...)`.
+Only this room imports flax: inside, a network is a flax.nnx module. Here are
+the denoiser (`unet`, made of `unet_blocks`, `attention` and `layers`), the
+`autoencoders`, the networks of metrics (`features`) and the readers of
+published weights (`import_weights`). `generate`, `training` and `evaluation`
+call them; `diffusion` and `metrics` receive them as functions.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from flax import nnx
+import jax
+from ml_collections import ConfigDict
 
 from vdm.models import unet
 
 
 class Network(NamedTuple):
-  """A network's two functions.
+  """The functions of a network.
 
   Attributes:
     init: key -> nested dict of float32 parameters.
-    apply: (params, z, levels, cond, key=None) -> output; see `unet.UNet`.
+    apply: (params, *inputs) -> output, as the module's `__call__`.
   """
 
-  init: Callable[..., Any]
+  init: Callable[..., dict[str, Any]]
   apply: Callable[..., Any]
 
+  def abstract_params(self) -> dict[str, Any]:
+    """Returns the shapes and dtypes of the parameters."""
+    return jax.eval_shape(self.init, jax.random.key(0))
 
-def make_unet(config, channels):
-  """Builds the network of `config.model` for latents of `channels`."""
+
+def make_unet(config: ConfigDict, channels: int) -> Network:
+  """Builds the denoiser of `config.model` for latents of `channels`."""
   options = {k: v for k, v in config.items() if k != 'label_dropout'}
+  return functional(unet.UNet, channels, **options)
+
+
+def functional(
+  module: Callable[..., nnx.Module], *args: Any, **kwargs: Any
+) -> Network:
+  """Returns the functions of `module(*args, **kwargs, rngs=...)`."""
 
   def build(key):
-    return unet.UNet(channels, rngs=nnx.Rngs(params=key), **options)
+    return module(*args, **kwargs, rngs=nnx.Rngs(params=key))
 
-  return functional(build)
-
-
-def functional(build):
-  """Turns `build(key) -> nnx.Module` into a `Network`."""
   graphdef = nnx.graphdef(nnx.eval_shape(lambda: build(0)))
 
   def init(key):

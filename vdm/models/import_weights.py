@@ -1,9 +1,9 @@
-"""Reads pretrained weights: tensors and nothing else, whatever the file.
+"""Reads pretrained weights, and nothing but tensors, from untrusted files.
 
-A file is known by its content: safetensors, PyTorch (`torch_files`), or `.npz`
-(TensorFlow's variables, converted once). None of the readers can run code from
-a file, and none takes more memory than a few times the file's size. Where
-weights come from decides nothing; their sha256 does.
+The format is detected from the content: safetensors, PyTorch (`torch_files`),
+or `.npz` (TensorFlow's variables, converted once). None of the readers can run
+code from a file, and none uses more memory than a few times the file's size.
+Weights are identified by their sha256, not by their source.
 """
 
 import hashlib
@@ -12,16 +12,16 @@ import json
 import math
 import re
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import zipfile
 import zlib
 
 from absl import logging
 from etils import epath
-from flax import traverse_util
 import jax.numpy as jnp
 import numpy as np
 
+from vdm.common import trees
 from vdm.models import pickles
 from vdm.models import torch_files
 
@@ -38,9 +38,9 @@ DTYPES = {
   'BOOL': np.dtype('?'),
 }
 MAX_HEADER = 100_000_000  # Bytes; the limit of the safetensors library.
-HUB_FILE = 'diffusion_pytorch_model.safetensors'  # Where none is named.
-# What reading damaged bytes may raise.
-DAMAGE = (
+HUB_FILE = 'diffusion_pytorch_model.safetensors'  # The default.
+# What reading corrupt bytes may raise.
+READ_ERRORS = (
   ArithmeticError,
   AttributeError,
   EOFError,
@@ -57,14 +57,14 @@ DAMAGE = (
 
 
 class WeightsError(ValueError):
-  """Weights cannot be read, and why, in one sentence."""
+  """Weights cannot be read; the message is one sentence."""
 
 
 class Weights(NamedTuple):
-  """What a file holds.
+  """The content of a file.
 
   Attributes:
-    tensors: {name in the file: array}, floats as float32.
+    tensors: {name in the file: array}, floating-point ones as float32.
     sha256: of the file, hexadecimal.
     layout: safetensors | torch | torchscript | npz.
   """
@@ -74,20 +74,21 @@ class Weights(NamedTuple):
   layout: str
 
 
-def read(source, sha256='') -> Weights:
+def read(source: epath.PathLike, sha256: str = '') -> Weights:
   """Reads a file of weights.
 
   Args:
     source: a path, or a file on the Hugging Face hub at a revision (commit or
       tag), as hf://owner/name@revision/path; without a path its
       diffusion_pytorch_model.safetensors.
-    sha256: what the file's must be, hexadecimal; '' to take any.
+    sha256: expected of the file, hexadecimal; '' accepts any.
 
   Raises:
-    WeightsError: there is no such file, it is not the one that is expected,
-      it is damaged, or it holds anything but tensors.
+    WeightsError: the file does not exist, does not match `sha256`, is corrupt,
+      or contains anything but tensors.
   """
-  path = epath.Path(_download(source) if _on_hub(source) else source)
+  on_hub = str(source).startswith('hf://')
+  path = epath.Path(_download(source) if on_hub else source)
   if not path.is_file():
     raise WeightsError(f'There is no file of weights {path}.')
   data = path.read_bytes()
@@ -95,20 +96,37 @@ def read(source, sha256='') -> Weights:
   if sha256 and sha256 != found:
     raise WeightsError(
       f'{source} has sha256 {found}, not {sha256}: it is another file than '
-      'the one that is expected, or it is damaged.'
+      'the expected one, or corrupt.'
     )
   try:
     tensors, layout = parse(data)
-  except DAMAGE as error:
+  except READ_ERRORS as error:
     known = isinstance(error, pickles.FormatError)
-    why = error if known else f'it is damaged ({type(error).__name__}: {error})'
+    why = error if known else f'it is corrupt ({type(error).__name__}: {error})'
     raise WeightsError(f'{source} is refused: {why}.') from None
   logging.info('Weights %s: %d tensors, sha256 %s', source, len(tensors), found)
   return Weights(tensors, found, layout)
 
 
-def match(source, flat, abstract):
-  """Checks that arrays are all the parameters of a network, and no more.
+def read_files(sources: str, sha256: str = '') -> list[Weights]:
+  """Reads files joined by commas; their hashes are in the same order."""
+  paths = [path.strip() for path in sources.split(',')]
+  hashes = [part.strip() for part in sha256.split(',')]
+  if hashes == ['']:
+    hashes *= len(paths)
+  if len(hashes) != len(paths):
+    raise WeightsError(
+      f'{sources} needs one sha256 for each file, or none, not {len(hashes)}.'
+    )
+  return [read(path, part) for path, part in zip(paths, hashes)]
+
+
+def match(
+  source: epath.PathLike,
+  flat: dict[str, np.ndarray],
+  abstract: dict[str, Any],
+) -> dict[str, Any]:
+  """Checks that arrays are exactly the parameters of a network.
 
   Args:
     source: named in the error.
@@ -117,29 +135,31 @@ def match(source, flat, abstract):
 
   Returns:
     The parameters as a nested dict of float32 arrays.
+
+  Raises:
+    WeightsError: a parameter is missing, unknown or of another shape.
   """
-  wanted = traverse_util.flatten_dict(abstract, sep='/')
-  for path in sorted(wanted.keys() | flat.keys()):
-    there = flat[path].shape if path in flat else 'missing'
-    needed = wanted[path].shape if path in wanted else 'nothing of that name'
-    if there != needed:
+  expected = trees.flatten(abstract)
+  for path in sorted(expected.keys() | flat.keys()):
+    found = flat[path].shape if path in flat else 'missing'
+    shape = expected[path].shape if path in expected else 'nothing of that name'
+    if found != shape:
       raise WeightsError(
-        f'{source} is of another network: {path[:200]} is {there}, not '
-        f'{needed}.'
+        f'{source} is of another network: {path[:200]} is {found}, not {shape}.'
       )
-  arrays = {k: np.asarray(v, np.float32) for k, v in flat.items()}
-  return traverse_util.unflatten_dict(arrays, sep='/')
+  return trees.unflatten(
+    {k: np.asarray(v, np.float32) for k, v in flat.items()}
+  )
 
 
-def parse(data):
+def parse(data: bytes) -> tuple[dict[str, np.ndarray], str]:
   """Reads the tensors of a file's bytes.
 
   Returns:
     ({name: array}, layout), as in `Weights`.
 
   Raises:
-    FormatError: what it holds is not admitted; or any of what damage leads
-      to, see `read`.
+    FormatError: it contains what is not allowed; READ_ERRORS: it is corrupt.
   """
   if data[:4] == b'PK\x03\x04':
     archive = torch_files.open_archive(data)
@@ -154,22 +174,22 @@ def parse(data):
     tensors, layout = _safetensors(data), 'safetensors'
   else:
     raise pickles.FormatError(
-      'it is none of safetensors, a PyTorch file and .npz'
+      'it is neither safetensors nor a PyTorch file nor .npz'
     )
   if not tensors:
-    raise pickles.FormatError('it holds no tensors')
+    raise pickles.FormatError('it has no tensors')
   return {k: _as_float32(k, v) for k, v in tensors.items()}, layout
 
 
 def _as_float32(name, array):
-  # bfloat16 is of no kind that NumPy knows.
+  # bfloat16 has none of NumPy's kinds of numbers.
   if array.dtype.kind in 'iub':
     return np.asarray(array, order='C')
   with np.errstate(over='ignore'):
     array = np.asarray(array, np.float32, order='C')
   if not np.isfinite(array).all():
     raise pickles.FormatError(
-      f'its tensor {name[:80]} holds values that are not finite'
+      f'its tensor {name[:80]} has values that are not finite'
     )
   return array
 
@@ -183,7 +203,7 @@ def _safetensors(data):
   length = int.from_bytes(data[:8], 'little')
   if length > min(MAX_HEADER, len(data) - 8):
     raise pickles.FormatError('its header claims more bytes than it has')
-  header = json.loads(data[8 : 8 + length], object_pairs_hook=_no_twins)
+  header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique)
   header.pop('__metadata__', None)
   body = memoryview(data)[8 + length :]
   tensors, end = {}, 0
@@ -197,7 +217,7 @@ def _safetensors(data):
     dtype, shape = DTYPES[entry['dtype']], entry['shape']
     start, stop = entry['data_offsets']
     if any(type(n) is not int or n < 0 for n in (*shape, start, stop)):
-      raise pickles.FormatError(f'its tensor {name[:80]} has no shape')
+      raise pickles.FormatError(f'its tensor {name[:80]} has an invalid shape')
     size = math.prod(shape) * dtype.itemsize
     if start != end or stop - start != size or stop > len(body):
       raise pickles.FormatError(
@@ -210,15 +230,15 @@ def _safetensors(data):
   return tensors
 
 
-def _no_twins(pairs):
+def _unique(pairs):
   result = dict(pairs)
   if len(result) < len(pairs):
-    raise pickles.FormatError('its header has one name twice')
+    raise pickles.FormatError('its header has a name twice')
   return result
 
 
 def _npz(archive):
-  """Reads numeric arrays of NumPy's format, pickled ones refused."""
+  """Reads numeric arrays of NumPy's format, and refuses pickled ones."""
   headers = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -237,7 +257,7 @@ def _npz(archive):
     body = memoryview(data)[stream.tell() :]
     if math.prod(shape) * dtype.itemsize != len(body):
       raise pickles.FormatError(
-        f'its array {name[:80]} is not of the size it claims'
+        f'its array {name[:80]} does not have the size it claims'
       )
     tensors[name] = np.frombuffer(body, dtype).reshape(
       shape, order='F' if fortran else 'C'
@@ -245,12 +265,8 @@ def _npz(archive):
   return tensors
 
 
-def _on_hub(source):
-  return str(source).startswith('hf://')
-
-
 def _download(source):
-  """Returns the path of a hub's file in the local cache."""
+  """Downloads a file of the hub, or returns its path in the local cache."""
   match = re.fullmatch(
     r'hf://(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w.-]+)(/(?P<file>.+))?',
     source,
@@ -271,7 +287,7 @@ def _download(source):
     return huggingface_hub.hf_hub_download(
       match['repo'], match['file'] or HUB_FILE, revision=match['revision']
     )
-  # Of the network, the library's own and the file system's.
+  # Errors of the network, the library and the file system.
   except (OSError, ValueError) as error:
     reason = str(error).strip().split('\n')[0]
-    raise WeightsError(f'{source} could not be had: {reason}') from error
+    raise WeightsError(f'{source} could not be downloaded: {reason}') from error

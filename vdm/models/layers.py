@@ -1,33 +1,49 @@
-"""The layers that the networks are made of, on channels-last video.
+"""Layers shared by the networks, on channels-last video.
 
-Every layer computes in the dtype of its input and keeps float32 parameters;
-normalisation statistics and attention logits are float32 whatever the input.
+Every layer computes in the dtype of its input and has float32 parameters;
+normalisation statistics are always float32.
 
-Both directions of a factorised space-time convolution are the same 2D
-convolution, and neither transposes: over space on `(b t) h w c`, over time on
-`b t (h w) c` with a `3 x 1` kernel. `benchmarks/convolutions.py` measures it
-against matrix products over shifted copies and a 3D convolution.
+Both parts of a factorised space-time convolution are the same 2D convolution,
+without a transpose: over space on [(b t) h w c], over time on [b t (h w) c]
+with a 3 x 1 kernel. `benchmarks/convolutions.py` compares it with matrix
+products over shifted copies and with a 3D convolution.
 """
 
+from typing import Any
+
+from etils.array_types import FloatArray
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+# 'SAME', or ((above, below), (left, right)).
+Padding = str | tuple[tuple[int, int], tuple[int, int]]
 
-def scaled_normal(key, shape, fan_in, scale=1.0):
-  """Normal values of variance `scale^2 / fan_in`; zeros for scale 0."""
+
+def scaled_normal(
+  key: jax.Array, shape: tuple[int, ...], fan_in: int, scale: float = 1.0
+) -> FloatArray['*shape']:
+  """Returns normal values of variance scale^2 / fan_in; zeros for scale 0."""
   if scale == 0.0:
     return jnp.zeros(shape, jnp.float32)
   return scale * fan_in**-0.5 * jax.random.normal(key, shape, jnp.float32)
 
 
-def along_channels(vector, x):
-  """A parameter [c] in the dtype and with the rank of x [..., c]."""
-  return vector.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+def along_channels(
+  vector: Any, x: FloatArray['*b c'], dtype: Any = None
+) -> FloatArray['... c']:
+  """Returns a vector [c] with the rank of x, in the dtype of x by default."""
+  vector = jnp.asarray(vector, x.dtype if dtype is None else dtype)
+  return vector.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def conv2d(x, kernel, stride=1, padding='SAME'):
-  """Convolves [n, h, w, c] with [kh, kw, c, d]."""
+def conv2d(
+  x: FloatArray['n h w c'],
+  kernel: FloatArray['kh kw c d'],
+  stride: int = 1,
+  padding: Padding = 'SAME',
+) -> FloatArray['n y x d']:
+  """Convolves over (h, w)."""
   return jax.lax.conv_general_dilated(
     x,
     kernel.astype(x.dtype),
@@ -37,15 +53,19 @@ def conv2d(x, kernel, stride=1, padding='SAME'):
   )
 
 
-def upsample(x):
-  """Repeats each place of [b, t, h, w, c] twice along h and w."""
+def upsample(x: FloatArray['b t h w c']) -> FloatArray['b t y x c']:
+  """Repeats each pixel twice along h and w."""
   b, t, h, w, c = x.shape
   x = jnp.broadcast_to(x[:, :, :, None, :, None], (b, t, h, 2, w, 2, c))
   return x.reshape(b, t, 2 * h, 2 * w, c)
 
 
-def conv3d(x, kernel, stride=1):
-  """Convolves [n, t, h, w, c] with [kt, kh, kw, c, d], 'SAME' padding."""
+def conv3d(
+  x: FloatArray['n t h w c'],
+  kernel: FloatArray['kt kh kw c d'],
+  stride: int = 1,
+) -> FloatArray['n z y x d']:
+  """Convolves over (t, h, w), with 'SAME' padding."""
   return jax.lax.conv_general_dilated(
     x,
     kernel.astype(x.dtype),
@@ -55,8 +75,12 @@ def conv3d(x, kernel, stride=1):
   )
 
 
-def max_pool3d(x, window, stride):
-  """Maxima over windows of [n, t, h, w, c], 'SAME' padding."""
+def max_pool3d(
+  x: FloatArray['n t h w c'],
+  window: tuple[int, int, int],
+  stride: tuple[int, int, int],
+) -> FloatArray['n z y x c']:
+  """Takes maxima over windows of (t, h, w), with 'SAME' padding."""
   return jax.lax.reduce_window(
     x, -jnp.inf, jax.lax.max, (1, *window, 1), (1, *stride, 1), 'SAME'
   )
@@ -65,13 +89,21 @@ def max_pool3d(x, window, stride):
 class Linear(nnx.Module):
   """A matrix product over the last axis."""
 
-  def __init__(self, cin, cout, *, rngs, init_scale=1.0, bias=True):
+  def __init__(
+    self,
+    cin: int,
+    cout: int,
+    *,
+    rngs: nnx.Rngs,
+    init_scale: float = 1.0,
+    bias: bool = True,
+  ):
     self.kernel = nnx.Param(
       scaled_normal(rngs.params(), (cin, cout), cin, init_scale)
     )
     self.bias = nnx.Param(jnp.zeros((cout,), jnp.float32)) if bias else None
 
-  def __call__(self, x):
+  def __call__(self, x: FloatArray['*b c']) -> FloatArray['*b d']:
     x = x @ self.kernel[...].astype(x.dtype)
     if self.bias is None:
       return x
@@ -79,22 +111,19 @@ class Linear(nnx.Module):
 
 
 class Conv(nnx.Module):
-  """A convolution over (h, w) of [..., h, w, c]; leading axes are folded.
-
-  `padding` is 'SAME' or ((above, below), (left, right)).
-  """
+  """A convolution over (h, w); leading axes are folded."""
 
   def __init__(
     self,
-    cin,
-    cout,
-    kernel=3,
+    cin: int,
+    cout: int,
+    kernel: int = 3,
     *,
-    rngs,
-    init_scale=1.0,
-    stride=1,
-    padding='SAME',
-    bias=True,
+    rngs: nnx.Rngs,
+    init_scale: float = 1.0,
+    stride: int = 1,
+    padding: Padding = 'SAME',
+    bias: bool = True,
   ):
     shape = (kernel, kernel, cin, cout)
     self.kernel = nnx.Param(
@@ -103,7 +132,7 @@ class Conv(nnx.Module):
     self.bias = nnx.Param(jnp.zeros((cout,), jnp.float32)) if bias else None
     self.stride, self.padding = stride, padding
 
-  def __call__(self, x):
+  def __call__(self, x: FloatArray['*b h w c']) -> FloatArray['*b y x d']:
     y = x.reshape(-1, *x.shape[-3:])
     y = conv2d(y, self.kernel[...], self.stride, self.padding)
     if self.bias is not None:
@@ -112,9 +141,17 @@ class Conv(nnx.Module):
 
 
 class TemporalConv(nnx.Module):
-  """A convolution over t of [b, t, h, w, c]."""
+  """A convolution over t."""
 
-  def __init__(self, cin, cout, kernel=3, *, rngs, init_scale=1.0):
+  def __init__(
+    self,
+    cin: int,
+    cout: int,
+    kernel: int = 3,
+    *,
+    rngs: nnx.Rngs,
+    init_scale: float = 1.0,
+  ):
     self.kernel = nnx.Param(
       scaled_normal(
         rngs.params(), (kernel, 1, cin, cout), cin * kernel, init_scale
@@ -122,7 +159,7 @@ class TemporalConv(nnx.Module):
     )
     self.bias = nnx.Param(jnp.zeros((cout,), jnp.float32))
 
-  def __call__(self, x):
+  def __call__(self, x: FloatArray['b t h w c']) -> FloatArray['b t h w d']:
     b, t, h, w, c = x.shape
     y = conv2d(x.reshape(b, t, h * w, c), self.kernel[...])
     y = y + along_channels(self.bias[...], y)
@@ -132,11 +169,13 @@ class TemporalConv(nnx.Module):
 class FullConv(nnx.Module):
   """A 3 x 3 x 3 convolution whose middle slice is an image model's kernel.
 
-  The slices that see other frames start at zero and are left out when t = 1:
-  a trained image model keeps its function when it becomes a video model.
+  The slices over other frames start at zero and are skipped when t = 1: a
+  trained image model computes the same function as a video model.
   """
 
-  def __init__(self, cin, cout, *, rngs, init_scale=1.0):
+  def __init__(
+    self, cin: int, cout: int, *, rngs: nnx.Rngs, init_scale: float = 1.0
+  ):
     self.kernel = nnx.Param(
       scaled_normal(rngs.params(), (3, 3, cin, cout), 9 * cin, init_scale)
     )
@@ -145,7 +184,7 @@ class FullConv(nnx.Module):
       jnp.zeros((2, 3, 3, cin, cout), jnp.float32)
     )
 
-  def __call__(self, x):
+  def __call__(self, x: FloatArray['b t h w c']) -> FloatArray['b t h w d']:
     if x.shape[1] == 1:
       y = conv2d(x[:, 0], self.kernel[...])[:, None]
     else:
@@ -155,19 +194,33 @@ class FullConv(nnx.Module):
     return y + along_channels(self.bias[...], y)
 
 
-class GroupNorm(nnx.Module):
-  """Group normalisation whose statistics are those of one frame."""
+class Conv3D(nnx.Module):
+  """A convolution over (t, h, w), zero until weights are loaded."""
 
-  def __init__(self, channels, *, group_size=16, epsilon=1e-5):
+  def __init__(self, cin: int, cout: int, kernel: int):
+    self.kernel = nnx.Param(jnp.zeros((kernel,) * 3 + (cin, cout)))
+    self.bias = nnx.Param(jnp.zeros((cout,)))
+
+  def __call__(self, x: FloatArray['n t h w c']) -> FloatArray['n t h w d']:
+    y = conv3d(x, self.kernel[...])
+    return y + along_channels(self.bias[...], y)
+
+
+class GroupNorm(nnx.Module):
+  """Group normalisation with the statistics of single frames."""
+
+  def __init__(
+    self, channels: int, *, group_size: int = 16, epsilon: float = 1e-5
+  ):
     self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
     self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
-    # The widest group up to `group_size` that divides the channels.
+    # The largest group up to `group_size` that divides the channels.
     self.group_size = max(
       n for n in range(1, group_size + 1) if channels % n == 0
     )
     self.epsilon = epsilon
 
-  def __call__(self, x):
+  def __call__(self, x: FloatArray['*b h w c']) -> FloatArray['*b h w c']:
     *leading, h, w, c = x.shape
     y = x.astype(jnp.float32).reshape(
       *leading, h * w, c // self.group_size, self.group_size
@@ -180,11 +233,13 @@ class GroupNorm(nnx.Module):
     return (y + along_channels(self.bias[...], y)).astype(x.dtype)
 
 
-def rms_norm(x, scale, epsilon=1e-6):
+def rms_norm(
+  x: FloatArray['*b d'], scale: FloatArray['... d'], epsilon: float = 1e-6
+) -> FloatArray['*b d']:
   """Divides by the root mean square of the last axis, in float32.
 
   Args:
-    x: [..., d].
+    x: of any float dtype, which the result has too.
     scale: parameter with the rank of x.
     epsilon: added to the mean square.
   """
@@ -193,74 +248,12 @@ def rms_norm(x, scale, epsilon=1e-6):
   return (y * scale).astype(x.dtype)
 
 
-def rotate(x, positions, max_period=100.0):
-  """Rotary embedding over any number of axes (Su et al., 2104.09864).
+def dropout(
+  x: FloatArray['b ...'], rate: float, keys: jax.Array | None
+) -> FloatArray['b ...']:
+  """Zeroes a share `rate` of the values, with one key per row [b].
 
-  Pairs of channels are dealt out to the axes in turn, so that each axis gets
-  fast and slow ones. Positions are whole numbers of frames or latent pixels:
-  other lengths and sizes need no new parameter.
-
-  Args:
-    x: [..., n, 2, heads, d], d even.
-    positions: [n, axes], the place of each token.
-    max_period: of the slowest pair, in radians per unit of position.
-
-  Returns:
-    x, rotated.
-  """
-  pairs, axes = x.shape[-1] // 2, positions.shape[-1]
-  axis = jnp.arange(pairs) % axes
-  rank = jnp.arange(pairs) // axes / max(1, -(-pairs // axes))
-  angle = positions[:, axis] * max_period ** -rank[None]  # [n, pairs]
-  # [n, 1, 1, pairs], over queries and keys and over heads.
-  angle = angle.reshape((1,) * (x.ndim - 4) + (len(angle), 1, 1, pairs))
-  cos, sin = jnp.cos(angle), jnp.sin(angle)
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  return jnp.concatenate(
-    [first * cos - second * sin, second * cos + first * sin], axis=-1
-  ).astype(x.dtype)
-
-
-def grid_positions(*sizes):
-  """Places of the tokens of a grid: [prod(sizes), len(sizes)] float32."""
-  axes = [jnp.arange(n, dtype=jnp.float32) for n in sizes]
-  grid = jnp.meshgrid(*axes, indexing='ij')
-  return jnp.stack([axis.reshape(-1) for axis in grid], axis=-1)
-
-
-class Attention(nnx.Module):
-  """Self-attention over the tokens of [n, tokens, c].
-
-  Queries and keys are RMS-normalised, which keeps the logits bounded in
-  bfloat16 (Dehghani et al., 2302.05442), and rotated by their positions. The
-  output projection starts at zero.
-  """
-
-  def __init__(self, channels, head_size, *, rngs):
-    self.heads = max(1, channels // head_size)
-    self.head_size = channels // self.heads
-    width = self.heads * self.head_size
-    self.qkv = Linear(channels, 3 * width, rngs=rngs, bias=False)
-    # One scale each for queries and keys.
-    self.scale = nnx.Param(jnp.ones((2, 1, self.head_size), jnp.float32))
-    self.out = Linear(width, channels, rngs=rngs, init_scale=0.0)
-
-  def __call__(self, x, positions):
-    n, tokens, _ = x.shape
-    qkv = self.qkv(x).reshape(n, tokens, 3, self.heads, self.head_size)
-    qk, v = qkv[:, :, :2], qkv[:, :, 2]
-    qk = rotate(rms_norm(qk, self.scale[...][None, None]), positions)
-    y = jax.nn.dot_product_attention(qk[:, :, 0], qk[:, :, 1], v)
-    return self.out(y.reshape(n, tokens, -1))
-
-
-def dropout(x, rate, keys):
-  """Zeroes a share `rate` of the values, each row's by its own key.
-
-  Args:
-    x: [b, ...].
-    rate: share of the values that become zero.
-    keys: [b] typed keys; None for no dropout.
+  Without keys it returns x.
   """
   if keys is None or rate == 0.0:
     return x

@@ -1,12 +1,13 @@
-"""Describes what a pickle of tensors holds, and runs nothing.
+"""Interprets pickles of tensors without running code.
 
 A pickle is a program of a small stack machine: GLOBAL imports a function by
-its name and REDUCE calls it, which is how a file of weights can run anything.
-`interpret` is that machine without these two. Names stay names, the few that
-describe tensors are understood, and every other one is refused by name.
+its name and REDUCE calls it, so a file of weights can run arbitrary code.
+`interpret` is that machine without these two. It represents the few names that
+describe tensors by themselves, and refuses all other names.
 """
 
 import dataclasses
+import io
 import pickletools
 import re
 from typing import Any, NamedTuple
@@ -30,11 +31,11 @@ MAX_NAME = 200  # Characters of a key.
 
 
 class FormatError(ValueError):
-  """A file is not what its format says, or holds more than tensors."""
+  """A file violates its format, or contains more than tensors."""
 
 
 class Global(str):
-  """The name of something that a pickle asks to import; it never is."""
+  """The name of an object that a pickle asks to import; it is not imported."""
 
 
 class Storage(NamedTuple):
@@ -56,25 +57,25 @@ class Tensor(NamedTuple):
 
 @dataclasses.dataclass
 class Module:
-  """An object of a TorchScript archive: its class's name and attributes."""
+  """An object of a TorchScript archive: name of its class and attributes."""
 
   name: str
   state: Any = None
 
 
-def interpret(stream):
+def interpret(stream: io.BytesIO) -> Any:
   """Runs one pickle on a machine that can neither import nor call.
 
   Args:
-    stream: io.BytesIO; it is left where the pickle ends.
+    stream: read up to the end of the pickle.
 
   Returns:
-    What the pickle describes, of dict, list, tuple, str, int, float, bool,
-    None, `Storage`, `Tensor` and `Module`.
+    The described value, made of dict, list, tuple, str, int, float, bool, None,
+    `Storage`, `Tensor` and `Module`.
 
   Raises:
     FormatError: it asks for anything else; ValueError, IndexError, KeyError,
-      TypeError, AttributeError: it is damaged.
+      TypeError, AttributeError: it is corrupt.
   """
   stack, marked, memo = [], [], {}
   for opcode, argument, _ in pickletools.genops(stream):
@@ -138,13 +139,13 @@ def interpret(stream):
       case 'NEWOBJ':
         arguments, name = stack.pop(), stack.pop()
         if not _is_script(name) or arguments != ():
-          raise FormatError('it makes objects')
+          raise FormatError('it creates objects')
         stack.append(Module(name))
       case 'BUILD':
         state = stack.pop()
         if isinstance(stack[-1], Module):
           stack[-1].state = state
-        elif not isinstance(stack[-1], dict):  # There: a note on versions.
+        elif not isinstance(stack[-1], dict):  # A dict's note on versions.
           raise FormatError('it changes objects')
       case other:
         raise FormatError(f'its pickle has the instruction {other}')
@@ -152,7 +153,7 @@ def interpret(stream):
 
 
 def _name(name):
-  """A global that describes tensors; all others are refused."""
+  """Returns the name of a global that describes tensors; refuses others."""
   if name in STORAGES or name in DESCRIPTIONS or _is_script(name):
     return Global(name)
   raise FormatError(
@@ -167,25 +168,25 @@ def _is_script(name):
 
 def _set_items(target, pairs):
   if not isinstance(target, dict):
-    raise FormatError('it sets items of what is no dict')
+    raise FormatError('it sets items of something other than a dict')
   for key, value in pairs:
-    # A tuple's hash would walk what it holds, however often it is shared.
+    # Hashing a tuple would visit its parts, however often they are shared.
     if not isinstance(key, str | int) or len(str(key)) > MAX_NAME:
-      raise FormatError('it has a key that is no name')
+      raise FormatError('it has a key that is not a name')
     target[key] = value
 
 
 def _extend(target, items):
   if not isinstance(target, list):
-    raise FormatError('it appends to what is no list')
+    raise FormatError('it appends to something other than a list')
   target.extend(items)
 
 
 def _storage(identity):
-  """('storage', type, key, device, size) as a `Storage`."""
+  """Returns ('storage', type, key, device, size) as a `Storage`."""
   kind, storage, key, _, size, *view = identity
   if kind != 'storage' or any(part is not None for part in view):
-    raise FormatError('it refers to something outside that is no storage')
+    raise FormatError('it refers to external data that is not a storage')
   if not isinstance(storage, Global) or storage not in STORAGES:
     raise FormatError(f'it has a storage of {str(storage)[:80]!r}')
   if not re.fullmatch(r'\d+', key) or type(size) is not int or size < 0:
@@ -194,16 +195,16 @@ def _storage(identity):
 
 
 def _view(storage, offset, shape, strides, *_):
-  """`torch._utils._rebuild_tensor_v2` and its forerunner, as a `Tensor`."""
+  """Returns a call of `torch._utils._rebuild_tensor(_v2)` as a `Tensor`."""
   numbers = (offset, *shape, *strides)
   if any(type(n) is not int or n < 0 for n in numbers):
-    raise FormatError('it has a tensor with a shape that is none')
+    raise FormatError('it has a tensor with an invalid shape')
   if not isinstance(storage, Storage) or len(shape) != len(strides):
-    raise FormatError('it has a tensor of no storage')
+    raise FormatError('it has a tensor without a storage')
   return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-# What a pickle of tensors may call, and what stands for the call.
+# What a pickle of tensors may call, and what represents the result.
 DESCRIPTIONS = {
   'collections.OrderedDict': lambda pairs=(): _ordered(pairs),
   'torch._utils._rebuild_tensor': _view,
@@ -227,5 +228,5 @@ def _describe(function, arguments):
   if not isinstance(function, Global) or function not in DESCRIPTIONS:
     raise FormatError(f'it calls {str(function)[:80]}')
   if not isinstance(arguments, tuple):
-    raise FormatError('it calls with what are no arguments')
+    raise FormatError('it calls with invalid arguments')
   return DESCRIPTIONS[function](*arguments)

@@ -151,7 +151,7 @@ def autoencoder(
     loss=loss,
     validate=validate,
     preview=preview,
-    excluded_paths=codec.held,
+    excluded_paths=codec.excluded_paths,
     abstract_params=abstract_params,
     inherits=False,
     samples=None,

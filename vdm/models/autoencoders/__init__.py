@@ -1,16 +1,20 @@
-"""Autoencoders: from clips to the latents that diffusion works on, and back.
+"""Autoencoders: from clips to the latents of diffusion, and back.
 
-An autoencoder is functions over a plain nested dict of arrays. It is trained
-in the first stage of a run, taken from another run or published with its
-weights (`pretrained`), then frozen, together with the statistics of its
-latents (`latents`), on disk (`files`).
+An autoencoder is a set of functions of a plain nested dict of arrays. It is
+trained in the first stage of a run, taken from another run or published with
+its weights (`pretrained`), then frozen on disk (`files`) together with the
+statistics of its latents (`latents`). Each kind has a module here, with its
+`losses` and `discriminator`. `training`, `generate` and `evaluation` build them
+with `make_autoencoder`; only this sub-room knows the kinds.
 """
 
 from collections.abc import Callable
 import dataclasses
 from typing import Any
 
+from etils.array_types import FloatArray
 import jax
+from ml_collections import ConfigDict
 
 from vdm.models.autoencoders import autoencoder_kl
 from vdm.models.autoencoders import discriminator
@@ -19,40 +23,38 @@ from vdm.models.autoencoders import kl
 from vdm.models.autoencoders import pca
 from vdm.models.autoencoders import tiny
 
-KINDS = ('kl', 'pca', 'identity', 'tiny', 'autoencoder_kl')
-
 
 @dataclasses.dataclass(frozen=True)
 class Autoencoder:
-  """An autoencoder's functions; x and z compute in the dtype they come in.
+  """The functions of an autoencoder, which compute in the dtype of x and z.
 
   Attributes:
-    factor: (t, h, w), pixels a latent stands for along each axis.
+    factor: (t, h, w), pixels per latent along each axis.
     channels: of a latent.
-    init: (key, clips [n, t, h, w, 3] float32 in [-1, 1]) -> parameters. Fits
-      what has a closed form on the host: not to be traced. None where they
-      are published: see `pretrained.load`.
-    encode: (params, x [b, t, h, w, 3]) -> mean and log-variance, each
-      [b, t', h', w', channels].
+    init: (key, clips float32 [n t h w 3] in [-1, 1]) -> params. Not traceable:
+      what has a closed form is fitted on the host. None for published
+      parameters, see `pretrained.load`.
+    encode: (params, x [b t h w 3]) -> mean and log-variance, both of the shape
+      of z [b t/factor h/factor w/factor channels].
     decode: (params, z) -> x, not clipped.
-    loss: (params, x, keys [b]) -> total [b] and a dict of its parts [b]; None
-      where there is nothing to train.
-    held: single_frames -> patterns of the paths of parameters that training
-      leaves alone.
-    levels: values each channel may take, where latents are codes; see `fsq`.
+    loss: (params, x, keys [b]) -> total [b] and a dict of its terms [b]; None
+      if there is nothing to train.
+    excluded_paths: single_frames -> patterns of the paths of parameters that
+      training does not update.
+    levels: number of values of each channel if latents are codes, see `fsq`.
   """
 
   factor: tuple[int, int, int]
   channels: int
-  init: Callable[..., Any] | None
+  init: Callable[..., dict[str, Any]] | None
   encode: Callable[..., Any]
-  decode: Callable[..., Any]
+  decode: Callable[..., FloatArray['b t h w 3']]
   loss: Callable[..., Any] | None = None
-  held: Callable[[bool], tuple[str, ...]] = lambda single_frames: ()
+  excluded_paths: Callable[[bool], tuple[str, ...]] = lambda single_frames: ()
   levels: tuple[int, ...] = ()
 
 
-def make_autoencoder(config) -> Autoencoder:
+def make_autoencoder(config: ConfigDict) -> Autoencoder:
   """Builds the autoencoder of `config.autoencoder`."""
   make = {
     'kl': _make_kl,
@@ -63,7 +65,7 @@ def make_autoencoder(config) -> Autoencoder:
   }
   if config.kind not in make:
     raise ValueError(
-      f'autoencoder.kind is one of {", ".join(KINDS)}, not {config.kind!r}.'
+      f'autoencoder.kind is one of {", ".join(make)}, not {config.kind!r}.'
     )
   return make[config.kind](config)
 
@@ -107,9 +109,9 @@ def _make_kl(config) -> Autoencoder:
     temporal=config.decoder_temporal,
     levels=levels,
   )
-  # Autoencoders that were written before there was one have no such setting.
+  # Old files of autoencoders have no settings of a discriminator.
   adversarial_weight = config.get('adversarial_weight', 0.0)
-  judge = discriminator.make(config.get('discriminator_width', 32))
+  critic = discriminator.make(config.get('discriminator_width', 32))
   weights = {
     'l1': config.l1_weight,
     'l2': config.l2_weight,
@@ -122,7 +124,7 @@ def _make_kl(config) -> Autoencoder:
   def init_both(key, clips):
     params = init(key, clips)
     if adversarial_weight:
-      params[discriminator.NAME] = judge.init(jax.random.fold_in(key, 2))
+      params[discriminator.NAME] = critic.init(jax.random.fold_in(key, 2))
     return params
 
   return Autoencoder(
@@ -136,9 +138,9 @@ def _make_kl(config) -> Autoencoder:
       decode,
       quantised=bool(levels),
       weights=weights,
-      discriminate=judge.apply,
+      discriminate=critic.apply,
     ),
-    held=lambda single_frames: (
+    excluded_paths=lambda single_frames: (
       (kl.FITTED, kl.TEMPORAL) if single_frames else (kl.FITTED,)
     ),
     levels=levels,

@@ -1,9 +1,9 @@
 """The autoencoders of latent diffusion on images, with published weights.
 
-AutoencoderKL (Rombach et al., 2112.10752): residual convolutions, three
-halvings, attention over the frame in the middle, a Gaussian posterior. Its
-kin differ in sizes, in 1 x 1 convolutions around the latents and in whether
-there is attention, all of which the parameters' names and shapes say:
+AutoencoderKL (Rombach et al., 2112.10752): residual convolutions, three strided
+ones, attention over the frame in the middle, a Gaussian posterior. Its variants
+differ in sizes, in 1 x 1 convolutions around the latents and in whether there
+is attention, which the names and shapes of the parameters determine:
 
               channels  scaling_factor  shift_factor
   SD, ft-mse  4         0.18215         0
@@ -11,57 +11,79 @@ there is attention, all of which the parameters' names and shapes say:
   SD3         16        1.5305          0.0609
   FLUX.1      16        0.3611          0.1159
 
-Published diffusion models see (z - shift) * scale; a run has statistics of
-its own data, which undo any such choice.
+Published diffusion models are trained on (z - shift) * scale; a run normalises
+by the statistics of its own data, which cancel any such choice.
 """
 
+from collections.abc import Callable
 import functools
 import re
+from typing import Any, NamedTuple
 
+from etils.array_types import FloatArray
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vdm import models
 from vdm.models import layers
 
-GROUPS = 32  # Of every norm, in all of them.
+GROUPS = 32  # Of every norm, in every variant.
 LOGVAR = (-30.0, 20.0)  # Range of the log-variance.
 
 
-def norm(channels, groups):
+class Sizes(NamedTuple):
+  """The sizes of one side.
+
+  Attributes:
+    channels: of a latent.
+    widths: channels of each level, in the order of the side.
+    blocks: residual blocks per level.
+    attention: whether the middle has attention.
+    quant: whether there is a 1 x 1 convolution at the latents.
+  """
+
+  channels: int
+  widths: tuple[int, ...]
+  blocks: int
+  attention: bool
+  quant: bool
+
+
+def _norm(channels, groups):
   return layers.GroupNorm(
     channels, group_size=max(1, channels // groups), epsilon=1e-6
   )
 
 
 class Residual(nnx.Module):
-  """Two convolutions after norms, beside a skip."""
+  """Two convolutions after norms, and a skip."""
 
-  def __init__(self, cin, cout, groups, *, rngs):
-    self.norm1 = norm(cin, groups)
+  def __init__(self, cin: int, cout: int, groups: int, *, rngs: nnx.Rngs):
+    self.norm1 = _norm(cin, groups)
     self.conv1 = layers.Conv(cin, cout, rngs=rngs)
-    self.norm2 = norm(cout, groups)
+    self.norm2 = _norm(cout, groups)
     self.conv2 = layers.Conv(cout, cout, rngs=rngs)
     self.conv_shortcut = (
       layers.Conv(cin, cout, 1, rngs=rngs) if cin != cout else None
     )
 
-  def __call__(self, x):
+  def __call__(self, x: FloatArray['*b h w c']) -> FloatArray['*b h w d']:
     y = self.conv1(jax.nn.silu(self.norm1(x)))
     y = self.conv2(jax.nn.silu(self.norm2(y)))
     return y + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
 class Attention(nnx.Module):
-  """One head over all places of a frame."""
+  """One head over all positions of a frame."""
 
-  def __init__(self, channels, groups, *, rngs):
-    self.group_norm = norm(channels, groups)
+  def __init__(self, channels: int, groups: int, *, rngs: nnx.Rngs):
+    self.group_norm = _norm(channels, groups)
     for name in ('to_q', 'to_k', 'to_v', 'to_out'):
       setattr(self, name, layers.Linear(channels, channels, rngs=rngs))
 
-  def __call__(self, x):
+  def __call__(self, x: FloatArray['*b h w c']) -> FloatArray['*b h w c']:
     *leading, h, w, c = x.shape
     y = self.group_norm(x).reshape(-1, h * w, 1, c)
     y = jax.nn.dot_product_attention(self.to_q(y), self.to_k(y), self.to_v(y))
@@ -69,16 +91,18 @@ class Attention(nnx.Module):
 
 
 class Middle(nnx.Module):
-  """Residual blocks at the coarsest size, with attention between or not."""
+  """Two residual blocks at the coarsest level, with or without attention."""
 
-  def __init__(self, channels, attention, groups, *, rngs):
+  def __init__(
+    self, channels: int, attention: bool, groups: int, *, rngs: nnx.Rngs
+  ):
     self.block_0 = Residual(channels, channels, groups, rngs=rngs)
     self.attention = (
       Attention(channels, groups, rngs=rngs) if attention else None
     )
     self.block_1 = Residual(channels, channels, groups, rngs=rngs)
 
-  def __call__(self, x):
+  def __call__(self, x: FloatArray['*b h w c']) -> FloatArray['*b h w c']:
     x = self.block_0(x)
     if self.attention is not None:
       x = self.attention(x)
@@ -86,11 +110,10 @@ class Middle(nnx.Module):
 
 
 class Encoder(nnx.Module):
-  """[..., h, w, 3] -> [..., h', w', 2 channels]: mean and log-variance."""
+  """Frames to mean and log-variance, 2 channels in all."""
 
-  def __init__(
-    self, channels, widths, blocks, *, attention, quant, groups, rngs
-  ):
+  def __init__(self, sizes: Sizes, groups: int, *, rngs: nnx.Rngs):
+    channels, widths, blocks, attention, quant = sizes
     self.levels, self.blocks = len(widths), blocks
     self.conv_in = layers.Conv(3, widths[0], rngs=rngs)
     cin = widths[0]
@@ -100,18 +123,18 @@ class Encoder(nnx.Module):
         setattr(self, f'level_{level}_block_{i}', block)
         cin = width
       if level < self.levels - 1:
-        # Windows that begin at the first pixel and end one outside.
+        # Padded at the end of each axis alone.
         down = layers.Conv(
           width, width, rngs=rngs, stride=2, padding=((0, 1), (0, 1))
         )
         setattr(self, f'down_{level}', down)
     self.middle = Middle(cin, attention, groups, rngs=rngs)
-    self.conv_norm_out = norm(cin, groups)
+    self.conv_norm_out = _norm(cin, groups)
     self.conv_out = layers.Conv(cin, 2 * channels, rngs=rngs)
     both = 2 * channels
     self.quant_conv = layers.Conv(both, both, 1, rngs=rngs) if quant else None
 
-  def __call__(self, x):
+  def __call__(self, x: FloatArray['*b h w 3']) -> FloatArray['*b y x d']:
     x = self.conv_in(x)
     for level in range(self.levels):
       for i in range(self.blocks):
@@ -123,11 +146,10 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-  """[..., h', w', channels] -> [..., h, w, 3]; level 0 is the coarsest."""
+  """Latents to frames; level 0 is the coarsest."""
 
-  def __init__(
-    self, channels, widths, blocks, *, attention, quant, groups, rngs
-  ):
+  def __init__(self, sizes: Sizes, groups: int, *, rngs: nnx.Rngs):
+    channels, widths, blocks, attention, quant = sizes
     self.levels, self.blocks = len(widths), blocks
     self.quant_conv = (
       layers.Conv(channels, channels, 1, rngs=rngs) if quant else None
@@ -142,10 +164,10 @@ class Decoder(nnx.Module):
         cin = width
       if level < self.levels - 1:
         setattr(self, f'up_{level}', layers.Conv(width, width, rngs=rngs))
-    self.conv_norm_out = norm(cin, groups)
+    self.conv_norm_out = _norm(cin, groups)
     self.conv_out = layers.Conv(cin, 3, rngs=rngs)
 
-  def __call__(self, z):
+  def __call__(self, z: FloatArray['*b y x c']) -> FloatArray['*b h w 3']:
     x = z if self.quant_conv is None else self.quant_conv(z)
     x = self.middle(self.conv_in(x))
     for level in range(self.levels):
@@ -156,12 +178,15 @@ class Decoder(nnx.Module):
     return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
 
 
-def make(scaling_factor=1.0, shift_factor=0.0, groups=GROUPS):
+def make(
+  scaling_factor: float = 1.0, shift_factor: float = 0.0, groups: int = GROUPS
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
   """Returns (encode, decode) over {'encoder', 'decoder'}.
 
   Args:
-    scaling_factor, shift_factor: latents are (z - shift) * scale.
-    groups: of every norm; the one size that parameters do not tell.
+    scaling_factor: the scale of latents (z - shift) * scale.
+    shift_factor: their shift.
+    groups: of every norm; the only size that parameters do not determine.
   """
 
   def encode(params, x):
@@ -179,27 +204,14 @@ def make(scaling_factor=1.0, shift_factor=0.0, groups=GROUPS):
 
 
 @functools.cache
-def network(side, sizes, groups=GROUPS):
-  """The functions of one side, 'encoder' or 'decoder'."""
-  channels, widths, blocks, attention, quant = sizes
-  make = {'encoder': Encoder, 'decoder': Decoder}[side]
-
-  def build(key):
-    return make(
-      channels,
-      widths,
-      blocks,
-      attention=attention,
-      quant=quant,
-      groups=groups,
-      rngs=nnx.Rngs(params=key),
-    )
-
-  return models.functional(build)
+def network(side: str, sizes: Sizes, groups: int = GROUPS) -> models.Network:
+  """Returns the functions of one side, 'encoder' or 'decoder'."""
+  module = {'encoder': Encoder, 'decoder': Decoder}[side]
+  return models.functional(module, sizes, groups)
 
 
-def sizes(params, side):
-  """(channels, widths, blocks, attention, quant) of one side's parameters."""
+def sizes(params: dict[str, Any], side: str) -> Sizes:
+  """Returns the sizes of the parameters of one side."""
   params = params[side]
   levels = sum(name.endswith('_block_0') for name in params)
   widths = tuple(
@@ -212,36 +224,34 @@ def sizes(params, side):
   else:
     channels = params['conv_in']['kernel'].shape[-2]
   attention = 'attention' in params['middle']
-  return channels, widths, blocks, attention, 'quant_conv' in params
+  return Sizes(channels, widths, blocks, attention, 'quant_conv' in params)
 
 
-def channels(params):
-  """Channels of a latent."""
-  return sizes(params, 'decoder')[0]
+def channels(params: dict[str, Any]) -> int:
+  """Returns the number of channels of a latent."""
+  return sizes(params, 'decoder').channels
 
 
-def factor(params):
-  """Pixels that a latent stands for along h and w."""
-  return 2 ** (len(sizes(params, 'decoder')[1]) - 1)
+def factor(params: dict[str, Any]) -> int:
+  """Returns the pixels per latent along h and w."""
+  return 2 ** (len(sizes(params, 'decoder').widths) - 1)
 
 
-def abstract(params):
-  """Shapes of all parameters of a network of the sizes of `params`."""
+def abstract_params(params: dict[str, Any]) -> dict[str, Any]:
+  """Returns the shapes of all parameters of a network like that of `params`."""
   return {
-    side: jax.eval_shape(
-      network(side, sizes(params, side)).init, jax.random.key(0)
-    )
+    side: network(side, sizes(params, side)).abstract_params()
     for side in ('encoder', 'decoder')
   }
 
 
-def convert(tensors):
-  """Published names and layouts -> those of `Encoder` and `Decoder`.
+def convert(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Converts published names and layouts to those of `Encoder` and `Decoder`.
 
   Args:
-    tensors: {name: array}, named as in diffusers, as in its older files or as
-      in the original latent diffusion code, alone or within the checkpoint of
-      a whole model, of which the rest is left.
+    tensors: by name, as in diffusers, its older files or the original latent
+      diffusion code, alone or in the checkpoint of a whole model, of which
+      other tensors are ignored.
 
   Returns:
     {'/'-joined path: array}.
@@ -262,7 +272,7 @@ def convert(tensors):
     path = name.removeprefix(prefix)
     if not re.match(r'(encoder|decoder|quant_conv|post_quant_conv)\.', path):
       continue
-    # There, the coarsest level of the decoder is the last.
+    # In these names the coarsest level of the decoder is the last.
     path = re.sub(
       r'\.up\.(\d+)\.',
       lambda match: f'.up_blocks.{levels - 1 - int(match[1])}.',
@@ -270,7 +280,7 @@ def convert(tensors):
     )
     for theirs, ours in NAMES:
       path = re.sub(theirs, ours, path)
-    if '.to_' in path and array.ndim > 1:  # A matrix, or it as a kernel.
+    if '.to_' in path and array.ndim > 1:  # A matrix or a 1 x 1 kernel.
       array = array.reshape(array.shape[:2]).T
     elif array.ndim == 4:
       array = array.transpose(2, 3, 1, 0)
@@ -280,7 +290,7 @@ def convert(tensors):
   return flat
 
 
-# Names of latent diffusion's code and of older diffusers, then of diffusers.
+# Patterns of the names of latent diffusion's code, older and newer diffusers.
 NAMES = (
   (r'^quant_conv\.', 'encoder.quant_conv.'),
   (r'^post_quant_conv\.', 'decoder.quant_conv.'),

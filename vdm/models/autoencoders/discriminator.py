@@ -1,13 +1,14 @@
-"""A patch discriminator: how real each part of a frame looks.
+"""A patch discriminator of single frames.
 
-Strided convolutions over single frames end in one logit for every patch of 8
-by 8 pixels, which sees some 31 of them each way (Isola et al., 2017, with a
-norm over channels in place of one over the batch: a frame's logits depend on
-no other). It is trained beside the autoencoder that it judges, by the same
-optimizer: each sees the other as a constant, so the gradient of the sum of
-their losses is the gradient of each one's own.
+Strided convolutions give one logit for every patch of 8 by 8 pixels, with a
+receptive field of about 31 by 31 (Isola et al., 2017, with a norm over channels
+in place of the one over the batch: the logits of a frame depend on no other).
+It is trained together with the autoencoder, by the same optimizer: each treats
+the other as a constant, so the gradient of the sum of their losses is the
+gradient of each one's own.
 """
 
+from etils.array_types import FloatArray
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -15,14 +16,14 @@ import jax.numpy as jnp
 from vdm import models
 from vdm.models import layers
 
-NAME = 'discriminator'  # Of its parameters, beside those of the autoencoder.
+NAME = 'discriminator'  # Key of its parameters in those of the autoencoder.
 DEPTH = 3  # Halvings.
 
 
 class Discriminator(nnx.Module):
-  """[b, t, h, w, 3] -> logits [b, t, h / 8, w / 8]; above 0: real."""
+  """Frames to logits of patches, h / 8 by w / 8; positive means real."""
 
-  def __init__(self, width, *, rngs):
+  def __init__(self, width: int, *, rngs: nnx.Rngs):
     cin = 3
     for i in range(DEPTH):
       conv = layers.Conv(cin, width * 2**i, rngs=rngs, stride=2)
@@ -33,7 +34,7 @@ class Discriminator(nnx.Module):
       cin = width * 2**i
     self.head = layers.Conv(cin, 1, rngs=rngs)
 
-  def __call__(self, x):
+  def __call__(self, x: FloatArray['*b h w 3']) -> FloatArray['*b y x']:
     for i in range(DEPTH):
       x = getattr(self, f'conv_{i}')(x)
       if i:
@@ -43,8 +44,6 @@ class Discriminator(nnx.Module):
     return self.head(x)[..., 0]
 
 
-def make(width):
-  """Returns the network's `init` and `apply`, see `models.functional`."""
-  return models.functional(
-    lambda key: Discriminator(width, rngs=nnx.Rngs(params=key))
-  )
+def make(width: int) -> models.Network:
+  """Returns the functions of a discriminator."""
+  return models.functional(Discriminator, width)

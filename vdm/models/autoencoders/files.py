@@ -1,40 +1,50 @@
 """A frozen autoencoder on disk: `weights.npz` and `config.json`.
 
 The weights are float32 arrays under '/'-joined paths, without pickle. The
-configuration holds the settings that rebuild the network, the statistics of
-its latents, the sha256 of the weights, and the fingerprint: a sha256 over all
-of these, by which runs and latent caches know the autoencoder. The
+configuration has the settings that rebuild the network, the statistics of its
+latents, the sha256 of the weights, and the fingerprint: a sha256 over all of
+these, by which runs and latent caches identify the autoencoder. The
 configuration is written last and marks the autoencoder as complete.
 """
 
+from collections.abc import Mapping
 import hashlib
 import io
 import json
+from typing import Any
 
 from etils import epath
-import jax
-import ml_collections
+from etils.array_types import FloatArray
+from ml_collections import ConfigDict
 import numpy as np
+
+from vdm.common import files
+from vdm.common import trees
 
 WEIGHTS, CONFIG = 'weights.npz', 'config.json'
 
 
-def save(directory, config, params, stats) -> str:
+def save(
+  directory: epath.PathLike,
+  config: ConfigDict,
+  params: dict[str, Any],
+  stats: dict[str, FloatArray[' c']],
+) -> str:
   """Writes an autoencoder, once, and returns its fingerprint.
 
   Args:
-    directory: where to; made if it does not exist.
-    config: `config.autoencoder`, of which all but where it came from is kept.
+    directory: created if it does not exist.
+    config: `config.autoencoder`; all of it is saved but the source of the
+      parameters (`load`, `weights`).
     params: nested dict of float32 arrays.
-    stats: {'mean': [c], 'scale': [c]}, see `latents.statistics`.
+    stats: {'mean', 'scale'}, see `latents.statistics`.
 
   Raises:
-    FileExistsError: the directory holds another autoencoder.
+    FileExistsError: the directory has another autoencoder.
   """
   directory = epath.Path(directory)
-  weights = _pack(params)
-  origin = ('load', 'weights')
-  settings = {k: v for k, v in dict(config).items() if k not in origin}
+  weights = files.npz_bytes(_flat(params))
+  settings = {k: v for k, v in config.items() if k not in ('load', 'weights')}
   content = {
     'settings': settings,
     'statistics': {k: np.asarray(v).tolist() for k, v in stats.items()},
@@ -50,24 +60,23 @@ def save(directory, config, params, stats) -> str:
       )
     return found
   directory.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(content, indent=2, sort_keys=True) + '\n'
-  for name, data in ((WEIGHTS, weights), (CONFIG, text.encode())):
-    unfinished = directory / (name + '.tmp')
-    unfinished.write_bytes(data)
-    unfinished.rename(directory / name)
+  files.write_bytes(directory / WEIGHTS, weights)
+  files.write_json(directory / CONFIG, content, sort_keys=True)
   return content['fingerprint']
 
 
-def load(directory):
-  """Reads an autoencoder and verifies it.
+def load(
+  directory: epath.PathLike,
+) -> tuple[ConfigDict, dict[str, Any], dict[str, FloatArray[' c']], str]:
+  """Reads and verifies an autoencoder.
 
   Returns:
-    (config, params, stats, fingerprint): a ConfigDict that `make_autoencoder`
-    takes, a nested dict of numpy arrays, the latents' statistics, a string.
+    (config, params, stats, fingerprint): what `make_autoencoder` takes, a
+    nested dict of NumPy arrays, the statistics of latents, a hexadecimal hash.
 
   Raises:
     FileNotFoundError: there is no autoencoder.
-    ValueError: its files are not what was written.
+    ValueError: the files were changed after they were written.
   """
   directory = epath.Path(directory)
   if not exists(directory):
@@ -93,53 +102,34 @@ def load(directory):
     k: np.asarray(v, np.float32) for k, v in content['statistics'].items()
   }
   # JSON has no tuples, and a configuration no lists.
-  config = ml_collections.ConfigDict(
+  config = ConfigDict(
     {
       name: tuple(value) if isinstance(value, list) else value
       for name, value in content['settings'].items()
     }
   )
-  return config, _unpack(weights), stats, content['fingerprint']
+  with np.load(io.BytesIO(weights), allow_pickle=False) as arrays:
+    params = trees.unflatten(arrays)
+  return config, params, stats, content['fingerprint']
 
 
-def exists(directory) -> bool:
-  """Whether a complete autoencoder was written there."""
+def exists(directory: epath.PathLike) -> bool:
+  """Returns whether the directory has a complete autoencoder."""
   return (epath.Path(directory) / CONFIG).exists()
 
 
-def fingerprint(content) -> str:
-  """sha256 of settings, statistics and the weights' sha256, hexadecimal."""
+def fingerprint(content: Mapping[str, Any]) -> str:
+  """Returns the sha256 of settings, statistics and the weights' sha256."""
   known = {k: content.get(k) for k in ('settings', 'statistics', 'sha256')}
   return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def _pack(params) -> bytes:
-  arrays = {}
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    name = '/'.join(entry.key for entry in path)
-    array = np.asarray(leaf)
+def _flat(params):
+  """Returns {path: float32 array}; refuses other dtypes."""
+  arrays = {k: np.asarray(v) for k, v in trees.flatten(params).items()}
+  for name, array in arrays.items():
     if array.dtype != np.float32:
       raise ValueError(
         f'The autoencoder is stored in float32, but {name} is {array.dtype}.'
       )
-    arrays[name] = array
-  buffer = io.BytesIO()
-  np.savez(buffer, **arrays)
-  return buffer.getvalue()
-
-
-def nested(flat):
-  """{'/'-joined path: array} -> nested dict."""
-  tree = {}
-  for path, leaf in flat.items():
-    *parents, last = path.split('/')
-    node = tree
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[last] = leaf
-  return tree
-
-
-def _unpack(data: bytes) -> dict:
-  with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-    return nested(dict(arrays))
+  return arrays

@@ -5,28 +5,32 @@ fitted and never trained, plus a convolutional branch that starts at zero:
 
   mean = B (p - m) / s + encoder(p),     x = m + s B^T z + decoder(z).
 
-So training starts at the quality of PCA and only learns what neighbouring
-patches and nonlinearity add. The log-variance of posterior samples, z = mean +
+So training starts at the quality of PCA and learns what neighbouring patches
+and nonlinearity add. The log-variance of posterior samples, z = mean +
 exp(logvar / 2) eps, starts at one value for all of them. The prior of the KL
 term is N(0, 1), which fits because the components are divided by one common
-number that makes a latent value's variance one. Its weight decides where the
-noise settles, and so how small a component may be and still be kept, and how
-well the decoder forgives the errors of a diffusion model.
+number that makes the variance of latent values one. The weight of the term
+determines the final noise, and so how small a component can be and still be
+encoded, and how robust the decoder is to the errors of a diffusion model.
 
-With a bottleneck of finite scalars (`fsq`) a component is divided by its own
-deviation first, so that every channel uses its levels, and the decoder's
-linear part gives each channel the multiple of its value that fits best:
+With a bottleneck of finite scalars (`fsq`) each component is first divided by
+its own standard deviation, so that every channel uses its levels, and the
+linear part of the decoder multiplies each channel by the factor that fits best:
 a = E[z q] / E[q^2]. There is no noise and no prior then.
 
 Both branches work on patches, at the resolution of the latents: measured at
-equal cost on a CPU, wide and coarse beat narrow and fine. The encoder may be
-the smaller one: every step of diffusion pays for it. Norms act on single
-places, so a latent depends on a neighbourhood, and neither on the rest of the
-frame nor on other frames. The decoder may look at the frames before and after
-(`temporal`), against shimmer where nothing moves: latents stay those of single
-frames, and single frames decode as if it did not.
+equal cost on a CPU, wide and coarse is better than narrow and fine. The encoder
+can be smaller: every step of diffusion pays for it. Norms act on single
+positions, so a latent depends on a neighbourhood, and not on the rest of the
+frame or on other frames. The decoder can use the frames before and after
+(`temporal`) to reduce shimmer in static regions: latents are still those of
+single frames, and decoding a single frame is not affected.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from etils.array_types import FloatArray
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -39,15 +43,15 @@ from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import losses
 from vdm.models.autoencoders import pca
 
-# What is fitted and never trained, and what sees other frames: patterns over
-# the paths of the parameters.
+# Patterns of the paths of parameters: those that are fitted and never trained,
+# and those that single frames do not use.
 FITTED, TEMPORAL = r'^(pca|grid)/', r'/time/'
 
 
 class Block(nnx.Module):
   """A residual block of a convolution and a projection that starts at zero."""
 
-  def __init__(self, channels, temporal, *, rngs):
+  def __init__(self, channels: int, temporal: bool, *, rngs: nnx.Rngs):
     self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
     self.conv = layers.Conv(channels, channels, rngs=rngs)
     self.out = layers.Conv(channels, channels, 1, rngs=rngs, init_scale=0.0)
@@ -57,8 +61,8 @@ class Block(nnx.Module):
       else None
     )
 
-  def __call__(self, x):
-    scale = self.scale[...].reshape((1,) * (x.ndim - 1) + (-1,))
+  def __call__(self, x: FloatArray['b t h w c']) -> FloatArray['b t h w c']:
+    scale = layers.along_channels(self.scale[...], x, jnp.float32)
     y = jax.nn.silu(layers.rms_norm(x, scale))
     x = x + self.out(jax.nn.silu(self.conv(y)))
     if self.time is not None and x.shape[1] > 1:
@@ -67,16 +71,25 @@ class Block(nnx.Module):
 
 
 class Branch(nnx.Module):
-  """Residual blocks between two convolutions, the last of them zero."""
+  """Residual blocks between two convolutions; the last one starts at zero."""
 
-  def __init__(self, cin, cout, width, blocks, temporal=False, *, rngs):
+  def __init__(
+    self,
+    cin: int,
+    cout: int,
+    width: int,
+    blocks: int,
+    temporal: bool = False,
+    *,
+    rngs: nnx.Rngs,
+  ):
     self.stem = layers.Conv(cin, width, rngs=rngs)
     self.names = tuple(f'block_{i:02d}' for i in range(blocks))
     for name in self.names:
       setattr(self, name, Block(width, temporal, rngs=rngs))
     self.head = layers.Conv(width, cout, rngs=rngs, init_scale=0.0)
 
-  def __call__(self, x):
+  def __call__(self, x: FloatArray['b t h w c']) -> FloatArray['b t h w d']:
     x = self.stem(x)
     for name in self.names:
       x = getattr(self, name)(x)
@@ -84,35 +97,33 @@ class Branch(nnx.Module):
 
 
 def make(
-  factor, channels, *, encoder, decoder, logvar=-4.6, temporal=False, levels=()
-):
+  factor: int,
+  channels: int,
+  *,
+  encoder: tuple[int, int],
+  decoder: tuple[int, int],
+  logvar: float = -4.6,
+  temporal: bool = False,
+  levels: Sequence[int] = (),
+) -> tuple[Callable[..., Any], ...]:
   """Returns (init, encode, decode) over {'pca', 'encoder', 'decoder'}.
 
   Args:
     factor: spatial reduction, 4 or 8.
     channels: of a latent.
     encoder: (width, residual blocks) of its branch.
-    decoder: the same of the other.
-    logvar: that training starts from.
-    temporal: whether the decoder's blocks look at neighbouring frames.
-    levels: values that each channel may take; () for a KL bottleneck. With
-      levels the parameters have a 'grid', too.
+    decoder: (width, residual blocks) of its branch.
+    logvar: initial log-variance.
+    temporal: whether the decoder's blocks use neighbouring frames.
+    levels: number of values of each channel; () for a KL bottleneck. With
+      levels the parameters include a 'grid'.
   """
   if factor not in (4, 8):
     raise ValueError(f'autoencoder.factor is 4 or 8, not {factor}.')
   patch = 3 * factor**2
   moments = channels if levels else 2 * channels
-
-  def build_encoder(key):
-    rngs = nnx.Rngs(params=key)
-    return Branch(patch, moments, *encoder, rngs=rngs)
-
-  def build_decoder(key):
-    rngs = nnx.Rngs(params=key)
-    return Branch(channels, patch, *decoder, temporal, rngs=rngs)
-
-  encoder_net = models.functional(build_encoder)
-  decoder_net = models.functional(build_decoder)
+  encoder_net = models.functional(Branch, patch, moments, *encoder)
+  decoder_net = models.functional(Branch, channels, patch, *decoder, temporal)
 
   def init(key, clips):
     key_encoder, key_decoder = jax.random.split(key)
@@ -132,7 +143,7 @@ def make(
     if levels:
       gain = jax.lax.stop_gradient(params['grid']['gain'])
       z = linear * layers.along_channels(gain, linear) + branch
-      return latents.certain(fsq.quantise(z, levels))
+      return latents.deterministic(fsq.quantise(z, levels))
     mean, change = jnp.split(branch, 2, axis=-1)
     return linear + mean, logvar + change
 
@@ -148,19 +159,24 @@ def make(
   return init, encode, decode
 
 
-def fit_grid(components, clips, factor, levels):
-  """Fits what lies between principal components and the grid.
+def fit_grid(
+  components: dict[str, Any],
+  clips: FloatArray['n t h w 3'],
+  factor: int,
+  levels: Sequence[int],
+) -> dict[str, FloatArray[' c']]:
+  """Fits the scales between principal components and the grid.
 
   Args:
     components: of `pca.fit`.
-    clips: float [n, t, h, w, 3] in [-1, 1].
+    clips: values in [-1, 1].
     factor: of the components.
     levels: see `make`.
 
   Returns:
-    {'gain': [c], what a component is multiplied by before it is quantised, so
-    that its deviation is one; 'value': [c], what the quantised value is
-    multiplied by to come nearest to the component}, float32.
+    float32 {'gain': factor of a component before it is quantised, which makes
+    its standard deviation one; 'value': factor of the quantised value with the
+    least squared distance from the component}.
   """
   z = jnp.concatenate(
     [
@@ -177,17 +193,24 @@ def fit_grid(components, clips, factor, levels):
   return {'gain': gain, 'value': (z * q).mean(axis=0) / square}
 
 
-def make_loss(encode, decode, *, quantised, weights, discriminate=None):
-  """Returns the training loss over one batch of clips.
+def make_loss(
+  encode: Callable[..., Any],
+  decode: Callable[..., FloatArray['b t h w 3']],
+  *,
+  quantised: bool,
+  weights: dict[str, float],
+  discriminate: Callable[..., FloatArray['b t y x']],
+) -> Callable[..., Any]:
+  """Returns the training loss of an `Autoencoder`.
 
   Args:
     encode: (params, x) -> mean, log-variance.
     decode: (params, z) -> x.
     quantised: whether latents are codes, without noise or prior.
     weights: {'l1', 'l2', 'multiscale', 'kl', 'equivariance', 'adversarial':
-      weight}; a term without weight is not computed.
-    discriminate: (parameters, x) -> logits, for 'adversarial'; its own loss,
-      'discriminator', is added.
+      weight}; a term of weight zero is not computed.
+    discriminate: (params, x) -> logits, for 'adversarial'; the discriminator's
+      own loss, 'discriminator', is added with weight one.
   """
   weights = {
     name: weight
@@ -209,11 +232,11 @@ def make_loss(encode, decode, *, quantised, weights, discriminate=None):
       'equivariance': lambda: losses.l1(
         decode(params, losses.shrink(z, 2)), losses.shrink(x, 2)
       ),
-      # Each sees the other as a constant: see `discriminator.py`.
-      'adversarial': lambda: losses.judged_real(
+      # Each treats the other as a constant: see `discriminator.py`.
+      'adversarial': lambda: losses.generator_hinge(
         discriminate(jax.lax.stop_gradient(params[discriminator.NAME]), y)
       ),
-      'discriminator': lambda: losses.told_apart(
+      'discriminator': lambda: losses.discriminator_hinge(
         discriminate(params[discriminator.NAME], x),
         discriminate(params[discriminator.NAME], jax.lax.stop_gradient(y)),
       ),

@@ -1,43 +1,57 @@
-"""The scale on which diffusion sees an autoencoder's latents.
+"""Posterior samples, statistics and normalisation of latents.
 
 Diffusion noises latents that have mean zero in every channel and, by default,
-one common deviation, so that channels keep their share of the variance; a
-deviation a channel is the alternative. The statistics are over the data the
-diffusion model is trained on and are stored with the autoencoder.
+one common standard deviation, so that channels keep their share of the
+variance; a deviation per channel is the alternative. The statistics are over
+the data that the diffusion model is trained on, and are stored with the
+autoencoder.
 """
 
+from collections.abc import Iterable
+
+from etils.array_types import FloatArray
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vdm.models import layers
+
 KINDS = ('shared', 'channel')
 # Log-variance of latents without noise: exp of half of it is a deviation far
 # below a grey level.
-CERTAIN = -30.0
+NO_NOISE = -30.0
 
 
-def certain(z):
-  """Mean and log-variance of latents that have no noise."""
-  return z, jnp.full_like(z, CERTAIN)
+def deterministic(
+  z: FloatArray['b t h w c'],
+) -> tuple[FloatArray['b t h w c'], FloatArray['b t h w c']]:
+  """Returns the mean and log-variance of latents without noise."""
+  return z, jnp.full_like(z, NO_NOISE)
 
 
-def sample(mean, logvar, keys):
-  """A sample of the posterior, row i of it from keys[i] alone."""
+def sample(
+  mean: FloatArray['b t h w c'],
+  logvar: FloatArray['b t h w c'],
+  keys: jax.Array,
+) -> FloatArray['b t h w c']:
+  """Samples the posterior, with one key per row [b]."""
   eps = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
   noise = jnp.exp(0.5 * logvar.astype(jnp.float32)) * eps
   return mean + noise.astype(mean.dtype)
 
 
-def statistics(batches, kind='shared'):
-  """Mean and deviation of latents.
+def statistics(
+  batches: Iterable[FloatArray['*b c']], kind: str = 'shared'
+) -> dict[str, FloatArray[' c']]:
+  """Computes the mean and standard deviation of latents.
 
   Args:
-    batches: iterable of mean latents [..., c], any number a batch.
-    kind: 'shared', the root of the variance averaged over channels, the same
-      for all of them; or 'channel', every channel its own.
+    batches: mean latents, in batches of any size.
+    kind: 'shared': the root of the variance averaged over channels, the same
+      for all of them; 'channel': a deviation for each channel.
 
   Returns:
-    {'mean': [c], 'scale': [c]}, float32; accumulated in float64.
+    {'mean', 'scale'}, float32; accumulated in float64.
   """
   if kind not in KINDS:
     raise ValueError(
@@ -59,25 +73,24 @@ def statistics(batches, kind='shared'):
   variance = np.maximum(square / count - np.square(mean), 0.0)
   if kind == 'shared':
     variance = np.full_like(variance, variance.mean())
-  # A channel that never changes is only shifted.
+  # A constant channel is only shifted.
   scale = np.where(variance > 1e-12, np.sqrt(variance), 1.0)
   return {'mean': mean.astype(np.float32), 'scale': scale.astype(np.float32)}
 
 
-def normalise(z, stats):
-  """[..., c] latents on the autoencoder's scale -> on diffusion's."""
-  mean, scale = _align(stats, z.ndim)
-  return ((z.astype(jnp.float32) - mean) / scale).astype(z.dtype)
+def normalise(
+  z: FloatArray['*b c'], stats: dict[str, FloatArray[' c']]
+) -> FloatArray['*b c']:
+  """Maps latents from the autoencoder's scale to that of diffusion."""
+  x = z.astype(jnp.float32)
+  mean, scale = (layers.along_channels(stats[k], x) for k in ('mean', 'scale'))
+  return ((x - mean) / scale).astype(z.dtype)
 
 
-def denormalise(z, stats):
+def denormalise(
+  z: FloatArray['*b c'], stats: dict[str, FloatArray[' c']]
+) -> FloatArray['*b c']:
   """Inverts `normalise`."""
-  mean, scale = _align(stats, z.ndim)
-  return (z.astype(jnp.float32) * scale + mean).astype(z.dtype)
-
-
-def _align(stats, ndim):
-  return (
-    jnp.asarray(stats[name], jnp.float32).reshape((1,) * (ndim - 1) + (-1,))
-    for name in ('mean', 'scale')
-  )
+  x = z.astype(jnp.float32)
+  mean, scale = (layers.along_channels(stats[k], x) for k in ('mean', 'scale'))
+  return (x * scale + mean).astype(z.dtype)

@@ -1,29 +1,35 @@
 """Principal components of image patches: a linear autoencoder in closed form.
 
-A frame is cut into patches of f x f pixels; a latent holds the patch's leading
-principal components over one common number,
+A frame is cut into patches of f x f pixels; a latent is the leading principal
+components of a patch, divided by one common number,
 
   z = B (p - mean) / scale,      p = mean + scale B^T z,
 
 with B orthonormal. The components are not whitened: their share of the
 variance is the natural image spectrum, which a diffusion model learns from
-coarse to fine, while whitening would raise the faintest component to the
-weight of the first. `scale` makes the variance of a latent value, over all
-channels, one.
+coarse to fine, while whitening would give the faintest component the weight of
+the first. `scale` makes the variance of latent values, over all channels, one.
 
-No map with the same number of values a patch, linear and blind to the
-neighbours, reconstructs with a smaller squared error.
+No linear map of single patches to as many values reconstructs with a smaller
+squared error.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+from etils.array_types import FloatArray
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vdm.models import layers
 from vdm.models.autoencoders import latents
 
 
-def space_to_depth(x, factor):
-  """[..., h, w, c] -> [..., h / factor, w / factor, factor^2 c]."""
+def space_to_depth(
+  x: FloatArray['*b h w c'], factor: int
+) -> FloatArray['*b y x d']:
+  """Moves patches to channels: d = factor^2 c, y = h / factor."""
   *leading, h, w, c = x.shape
   x = x.reshape(*leading, h // factor, factor, w // factor, factor, c)
   return x.swapaxes(-4, -3).reshape(
@@ -31,24 +37,28 @@ def space_to_depth(x, factor):
   )
 
 
-def depth_to_space(x, factor):
-  """[..., h, w, factor^2 c] -> [..., factor h, factor w, c]."""
+def depth_to_space(
+  x: FloatArray['*b y x d'], factor: int
+) -> FloatArray['*b h w c']:
+  """Inverts `space_to_depth`."""
   *leading, h, w, c = x.shape
   x = x.reshape(*leading, h, w, factor, factor, c // factor**2)
   return x.swapaxes(-4, -3).reshape(*leading, h * factor, w * factor, -1)
 
 
-def fit(clips, factor, channels):
-  """Fits the components of the patches of some clips.
+def fit(
+  clips: FloatArray['n t h w 3'], factor: int, channels: int
+) -> dict[str, FloatArray['...']]:
+  """Fits the principal components of the patches of clips.
 
   Args:
-    clips: float [n, t, h, w, 3] in [-1, 1], read clip by clip.
+    clips: values in [-1, 1], read clip by clip.
     factor: height and width of a patch, px.
-    channels: number of components, at most 3 factor^2.
+    channels: number of components, at most d = 3 factor^2.
 
   Returns:
-    {'basis': [channels, 3 factor^2], 'mean': [3 factor^2], 'scale': []},
-    float32 numpy arrays; computed in float64.
+    {'basis': [channels d], 'mean': [d], 'scale': []}, float32 NumPy arrays;
+    computed in float64.
   """
   size = 3 * factor**2
   if not 1 <= channels <= size:
@@ -66,8 +76,8 @@ def fit(clips, factor, channels):
   mean = total / count
   variances, vectors = np.linalg.eigh(second / count - np.outer(mean, mean))
   basis = vectors[:, ::-1][:, :channels].T
-  # Eigenvectors have no sign: make the largest entry positive, so that the
-  # linear algebra library does not decide.
+  # The sign of an eigenvector is arbitrary: make its largest entry positive, so
+  # that it does not depend on the linear algebra library.
   largest = np.abs(basis).argmax(axis=1)
   basis = basis * np.sign(basis[np.arange(channels), largest])[:, None]
   scale = np.sqrt(max(variances[::-1][:channels].mean(), 0.0))
@@ -78,7 +88,7 @@ def fit(clips, factor, channels):
   }
 
 
-def make(factor, channels):
+def make(factor: int, channels: int) -> tuple[Callable[..., Any], ...]:
   """Returns (init, encode, decode) of the linear autoencoder by itself."""
 
   def init(key, clips):
@@ -87,27 +97,31 @@ def make(factor, channels):
 
   return (
     init,
-    lambda params, x: latents.certain(encode(params, x, factor)),
+    lambda params, x: latents.deterministic(encode(params, x, factor)),
     lambda params, z: decode(params, z, factor),
   )
 
 
-def encode(params, x, factor):
-  """Latents of frames, [..., h, w, 3] -> [..., h / f, w / f, channels]."""
+def encode(
+  params: dict[str, Any], x: FloatArray['*b h w 3'], factor: int
+) -> FloatArray['*b y x c']:
+  """Returns the latents of frames."""
   basis, mean, scale = _prepare(params, x)
   return (space_to_depth(x, factor) - mean) @ (basis.T / scale)
 
 
-def decode(params, z, factor):
-  """Frames of latents, [..., h, w, channels] -> [..., f h, f w, 3]."""
+def decode(
+  params: dict[str, Any], z: FloatArray['*b y x c'], factor: int
+) -> FloatArray['*b h w 3']:
+  """Returns the frames of latents."""
   basis, mean, scale = _prepare(params, z)
   return depth_to_space(z @ (basis * scale) + mean, factor)
 
 
 def _prepare(params, x):
-  """Basis, mean and scale in the dtype of x, the mean also in its rank."""
+  """Returns basis, mean and scale in the dtype of x, the mean in its rank."""
   basis, mean, scale = (
     jnp.asarray(params[name]).astype(x.dtype)
     for name in ('basis', 'mean', 'scale')
   )
-  return basis, mean.reshape((1,) * (x.ndim - 1) + (-1,)), scale
+  return basis, layers.along_channels(mean, x), scale

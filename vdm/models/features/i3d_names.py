@@ -1,10 +1,11 @@
-"""The names of I3D's 230 parameters in the files that hold them.
+"""The names of I3D's 230 parameters in published files.
 
-Three are public: TensorFlow's variables (TF-Hub, DeepMind's repository), the
-PyTorch module of piergiaj (also i3d_pretrained_400.pt of VideoGPT and TATS),
-and that of hassony2 (also StyleGAN-V's TorchScript).
+There are three styles: TensorFlow's variables (TF-Hub, DeepMind's repository),
+the PyTorch module of piergiaj (also i3d_pretrained_400.pt of VideoGPT and
+TATS), and that of hassony2 (also StyleGAN-V's TorchScript).
 """
 
+from collections.abc import Iterable
 import re
 
 import numpy as np
@@ -17,7 +18,7 @@ STEMS = {
   'conv_2b': 'Conv3d_2b_1x1',
   'conv_2c': 'Conv3d_2c_3x3',
 }
-# In TensorFlow, in hassony2's.
+# Names in TensorFlow and in hassony2's module.
 BRANCHES = {
   'b0': ('Branch_0/Conv3d_0a_1x1', 'branch_0'),
   'b1a': ('Branch_1/Conv3d_0a_1x1', 'branch_1.0'),
@@ -26,14 +27,14 @@ BRANCHES = {
   'b2b': ('Branch_2/Conv3d_0b_3x3', 'branch_2.1'),
   'b3b': ('Branch_3/Conv3d_0b_1x1', 'branch_3.1'),
 }
-# Of no use here: an optimizer's slots, counters, and norms' scales.
+# Unused: slots of the optimizer, counters, and scales of norms.
 IGNORED = re.compile(
   r'/Momentum$|^global_step$|\.num_batches_tracked$|\.(bn|batch3d)\.weight$'
 )
 
 
-def tensorflow(path):
-  """TensorFlow's name of a parameter: 'conv_1a/kernel' -> 'RGB/...'."""
+def tensorflow(path: str) -> str:
+  """Returns TensorFlow's name: 'conv_1a/kernel' -> 'RGB/...'."""
   *unit, part = path.split('/')
   part = {
     'kernel': 'conv_3d/w',
@@ -48,19 +49,19 @@ def tensorflow(path):
     return f'{ROOT}{STEMS[unit[0]]}/{part}'
   branch = BRANCHES[unit[1]][0]
   if unit == ['mixed_5b', 'b2b']:
-    branch = 'Branch_2/Conv3d_0a_3x3'  # So misspelt in all of them.
+    branch = 'Branch_2/Conv3d_0a_3x3'  # A misspelling in every file.
   return f'{ROOT}{unit[0].capitalize()}/{branch}/{part}'
 
 
-def piergiaj(path):
-  """piergiaj's name of a parameter."""
+def piergiaj(path: str) -> str:
+  """Returns piergiaj's name of a parameter."""
   *unit, part = path.split('/')
   name = STEMS.get(unit[0], unit[0].capitalize() if unit[1:] else unit[0])
   return '.'.join([name, *unit[1:], _torch_part(part, 'bn')])
 
 
-def hassony(path):
-  """hassony2's name of a parameter."""
+def hassony(path: str) -> str:
+  """Returns hassony2's name of a parameter."""
   *unit, part = path.split('/')
   name = STEMS | {'logits': 'conv3d_0c_1x1'}
   name = name.get(unit[0], unit[0]).lower()
@@ -78,8 +79,10 @@ def _torch_part(part, norm):
   }[part]
 
 
-def convert(tensors, paths):
-  """Public names and layouts -> those of `i3d.I3D`.
+def convert(
+  tensors: dict[str, np.ndarray], paths: Iterable[str]
+) -> dict[str, np.ndarray]:
+  """Converts public names and layouts to those of `i3d.I3D`.
 
   Args:
     tensors: {name: array} of a file.
@@ -89,7 +92,7 @@ def convert(tensors, paths):
     {path: array}.
 
   Raises:
-    WeightsError: a tensor is none of the network's.
+    WeightsError: a tensor does not belong to the network.
   """
   for style in (tensorflow, piergiaj, hassony):
     table = {style(path): path for path in paths}
@@ -100,7 +103,7 @@ def convert(tensors, paths):
     if name in table:
       flat[table[name]] = _reorder(array, table[name])
     elif not IGNORED.search(name):
-      raise import_weights.WeightsError(f'{name[:80]} is no tensor of I3D.')
+      raise import_weights.WeightsError(f'{name[:80]} is not a tensor of I3D.')
     elif name.endswith('.weight') and not np.all(array == 1.0):
       raise import_weights.WeightsError(
         f'{name[:80]} is not one: the public I3D has norms without a scale.'
@@ -109,9 +112,9 @@ def convert(tensors, paths):
 
 
 def _reorder(array, path):
-  """Kernels as [t, h, w, in, out], all else as vectors."""
+  """Returns kernels as [t h w in out], all else as vectors."""
   if not path.endswith('kernel'):
     return array.reshape(-1)
   if array.ndim == 5 and not array.shape[0] == array.shape[1] == array.shape[2]:
-    return array.transpose(2, 3, 4, 1, 0)  # Of PyTorch, [out, in, t, h, w].
+    return array.transpose(2, 3, 4, 1, 0)  # PyTorch's [out in t h w].
   return array

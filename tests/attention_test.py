@@ -1,0 +1,92 @@
+"""Rotary attention against formulas in NumPy."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_runs
+
+from vdm.models import attention
+
+
+def normal(*shape):
+  return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def rotated_by_complex_numbers(x, positions, max_period=100.0):
+  """`attention.rotate` of [n, 2, heads, d] as products with exp(i angle)."""
+  pairs, axes = x.shape[-1] // 2, positions.shape[-1]
+  z = x[..., :pairs].astype(np.complex128) + 1j * x[..., pairs:]
+  for pair in range(pairs):
+    of_axis = -(-pairs // axes)
+    frequency = max_period ** -((pair // axes) / of_axis)
+    angle = positions[:, pair % axes] * frequency
+    z[..., pair] *= np.exp(1j * angle)[:, None, None]
+  return np.concatenate([z.real, z.imag], axis=-1)
+
+
+@pytest.mark.parametrize('sizes', [(5,), (3, 4), (2, 3, 2)])
+def test_rotation_is_a_complex_product(sizes):
+  positions = np.asarray(attention.grid_positions(*sizes))
+  assert positions.shape == (np.prod(sizes), len(sizes))
+  np.testing.assert_array_equal(
+    positions, np.stack(np.unravel_index(range(len(positions)), sizes), -1)
+  )
+  x = normal(len(positions), 2, 3, 8)
+  np.testing.assert_allclose(
+    attention.rotate(x, positions),
+    rotated_by_complex_numbers(x, positions),
+    atol=1e-5,
+  )
+
+
+def test_logits_depend_on_differences_of_positions():
+  positions = attention.grid_positions(3, 4)
+  qk = normal(12, 2, 2, 8)
+
+  def logits(positions):
+    x = attention.rotate(qk, positions)
+    return jnp.einsum('qhd,khd->hqk', x[:, 0], x[:, 1])
+
+  shifted = positions + jnp.array([[5.0, -3.0]])
+  np.testing.assert_allclose(logits(positions), logits(shifted), atol=2e-5)
+  # And do depend on them.
+  assert np.abs(logits(positions) - logits(2 * positions)).max() > 0.1
+
+
+def test_a_longer_clip_rotates_its_first_frames_alike():
+  x = normal(9, 2, 2, 8)
+  long = attention.rotate(x, attention.grid_positions(9))
+  short = attention.rotate(x[:4], attention.grid_positions(4))
+  np.testing.assert_array_equal(long[:4], short)
+
+
+def test_attention_is_a_softmax_over_tokens():
+  layer, params = tiny_runs.random_module(
+    lambda rngs: attention.Attention(8, 4, rngs=rngs)
+  )
+  assert (layer.heads, layer.head_size) == (2, 4)
+  positions = np.asarray(attention.grid_positions(6))
+  x = normal(3, 6, 8)
+  qkv = (x.astype(np.float64) @ params['qkv']['kernel']).reshape(3, 6, 3, 2, 4)
+  qk = qkv[:, :, :2]
+  qk = qk / np.sqrt((qk**2).mean(-1, keepdims=True) + 1e-6) * params['scale']
+  wanted = []
+  for rows, v in zip(qk, qkv[:, :, 2]):
+    q, k = rotated_by_complex_numbers(rows, positions).swapaxes(0, 1)
+    logits = np.einsum('qhd,khd->hqk', q, k) / 4**0.5
+    weights = np.exp(logits)
+    weights /= weights.sum(-1, keepdims=True)
+    wanted.append(np.einsum('hqk,khd->qhd', weights, v).reshape(6, 8))
+  wanted = np.stack(wanted) @ params['out']['kernel'] + params['out']['bias']
+  np.testing.assert_allclose(layer(x, positions), wanted, atol=1e-5)
+
+
+def test_attention_keeps_bfloat16():
+  layer, _ = tiny_runs.random_module(
+    lambda rngs: attention.Attention(8, 4, rngs=rngs)
+  )
+  x = normal(2, 5, 8)
+  half = layer(jnp.asarray(x, jnp.bfloat16), attention.grid_positions(5))
+  assert half.dtype == jnp.bfloat16
+  full = layer(x, attention.grid_positions(5))
+  np.testing.assert_allclose(half.astype(np.float32), full, atol=0.1)

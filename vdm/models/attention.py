@@ -1,0 +1,75 @@
+"""Self-attention with rotary positions over any number of axes.
+
+The logits are always float32.
+"""
+
+from etils.array_types import FloatArray
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from vdm.models import layers
+
+
+def rotate(
+  x: FloatArray['*b n 2 heads d'],
+  positions: FloatArray['n axes'],
+  max_period: float = 100.0,
+) -> FloatArray['*b n 2 heads d']:
+  """Applies rotary embeddings over any number of axes (Su et al., 2104.09864).
+
+  Pairs of channels are assigned to the axes in turn, so that each axis gets
+  fast and slow ones. Positions are whole numbers of frames or latent pixels:
+  other lengths and sizes need no new parameter.
+
+  Args:
+    x: queries and keys of n tokens, d even.
+    positions: of each token.
+    max_period: of the slowest pair, in units of position per radian.
+  """
+  pairs, axes = x.shape[-1] // 2, positions.shape[-1]
+  axis = jnp.arange(pairs) % axes
+  rank = jnp.arange(pairs) // axes / max(1, -(-pairs // axes))
+  angle = positions[:, axis] * max_period ** -rank[None]  # [n, pairs]
+  # [n, 1, 1, pairs], over queries and keys and over heads.
+  angle = angle.reshape((1,) * (x.ndim - 4) + (len(angle), 1, 1, pairs))
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  return jnp.concatenate(
+    [first * cos - second * sin, second * cos + first * sin], axis=-1
+  ).astype(x.dtype)
+
+
+def grid_positions(*sizes: int) -> FloatArray['n axes']:
+  """Returns the positions of the tokens of a grid, the last axis fastest."""
+  axes = [jnp.arange(n, dtype=jnp.float32) for n in sizes]
+  grid = jnp.meshgrid(*axes, indexing='ij')
+  return jnp.stack([axis.reshape(-1) for axis in grid], axis=-1)
+
+
+class Attention(nnx.Module):
+  """Self-attention over tokens.
+
+  Queries and keys are RMS-normalised, which bounds the logits in bfloat16
+  (Dehghani et al., 2302.05442), and rotated by their positions. The output
+  projection starts at zero.
+  """
+
+  def __init__(self, channels: int, head_size: int, *, rngs: nnx.Rngs):
+    self.heads = max(1, channels // head_size)
+    self.head_size = channels // self.heads
+    width = self.heads * self.head_size
+    self.qkv = layers.Linear(channels, 3 * width, rngs=rngs, bias=False)
+    # One scale each for queries and keys.
+    self.scale = nnx.Param(jnp.ones((2, 1, self.head_size), jnp.float32))
+    self.out = layers.Linear(width, channels, rngs=rngs, init_scale=0.0)
+
+  def __call__(
+    self, x: FloatArray['n tokens c'], positions: FloatArray['tokens axes']
+  ) -> FloatArray['n tokens c']:
+    n, tokens, _ = x.shape
+    qkv = self.qkv(x).reshape(n, tokens, 3, self.heads, self.head_size)
+    qk, v = qkv[:, :, :2], qkv[:, :, 2]
+    qk = rotate(layers.rms_norm(qk, self.scale[...][None, None]), positions)
+    y = jax.nn.dot_product_attention(qk[:, :, 0], qk[:, :, 1], v)
+    return self.out(y.reshape(n, tokens, -1))
