@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from vdm import generate
+from vdm.evaluation import clip_set
+from vdm.evaluation import feature_extraction
 from vdm.evaluation import folder_card
-from vdm.evaluation import metrics_card
 from vdm.evaluation import run_card
 from vdm.evaluation import run_samples
 from vdm.media import video_files
+from vdm.metrics import laws
 from vdm.metrics import motion
 from vdm.metrics import suite
 from vdm.models import features
@@ -55,7 +57,7 @@ def options(tmp_path_factory):
   return run_card.Options(
     num=4,
     training_clips=24,
-    features=projection(),
+    network=projection(),
     classifier=projection('classifier', 1),
     statistics=str(tmp_path_factory.mktemp('statistics')),
   )
@@ -104,12 +106,12 @@ def test_it_is_written_for_machines_and_for_people(card, workdir):
     assert (out / name).stat().st_size > 1000
 
 
-def test_what_took_long_is_kept(card, workdir, options, monkeypatch):
+def test_what_took_long_is_cached(card, workdir, options, monkeypatch):
   def never(*unused, **also_unused):
     raise AssertionError('measured again')
 
   monkeypatch.setattr(suite, 'measure', never)
-  monkeypatch.setattr(run_card.features, 'extract', never)
+  monkeypatch.setattr(feature_extraction, 'extract', never)
   again = run_card.evaluate(workdir, workdir / 'evaluation', options)
   for name in ('energy', 'panel', 'fvd', 'laws', 'memorisation'):
     assert again[name] == card[name], name
@@ -120,7 +122,7 @@ def test_another_protocol_is_measured_anew(card, workdir, options):
   changed = run_card.dataclasses.replace(
     options,
     sample={'guidance': 1.0},
-    features=None,
+    network=None,
     classifier=None,
     training_clips=0,
   )
@@ -167,12 +169,12 @@ def test_the_runs_last_samples_are_taken_where_they_are_what_is_asked(workdir):
   run = generate.load_run(workdir)
   labels = np.arange(4)
   np.testing.assert_array_equal(
-    run_samples.last(run, workdir, labels), expected[:4]
+    run_samples.final_videos(run, workdir, labels), expected[:4]
   )
-  assert run_samples.last(run, workdir, labels[::-1]) is None
-  assert run_samples.last(run, workdir, np.arange(9)) is None
+  assert run_samples.final_videos(run, workdir, labels[::-1]) is None
+  assert run_samples.final_videos(run, workdir, np.arange(9)) is None
   run.config.sample.update(steps=3)
-  assert run_samples.last(run, workdir, labels) is None
+  assert run_samples.final_videos(run, workdir, labels) is None
 
 
 def write_folder(folder, videos):
@@ -231,29 +233,32 @@ def test_divisions_never_split_a_video():
 
 
 def test_features_are_named_by_their_weights():
-  assert run_card.features.metric(projection('i3d')) == 'fvd'
-  named = run_card.features.metric(projection('i3d_imagenet'))
+  assert feature_extraction.metric_name(projection('i3d')) == 'fvd'
+  named = feature_extraction.metric_name(projection('i3d_imagenet'))
   assert named == 'fvd_i3d_imagenet'
   videos = np.random.default_rng(0).integers(0, 256, (11, 3, 16, 16, 3), 'u1')
   network = projection()
   np.testing.assert_allclose(
-    run_card.features.extract(network, videos, batch=1),
+    feature_extraction.extract(network, videos, batch=1),
     network.apply(network.params, videos),
     atol=1e-4,
   )
 
 
-def test_a_card_comes_back_from_what_is_kept():
+def test_a_set_comes_back_from_its_cache():
   videos = np.random.default_rng(0).integers(0, 256, (3, 4, 32, 32, 3), 'u1')
-  clips = metrics_card.describe(
-    videos, ['a', 'b', 'c'], [0, 1, -1], world=metrics_card.laws.World()
+  clips = clip_set.describe(
+    videos, ['a', 'b', 'c'], [0, 1, -1], world=laws.World()
   )
   clips = clips._replace(features=np.ones((3, 2)))
-  again = metrics_card.unpack(metrics_card.pack(clips))
+  again = clip_set.unpack(clip_set.pack(clips))
   assert again.truth is None and list(again.groups) == ['a', 'b', 'c']
   np.testing.assert_array_equal(again.features, clips.features)
   for name, value in clips.laws.items():
     np.testing.assert_array_equal(again.laws[name], value)
+  part = clip_set.select(clips, [2, 0])
+  assert list(part.groups) == ['c', 'a'] and list(part.labels) == [-1, 0]
+  np.testing.assert_array_equal(part.small, clips.small[[2, 0]])
 
 
 @pytest.mark.parametrize(

@@ -113,3 +113,14 @@ def test_other_arrays_are_refused():
     frame_metrics.ssim(x[:, :, :8], x[:, :, :8])
   with pytest.raises(ValueError, match='are not those of'):
     frame_metrics.flicker(x, np.ones((2, 5, 16, 12), bool))
+
+
+def test_psnr_of_the_nearest_clip():
+  references = np.zeros((2, 1, 4, 4, 3), np.uint8)
+  references[1] = 200
+  samples = references[::-1].copy()
+  samples[0] -= 10  # 200 to 190.
+  exact, ten = 10 * np.log10(255**2 / 1e-3), 20 * np.log10(25.5)
+  assert frame_metrics.nearest_psnr(samples, references) == pytest.approx(
+    (exact + ten) / 2
+  )

@@ -6,7 +6,6 @@ import pytest
 
 from vdm import generate
 from vdm import sample
-from vdm.evaluation import final_score
 
 
 @pytest.fixture(scope='module')
@@ -64,32 +63,3 @@ def test_labels_by_name_and_number(run):
   assert list(sample.choose_labels(*classes, None, 3)) == [0, 1, 2]
   with pytest.raises(ValueError, match="did you mean 'up-right'"):
     sample.choose_labels(*classes, 'upright', 1)
-
-
-def test_samples_are_written_for_machines_and_for_people(tmp_path):
-  videos = np.random.default_rng(0).integers(0, 256, (3, 4, 16, 16, 3), 'u1')
-  final_score.write_samples(
-    tmp_path, videos, [1, -1, 0], ['a', 'b'], [7, 8, 9], 25.0, each=True
-  )
-  names = {path.name for path in tmp_path.iterdir()}
-  assert names == {
-    'samples.npz',
-    'sheet.png',
-    'grid.mp4',
-    *(f'seed_{i:06d}.mp4' for i in (7, 8, 9)),
-  }
-  with np.load(tmp_path / 'samples.npz', allow_pickle=False) as file:
-    np.testing.assert_array_equal(file['videos'], videos)
-    assert list(file['labels']) == [1, -1, 0]
-    assert list(file['label_names']) == ['a', 'b']
-
-
-def test_psnr_of_the_nearest_clip():
-  clips = np.zeros((2, 1, 4, 4, 3), np.uint8)
-  clips[1] = 200
-  samples = clips[::-1].copy()
-  samples[0] -= 10  # 200 to 190.
-  exact, ten = 10 * np.log10(255**2 / 1e-3), 20 * np.log10(25.5)
-  assert final_score.nearest_psnr(samples, clips) == pytest.approx(
-    (exact + ten) / 2
-  )

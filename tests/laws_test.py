@@ -89,7 +89,7 @@ def test_what_is_found_is_the_truth():
       assert sorted(rows) == [0, 1, 2] and gap.min(1).max() < 0.15
       np.testing.assert_allclose(found.size, known['size'][i][rows], rtol=0.03)
       aim = object_finder.hue_of(known['colour'][i][rows])
-      assert object_finder.hue_apart(found.hue, aim).max() < 0.01
+      assert object_finder.hue_distance(found.hue, aim).max() < 0.01
       # Discs, squares and triangles by their second moments.
       moments = np.array([1 / (2 * np.pi), 1 / 6, 3**0.5 / 9])
       kinds = np.abs(found.shape[:, None] - moments).argmin(1)

@@ -12,16 +12,17 @@ def toy(n, seed, frames=9):
 
 
 def search(queries, training, size=7):
-  nearest = neighbours.Nearest(neighbours.describe(queries))
+  nearest = neighbours.Nearest(neighbours.thumbnails(queries))
   for i in range(0, len(training), size):
-    nearest.add(neighbours.describe(training[i : i + size]))
+    part = neighbours.thumbnails(training[i : i + size])
+    nearest.add(part, i + np.arange(len(part)))
   return nearest
 
 
 def test_the_search_in_pieces_is_that_over_all():
   queries, training = toy(5, 0), toy(30, 1)
   nearest = search(queries, training)
-  a, b = (neighbours.describe(x).astype(float) for x in (queries, training))
+  a, b = (neighbours.thumbnails(x).astype(float) for x in (queries, training))
   away = np.sqrt(np.square(a[:, None] - b[None]).mean(-1))
   np.testing.assert_array_equal(nearest.index, away.argmin(1))
   np.testing.assert_allclose(nearest.distance, away.min(1), rtol=1e-6)
@@ -46,13 +47,14 @@ def test_copies_are_found_and_counted():
 def test_mirrored_copies_are_found_where_training_mirrors():
   training = toy(6, 1)
   sample = neighbours.mirror(training[2:3])
-  nearest = neighbours.Nearest(neighbours.describe(sample))
-  nearest.add(neighbours.describe(training))
+  nearest = neighbours.Nearest(neighbours.thumbnails(sample))
+  numbers = np.arange(len(training))
+  nearest.add(neighbours.thumbnails(training), numbers)
   assert nearest.distance[0] > 1
-  mirrored = neighbours.describe(neighbours.mirror(training))
-  nearest.add(mirrored, range(len(training)))
+  mirrored = neighbours.thumbnails(neighbours.mirror(training))
+  nearest.add(mirrored, numbers)
   assert nearest.distance[0] == 0 and nearest.index[0] == 2
 
 
 def test_clips_of_few_frames():
-  assert neighbours.describe(toy(2, 0, frames=1)).shape == (2, 16 * 16 * 3)
+  assert neighbours.thumbnails(toy(2, 0, frames=1)).shape == (2, 16 * 16 * 3)

@@ -37,9 +37,7 @@ def test_translations_are_found_at_128_px(velocity):
 
 def test_backward_flow_and_following_lead_home():
   flow = optical_flow.compute(moving((2, 1)))
-  home = (
-    optical_flow.follow(flow.backward[0], flow.forward[0]) + flow.forward[0]
-  )
+  home = optical_flow.warp(flow.backward[0], flow.forward[0]) + flow.forward[0]
   assert np.median(np.linalg.norm(home[32:-32, 32:-32], axis=-1)) < 0.1
   # What leaves the frame is not valid: 4 of 128 columns, 2 of 128 rows.
   assert flow.valid[0, 16:-16, -3:].mean() < 0.2
@@ -58,9 +56,9 @@ def test_the_shorter_side_is_128_px(shape, grey):
   assert optical_flow.grey_frames(video).shape == (3, *grey)
 
 
-def test_chains_follow_a_point_and_end_at_the_border():
+def test_point_tracks_follow_a_point_and_end_at_the_border():
   flow = optical_flow.compute(moving((4, 0), frames=6))
-  velocity, inside = optical_flow.chains(flow, spacing=32)
+  velocity, inside = optical_flow.point_tracks(flow, spacing=32)
   assert velocity.shape == (5, 16, 2) and inside[0].all()
   middle = velocity[:, 5]  # Row 1, column 1.
   np.testing.assert_allclose(middle[:3], [[8, 0]] * 3, atol=0.3)

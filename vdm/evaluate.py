@@ -1,11 +1,10 @@
-"""Puts numbers to what was made: python -m vdm.evaluate COMMAND.
+"""Evaluates a run, a folder of videos or an autoencoder.
 
-`run` judges a run's samples, `folders` anybody's videos against real ones;
-both write metrics_card.json, the same as text, and pictures, and go on where
-they were stopped. `autoencoder` gives clips through a run's autoencoder and
-back: PSNR, SSIM, flicker where nothing moves, what the latents are like, and
-the worst clips to look at. That is the ceiling of what the run's video model
-can reach.
+`run` compares a run's samples with real clips, `folders` any videos with real
+ones. Both write metrics_card.json, the same as text, and pictures, and resume
+where they were stopped. `autoencoder` encodes and decodes clips with a run's
+autoencoder: PSNR, SSIM, flicker where nothing moves, statistics of the latents,
+and the worst clips. These numbers are the ceiling of the run's video model.
 
   python -m vdm.evaluate run --workdir runs/ucf101 --num 2048
   python -m vdm.evaluate folders --real videos/real --fake videos/fake
@@ -25,85 +24,85 @@ _WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
 _OUT = flags.DEFINE_string(
   'out',
   None,
-  'Where to; by default <workdir>/evaluation/<command>, or evaluation.',
+  'Where to write; by default <workdir>/evaluation/<command>, or evaluation.',
 )
 _SPLIT = flags.DEFINE_enum(
-  'split', 'validation', ['train', 'validation'], 'Which clips to take.'
+  'split', 'validation', ['train', 'validation'], 'Split of the real clips.'
 )
 _NUM = flags.DEFINE_integer(
-  'num', 256, 'How many clips, real and made.', lower_bound=1
+  'num', 256, 'Number of clips, real and generated.', lower_bound=1
 )
 _SAMPLING = flags.DEFINE_enum(
   'sampling',
   'random',
   ['random', 'middle', 'first'],
-  'Which real clips: from videos and places drawn by --seed; from the middle '
-  'of such videos; the first of the videos by name.',
+  'Which real clips: videos and places drawn by --seed; the middle of such '
+  'videos; the start of the first videos by name.',
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Of that draw.', lower_bound=0)
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of --sampling.', lower_bound=0)
 _TRAINING_CLIPS = flags.DEFINE_integer(
   'training_clips',
   4096,
-  'run: training clips in which the nearest to each sample are looked for.',
+  'run: training clips that are searched for the nearest of each sample.',
   lower_bound=0,
 )
 _CHECKPOINT = flags.DEFINE_string(
-  'checkpoint', 'latest', 'run: latest, best (least small score) or a step.'
+  'checkpoint', 'latest', 'run: latest, best (lowest small score) or a step.'
 )
 _EMA = flags.DEFINE_float(
-  'ema', None, "run: width of the average; by default the run's."
+  'ema', None, "run: width of the EMA; by default the run's."
 )
 _STEPS = flags.DEFINE_integer(
-  'steps', None, "run: of the sampler; by default the run's.", lower_bound=1
+  'steps', None, "run: sampler steps; by default the run's.", lower_bound=1
 )
 _GUIDANCE = flags.DEFINE_float(
-  'guidance', None, "run: 1 is none; by default the run's.", lower_bound=0.0
+  'guidance', None, "run: 1 for none; by default the run's.", lower_bound=0.0
 )
 _METHOD = flags.DEFINE_enum(
   'method', None, ['ddim', 'heun', 'dpmpp'], "run: by default the run's."
 )
-_REAL = flags.DEFINE_string('real', None, 'folders: real videos, or .npz.')
-_FAKE = flags.DEFINE_string('fake', None, 'folders: those to judge.')
+_REAL = flags.DEFINE_string('real', None, 'folders: real videos or .npz files.')
+_FAKE = flags.DEFINE_string('fake', None, 'folders: videos to evaluate.')
 _FRAMES = flags.DEFINE_integer(
-  'frames', 16, 'folders: of a clip.', lower_bound=3
+  'frames', 16, 'folders: frames per clip.', lower_bound=3
 )
 _RESOLUTION = flags.DEFINE_integer(
-  'resolution', 64, 'folders: of a clip, px.', lower_bound=8
+  'resolution', 64, 'folders: of the clips, px.', lower_bound=8
 )
 _STRIDE = flags.DEFINE_integer(
-  'stride', 1, 'folders: frames from one of a clip to the next.', lower_bound=1
+  'stride', 1, 'folders: every stride-th frame is taken.', lower_bound=1
 )
 _FRAME_RATE = flags.DEFINE_float(
   'frame_rate',
   0.0,
-  'folders: that videos are brought to first; 0: each its own.',
+  'folders: to which videos are converted first; 0 for none.',
   lower_bound=0.0,
 )
 _PER_VIDEO = flags.DEFINE_integer(
-  'per_video', 1, 'folders: clips of one real video, at most.', lower_bound=1
+  'per_video', 1, 'folders: clips per real video, at most.', lower_bound=1
 )
 _FEATURES = flags.DEFINE_string(
-  'features', None, 'Network for Frechet and kernel distances: i3d:PATH.'
+  'features', None, 'Network of Frechet and kernel distances: i3d:PATH.'
 )
 _CLASSIFIER = flags.DEFINE_string(
   'classifier',
   None,
-  'Network for the Inception Score: c3d:conv3d_deepnetA_ucf.npz,mean2.npz.',
+  'Network of the Inception Score: c3d:conv3d_deepnetA_ucf.npz,mean2.npz.',
 )
 _WEIGHTS = flags.DEFINE_enum(
   'weights',
   None,
   ['kinetics400', 'imagenet', 'other'],
-  'Which weights PATH holds, where it does not say.',
+  'Which weights PATH holds, if the file does not say.',
 )
 _RESIZE = flags.DEFINE_enum(
-  'resize', 'torch', ['torch', 'tf1'], "Bilinear, to the network's size."
+  'resize', 'torch', ['torch', 'tf1'], "Bilinear resize to the network's input."
 )
 _CROP = flags.DEFINE_enum(
-  'crop', 'squash', ['squash', 'center'], 'Before it, of oblong frames.'
+  'crop', 'squash', ['squash', 'center'], 'How frames are made square.'
 )
 _EPSILON = flags.DEFINE_float(
-  'epsilon', 1e-3, 'Of its batch norms; some ports take 1e-5.', lower_bound=0.0
+  'epsilon', 1e-3, 'Of its batch norms; some ports use 1e-5.', lower_bound=0.0
 )
 _COVARIANCE = flags.DEFINE_enum(
   'covariance',
@@ -112,10 +111,14 @@ _COVARIANCE = flags.DEFINE_enum(
   'Of the Frechet distance: over N (StyleGAN-V) or N - 1 (TF-GAN).',
 )
 _DISTRIBUTED = flags.DEFINE_enum(
-  'distributed', 'auto', ['auto', 'on', 'off'], 'run: join other processes.'
+  'distributed', 'auto', ['auto', 'on', 'off'], 'run: join the other processes.'
 )
 
-_command = []  # The one given.
+# The first process measures while the others wait for it, which takes hours for
+# thousands of clips: longer than any barrier of training.
+_BARRIER_SECONDS = 24 * 3600.0
+
+_command = []  # The command that was given.
 
 
 def main(argv: Sequence[str]) -> None:
@@ -139,35 +142,32 @@ def _run() -> None:
   """Writes the card of a run and prints it."""
   from vdm.evaluation import card_text
   from vdm.evaluation import run_card
+  from vdm.multihost import coordination
   from vdm.multihost import initialize
 
   initialize.initialize(_DISTRIBUTED.value)
+  coordination.set_limit(_BARRIER_SECONDS)
   out = _OUT.value or os.path.join(_WORKDIR.value, 'evaluation', 'run')
-  changed = {
+  changes = {
     'steps': _STEPS.value,
     'guidance': _GUIDANCE.value,
     'method': _METHOD.value,
   }
-  found = run_card.evaluate(
+  card = run_card.evaluate(
     _WORKDIR.value,
     out,
     run_card.Options(
-      num=_NUM.value,
       split=_SPLIT.value,
-      sampling=_SAMPLING.value,
-      seed=_SEED.value,
       training_clips=_TRAINING_CLIPS.value,
       ema=_EMA.value,
       checkpoint=_CHECKPOINT.value,
-      sample={k: v for k, v in changed.items() if v is not None},
-      features=_network(),
-      classifier=_classifier(),
-      unbiased=_COVARIANCE.value == 'unbiased',
+      sample={k: v for k, v in changes.items() if v is not None},
+      **_shared_options(),
     ),
   )
-  if found is not None:
-    print(card_text.text(found))
-    print(f'{out}/metrics_card.json has it all; look at nearest.mp4, too.')
+  if card is not None:
+    print(card_text.text(card))
+    print(f'All numbers are in {out}/metrics_card.json; see also nearest.mp4.')
 
 
 def _folders() -> None:
@@ -176,36 +176,43 @@ def _folders() -> None:
   from vdm.evaluation import folder_card
 
   out = _OUT.value or 'evaluation'
-  found = folder_card.evaluate(
+  card = folder_card.evaluate(
     _REAL.value,
     _FAKE.value,
     out,
     folder_card.Options(
-      num=_NUM.value,
       frames=_FRAMES.value,
       resolution=_RESOLUTION.value,
       stride=_STRIDE.value,
       frame_rate=_FRAME_RATE.value,
       per_video=_PER_VIDEO.value,
-      sampling=_SAMPLING.value,
-      seed=_SEED.value,
-      features=_network(),
-      classifier=_classifier(),
-      unbiased=_COVARIANCE.value == 'unbiased',
+      **_shared_options(),
     ),
   )
-  print(card_text.text(found))
-  print(f'{out}/metrics_card.json has it all.')
+  print(card_text.text(card))
+  print(f'All numbers are in {out}/metrics_card.json.')
+
+
+def _shared_options():
+  """Returns the options that cards of runs and of folders share."""
+  return dict(
+    num=_NUM.value,
+    sampling=_SAMPLING.value,
+    seed=_SEED.value,
+    network=_network(),
+    classifier=_classifier(),
+    unbiased=_COVARIANCE.value == 'unbiased',
+  )
 
 
 def _network():
-  """Returns the network that --features names; None, and a line, without."""
+  """Returns the network that --features names; None if it names none."""
   from absl import logging
 
-  from vdm.evaluation import features
+  from vdm.evaluation import feature_extraction
 
   if not _FEATURES.value:
-    logging.info('%s', features.WHERE)
+    logging.info('%s', feature_extraction.NO_NETWORK)
     return None
   kind, _, path = _FEATURES.value.partition(':')
   if kind != 'i3d' or not path:
@@ -222,7 +229,7 @@ def _network():
 
 
 def _classifier():
-  """Returns the network that --classifier names; None without."""
+  """Returns the network that --classifier names; None if it names none."""
   if not _CLASSIFIER.value:
     return None
   kind, _, paths = _CLASSIFIER.value.partition(':')
@@ -234,7 +241,7 @@ def _classifier():
 
 
 def _autoencoder() -> None:
-  """Writes the report of a run's autoencoder and prints its table."""
+  """Writes the report of a run's autoencoder and prints it."""
   from etils import epath
 
   from vdm.config import schema
@@ -265,14 +272,14 @@ def _autoencoder() -> None:
     mesh=sharding.make_mesh(),
   )
   print(reconstruction.table(content))
-  print(f'\n{out}/table.txt has every clip, worst_01.mp4 the worst.')
+  print(f'\nEvery clip is in {out}/table.txt, the worst in worst_01.mp4.')
 
 
 COMMANDS = {'run': _run, 'folders': _folders, 'autoencoder': _autoencoder}
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  """Takes the command off the command line and parses the rest."""
+  """Removes the command from the command line and parses the rest."""
   wants_help = any(a.lstrip('-') in ('help', 'helpfull') for a in argv[1:])
   if wants_help:
     return flag.parse(argv)

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
   import numpy as np
 
   from vdm import generate
-  from vdm.evaluation import final_score
+  from vdm.media import samples
 
   console.start()
   try:
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
   make = generate.make_generator(run.config, run.stage)
   videos = make.samples(run.params, run.frozen, labels, seeds)
   out = epath.Path(_OUT.value)
-  final_score.write_samples(
+  samples.write(
     out, videos, labels, run.label_names, seeds, run.frame_rate, each=True
   )
   logging.info('The videos are in %s.', out)

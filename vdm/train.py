@@ -340,7 +340,7 @@ def finish(run: Run, span: stages.Span, state: train_state.TrainState) -> None:
     logging.info('Finished: the autoencoder is in %s.', run.workdir)
     return
   config = run.config
-  final_score.final(
+  final_score.write(
     config,
     span.stage,
     train_state.averaged(state, config.sample.ema),

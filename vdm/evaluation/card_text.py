@@ -1,4 +1,4 @@
-"""Lays a metrics card out to be read; see `card.py`."""
+"""Formats a metrics card as text; see `metrics_card.py`."""
 
 import json
 from typing import Any
@@ -10,18 +10,18 @@ from vdm.metrics import synthetic_truth
 
 
 def text(card: dict[str, Any]) -> str:
-  """Lays a card out to be read."""
+  """Returns a card as tables and lines of text."""
   parts = [
-    'Distance from the real clips, % (energy distance; 0: the same)\n'
+    'Energy distance from the real clips, % (0: same distribution)\n'
     + _energy_table(card['energy']),
-    'What moves how: distance from the real distribution, in the unit given,\n'
-    'and how well the measure alone tells samples from real clips (50 %: not)\n'
+    'Motion and consistency: Wasserstein distance from the real distribution,\n'
+    'in the unit given, and AUC of the measure as a classifier (50 %: chance)\n'
     + _panel_table(card['panel']),
   ]
   for name in card:
     if name.startswith('fvd'):
       parts.append(
-        f'{name}: Frechet distance, its limit for sets without end, and the '
+        f'{name}: Frechet distance, its limit for infinite sets, and the '
         f'kernel distance\n{_features_table(card[name])}'
       )
   if 'inception' in card:
@@ -31,7 +31,9 @@ def text(card: dict[str, Any]) -> str:
     )
     parts.append(f'Inception Score: {scores}')
   if 'laws' in card:
-    parts.append('Against the laws of the scenes\n' + laws.table(card['laws']))
+    parts.append(
+      'Compared with the laws of the scenes\n' + laws.table(card['laws'])
+    )
   if 'synthetic_truth' in card:
     parts.append(
       'One straight mover\n' + synthetic_truth.table(card['synthetic_truth'])
@@ -79,7 +81,7 @@ def _panel_table(panel) -> str:
       'samples',
       'real',
       *others,
-      'told apart, %',
+      'AUC, %',
       'real',
     ]
   ]

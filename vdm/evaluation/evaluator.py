@@ -9,7 +9,7 @@ from etils.array_types import ui8
 from ml_collections import ConfigDict
 import numpy as np
 
-from vdm.evaluation import final_score
+from vdm.evaluation import small_score
 from vdm.media import video_files
 from vdm.multihost import coordination
 from vdm.training import objectives
@@ -47,8 +47,8 @@ class Evaluator:
     """
     self._span, self._objective, self._frozen = span, objective, frozen
     self._clips = clips(config.train.eval_clips)
-    self._small_score = final_score.make_small_score(
-      config, span.stage, objective, lambda: clips(config.score.num)
+    self._small_score = small_score.make_small_score(
+      config.score, span.stage, objective, lambda: clips(config.score.num)
     )
     self._log, self._folder, self._frame_rate = log, folder, frame_rate
     self._validated, self._shown = config.optim.ema[-1], config.sample.ema

@@ -1,24 +1,29 @@
 """Makes the metrics card of a folder of videos against another folder.
 
-Nothing is known of how the videos were made. The floor are real clips that are
-not in the reference, as many as there are samples where the folder holds them;
-else the reference's two halves, held against each other.
+The videos can come from anywhere. The floor is real clips that are not in the
+reference, as many as there are samples if the folder holds them; else the two
+halves of the reference are compared.
 """
 
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
 from absl import logging
 from etils import epath
+from etils.array_types import IntArray, ui8
 import numpy as np
 
-from vdm.common import progress
-from vdm.evaluation import features
+from vdm.evaluation import clip_set
+from vdm.evaluation import feature_extraction
 from vdm.evaluation import metrics_card
 from vdm.evaluation import result_cache
 from vdm.media import video_files
 from vdm.metrics import suite
+from vdm.models import features
 from vdm.preparation import clip_files
+
+SHOWN = 8  # Clips of each folder in the contact sheet.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,16 +31,16 @@ class Options:
   """How folders are read and compared.
 
   Attributes:
-    num: clips of the fake folder at most, and of the reference.
-    frames: of a clip.
+    num: clips of the fake folder, at most, and of the reference.
+    frames: per clip.
     resolution: of a clip, px.
-    stride: frames from one of a clip to the next.
-    frame_rate: that videos are brought to first; 0: each its own.
-    per_video: clips taken from one real video, at most.
-    sampling: which real clips, see `clip_files.read_clips`.
+    stride: frames of the video from one frame of a clip to the next.
+    frame_rate: to which videos are converted first; 0 for none.
+    per_video: clips of one real video, at most.
+    sampling: how real clips are chosen, see `clip_files.read_clips`.
     seed: of that choice.
-    features: see `runs.Options`.
-    classifier: see `runs.Options`.
+    network: see `run_card.Options`.
+    classifier: see `run_card.Options`.
     unbiased: covariances over N - 1.
   """
 
@@ -47,106 +52,84 @@ class Options:
   per_video: int = 1
   sampling: str = 'random'
   seed: int = 0
-  features: Any = None
-  classifier: Any = None
+  network: features.Features | None = None
+  classifier: features.Features | None = None
   unbiased: bool = False
 
 
-def evaluate(real, fake, out, options: Options) -> dict[str, Any]:
-  """Writes the card of a folder against another, and returns it.
+def evaluate(
+  real: epath.PathLike,
+  fake: epath.PathLike,
+  out: epath.PathLike,
+  options: Options,
+) -> dict[str, Any]:
+  """Writes the card of a folder against another and returns it.
 
   Args:
     real: folder of real videos.
-    fake: folder of the videos to judge.
-    out: folder for metrics_card.json, metrics_card.txt, a contact sheet and
-      what is kept.
-    options: how.
+    fake: folder of the videos to evaluate.
+    out: folder of metrics_card.json, metrics_card.txt, a contact sheet and the
+      cache.
+    options: how the folders are read and compared.
 
   Raises:
-    FileNotFoundError: there is no such folder.
-    ValueError: it holds no such clips, or too few.
+    FileNotFoundError: a folder does not exist.
+    ValueError: a folder holds no such clips, or too few.
   """
-  out = epath.Path(out)
-  shared = dict(
-    frames=options.frames,
-    resolution=options.resolution,
-    stride=options.stride,
-    frame_rate=options.frame_rate,
-    seed=options.seed,
-  )
-  samples, sources = clip_files.read_clips(
-    fake, num=options.num, sampling='first', **shared
-  )
+  out, network = epath.Path(out), options.network
+  (samples, sources), (videos, groups) = _read(real, fake, options)
   num = len(samples)
-  videos, groups = clip_files.read_clips(
-    real,
-    num=2 * num,
-    sampling=options.sampling,
-    per_video=options.per_video,
-    **shared,
-  )
-  suite.check(samples)
   reference, others, halves = divide(groups, num)
   if min(len(reference), len(others), num) < 2:
     raise ValueError(
       f'{real} has {len(videos)} clips and {fake} {num}: to compare them takes '
       'two of each.'
     )
-  network = options.features
   networks = {'features': network, 'logits': options.classifier}
-  whole = _known(out, videos, groups, 'real clips', networks)
-  known = {
-    'samples': _known(out, samples, sources, 'samples', networks),
-    'real': _select(whole, others),
+  whole = _measured(out, videos, groups, 'real clips', networks)
+  sets = {
+    'samples': _measured(out, samples, sources, 'samples', networks),
+    'real': clip_set.select(whole, others),
   }
-  for name, spoil in metrics_card.SPOILED.items():
-    known[name] = _known(
-      out, spoil(videos[others]), groups[others], f'{name} clips', {}
+  for name, corrupt in metrics_card.CORRUPTIONS.items():
+    sets[name] = _measured(
+      out, corrupt(videos[others]), groups[others], f'{name} clips', {}
     )
+  floor = None
+  if len(halves):
+    floor = clip_set.select(whole, halves), sets['real']
   card = metrics_card.make(
-    _select(whole, reference),
-    known,
-    floor=(_select(whole, halves), known['real']) if len(halves) else None,
-    features=features.metric(network) if network else '',
+    clip_set.select(whole, reference),
+    sets,
+    floor=floor,
+    features=feature_extraction.metric_name(network) if network else '',
     unbiased=options.unbiased,
   )
-  card['protocol'] = {
-    'real': str(real),
-    'fake': str(fake),
-    **{
-      field.name: getattr(options, field.name)
-      for field in dataclasses.fields(options)
-      if field.name not in ('features', 'classifier')
-    },
-    'features': network and network.protocol,
-    'classifier': options.classifier and options.classifier.protocol,
-    'suite': suite.VERSION,
-    'versions': metrics_card.versions(),
-  }
+  card['protocol'] = _protocol(real, fake, options)
   card = metrics_card.write(out, card)
-  shown = min(8, num, len(reference))
+  shown = min(SHOWN, num, len(reference))
   rows = np.concatenate([samples[:shown], videos[reference[:shown]]])
   names = [f'{k} {i}' for k in ('fake', 'real') for i in range(shown)]
-  video_files.write_png(
-    out / 'clips.png', video_files.contact_sheet(rows, names, upscale=None)
-  )
+  sheet = video_files.contact_sheet(rows, names, upscale=None)
+  video_files.write_png(out / 'clips.png', sheet)
   return card
 
 
-def divide(groups, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def divide(
+  groups: Sequence[str], num: int
+) -> tuple[IntArray[' r'], IntArray[' f'], IntArray[' h']]:
   """Divides real clips by video.
 
   Args:
-    groups: [n] the video each comes from.
-    num: wanted in each part.
+    groups: the video that each clip comes from.
+    num: wanted number of clips in each part.
 
   Returns:
-    Rows of the reference, of the floor's clips, and of the half of the
-    reference that the floor's are held against: empty where the floor's are not
-    in the reference.
+    Rows of the reference, of the floor, and of the half of the reference that
+    the floor is compared with, empty if the floor is not in the reference.
   """
   _, group = np.unique(groups, return_inverse=True)
-  order = list(dict.fromkeys(group))  # As they came.
+  order = list(dict.fromkeys(group))  # By first clip.
   rank = np.empty(len(order), int)
   rank[order] = np.arange(len(order))
   ends = np.cumsum(np.bincount(rank[group]))
@@ -157,53 +140,84 @@ def divide(groups, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return first[:num], second[:num], np.zeros(0, int)
   half = max(1, int(np.searchsorted(ends, len(groups) / 2)) + 1)
   half = min(half, len(ends) - 1)
-  every = np.arange(len(groups))[:num]
   inside = rank[group] < half
   logging.info(
     'There are %d real clips, too few for %d and as many others: the floor is '
     'one half of them against the other.',
-    len(groups),
-    num,
+    *(len(groups), num),
   )
-  return every, np.flatnonzero(~inside), np.flatnonzero(inside)
+  return (
+    np.arange(len(groups))[:num],
+    np.flatnonzero(~inside),
+    np.flatnonzero(inside),
+  )
 
 
-def _known(out, videos, groups, title, networks) -> metrics_card.Clips:
-  """Returns what is known of clips, measured now or kept."""
+def _read(real, fake, options: Options):
+  """Returns (clips, names of their videos) of the fake and the real folder."""
+  shared = {
+    name: getattr(options, name)
+    for name in ('frames', 'resolution', 'stride', 'frame_rate', 'seed')
+  }
+  samples, sources = clip_files.read_clips(
+    fake, num=options.num, sampling='first', **shared
+  )
+  suite.check(samples)
+  others = clip_files.read_clips(
+    real,
+    num=2 * len(samples),
+    sampling=options.sampling,
+    per_video=options.per_video,
+    **shared,
+  )
+  return (samples, sources), others
+
+
+def _protocol(real, fake, options: Options) -> dict[str, Any]:
+  """Returns everything that the numbers of the card depend on."""
+  network, classifier = options.network, options.classifier
+  return {
+    'real': str(real),
+    'fake': str(fake),
+    **{
+      field.name: getattr(options, field.name)
+      for field in dataclasses.fields(options)
+      if field.name not in ('network', 'classifier')
+    },
+    'features': network and network.protocol,
+    'classifier': classifier and classifier.protocol,
+    'suite': suite.VERSION,
+    'versions': metrics_card.versions(),
+  }
+
+
+def _measured(
+  out: epath.Path,
+  videos: ui8['n t h w 3'],
+  groups: Sequence[str],
+  title: str,
+  networks: dict[str, features.Features | None],
+) -> clip_set.ClipSet:
+  """Returns a set of clips, from the cache or measured.
+
+  Args:
+    out: folder of the card.
+    videos: the clips.
+    groups: the video that each clip comes from.
+    title: of the set, for messages.
+    networks: those whose 'features' and 'logits' are computed, if any.
+  """
+  folder = out / result_cache.FOLDER
   key = {'clips': result_cache.fingerprint(videos)}
 
-  def measure():
-    logging.info('Measuring %d %s.', len(videos), title)
-    return metrics_card.pack(
-      metrics_card.describe(
-        videos,
-        groups,
-        np.full(len(videos), -1),
-        progress=progress.reporter(title, len(videos)),
-      )
-    )
+  def read():
+    return videos, groups, np.full(len(videos), -1)
 
-  clips = metrics_card.unpack(
-    result_cache.get(out / 'kept', {**key, 'suite': suite.VERSION}, measure)
-  )._replace(groups=np.asarray(groups))
+  clips = clip_set.cached(
+    folder, {**key, 'suite': suite.VERSION}, read, title
+  )._replace(groups=np.asarray(groups))  # The key does not depend on them.
   for name, network in networks.items():
     if network is not None:
-      found = result_cache.get(
-        out / 'kept',
-        {**key, 'features': network.protocol},
-        lambda name=name, network=network: {
-          name: features.extract(network, videos)
-        },
-      )
-      clips = clips._replace(**found)
+      arrays = feature_extraction.cached(folder, key, read, network, name)
+      clips = clips._replace(**arrays)
   return clips
-
-
-def _select(clips: metrics_card.Clips, rows) -> metrics_card.Clips:
-  return clips._replace(
-    measured=suite.select(clips.measured, rows),
-    groups=clips.groups[rows],
-    labels=clips.labels[rows],
-    features=None if clips.features is None else clips.features[rows],
-    logits=None if clips.logits is None else clips.logits[rows],
-  )

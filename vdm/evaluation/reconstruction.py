@@ -1,68 +1,82 @@
-"""How well an autoencoder gives clips back, and what its latents are like.
+"""Measures how well an autoencoder reconstructs clips, and its latents.
 
-The ceiling of every later number: a video model cannot be better than its
-autoencoder. A run writes this when its autoencoder stage ends, and
-`python -m vdm.evaluate autoencoder` for any finished one.
+These numbers are the ceiling of a video model, which cannot be better than its
+autoencoder. A run writes them when its autoencoder stage ends, and
+`python -m vdm.evaluate autoencoder` for a finished run.
 """
 
+from collections.abc import Iterable
 import dataclasses
-import json
+from typing import Any
 
 from absl import logging
 from etils import epath
+from etils.array_types import FloatArray, ui8
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vdm import generate
+from vdm.common import files
+from vdm.common import tables
+from vdm.data import builders
 from vdm.data import clip_spec
 from vdm.data import eval_clips
 from vdm.media import video_files
 from vdm.metrics import frame_metrics
 from vdm.metrics import latent_statistics
 from vdm.models import autoencoders
-from vdm.models.autoencoders import files
+from vdm.models.autoencoders import files as autoencoder_files
 from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import pca
 from vdm.multihost import arrays
+from vdm.multihost import coordination
 
-FRAMES = 16  # Of a clip, where the data set has shots that long.
-BATCH = 8  # Clips worked on at once.
-WORST = 4  # Clips shown side by side with what became of them.
+FRAMES = 16  # Per clip, if the data set has shots of that length.
+BATCH = 8  # Clips in memory at a time.
+WORST = 4  # Clips shown beside their reconstructions.
 COLUMNS = ('psnr', 'ssim', 'flicker_in', 'flicker_out')
 TITLES = ('PSNR, dB', 'SSIM', 'flicker in', 'flicker out')
 
 
-def report(directory, source, folder, *, num, resolution, stride, mesh=None):
-  """Measures a frozen autoencoder and writes what came out.
+def report(
+  directory: epath.PathLike,
+  source: builders.ClipSource,
+  folder: epath.PathLike,
+  *,
+  num: int,
+  resolution: int,
+  stride: int,
+  mesh: jax.sharding.Mesh | None = None,
+) -> dict[str, Any]:
+  """Measures a frozen autoencoder and writes the results.
 
-  Writes `report.json` with every number and how it was made, `table.txt`, and
-  the clips with the lowest PSNR beside their reconstructions as
-  `worst_XX.mp4`.
+  Writes `report.json` with every number and its protocol, `table.txt`, and the
+  clips with the lowest PSNR beside their reconstructions as `worst_XX.mp4`.
 
   Args:
     directory: of the frozen autoencoder.
-    source: `builders.ClipSource` of the clips.
-    folder: where to.
-    num: of the clips; fewer where there are no more.
+    source: of the clips.
+    folder: where to write.
+    num: number of clips, at most.
     resolution: of the clips, px.
     stride: stored frames from one frame of a clip to the next.
     mesh: devices to split the work over.
 
   Returns:
-    What `report.json` holds.
+    The content of `report.json`.
   """
-  settings, params, stats, fingerprint = files.load(directory)
+  settings, params, stats, fingerprint = autoencoder_files.load(directory)
   codec = autoencoders.make_autoencoder(settings)
   clips = choose(source, num, resolution, stride)
   video = clips['video']
   z, reconstruction = reconstruct(codec, params, video, mesh)
   methods = {settings.kind: frame_metrics.compare(reconstruction, video)}
-  if 'pca' in params:  # What the linear part alone, of the same size, can do.
-    linear = pca.make(settings.factor, settings.channels)
-    alone = autoencoders.Autoencoder(codec.factor, codec.channels, *linear)
-    _, plain = reconstruct(alone, params['pca'], video, mesh)
-    methods['pca alone'] = frame_metrics.compare(plain, video)
+  if 'pca' in params:  # The baseline: the linear part alone, of the same size.
+    functions = pca.make(settings.factor, settings.channels)
+    linear = autoencoders.Autoencoder(codec.factor, codec.channels, *functions)
+    _, baseline = reconstruct(linear, params['pca'], video, mesh)
+    methods['pca alone'] = frame_metrics.compare(baseline, video)
   latents = latent_statistics.summary(
     z.astype(np.float64).reshape(-1, *z.shape[2:])
   )
@@ -94,33 +108,38 @@ def report(directory, source, folder, *, num, resolution, stride, mesh=None):
   if codec.levels:
     tokens = np.asarray(fsq.to_tokens(jnp.asarray(z), codec.levels))
     content['tokens'] = fsq.usage(tokens, fsq.size(codec.levels))
-  if jax.process_index() == 0:
-    write(epath.Path(folder), content, video, reconstruction, source, stride)
+  if coordination.is_first():
+    frame_rate = source.info['frame_rate'] / stride
+    _write(epath.Path(folder), content, video, reconstruction, frame_rate)
   return content
 
 
-def choose(source, num, resolution, stride):
-  """The clips of a split: the same every time, spread over its shots."""
+def choose(
+  source: builders.ClipSource, num: int, resolution: int, stride: int
+) -> dict[str, np.ndarray]:
+  """Returns clips spread over the shots of a split, always the same ones."""
   spec = clip_spec.ClipSpec(frames=FRAMES, stride=stride, resolution=resolution)
   try:
     return eval_clips.load_clips(source, spec, num)
   except ValueError as error:
-    logging.warning('Single frames are measured, without flicker: %s', error)
+    logging.warning('Measuring single frames, without flicker: %s', error)
     spec = dataclasses.replace(spec, frames=1)
     return eval_clips.load_clips(source, spec, num)
 
 
-def reconstruct(codec, params, video, mesh=None):
-  """Latents and reconstructions of clips, in float32, without noise.
+def reconstruct(
+  codec: autoencoders.Autoencoder,
+  params: dict[str, Any],
+  video: ui8['n t h w 3'],
+  mesh: jax.sharding.Mesh | None = None,
+) -> tuple[FloatArray["n t' h' w' c"], ui8['n t h w 3']]:
+  """Returns mean latents and reconstructions of clips, in float32.
 
   Args:
-    codec: `autoencoders.Autoencoder`.
+    codec: the autoencoder.
     params: its parameters.
-    video: uint8 [n t h w 3].
+    video: the clips.
     mesh: devices to split the clips over.
-
-  Returns:
-    Mean latents [n t' h' w' c] and uint8 [n t h w 3].
   """
 
   @jax.jit
@@ -137,8 +156,10 @@ def reconstruct(codec, params, video, mesh=None):
   return z, generate.batched(lambda z: decode(params, z), (z,), BATCH, mesh)
 
 
-def names(source, clips):
-  """What to call clips: the record and the frame they begin in."""
+def names(
+  source: builders.ClipSource, clips: dict[str, np.ndarray]
+) -> list[str]:
+  """Returns names of clips, the record and the frame that they start at."""
   place = {row: entry for entry, row in enumerate(source.index['row'].tolist())}
   return [
     f'{source.index["id"][place[row]]}+{start}'
@@ -146,12 +167,12 @@ def names(source, clips):
   ]
 
 
-def table(content):
-  """The report as lines to read."""
+def table(content: dict[str, Any]) -> str:
+  """Formats the content of a report as text."""
   rows = [('', *TITLES)]
   for name, values in content['mean'].items():
     rows.append((name, *(_text(k, values[k]) for k in COLUMNS)))
-  lines = [*_lay_out(rows), '']
+  lines = [tables.lay_out(rows), '']
   latents, protocol = content['latents'], content['protocol']
   lines += [
     f'mean of {protocol["clips"]} clips of {protocol["frames"]} frames of '
@@ -173,64 +194,45 @@ def table(content):
   return '\n'.join(lines)
 
 
-def clip_table(content):
-  """A line a clip, the worst first."""
+def _clip_table(content) -> str:
+  """Formats the clips of a report as text, the worst first."""
   clips = sorted(content['clips'], key=lambda row: row['psnr'] or np.inf)
   rows = [('', *TITLES)]
   rows += [(c['clip'], *(_text(k, c[k]) for k in COLUMNS)) for c in clips]
-  return '\n'.join(_lay_out(rows))
+  return tables.lay_out(rows)
 
 
-def write(folder, content, video, reconstruction, source, stride):
-  """Writes a report's files; report.json last."""
+def _write(folder, content, video, reconstruction, frame_rate) -> None:
+  """Writes the files of a report; report.json last."""
   folder.mkdir(parents=True, exist_ok=True)
   psnr = [clip['psnr'] or np.inf for clip in content['clips']]
-  frame_rate = source.info['frame_rate'] / stride
-  for place, i in enumerate(np.argsort(psnr, kind='stable')[:WORST]):
+  for rank, i in enumerate(np.argsort(psnr, kind='stable')[:WORST]):
     difference = video[i].astype(np.int16) - reconstruction[i]
-    shown = np.stack(
-      [
-        video[i],
-        reconstruction[i],
-        np.clip(128 + 4 * difference, 0, 255).astype(np.uint8),
-      ]
-    )
-    path = folder / f'worst_{place + 1:02d}.mp4'
+    difference = np.clip(128 + 4 * difference, 0, 255).astype(np.uint8)
+    shown = np.stack([video[i], reconstruction[i], difference])
+    path = folder / f'worst_{rank + 1:02d}.mp4'
     video_files.write_mp4(path, video_files.tile(shown, columns=3), frame_rate)
-  text = table(content) + '\n\n' + clip_table(content) + '\n'
-  (folder / 'table.txt').write_text(text)
-  part = folder / 'report.json.part'
-  part.write_text(json.dumps(content, indent=2, allow_nan=False) + '\n')
-  part.replace(folder / 'report.json')
+  text = f'{table(content)}\n\n{_clip_table(content)}\n'
+  files.write_text(folder / 'table.txt', text)
+  files.write_json(folder / 'report.json', content, allow_nan=False)
 
 
-def _mean(values):
-  """Mean of what is defined; None without any."""
+def _mean(values: np.ndarray) -> float | None:
+  """Returns the mean of the finite values; None if there are none."""
   values = values[np.isfinite(values)]
   return float(values.mean()) if len(values) else None
 
 
-def _number(value):
-  """A float, None where it is not finite: JSON has no other."""
+def _number(value: float) -> float | None:
+  """Returns a float; None if it is not finite, which JSON cannot store."""
   return float(value) if np.isfinite(value) else None
 
 
-def _text(column, value):
+def _text(column: str, value: float | None) -> str:
   if value is None:
     return '-'
   return f'{value:.3f}' if column == 'ssim' else f'{value:.2f}'
 
 
-def _list(values):
+def _list(values: Iterable[float]) -> str:
   return ' '.join(f'{value:.2f}' for value in values)
-
-
-def _lay_out(rows):
-  widths = [max(map(len, column)) for column in zip(*rows)]
-  return [
-    '  '.join(
-      [first.ljust(widths[0])]
-      + [cell.rjust(w) for cell, w in zip(cells, widths[1:])]
-    )
-    for first, *cells in rows
-  ]

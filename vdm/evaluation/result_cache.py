@@ -1,7 +1,7 @@
-"""Keeps arrays that took long to compute, under what they depend on.
+"""Caches arrays on disk under a key of what they depend on.
 
-A key is a dict of JSON values. Its arrays lie in `<folder>/<digest>.npz`, with
-the key itself inside; a file that is damaged or of another key is no file.
+A key is a dict of JSON values. Its arrays are in `<folder>/<digest>.npz`,
+together with the key itself. Corrupt files and files of other keys are ignored.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,10 @@ from etils import epath
 import jax
 import numpy as np
 
+from vdm.common import files
 from vdm.multihost import coordination
+
+FOLDER = 'kept'  # Of a card's cache, in the folder of the card.
 
 
 def digest(key: dict[str, Any]) -> str:
@@ -38,31 +41,33 @@ def fingerprint(tree: Any) -> str:
 def get(
   folder: epath.PathLike,
   key: dict[str, Any],
-  compute: Callable[[], dict[str, np.ndarray] | None],
+  compute: Callable[..., dict[str, np.ndarray] | None],
 ) -> dict[str, np.ndarray] | None:
-  """Returns the arrays of a key, computed unless they are kept.
+  """Returns the arrays of a key, from the cache or computed.
 
-  All processes call it; the first one reads and writes, and the arrays are for
-  it alone: the others get None where they are kept.
+  Every process calls it. The first one reads and writes; the others get None
+  where the arrays are cached, else what they computed.
 
   Args:
-    folder: where to keep them.
-    key: what they depend on.
-    compute: () -> {name: array}, on every process; None on all but the first.
+    folder: of the cache.
+    key: what the arrays depend on.
+    compute: () -> {name: array}, called on every process; only the first one
+      needs to return arrays.
   """
   path = epath.Path(folder) / f'{digest(key)}.npz'
-  first = jax.process_index() == 0
-  found = read(path, key) if first else None
-  if coordination.first_says(str(path), found is not None):
-    return found
+  cached = read(path, key) if coordination.is_first() else None
+  if coordination.first_says(str(path), cached is not None):
+    return cached
   arrays = compute()
-  if first:
-    write(path, key, arrays)
+  if coordination.is_first():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = np.array(json.dumps(key, sort_keys=True))
+    files.write_npz(path, {'key': text, **arrays})
   return arrays
 
 
 def read(path: epath.Path, key: dict[str, Any]) -> dict[str, np.ndarray] | None:
-  """Returns the arrays of a file; None where they are not those of the key."""
+  """Returns the arrays of a file; None unless they are those of the key."""
   if not path.exists():
     return None
   try:
@@ -72,14 +77,3 @@ def read(path: epath.Path, key: dict[str, Any]) -> dict[str, np.ndarray] | None:
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
     return None
   return arrays if json.loads(text) == json.loads(json.dumps(key)) else None
-
-
-def write(
-  path: epath.Path, key: dict[str, Any], arrays: dict[str, np.ndarray]
-) -> None:
-  """Writes a file that is at no moment seen half written."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.parent / f'{path.name}.partial'
-  with partial.open('wb') as file:
-    np.savez(file, key=np.array(json.dumps(key, sort_keys=True)), **arrays)
-  partial.replace(path)

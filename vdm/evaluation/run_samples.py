@@ -1,29 +1,32 @@
-"""The samples that a run is judged by: made once, in parts that are kept."""
+"""The samples that a run is evaluated on: generated once, cached in parts."""
 
+from collections.abc import Sequence
 import json
 from typing import Any
 
 from absl import logging
 from etils import epath
-import jax
+from etils.array_types import IntArray, ui8
 import numpy as np
 
 from vdm import generate
 from vdm.common import progress
 from vdm.evaluation import final_score
 from vdm.evaluation import result_cache
+from vdm.media import video_files
 from vdm.multihost import arrays
 from vdm.multihost import coordination
 
-PART = 64  # Samples that are kept together, about.
+PART = 64  # Samples per cached part, about.
+SHEET_VIDEOS = 16
 
 
 def key(run: generate.Run, autoencoder: str) -> dict[str, Any]:
-  """Returns what a sample depends on, but for its seed and label.
+  """Returns what a sample depends on, except its seed and label.
 
   Args:
     run: the trained model.
-    autoencoder: fingerprint of the run's.
+    autoencoder: its fingerprint.
   """
   sample = run.config.sample.to_dict()
   for name in ('num', 'final', 'batch'):
@@ -47,24 +50,25 @@ def make(
   *,
   workdir: epath.Path,
   folder: epath.Path,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns videos uint8 [n t h w 3] and labels, the same on every process.
+) -> tuple[ui8['n t h w 3'], IntArray[' n']]:
+  """Returns videos and labels, the same on every process.
 
-  They are the run's last ones where those are just what is asked for, else
-  what is kept of them, and new ones for the rest.
+  They are the run's final videos if these match, else parts are read from the
+  cache and the rest is generated.
 
   Args:
     run: the trained model.
     generator: its functions.
     key: see `key`.
-    num: how many.
+    num: number of samples.
     workdir: of the run.
-    folder: where parts are kept.
+    folder: of the cache.
   """
   config = run.config
   labels = generate.preview_labels(config.model.num_classes, num)
   shape = (num, run.stage.frames, *2 * (run.stage.resolution,), 3)
-  videos = last(run, workdir, labels) if jax.process_index() == 0 else None
+  first = coordination.is_first()
+  videos = final_videos(run, workdir, labels) if first else None
   if coordination.first_says('the samples', videos is not None):
     logging.info('The samples are those of %s.', workdir / 'final')
     return arrays.from_first('the samples', videos, shape), labels
@@ -72,42 +76,57 @@ def make(
   seeds = config.sample.seed + np.arange(num)
   report = progress.reporter('Samples', num)
   parts = []
-  for begin in range(0, num, size):
-    rows = slice(begin, min(begin + size, num))
+  for start in range(0, num, size):
+    rows = slice(start, min(start + size, num))
 
     def compute(rows=rows):
       videos = generator.samples(
         run.params, run.frozen, labels[rows], seeds[rows]
       )
-      return None if jax.process_index() else {'videos': videos}
+      return {'videos': videos} if first else None
 
     part = result_cache.get(
       folder, {**key, 'seeds': seeds[rows].tolist()}, compute
     )
     parts.append(part and part['videos'])
     report(rows.stop)
-  videos = np.concatenate(parts) if jax.process_index() == 0 else None
+  videos = np.concatenate(parts) if first else None
   return arrays.from_first('the samples', videos, shape), labels
 
 
-def last(
-  run: generate.Run, workdir: epath.Path, labels: np.ndarray
-) -> np.ndarray | None:
-  """Returns the run's last samples if they are of these labels, and made so."""
+def final_videos(
+  run: generate.Run, workdir: epath.Path, labels: IntArray[' n']
+) -> ui8['n t h w 3'] | None:
+  """Returns the run's final videos; None if labels or settings differ."""
   folder, num = workdir / 'final', len(labels)
   try:
     step = int((folder / final_score.DONE).read_text())
     metrics = json.loads((folder / 'metrics.json').read_text())
-    made = metrics['protocol']['sample']
+    settings = metrics['protocol']['sample']
     with (folder / 'samples.npz').open('rb') as file:
       saved = np.load(file, allow_pickle=False)
-      videos, given = saved['videos'], saved['labels']
+      videos, classes = saved['videos'], saved['labels']
   except (OSError, ValueError, KeyError):
     return None
-  asked = json.loads(json.dumps(run.config.sample.to_dict()))
-  if step != run.step or made != asked or len(videos) < num:
+  wanted = json.loads(json.dumps(run.config.sample.to_dict()))
+  if step != run.step or settings != wanted or len(videos) < num:
     return None
   side = run.stage.resolution
   if videos.shape[1:] != (run.stage.frames, side, side, 3):
     return None
-  return videos[:num] if (given[:num] == labels).all() else None
+  return videos[:num] if (classes[:num] == labels).all() else None
+
+
+def write_sheet(
+  out: epath.Path,
+  videos: ui8['n t h w 3'],
+  labels: IntArray[' n'],
+  label_names: Sequence[str],
+) -> None:
+  """Writes samples.png, a contact sheet of the first samples."""
+  captions = [
+    f'sample {i}\n{label_names[label] if label >= 0 else ""}'
+    for i, label in enumerate(labels[:SHEET_VIDEOS])
+  ]
+  sheet = video_files.contact_sheet(videos[:SHEET_VIDEOS], captions, upscale=2)
+  video_files.write_png(out / 'samples.png', sheet)

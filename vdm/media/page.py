@@ -1,8 +1,8 @@
-"""One HTML page that holds everything it shows: text, tables, pictures, bars.
+"""A self-contained HTML page of text, tables, pictures and histograms.
 
-Nothing is fetched and nothing runs, so a page can be mailed, archived and
-opened from a disk. Functions return HTML; whatever comes from outside (names of
-files, messages of libraries) goes through `text`.
+It fetches nothing and runs no script, so it can be mailed, archived and opened
+from a disk. Functions return HTML. Whatever comes from outside (file names,
+messages of libraries) is escaped by `text`.
 """
 
 import base64
@@ -10,6 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import html
 
 import numpy as np
+
+# Of a histogram: px, colours of its groups, places along the axis.
+_WIDTH, _HEIGHT, _LEFT = 560, 120, 40
+_COLOURS = ('var(--one)', 'var(--two)')
+_TICKS = (0, 0.25, 0.5, 0.75, 1)
 
 _STYLE = """
 :root { color-scheme: light dark;
@@ -34,7 +39,7 @@ svg text { font: 11px system-ui, sans-serif; fill: currentColor }
 
 
 def page(title: str, parts: Iterable[str]) -> str:
-  """Returns a whole document.
+  """Returns a complete document.
 
   Args:
     title: plain text.
@@ -64,7 +69,7 @@ def paragraph(value: str) -> str:
 
 
 def table(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> str:
-  """Returns a table of plain text; numbers stand to the right."""
+  """Returns a table of plain text; numbers are aligned to the right."""
 
   def cell(value):
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -78,7 +83,7 @@ def table(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> str:
 
 
 def picture(data: bytes, caption: str = '', *, wide: bool = False) -> str:
-  """Returns a PNG or JPEG, given as the bytes of its file, with a caption."""
+  """Returns a picture with a caption; `data` are the bytes of a PNG or JPEG."""
   kind = 'png' if data.startswith(b'\x89PNG') else 'jpeg'
   encoded = base64.b64encode(data).decode()
   return (
@@ -95,11 +100,11 @@ def histogram(
   bins: int = 24,
   logarithmic: bool = False,
 ) -> str:
-  """Draws how often values occur, groups on top of each other.
+  """Draws how often values occur, groups stacked on top of each other.
 
   Args:
-    groups: up to two named groups of values; what is not finite is left out.
-    title: says what is counted, with its unit.
+    groups: up to two named groups of values; only finite ones count.
+    title: what is counted, with its unit.
     bins: number of bars.
     logarithmic: bars of equal ratio; values of 0 or less go to the first.
   """
@@ -122,48 +127,52 @@ def histogram(
   edges = np.linspace(low, high, bins + 1)
   counts = [np.histogram(v, edges)[0] for v in arrays.values()]
   top = max(1, int(np.sum(counts, axis=0).max()))
-  width, height, left = 560, 120, 40
-  step = width / bins
-  shapes = []
-  base = np.zeros(bins)
-  for number, count in enumerate(counts):
-    colour = ('var(--one)', 'var(--two)')[number % 2]
-    for i, n in enumerate(count):
-      if n:
-        y = 10 + height * (1 - (base[i] + n) / top)
-        shapes.append(
-          f'<rect x="{left + i * step:.1f}" y="{y:.1f}" width="{step - 1:.1f}"'
-          f' height="{height * n / top:.1f}" fill="{colour}"><title>{n}'
-          '</title></rect>'
-        )
-    base += count
-  for share in (0, 0.25, 0.5, 0.75, 1):
-    value = low + share * (high - low)
-    value = 10**value if logarithmic else value
-    x = left + share * width
-    shapes.append(
-      f'<text x="{x:.0f}" y="{height + 26}" text-anchor="middle">'
-      f'{_short(value)}</text>'
-    )
-  shapes.append(f'<text x="0" y="16">{top}</text>')
-  shapes.append(
-    f'<path d="M{left} {height + 10}h{width}" stroke="currentColor"/>'
-  )
+  ticks = [low + share * (high - low) for share in _TICKS]
+  ticks = [10**tick for tick in ticks] if logarithmic else ticks
   legend = ', '.join(
-    f'<span style="color:{("var(--one)", "var(--two)")[i % 2]}">&#9632;</span>'
-    f' {text(name)} ({len(values)})'
-    for i, (name, values) in enumerate(arrays.items())
+    f'<span style="color:{colour}">&#9632;</span> {text(name)} ({len(values)})'
+    for colour, (name, values) in zip(_COLOURS, arrays.items())
   )
-  size = (left + width + 20, height + 32)
+  size = (_LEFT + _WIDTH + 20, _HEIGHT + 32)
   return (
     f'<h3>{text(title)}</h3><div>{legend}</div>'
     f'<svg viewBox="0 0 {size[0]} {size[1]}" width="{size[0]}" role="img">'
-    f'{"".join(shapes)}</svg>'
+    f'{_bars(counts, top)}{_axis(ticks, top)}</svg>'
   )
 
 
+def _bars(counts: Sequence[np.ndarray], top: int) -> str:
+  """Returns SVG bars of the groups' counts; `top` reaches the full height."""
+  bins = len(counts[0])
+  step = _WIDTH / bins
+  base = np.zeros(bins)
+  shapes = []
+  for colour, count in zip(_COLOURS, counts):
+    for i, n in enumerate(count):
+      if n:
+        y = 10 + _HEIGHT * (1 - (base[i] + n) / top)
+        shapes.append(
+          f'<rect x="{_LEFT + i * step:.1f}" y="{y:.1f}" '
+          f'width="{step - 1:.1f}" height="{_HEIGHT * n / top:.1f}" '
+          f'fill="{colour}"><title>{n}</title></rect>'
+        )
+    base += count
+  return ''.join(shapes)
+
+
+def _axis(ticks: Sequence[float], top: int) -> str:
+  """Returns an SVG axis with its ticks, and the count `top`."""
+  labels = [
+    f'<text x="{_LEFT + share * _WIDTH:.0f}" y="{_HEIGHT + 26}" '
+    f'text-anchor="middle">{_short(tick)}</text>'
+    for share, tick in zip(_TICKS, ticks, strict=True)
+  ]
+  line = f'<path d="M{_LEFT} {_HEIGHT + 10}h{_WIDTH}" stroke="currentColor"/>'
+  return f'{"".join(labels)}<text x="0" y="16">{top}</text>{line}'
+
+
 def _short(value: float) -> str:
-  """Returns a number in three digits."""
+  """Returns a number with three significant digits."""
   if value and (abs(value) < 0.01 or abs(value) >= 10_000):
     return f'{value:.0e}'
   return f'{value:.3g}' if abs(value) < 1000 else f'{value:.0f}'

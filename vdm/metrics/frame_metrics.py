@@ -1,7 +1,7 @@
-"""How close clips are to others, frame by frame: PSNR, SSIM and flicker.
+"""PSNR, SSIM and flicker of clips against references.
 
-Everything takes uint8 RGB clips [n t h w 3], reconstructions beside what they
-are of, and gives float64 numbers, one a clip. Nothing reads a compressed file.
+Everything takes uint8 RGB clips [n t h w 3], reconstructions and their sources
+for instance, and returns one float64 per clip. Nothing reads a compressed file.
 
 Flicker is what a frame-wise autoencoder adds where nothing moves. A pixel of
 frame t + 1 is static where no channel of the *source* differs from frame t by
@@ -10,30 +10,30 @@ t + 1 over a clip's static pixels and their channels, in grey levels:
 
   flicker(x) = mean of |x[t+1] - x[t]| over static pixels.
 
-The source's own flicker (noise, coding) stands beside it: a reconstruction
-with less has smoothed, one with more shimmers.
+It is compared with the flicker of the source itself (noise, coding): a
+reconstruction with less has been smoothed, one with more shimmers.
 """
 
 import cv2
+from etils.array_types import BoolArray, FloatArray, ui8
 import numpy as np
 
+from vdm.metrics import rgb_clips
+
 PEAK = 255.0  # Grey levels.
-STATIC = 2  # Change of a channel, grey levels, up to which a pixel is static.
+STATIC = 2  # Greatest change of a channel of a static pixel, grey levels.
 # The window and the constants of Wang et al. (2004), section III C.
 SIGMA, RADIUS = 1.5, 5
 C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 
 
-def psnr(clips, references):
-  """Peak signal-to-noise ratio, dB.
+def psnr(
+  clips: ui8['n t h w 3'], references: ui8['n t h w 3']
+) -> FloatArray[' n']:
+  """Returns the peak signal-to-noise ratios, dB.
 
-  Args:
-    clips: uint8 [n t h w 3].
-    references: the same.
-
-  Returns:
-    [n], from the mean squared error over the whole clip; inf where they are
-    equal.
+  They are those of the mean squared error over the whole clip; inf where a clip
+  equals its reference.
 
   Raises:
     ValueError: the arrays are not clips of one shape.
@@ -47,20 +47,30 @@ def psnr(clips, references):
     return 10.0 * np.log10(PEAK**2 / np.asarray(mse))
 
 
-def ssim(clips, references):
-  """Structural similarity (Wang et al., 2004), mean over frames and channels.
+def nearest_psnr(
+  clips: ui8['n t h w 3'], references: ui8['m t h w 3']
+) -> float:
+  """Returns the mean PSNR of each clip with its nearest reference, dB."""
+  errors = [
+    np.square(references.astype(np.float64) - clip).mean((1, 2, 3, 4)).min()
+    for clip in clips
+  ]
+  return float(np.mean(10 * np.log10(PEAK**2 / np.maximum(errors, 1e-3))))
 
-  Local moments are weighted by a Gaussian of deviation 1.5 px, cut off at 11 x
-  11 and normalised (the moments of a population); only windows that lie
-  wholly in the frame count. scikit-image calls it `structural_similarity(
+
+def ssim(
+  clips: ui8['n t h w 3'], references: ui8['n t h w 3']
+) -> FloatArray[' n']:
+  """Returns the structural similarities, means over frames and channels.
+
+  The moments (Wang et al., 2004) are weighted by a normalised Gaussian of
+  deviation 1.5 px, cut off at 11 x 11, without Bessel's correction; only
+  windows inside the frame count. In scikit-image it is `structural_similarity(
   gaussian_weights=True, sigma=1.5, use_sample_covariance=False)`.
 
   Args:
-    clips: uint8 [n t h w 3], frames of at least 11 x 11 px.
+    clips: frames of at least 11 x 11 px.
     references: the same.
-
-  Returns:
-    [n], at most 1.
 
   Raises:
     ValueError: the arrays are not clips of one shape, or too small.
@@ -79,24 +89,26 @@ def ssim(clips, references):
   )
 
 
-def static_pixels(sources):
-  """Where and when nothing moves: bool [n t-1 h w]; see the module."""
+def static_pixels(sources: ui8['n t h w 3']) -> BoolArray['n t-1 h w']:
+  """Returns where nothing moves from a frame to the next; see the module."""
   _check(sources, sources)
   return np.stack([(_change(x) <= STATIC).all(axis=-1) for x in sources])
 
 
-def flicker(clips, static):
-  """Mean absolute change between successive frames where nothing moves.
+def flicker(
+  clips: ui8['n t h w 3'], static: BoolArray['n t-1 h w']
+) -> FloatArray[' n']:
+  """Returns the mean change between consecutive frames where nothing moves.
 
   Args:
-    clips: uint8 [n t h w 3]: sources or their reconstructions.
+    clips: sources or their reconstructions.
     static: `static_pixels` of the sources.
 
   Returns:
-    [n], grey levels; NaN for a clip without static pixels.
+    Flicker in grey levels; NaN for a clip without static pixels.
 
   Raises:
-    ValueError: the arrays are not of one shape.
+    ValueError: the shapes do not match.
   """
   _check(clips, clips)
   n, t, h, w, _ = clips.shape
@@ -112,20 +124,17 @@ def flicker(clips, static):
   )
 
 
-def compare(clips, references):
-  """All of these for reconstructions and what they are of.
-
-  Args:
-    clips: uint8 [n t h w 3].
-    references: the same.
+def compare(
+  clips: ui8['n t h w 3'], references: ui8['n t h w 3']
+) -> dict[str, FloatArray[' n']]:
+  """Returns all of these metrics of reconstructions and their sources.
 
   Returns:
-    {name: [n]}: 'psnr' dB, 'ssim', 'flicker_in' and 'flicker_out' of the
-    references and the clips, grey levels, and 'static_share' of the pixels.
-    Single frames have no flicker: NaN.
+    'psnr', dB; 'ssim'; 'flicker_in' of the references and 'flicker_out' of the
+    clips, grey levels, NaN of single frames; 'static_share' of the pixels.
   """
   static = static_pixels(references)
-  # Of no pixels at all the share is 0, not undefined.
+  # Single frames have a share of 0, not an undefined one.
   share = static.sum(axis=(1, 2, 3)) / max(1, static[0].size)
   return {
     'psnr': psnr(clips, references),
@@ -137,12 +146,12 @@ def compare(clips, references):
 
 
 def _change(clip):
-  """|x[t+1] - x[t]| of uint8 [t h w c], as int16 [t-1 h w c]."""
+  """Returns |x[t+1] - x[t]| of uint8 [t h w c], int16 [t-1 h w c]."""
   return np.abs(np.diff(clip.astype(np.int16), axis=0))
 
 
 def _ssim(x, y):
-  """Mean over the inner pixels and the channels of two frames [h w 3]."""
+  """Returns the mean SSIM over pixels and channels of two frames [h w 3]."""
   x, y = x.astype(np.float64), y.astype(np.float64)
   mean_x, mean_y = _local_mean(x), _local_mean(y)
   var_x = _local_mean(x * x) - mean_x**2
@@ -156,7 +165,7 @@ def _ssim(x, y):
 
 
 def _local_mean(x):
-  """Gaussian average of [h w 3] where the window fits: [h-10 w-10 3]."""
+  """Returns the Gaussian average of [h w 3] inside: [h-10 w-10 3]."""
   offsets = np.arange(-RADIUS, RADIUS + 1)
   window = np.exp(-0.5 * (offsets / SIGMA) ** 2)
   window /= window.sum()
@@ -166,10 +175,7 @@ def _local_mean(x):
 
 def _check(clips, references):
   for array in (clips, references):
-    if array.dtype != np.uint8 or array.ndim != 5 or array.shape[-1] != 3:
-      raise ValueError(
-        f'Clips are uint8 arrays [n t h w 3], not {array.dtype} {array.shape}.'
-      )
+    rgb_clips.check(array)
   if clips.shape != references.shape:
     raise ValueError(
       f'Clips {clips.shape} and references {references.shape} differ in shape.'

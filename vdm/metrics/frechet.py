@@ -4,68 +4,58 @@ The Frechet distance between Gaussians fitted to the sets is
 
   |m_a - m_b|^2 + Tr S_a + Tr S_b - 2 Tr (S_a^1/2 S_b S_a^1/2)^1/2
 
-(Heusel et al. 2017 for images, Unterthiner et al. 2018 for videos, where the
-features are the 400 logits of I3D and the name is FVD). The last trace is the
-nuclear norm of A^T B for any A A^T = S_a and B B^T = S_b: it is computed so,
-with roots from `eigh` or from the centred features themselves. No root of a
-product is taken, so rank-deficient covariances (fewer clips than features) lose
-no digits.
+(Heusel et al. 2017 for images; Unterthiner et al. 2018 for videos, where the
+features are the 400 logits of I3D and the distance is called FVD). The last
+trace is the nuclear norm of A^T B for any A A^T = S_a and B B^T = S_b, and is
+computed as such, with roots from `eigh` or from the centred features
+themselves. No square root of a product is taken, so rank-deficient covariances
+(fewer clips than features) lose no precision.
 
-The estimate is biased by about b / N and sets of other sizes must not be
-compared. `frechet_infinity` removes that term by extrapolation (Chong and
-Forsyth 2020), and `kernel_distance` (KVD: cubic kernel (x y / d + 1)^3, U-
-statistic; Binkowski et al. 2018) has none.
+The estimate has a bias of about b / N: only distances of equally many clips can
+be compared. `frechet_infinity` removes that term by extrapolation (Chong and
+Forsyth 2020). `kernel_distance` (KVD: cubic kernel (x y / d + 1)^3, U-
+statistic; Binkowski et al. 2018) has no bias.
 
-Everything is float64. Features are any [n d]; nothing here knows a network.
+Everything is computed in float64. Features are [n d], of any network.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+from etils.array_types import FloatArray
 import numpy as np
+
+LEAST_TO_EXTRAPOLATE = 16  # Features of a set, for `frechet_infinity`.
 
 
 class Moments(NamedTuple):
-  """What a Gaussian is fitted from; sums, so that parts can be merged.
+  """What a Gaussian is fitted from.
 
   Attributes:
-    count: features seen.
-    mean: [d] float64.
-    scatter: [d d] float64, sum of the outer products of deviations.
+    count: number of features.
+    mean: their mean.
+    scatter: sum of the outer products of their deviations from it.
   """
 
   count: int
-  mean: np.ndarray
-  scatter: np.ndarray
+  mean: FloatArray[' d']
+  scatter: FloatArray['d d']
 
 
-def moments(features: np.ndarray) -> Moments:
-  """Returns the moments of features [n d].
+def moments(features: FloatArray['n d']) -> Moments:
+  """Returns the moments of features.
 
   Raises:
-    ValueError: they are no finite matrix of at least one row.
+    ValueError: they are not a finite matrix of at least one row.
   """
   features = _checked(features)
   mean = features.mean(0)
-  away = features - mean
-  return Moments(len(features), mean, away.T @ away)
+  centred = features - mean
+  return Moments(len(features), mean, centred.T @ centred)
 
 
-def merge(a: Moments, b: Moments) -> Moments:
-  """Returns the moments of both sets together (Chan et al. 1979)."""
-  count = a.count + b.count
-  apart = b.mean - a.mean
-  return Moments(
-    count,
-    a.mean + apart * (b.count / count),
-    a.scatter
-    + b.scatter
-    + np.outer(apart, apart) * (a.count * b.count / count),
-  )
-
-
-def covariance(moments: Moments, unbiased: bool = False) -> np.ndarray:
-  """Returns the covariance [d d], over N or, unbiased, over N - 1."""
+def covariance(moments: Moments, unbiased: bool = False) -> FloatArray['d d']:
+  """Returns the covariance, over N or, if unbiased, over N - 1."""
   return moments.scatter / _divisor(moments.count, unbiased)
 
 
@@ -73,23 +63,23 @@ def frechet(a: Moments, b: Moments, *, unbiased: bool = False) -> float:
   """Returns the Frechet distance between the Gaussians of two sets.
 
   Args:
-    a: moments of one set.
-    b: of the other.
+    a: moments of the first set.
+    b: moments of the second set.
     unbiased: covariances over N - 1 (TF-GAN, VideoGPT), not N (StyleGAN-V).
   """
   roots = [_root(covariance(m, unbiased)) for m in (a, b)]
-  apart = np.square(a.mean - b.mean).sum()
+  shift = np.square(a.mean - b.mean).sum()
   traces = [np.square(root).sum() for root in roots]
-  return float(apart + sum(traces) - 2 * _nuclear_norm(roots[0].T @ roots[1]))
+  return float(shift + sum(traces) - 2 * _nuclear_norm(roots[0].T @ roots[1]))
 
 
 def frechet_of_features(
-  x: np.ndarray, y: np.ndarray, *, unbiased: bool = False
+  x: FloatArray['n d'], y: FloatArray['m d'], *, unbiased: bool = False
 ) -> float:
-  """Returns the same distance from features [n d] and [m d].
+  """Returns the Frechet distance between two sets of features.
 
-  Takes whichever form is the smaller: d x d roots, or the n x m matrix of the
-  centred features, which is cheap with fewer clips than features.
+  Uses the smaller form: d x d roots, or the n x m matrix of the centred
+  features, which is cheap with fewer clips than features.
   """
   x, y = _checked(x), _checked(y)
   if max(len(x), len(y)) > x.shape[1]:
@@ -97,39 +87,40 @@ def frechet_of_features(
   means = x.mean(0), y.mean(0)
   a = (x - means[0]) / _divisor(len(x), unbiased) ** 0.5
   b = (y - means[1]) / _divisor(len(y), unbiased) ** 0.5
-  apart = np.square(means[0] - means[1]).sum()
+  shift = np.square(means[0] - means[1]).sum()
   traces = np.square(a).sum() + np.square(b).sum()
-  return float(apart + traces - 2 * _nuclear_norm(a @ b.T))
+  return float(shift + traces - 2 * _nuclear_norm(a @ b.T))
 
 
 def frechet_infinity(
-  x: np.ndarray,
-  y: np.ndarray,
+  x: FloatArray['n d'],
+  y: FloatArray['m d'],
   *,
   sizes: int = 8,
   repeats: int = 2,
   seed: int = 0,
   unbiased: bool = False,
 ) -> float:
-  """Returns the Frechet distance extrapolated to sets without end.
+  """Returns the Frechet distance extrapolated to infinitely many features.
 
-  Random parts of both sets, of N = a quarter of the smaller one up to all of
-  it, spaced evenly in 1 / N: the intercept of a line fitted over 1 / N.
+  It is the intercept of a line fitted over 1 / N to the distances of random
+  subsets of N features, with N from a quarter of the smaller set to all of it,
+  evenly spaced in 1 / N.
 
   Args:
-    x: features [n d].
-    y: features [m d].
-    sizes: how many N.
-    repeats: random parts at each N.
-    seed: of the parts.
+    x: features of the first set.
+    y: features of the second set.
+    sizes: number of different N.
+    repeats: random subsets of each size.
+    seed: of the subsets.
     unbiased: as for `frechet`.
 
   Raises:
-    ValueError: there are fewer than 16 features in a set.
+    ValueError: a set has fewer than `LEAST_TO_EXTRAPOLATE` features.
   """
   x, y = _checked(x), _checked(y)
   most = min(len(x), len(y))
-  if most < 16:
+  if most < LEAST_TO_EXTRAPOLATE:
     raise ValueError(f'{most} features are too few to extrapolate from.')
   random = np.random.default_rng(seed)
   inverse = np.linspace(4 / most, 1 / most, sizes)
@@ -145,24 +136,24 @@ def frechet_infinity(
 
 
 def kernel_distance(
-  x: np.ndarray, y: np.ndarray, *, block: int = 1024
+  x: FloatArray['n d'], y: FloatArray['m d'], *, block: int = 1024
 ) -> float:
-  """Returns the squared MMD with the kernel (x y / d + 1)^3, unbiased.
+  """Returns the unbiased squared MMD with the kernel (x y / d + 1)^3.
 
-  Memory is that of `block` rows. The value may be slightly negative.
+  The value can be slightly negative.
 
   Args:
-    x: features [n d], n at least 2.
-    y: features [m d], m at least 2.
-    block: rows at a time.
+    x: features of the first set, at least 2.
+    y: features of the second set, at least 2.
+    block: rows of the kernel matrix that are in memory at a time.
   """
   x, y = _checked(x), _checked(y)
   if min(len(x), len(y)) < 2:
-    raise ValueError('A U-statistic takes two features of each set or more.')
+    raise ValueError('A U-statistic takes at least two features of each set.')
 
   def total(a, b):
     return sum(
-      cubic_kernel(a[i : i + block], b).sum() for i in range(0, len(a), block)
+      _cubic_kernel(a[i : i + block], b).sum() for i in range(0, len(a), block)
     )
 
   def within(a):
@@ -172,33 +163,28 @@ def kernel_distance(
   return float(within(x) + within(y) - 2 * total(x, y) / (len(x) * len(y)))
 
 
-def cubic_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Returns (x y / d + 1)^3 for rows of x [n d] and y [m d]: [n m]."""
-  return (x @ y.T / x.shape[1] + 1) ** 3
-
-
 def bootstrap(
-  statistic: Callable[[np.ndarray, np.ndarray], float],
-  x: np.ndarray,
-  y: np.ndarray,
+  statistic: Callable[..., float],
+  x: FloatArray['n d'],
+  y: FloatArray['m d'],
   *,
   repeats: int = 100,
   level: float = 0.95,
   seed: int = 0,
 ) -> tuple[float, float]:
-  """Returns an interval of a statistic of two sets, drawing clips anew.
+  """Returns a bootstrap interval of a statistic of two sets.
 
-  Clips drawn twice make sets look smaller than they are and so raise a biased
-  statistic: the quantiles are taken about the draws' mean and put about the
-  value itself.
+  A resample holds some clips twice, which raises a biased statistic as a
+  smaller set would: the quantiles are therefore taken relative to the mean of
+  the resamples and added to the value itself.
 
   Args:
     statistic: (x, y) -> number.
-    x: features [n d].
-    y: features [m d].
-    repeats: draws.
-    level: share of the draws within.
-    seed: of the draws.
+    x: features of the first set.
+    y: features of the second set.
+    repeats: number of resamples.
+    level: coverage of the interval.
+    seed: of the resamples.
   """
   random = np.random.default_rng(seed)
   values = np.array(
@@ -219,21 +205,28 @@ def _checked(features) -> np.ndarray:
       f'Features are [n d] with n at least 1, not {features.shape}.'
     )
   if not np.isfinite(features).all():
-    raise ValueError('Some features are not finite: look at the network.')
+    raise ValueError(
+      'Some features are not finite: check the network and its weights.'
+    )
   return features
 
 
 def _divisor(count: int, unbiased: bool) -> int:
   if unbiased and count < 2:
-    raise ValueError('An unbiased covariance takes two features or more.')
+    raise ValueError('An unbiased covariance takes at least two features.')
   return count - 1 if unbiased else count
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:
   """Returns A [d r] with A A^T = `matrix`, of the numerical rank r."""
   values, vectors = np.linalg.eigh(matrix)
-  kept = values > max(values[-1], 0) * len(values) * np.finfo(float).eps
-  return vectors[:, kept] * np.sqrt(values[kept])
+  nonzero = values > max(values[-1], 0) * len(values) * np.finfo(float).eps
+  return vectors[:, nonzero] * np.sqrt(values[nonzero])
+
+
+def _cubic_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Returns (x y / d + 1)^3 for rows of x [n d] and y [m d]: [n m]."""
+  return (x @ y.T / x.shape[1] + 1) ** 3
 
 
 def _nuclear_norm(matrix: np.ndarray) -> float:

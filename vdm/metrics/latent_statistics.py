@@ -1,29 +1,25 @@
-"""What a diffusion model meets in latents: their spectrum and correlations.
+"""Spectrum and correlations of latents [n h w c], of any scale.
 
-A denoiser learns latents more easily the more they are like small images:
-energy at low frequencies, neighbours alike. RGB thumbnails have about a
-twentieth of their energy above half the Nyquist frequency and neighbours
-correlated at 0.9; latents of large published autoencoders a third and 0.5.
-(Skorokhodov et al., 2502.14831, look at the same spectra.)
-
-Arrays in, numbers out: latents are [n h w c], of any scale.
+A denoiser learns latents more easily the more they resemble small images, with
+their energy at low frequencies and similar neighbours. RGB thumbnails have
+about a twentieth of their energy above half the Nyquist frequency and a
+correlation of neighbours of 0.9; latents of large published autoencoders a
+third and 0.5. (Skorokhodov et al., 2502.14831, study the same spectra.)
 """
 
+from typing import Any
+
+from etils.array_types import FloatArray
 import numpy as np
 
 
-def spectrum_share(z):
-  """Share of the energy above half the Nyquist frequency.
+def spectrum_share(z: FloatArray['n h w c']) -> float:
+  """Returns the share of the energy above half the Nyquist frequency.
 
-  The energy is that of the discrete cosine transform of each frame and
-  channel without its constant term; coefficient (u, v) of h x w latents lies
-  at the frequency sqrt((u / h)^2 + (v / w)^2), in units of Nyquist's.
-
-  Args:
-    z: latents [n h w c].
-
-  Returns:
-    A number in [0, 1]; 0 for latents that do not vary over a frame.
+  The energy is that of the discrete cosine transform of each frame and channel
+  without its constant term. Coefficient (u, v) of h x w latents has the
+  frequency sqrt((u / h)^2 + (v / w)^2), relative to Nyquist's. The share of
+  latents that do not vary over a frame is 0.
   """
   z = np.asarray(z, np.float64)
   _, h, w, _ = z.shape
@@ -32,20 +28,16 @@ def spectrum_share(z):
   energy[0, 0] = 0.0
   frequency = np.hypot(*np.meshgrid(np.arange(h) / h, np.arange(w) / w))
   high = energy[frequency.T > 0.5].sum()
-  # What rounding leaves of constant latents has no spectrum.
+  # Rounding errors of constant latents are no spectrum.
   total = energy.sum()
   return float(high / total) if total > 1e-20 * np.square(z).sum() else 0.0
 
 
-def neighbour_correlation(z):
-  """Correlation of latents beside and below each other, mean over channels.
+def neighbour_correlation(z: FloatArray['n h w c']) -> float:
+  """Returns the correlation of adjacent latents, mean over channels.
 
-  Args:
-    z: latents [n h w c].
-
-  Returns:
-    A number in [-1, 1]; channels that do not vary are left out, and without
-    any it is 1.
+  Pairs are horizontal and vertical neighbours. Channels that do not vary are
+  left out; if none varies, the correlation is 1.
   """
   z = np.asarray(z, np.float64)
   found = []
@@ -58,15 +50,8 @@ def neighbour_correlation(z):
   return float(np.mean(found)) if found else 1.0
 
 
-def summary(z):
-  """All of these, and the mean and deviation of each channel.
-
-  Args:
-    z: latents [n h w c].
-
-  Returns:
-    {'spectrum_share', 'neighbour_correlation': number, 'mean', 'std': [c]}.
-  """
+def summary(z: FloatArray['n h w c']) -> dict[str, Any]:
+  """Returns these statistics, and 'mean' and 'std' [c] of each channel."""
   flat = np.asarray(z, np.float64).reshape(-1, z.shape[-1])
   return {
     'spectrum_share': spectrum_share(z),
@@ -76,8 +61,8 @@ def summary(z):
   }
 
 
-def _dct(n):
-  """The orthonormal DCT-II as a matrix [n, n]."""
+def _dct(n: int) -> np.ndarray:
+  """Returns the orthonormal DCT-II as a matrix [n n]."""
   place, order = np.arange(n) + 0.5, np.arange(n)[:, None]
   matrix = np.sqrt(2 / n) * np.cos(np.pi / n * place * order)
   matrix[0] /= np.sqrt(2)

@@ -1,8 +1,8 @@
-"""What a clip does over time, in fourteen numbers without learned weights.
+"""A panel of fourteen measures of motion and consistency, without weights.
 
-None of them is better when higher, or when lower: a frozen clip is the most
-consistent of all, and VBench's flicker score gives it the best mark. Each is
-read against its distribution over real clips, on both sides; see `suite.py`.
+No measure is better when higher, or when lower: a frozen clip is the most
+consistent of all, and VBench's flicker score rates it best. Each is compared
+with its distribution over real clips, two-sided; see `suite.py`.
 
 With x_t a frame, F_t the flow from it to the next and p a pixel:
 
@@ -10,7 +10,7 @@ With x_t a frame, F_t the flow from it to the next and p a pixel:
   top_flow        mean |F_t| of the fastest 5 % of the pixels
   acceleration    mean |F_t+1(p + F_t) - F_t| / (flow + 0.05), over valid pixels
   warp_error      mean |x_t+1(p + F_t) - x_t|, over valid pixels
-  flow_failure    share of pixels whose flow does not lead back
+  flow_failure    share of pixels that fail the forward-backward check
   high_frequency  share of the temporal energy (Hann window, 8 x 8 means) above
                   a quarter of the frame rate
   second_ratio    mean |x_t+1 - 2 x_t + x_t-1| / mean |x_t+1 - x_t|
@@ -21,22 +21,23 @@ With x_t a frame, F_t the flow from it to the next and p a pixel:
                   8 grey levels and whose colour histograms agree by less than
                   0.9
   colours_first   agreement of the colour histogram with the first frame's
-  shapes_first    of the gradient orientations with the first frame's
-  shapes_before   of the gradient orientations with the frame's before
+  shapes_first    agreement of the gradient orientations with the first frame's
+  shapes_before   the same with the previous frame's
 """
 
 import cv2
+from etils.array_types import ui8
 import numpy as np
 
 from vdm.metrics import optical_flow
 
-# What it is called, its unit.
+# Title and unit of each measure.
 PANEL = {
   'flow': ('flow', 'px at 128'),
   'top_flow': ('flow, fastest 5 %', 'px at 128'),
   'acceleration': ('acceleration / flow', ''),
   'warp_error': ('warp error', 'grey levels'),
-  'flow_failure': ('flow not led back', 'share'),
+  'flow_failure': ('inconsistent flow', 'share'),
   'high_frequency': ('fast changes', 'share'),
   'second_ratio': ('second / first difference', ''),
   'shimmer': ('change of the quietest 10 %', 'grey levels'),
@@ -45,26 +46,26 @@ PANEL = {
   'cut_rate': ('cuts', 'share'),
   'colours_first': ('colours, to the first frame', 'agreement'),
   'shapes_first': ('shapes, to the first frame', 'agreement'),
-  'shapes_before': ('shapes, to the frame before', 'agreement'),
+  'shapes_before': ('shapes, to the previous frame', 'agreement'),
 }
 LEAST_FRAMES = 3
 
-_STILL = 0.3  # Grey levels.
-_BINS = (8, 4, 4)  # Of hue, saturation, value.
+_STILL = 0.3  # Mean change of a frozen step, grey levels.
+_BINS = (8, 4, 4)  # Hue, saturation, value.
 
 
-def measure(video: np.ndarray, flow: optical_flow.Flow) -> dict[str, float]:
-  """Returns the panel of a clip, every value finite.
+def measure(video: ui8['t h w 3'], flow: optical_flow.Flow) -> dict[str, float]:
+  """Returns the panel of a clip of at least 3 frames; every value is finite.
 
   Args:
-    video: uint8 [t h w 3], t at least 3.
-    flow: of the clip.
+    video: the clip.
+    flow: its optical flow.
   """
   frames = video.astype(np.float32)
   first = np.abs(np.diff(frames, axis=0))
   change = first.mean((1, 2, 3))
   second = np.abs(np.diff(frames, n=2, axis=0)).mean()
-  colours = colour_histograms(video)
+  colours = _colour_histograms(video)
   shapes = _orientations(optical_flow.grey_frames(video, 64))
   return {
     **_flow_measures(flow),
@@ -80,7 +81,7 @@ def measure(video: np.ndarray, flow: optical_flow.Flow) -> dict[str, float]:
   }
 
 
-def colour_histograms(video: np.ndarray) -> np.ndarray:
+def _colour_histograms(video: np.ndarray) -> np.ndarray:
   """Returns joint histograms of hue, saturation and value [t 8 4 4], sum 1."""
   histograms = []
   for image in video:
@@ -97,44 +98,44 @@ def _flow_measures(flow: optical_flow.Flow) -> dict[str, float]:
   top = max(1, speed.shape[1] // 20)
   mean = speed.mean()
   steps = range(len(flow.forward))
-  errors, weights = 0.0, 0
+  errors, pixels = 0.0, 0
   for t in steps:
-    moved = optical_flow.follow(flow.grey[t + 1], flow.forward[t])
-    away = cv2.absdiff(moved, flow.grey[t])[flow.valid[t]]
-    errors, weights = errors + float(away.sum()), weights + away.size
-  turned, known = 0.0, 0
+    warped = optical_flow.warp(flow.grey[t + 1], flow.forward[t])
+    error = cv2.absdiff(warped, flow.grey[t])[flow.valid[t]]
+    errors, pixels = errors + float(error.sum()), pixels + error.size
+  changes, vectors = 0.0, 0
   for t in steps[:-1]:
-    ahead = optical_flow.follow(flow.forward[t + 1], flow.forward[t])
-    away = optical_flow.lengths(ahead - flow.forward[t])[flow.valid[t]]
-    turned, known = turned + float(away.sum()), known + away.size
+    following = optical_flow.warp(flow.forward[t + 1], flow.forward[t])
+    change = optical_flow.lengths(following - flow.forward[t])[flow.valid[t]]
+    changes, vectors = changes + float(change.sum()), vectors + change.size
   return {
     'flow': mean,
     'top_flow': np.partition(speed, -top, axis=1)[:, -top:].mean(),
-    'acceleration': turned / max(known, 1) / (mean + 0.05),
-    'warp_error': errors / max(weights, 1),
+    'acceleration': changes / max(vectors, 1) / (mean + 0.05),
+    'warp_error': errors / max(pixels, 1),
     'flow_failure': 1 - flow.valid.mean(),
   }
 
 
 def _high_frequency(frames: np.ndarray) -> float:
-  """Returns the share of fast changes, 0 where nothing changes."""
+  """Returns the share of energy at high frequencies, 0 of a frozen clip."""
   small = np.stack(
     [cv2.resize(x, (8, 8), interpolation=cv2.INTER_AREA) for x in frames]
   ).reshape(len(frames), -1)
-  # Without the first and last point of the window, which are zero.
+  # Without the two ends of the window, which are zero.
   window = np.hanning(len(frames) + 2)[1:-1, None]
   power = np.square(
     np.abs(np.fft.rfft((small - small.mean(0)) * window, axis=0))
   )
   power = power.sum(1)[1:]
   frequency = np.fft.rfftfreq(len(frames))[1:]
-  # A still clip's rounding is no change.
+  # Rounding errors of a frozen clip are no change.
   total = power.sum()
   return _ratio(power[frequency > 0.25].sum(), total) if total > 1e-3 else 0.0
 
 
 def _shimmer(changes: np.ndarray) -> float:
-  """Returns the mean change of the quietest pixels, from [t-1 h w 3]."""
+  """Returns the mean of changes [t-1 h w 3] over the quietest pixels."""
   pixels = changes.mean((0, 3)).reshape(-1)
   quiet = max(1, len(pixels) // 10)
   return float(np.partition(pixels, quiet - 1)[:quiet].mean())
@@ -151,24 +152,24 @@ def _agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _orientations(grey: np.ndarray) -> np.ndarray:
-  """Returns gradient orientations [t 128]: 8 of them in each of 4 x 4 cells."""
+  """Returns histograms [t 128] of 8 gradient orientations in 4 x 4 cells."""
   t, h, w = grey.shape
   frames = grey.astype(np.float32)
   x = frames[:, 1:-1, 2:] - frames[:, 1:-1, :-2]
   y = frames[:, 2:, 1:-1] - frames[:, :-2, 1:-1]
   size = np.hypot(x, y)
-  turn = (np.arctan2(y, x) / np.pi % 1 * 8).astype(int) % 8
+  angle = (np.arctan2(y, x) / np.pi % 1 * 8).astype(int) % 8
   rows = (np.arange(1, h - 1) * 4 // h)[:, None]
   columns = (np.arange(1, w - 1) * 4 // w)[None]
-  place = ((np.arange(t)[:, None, None] * 4 + rows) * 4 + columns) * 8 + turn
+  bins = ((np.arange(t)[:, None, None] * 4 + rows) * 4 + columns) * 8 + angle
   counts = np.bincount(
-    place.reshape(-1), weights=size.reshape(-1), minlength=t * 128
+    bins.reshape(-1), weights=size.reshape(-1), minlength=t * 128
   )
   return counts.reshape(t, 128)
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """Returns the cosines of rows; two empty rows agree, one does not."""
+  """Returns cosines of rows: 1 of two empty rows, 0 of one empty row."""
   a, b = np.broadcast_arrays(a, b)
   sizes = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
   empty = ~(a.any(-1) | b.any(-1))

@@ -1,91 +1,85 @@
-"""The nearest training clip of each sample: has the model learned by heart?
+"""Memorisation: the nearest training clip of each sample.
 
-A clip is described by its pixels, small: up to 8 frames of 16 x 16. Distances
-are root mean squares in grey levels, and the search is exact: training clips
-come in pieces and only the nearest so far is remembered. What a distance means
-is told by held-out clips, which nobody can have learned by heart.
+Clips are compared by thumbnails, up to 8 frames of 16 x 16 px, and distances
+are root mean squares in grey levels. The search is exact: training clips come
+in batches, and only the nearest so far is stored. Held-out clips, which cannot
+be memorised, give the distances to compare with.
 """
 
-from collections.abc import Iterable
-
 import cv2
+from etils.array_types import FloatArray, IntArray, ui8
 import numpy as np
 
 _FRAMES, _SIDE = 8, 16
 
 
-def describe(videos: np.ndarray) -> np.ndarray:
-  """Returns small copies of clips uint8 [n t h w 3], flat: uint8 [n d]."""
+def thumbnails(videos: ui8['n t h w 3']) -> ui8['n d']:
+  """Returns flattened thumbnails of clips."""
   t = videos.shape[1]
-  kept = np.unique(np.linspace(0, t - 1, min(t, _FRAMES)).round().astype(int))
+  frames = np.unique(np.linspace(0, t - 1, min(t, _FRAMES)).round().astype(int))
   small = [
     [
       cv2.resize(video[i], (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-      for i in kept
+      for i in frames
     ]
     for video in videos
   ]
   return np.asarray(small, np.uint8).reshape(len(videos), -1)
 
 
-def mirror(videos: np.ndarray) -> np.ndarray:
-  """Returns the clips as a model sees them that trains on mirrored ones."""
+def mirror(videos: ui8['n t h w 3']) -> ui8['n t h w 3']:
+  """Returns the clips flipped horizontally, as augmentation flips them."""
   return videos[:, :, :, ::-1]
 
 
 class Nearest:
-  """Remembers the nearest of all clips seen for each of some queries.
+  """The nearest of all clips added so far, for each of n queries.
 
   Attributes:
-    distance: [n] root mean square to the nearest so far, grey levels.
-    index: [n] its number in the order in which clips came, -1 for none.
-    seen: how many clips came.
+    index: [n] number of the nearest clip, -1 for none.
+    seen: number of clips added.
   """
 
-  def __init__(self, queries: np.ndarray):
-    """Takes the queries' descriptions [n d]."""
+  def __init__(self, queries: ui8['n d']):
+    """Takes the thumbnails of the queries."""
     self._queries = queries.astype(np.float32)
-    self._squares = np.square(self._queries, dtype=np.float64).sum(1)
-    self._least = np.full(len(queries), np.inf)
+    self._squared = np.full(len(queries), np.inf)
     self.index = np.full(len(queries), -1)
     self.seen = 0
 
   @property
-  def distance(self) -> np.ndarray:
-    return np.sqrt(self._least / self._queries.shape[1])
+  def distance(self) -> FloatArray[' n']:
+    """Root mean square distance to the nearest clip, grey levels."""
+    return np.sqrt(self._squared / self._queries.shape[1])
 
-  def add(self, described: np.ndarray, numbers: Iterable[int] | None = None):
-    """Looks at more clips.
+  def add(self, clips: ui8['m d'], numbers: IntArray[' m']) -> None:
+    """Compares more clips with the queries.
 
     Args:
-      described: [m d].
-      numbers: of the clips; by default they go on counting.
+      clips: their thumbnails.
+      numbers: of the clips; a mirrored clip has the number of its original.
     """
-    numbers = (
-      np.arange(self.seen, self.seen + len(described))
-      if numbers is None
-      else np.asarray(numbers)
-    )
-    described = described.astype(np.float32)
-    squares = np.square(described, dtype=np.float64).sum(1)
-    away = squares - 2.0 * (self._queries @ described.T)
-    best = away.argmin(1)
-    # Once more without the matmul's rounding, which is large for equal clips.
-    least = np.square(self._queries - described[best], dtype=np.float64).sum(1)
-    nearer = least < self._least
-    self._least = np.where(nearer, least, self._least)
+    clips = clips.astype(np.float32)
+    norms = np.square(clips, dtype=np.float64).sum(1)
+    # Up to the norms of the queries, which do not change the order.
+    best = (norms - 2.0 * (self._queries @ clips.T)).argmin(1)
+    # Again without the rounding of the product, which is large for equal clips.
+    squared = np.square(self._queries - clips[best], dtype=np.float64).sum(1)
+    nearer = squared < self._squared
+    self._squared = np.where(nearer, squared, self._squared)
     self.index = np.where(nearer, numbers[best], self.index)
     self.seen = max(self.seen, int(numbers.max()) + 1)
 
 
 def summarise(samples: Nearest, held_out: Nearest) -> dict[str, float]:
-  """Returns how near samples are to training clips, beside held-out clips.
+  """Compares how near samples and held-out clips are to training clips.
 
   Returns:
-    'clips', looked at; 'median' and 'least' distance of the samples and
-    'held_out_median' and 'held_out_least', grey levels; 'copies', share of the
-    samples that are nearer to a training clip than any but one in a hundred of
-    the held-out clips is (0.01 by chance).
+    'clips', the number of training clips; 'median' and 'least', distances of
+    the samples, and 'held_out_median' and 'held_out_least', of the held-out
+    clips, grey levels; 'copies', the share of samples that are nearer to a
+    training clip than the nearest hundredth of the held-out clips (0.01 by
+    chance).
   """
   limit = np.quantile(held_out.distance, 0.01)
   return {

@@ -1,73 +1,72 @@
-"""The offline suite: sets of clips against real ones, with no weights at all.
+"""The suite: distances between sets of clips, without learned weights.
 
-  measured = {name: suite.measure(videos) for name, videos in sets.items()}
-  rows = suite.compare(measured['real'], measured)
+  real, samples = suite.measure(real_videos), suite.measure(videos)
+  energies = suite.summarise(real, samples)
+  measures = suite.panel(real, samples)
 
-`compare` answers two questions. How far is a set of clips from the real one, as
-a distribution of vectors: the energy distance on each of `descriptors.NAMES`
-and on the panel of `motion.py`, all its measures together. And in which of the
-panel's measures: the set's median beside the real one, the Wasserstein distance
-between the two distributions in the measure's own unit, with the real spread to
-read it by, and how well the measure alone tells the sets apart.
+`summarise` says how far a set is from the real one as a distribution of
+vectors: the energy distance on each of `descriptors.NAMES`, and on all measures
+of the panel of `motion.py` together. `panel` says in which measures: the median
+of the set, the Wasserstein distance between the two distributions in the
+measure's own unit, to be compared with the spread of the real clips (`spread`),
+and how well the measure alone separates the sets.
 """
 
-from collections.abc import Callable
-from concurrent import futures
-import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
+from etils.array_types import FloatArray, IntArray, ui8
 import numpy as np
 
+from vdm.common import parallel
 from vdm.metrics import descriptors
 from vdm.metrics import distances
 from vdm.metrics import motion
 from vdm.metrics import optical_flow
+from vdm.metrics import rgb_clips
 
-# What sets are compared by; the panel is all of its measures together.
+VERSION = 1  # Increment it when the same clips give different numbers.
+# The vectors that sets are compared by; 'panel' is all measures together.
 SUMMARY = (*descriptors.NAMES, 'panel')
 
 
-VERSION = 1  # Raise it when the same clips give other numbers.
-
-
 class Measured(NamedTuple):
-  """What is known of n clips.
+  """Measurements of n clips.
 
   Attributes:
-    panel: {measure of `motion.PANEL`: [n]}.
-    vectors: {name of `descriptors.NAMES`: [n d]}.
+    panel: by measure of `motion.PANEL`.
+    vectors: by name of `descriptors.NAMES`.
   """
 
-  panel: dict[str, np.ndarray]
-  vectors: dict[str, np.ndarray]
+  panel: dict[str, FloatArray[' n']]
+  vectors: dict[str, FloatArray['n d']]
 
 
 def measure(
-  videos: np.ndarray,
+  videos: ui8['n t h w 3'],
   *,
   threads: int | None = None,
-  progress: Callable[[int], None] | None = None,
+  progress: Callable[..., None] | None = None,
 ) -> Measured:
-  """Measures each clip by itself, several at a time.
+  """Measures each clip independently, in threads.
 
   Args:
-    videos: uint8 [n t h w 3], t at least 3.
-    threads: that work at once; by default one a core.
+    videos: clips of at least 3 frames.
+    threads: number of threads; by default one per core.
     progress: called with the number of clips done after each of them.
 
   Raises:
-    ValueError: they are no such clips.
+    ValueError: these are no such clips.
   """
   check(videos)
   clips, before = [], cv2.getNumThreads()
-  cv2.setNumThreads(1)  # Clips share the cores, not the rows of a frame.
+  cv2.setNumThreads(1)  # Parallel over clips, not within a frame.
   try:
-    with futures.ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-      for clip in pool.map(_measure, videos):
-        clips.append(clip)
-        if progress is not None:
-          progress(len(clips))
+    for clip in parallel.ordered_map(_measure, videos, threads=threads):
+      clips.append(clip)
+      if progress is not None:
+        progress(len(clips))
   finally:
     cv2.setNumThreads(before)
   return Measured(
@@ -76,49 +75,45 @@ def measure(
   )
 
 
-def check(videos: np.ndarray):
-  """Raises ValueError unless videos are uint8 [n t h w 3] that can move."""
-  if videos.dtype != np.uint8 or videos.ndim != 5 or videos.shape[-1] != 3:
-    raise ValueError(
-      'The suite takes uint8 clips [n t h w 3], not '
-      f'{videos.dtype} {videos.shape}.'
-    )
+def check(videos: ui8['n t h w 3']) -> None:
+  """Raises ValueError unless these are clips of enough frames."""
+  rgb_clips.check(videos)
   if videos.shape[1] < motion.LEAST_FRAMES:
     raise ValueError(
-      f'Clips of {videos.shape[1]} frames have no motion to measure: give '
-      f'{motion.LEAST_FRAMES} frames or more.'
+      f'Clips of {videos.shape[1]} frames have no motion to measure: give at '
+      f'least {motion.LEAST_FRAMES} frames.'
     )
 
 
-def select(measured: Measured, rows) -> Measured:
-  """Returns the measures of some of the clips."""
-  return Measured(
-    {k: v[rows] for k, v in measured.panel.items()},
-    {k: v[rows] for k, v in measured.vectors.items()},
-  )
+def select(measured: Measured, rows: IntArray[' m']) -> Measured:
+  """Returns the measurements of some of the clips."""
+  return unpack({name: values[rows] for name, values in pack(measured).items()})
 
 
 def pack(measured: Measured) -> dict[str, np.ndarray]:
-  """Returns {name: array}, as `numpy.savez` takes them."""
+  """Returns {name: array}, to be stored by `numpy.savez`."""
   return {
-    **{f'panel/{k}': v for k, v in measured.panel.items()},
-    **{f'vectors/{k}': v for k, v in measured.vectors.items()},
+    f'{part}/{name}': values
+    for part, group in measured._asdict().items()
+    for name, values in group.items()
   }
 
 
-def unpack(arrays) -> Measured:
-  """Returns what `pack` was given."""
+def unpack(arrays: Mapping[str, np.ndarray]) -> Measured:
+  """Returns the measurements that `pack` was given."""
   return Measured(
     {k: arrays[f'panel/{k}'] for k in motion.PANEL},
     {k: arrays[f'vectors/{k}'] for k in descriptors.NAMES},
   )
 
 
-def vectors(reference: Measured, measured: Measured, name: str) -> np.ndarray:
-  """Returns one of `SUMMARY` as vectors [n d] in which distances make sense.
+def vectors(
+  reference: Measured, measured: Measured, name: str
+) -> FloatArray['n d']:
+  """Returns one of `SUMMARY`, scaled so that its dimensions are comparable.
 
-  The panel's measures have units and long tails: each counts by its rank among
-  the reference's.
+  The panel's measures have different units and long tails: each is replaced by
+  its rank among the reference's.
   """
   if name == 'panel':
     return np.stack(
@@ -138,14 +133,12 @@ def summarise(
 
   Args:
     reference: real clips.
-    measured: the clips to judge.
-    intervals: also the bootstrap's, 95 %.
+    measured: the clips to evaluate.
+    intervals: also return the bootstrap interval of 95 %.
   """
   rows = {}
   for name in SUMMARY:
-    pooled = distances.Pooled(
-      vectors(reference, reference, name), vectors(reference, measured, name)
-    )
+    pooled = _pooled(reference, measured, name)
     rows[name] = {'energy': pooled.energy()}
     if intervals:
       low, high = pooled.interval()
@@ -154,28 +147,31 @@ def summarise(
 
 
 def chance(
-  reference: Measured, other: Measured, groups=None, *, quantile: float = 0.95
+  reference: Measured,
+  other: Measured,
+  groups: Sequence[str] | None = None,
+  *,
+  quantile: float = 0.95,
 ) -> dict[str, float]:
-  """Returns the energy distance that chance alone seldom exceeds, by name.
+  """Returns a quantile of the energy distances of random divisions, by name.
 
   Args:
     reference: real clips.
-    other: more real clips.
-    groups: names of the videos of both sets' clips, one after the other;
-      clips of a video stay together.
-    quantile: of random divisions of all of them.
+    other: other real clips.
+    groups: names of the videos of both sets' clips, concatenated; clips of a
+      video stay together.
+    quantile: which one.
   """
-  limits = {}
-  for name in SUMMARY:
-    pooled = distances.Pooled(
-      vectors(reference, reference, name), vectors(reference, other, name)
+  return {
+    name: float(
+      np.quantile(_pooled(reference, other, name).null(groups), quantile)
     )
-    limits[name] = float(np.quantile(pooled.null(groups), quantile))
-  return limits
+    for name in SUMMARY
+  }
 
 
 def panel(reference: Measured, measured: Measured) -> dict[str, dict]:
-  """Returns each measure of the panel against the reference's distribution.
+  """Compares each measure of the panel with the reference's distribution.
 
   Returns:
     {measure: {'median', 'distance' (Wasserstein, in the measure's unit),
@@ -206,6 +202,12 @@ def spread(reference: Measured) -> dict[str, dict[str, float]]:
   return rows
 
 
-def _measure(video: np.ndarray):
+def _pooled(reference: Measured, measured: Measured, name: str):
+  return distances.Pooled(
+    vectors(reference, reference, name), vectors(reference, measured, name)
+  )
+
+
+def _measure(video: np.ndarray) -> tuple[dict, dict]:
   flow = optical_flow.compute(video)
   return motion.measure(video, flow), descriptors.describe(video, flow)

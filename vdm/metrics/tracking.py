@@ -1,50 +1,51 @@
-"""Follows objects from frame to frame.
+"""Tracks objects from frame to frame.
 
-Each track predicts where its object is next, at constant velocity; objects are
-given to tracks so that distances and differences of hue are least in sum (the
-Hungarian method). What lies beyond the gate begins a track of its own: a jump
-breaks a track, and so does an object that comes back, after having been hidden,
-in another colour.
+Each track predicts the next position of its object at constant velocity.
+Objects are assigned to tracks so that the sum of distances and hue differences
+is least (the Hungarian method). An object beyond the gate starts a new track: a
+jump ends a track, and so does an object that was hidden and comes back in
+another colour.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from etils.array_types import BoolArray, FloatArray, IntArray
 import numpy as np
 from scipy import optimize
 
 from vdm.metrics import object_finder
 
-_GATE = 0.12  # Of the width: how far from its prediction an object may be.
+_GATE = 0.12  # Greatest distance from a prediction, as a share of the width.
 _PATIENCE = 6  # Frames that an object may be hidden.
 _SIGNS = np.array([[1, 1], [-1, 1], [1, -1], [-1, -1]])
-_SAME_HUE = 1 / 12  # Turns (30 degrees), half of what objects differ by.
+_SAME_HUE = 1 / 12  # Turns (30 degrees): half of what objects differ by.
+_DIMS = {'centre': (2,), 'size': (), 'hue': (), 'shape': ()}
 
 
 class Tracks(NamedTuple):
-  """The tracks of one clip of t frames, NaN where an object is not seen.
+  """The k tracks of a clip of t frames, NaN where an object is not seen.
 
   Attributes:
-    centre: [k t 2] (x, y), px.
-    size: [k t] px.
-    colour: [k t 3] grey levels.
-    hue: [k t] turns.
-    shape: [k t], see `objects.Objects`.
-    count: [t] objects found in each frame, tracked or not.
+    centre: (x, y), px.
+    size: px.
+    hue: turns.
+    shape: see `object_finder.Objects`.
+    count: objects found in each frame, tracked or not.
   """
 
-  centre: np.ndarray
-  size: np.ndarray
-  colour: np.ndarray
-  hue: np.ndarray
-  shape: np.ndarray
-  count: np.ndarray
+  centre: FloatArray['k t 2']
+  size: FloatArray['k t']
+  hue: FloatArray['k t']
+  shape: FloatArray['k t']
+  count: IntArray[' t']
 
-  def seen(self) -> np.ndarray:
-    """Returns bool [k t]."""
+  def seen(self) -> BoolArray['k t']:
+    """Returns in which frames each object is seen."""
     return np.isfinite(self.size)
 
-  def spans(self) -> np.ndarray:
-    """Returns [k] frames from the first to the last that each is seen in."""
+  def spans(self) -> IntArray[' k']:
+    """Returns the number of frames from the first to the last sighting."""
     seen = self.seen()
     t = seen.shape[1]
     return t - seen.argmax(1) - seen[:, ::-1].argmax(1)
@@ -56,15 +57,15 @@ def link(
   """Returns the tracks of a clip, the longest first.
 
   Args:
-    frames: what `objects.find` says of each frame.
+    frames: `object_finder.find` of the clip.
     width: of the frames, px.
-    walls: objects may turn at the frame's border: each component of the
-      velocity may have changed its sign.
+    walls: objects may bounce off the border: each component of the velocity may
+      have changed its sign.
   """
   t = len(frames)
-  # Where paths must cross in few frames, objects are as much faster.
+  # Objects whose paths must cross in fewer frames are that much faster.
   gate = _GATE * width * max(1.0, 15 / max(t - 1, 1))
-  tracks = []  # Each a list of (frame, row of that frame's objects).
+  tracks = []  # Each is a list of (frame, row of that frame's objects).
   for i, found in enumerate(frames):
     live = [track for track in tracks if i - track[-1][0] <= _PATIENCE + 1]
     taken = set()
@@ -76,8 +77,8 @@ def link(
   return _stack(tracks, frames)
 
 
-def _assign(live, frames, i, gate, walls):
-  """Yields (track, row) for the objects of frame i that go on with a track."""
+def _assign(live, frames, i, gate, walls) -> Iterator[tuple[list, int]]:
+  """Yields (track, row) for the objects of frame i that continue a track."""
   found = frames[i]
   if not live or not len(found.size):
     return
@@ -86,15 +87,15 @@ def _assign(live, frames, i, gate, walls):
     frame, row = track[-1]
     gap = i - frame
     last = frames[frame].centre[row]
-    velocity = _velocity(track, frames)
-    ways = gap * velocity * (_SIGNS if walls else _SIGNS[:1])
-    away = np.linalg.norm(found.centre - (last + ways)[:, None], axis=-1).min(0)
-    hue = object_finder.hue_apart(found.hue, frames[frame].hue[row])
-    allowed = away <= gate * (1 + (gap - 1) / 2)
+    steps = gap * _velocity(track, frames) * (_SIGNS if walls else _SIGNS[:1])
+    predicted = (last + steps)[:, None]
+    distance = np.linalg.norm(found.centre - predicted, axis=-1).min(0)
+    hue = object_finder.hue_distance(found.hue, frames[frame].hue[row])
+    allowed = distance <= gate * (1 + (gap - 1) / 2)
     if gap > 1:
       allowed &= hue <= _SAME_HUE
-    cost[k, allowed] = (away / gate + 2 * hue)[allowed]
-  # Whatever is not allowed costs more than all that is.
+    cost[k, allowed] = (distance / gate + 2 * hue)[allowed]
+  # What is not allowed costs more than everything that is.
   finite = np.where(np.isfinite(cost), cost, 1e3)
   for k, row in zip(*optimize.linear_sum_assignment(finite), strict=True):
     if np.isfinite(cost[k, row]):
@@ -110,16 +111,7 @@ def _velocity(track, frames) -> np.ndarray:
 
 def _stack(tracks, frames) -> Tracks:
   k, t = len(tracks), len(frames)
-  arrays = {
-    name: np.full((k, t, *dims), np.nan)
-    for name, dims in {
-      'centre': (2,),
-      'size': (),
-      'colour': (3,),
-      'hue': (),
-      'shape': (),
-    }.items()
-  }
+  arrays = {name: np.full((k, t, *d), np.nan) for name, d in _DIMS.items()}
   for j, track in enumerate(tracks):
     for frame, row in track:
       for name, array in arrays.items():

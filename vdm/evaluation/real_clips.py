@@ -1,0 +1,98 @@
+"""Chooses and reads the real clips that samples are compared with.
+
+A key, a dict of JSON values, says which clips they are; measurements of them
+are cached under it.
+"""
+
+import itertools
+from typing import Any
+
+from absl import logging
+from etils.array_types import IntArray, ui8
+from ml_collections import ConfigDict
+import numpy as np
+
+from vdm.data import builders
+from vdm.data import clip_spec
+from vdm.data import eval_clips
+from vdm.data import windowing
+from vdm.metrics import suite
+from vdm.preparation import datasets
+
+
+class RealClips:
+  """The clips that a data set offers to a stage."""
+
+  def __init__(self, data: ConfigDict, stage: ConfigDict):
+    """Takes `config.data` and the config of the stage."""
+    self._data, self._stage = data, stage
+    self._directory = datasets.ensure(data)
+    self._splits = {}
+
+  def split(self, name: str) -> tuple[builders.ClipSource, windowing.Windows]:
+    """Returns a split's source and its windows."""
+    if name not in self._splits:
+      source = builders.open_source(
+        self._directory, name, self._data.split_list
+      )
+      spec = clip_spec.ClipSpec(
+        frames=self._stage.frames,
+        stride=self._data.stride,
+        resolution=self._stage.resolution,
+        max_bad=self._data.max_bad_records,
+      )
+      self._splits[name] = source, windowing.find_windows(source, spec)
+    return self._splits[name]
+
+  def choose(
+    self, num: int, split: str, sampling: str, seed: int
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the keys of a reference and of as many other clips, the floor.
+
+    The floor is from other videos of the split, or from the other split where
+    there are too few.
+
+    Args:
+      num: clips of each.
+      split: of the reference.
+      sampling: see `windowing.sampled_order`.
+      seed: see `windowing.sampled_order`.
+    """
+    source, windows = self.split(split)
+    key = {
+      'dataset': source.info['name'],
+      'fingerprint': source.info['fingerprint'],
+      'split': split,
+      'sampling': sampling,
+      'seed': seed,
+      'clips': [0, num],
+      'frames': self._stage.frames,
+      'stride': self._data.stride,
+      'resolution': self._stage.resolution,
+      'suite': suite.VERSION,
+    }
+    if len(windows) >= 2 * num:
+      return key, {**key, 'clips': [num, 2 * num]}
+    other = 'train' if split == 'validation' else 'validation'
+    logging.info(
+      '%s has %d videos, too few for %d clips and as many others: the floor '
+      'is of %s clips.',
+      *(split, len(windows), num, other),
+    )
+    return key, {**key, 'split': other}
+
+  def read(
+    self, key: dict[str, Any]
+  ) -> tuple[ui8['n t h w 3'], list[str], IntArray[' n']]:
+    """Returns the clips of a key, their videos' names and their labels."""
+    source, windows = self.split(key['split'])
+    order = windowing.sampled_order(windows, key['sampling'], key['seed'])
+    clips, entries = [], []
+    for shot, _, clip in eval_clips.read_clips(
+      source, windows, itertools.islice(order, *key['clips'])
+    ):
+      clips.append(clip)
+      entries.append(windows.entries[windows.bounds[shot]])
+    names = np.asarray(source.index['shot'])[entries]
+    groups = [f'{key["split"]}/{name}' for name in names]
+    return np.stack(clips), groups, np.asarray(source.index['label'])[entries]

@@ -1,0 +1,100 @@
+"""Scores clips of synthetic scenes, whose laws are known."""
+
+import functools
+from typing import Any
+
+from absl import logging
+from etils.array_types import IntArray, ui8
+from ml_collections import ConfigDict
+import numpy as np
+
+from vdm.data.synthetic import paths
+from vdm.metrics import corruptions
+from vdm.metrics import laws
+from vdm.metrics import synthetic_truth
+
+
+def is_synthetic(data: ConfigDict) -> bool:
+  """Returns whether the clips are synthetic scenes."""
+  return data.name == 'synthetic_scenes'
+
+
+def is_straight(data: ConfigDict) -> bool:
+  """Returns whether they show one straight mover, with more known truth."""
+  return (
+    is_synthetic(data)
+    and data.scenes.objects == 1
+    and data.scenes.motion == 'straight'
+    and not data.scenes.walls
+  )
+
+
+def world(data: ConfigDict, stage: ConfigDict) -> laws.World:
+  """Returns the laws of the scenes, in the frames and pixels of the clips."""
+  options = data.scenes
+  gravity = 0.0
+  if options.motion == 'gravity':
+    gravity = paths.gravity(
+      resolution=stage.resolution,
+      frames=options.frames,
+      walls=options.walls,
+      crossings=options.crossings,
+    )
+  return laws.World(options.objects, gravity * data.stride**2, options.walls)
+
+
+def known_laws(data: ConfigDict, stage: ConfigDict) -> dict[str, Any]:
+  """Returns 'world' and 'straight', as `clip_set.describe` takes them."""
+  known = is_synthetic(data)
+  return {
+    'world': world(data, stage) if known else None,
+    'straight': is_straight(data),
+  }
+
+
+def score(
+  data: ConfigDict,
+  stage: ConfigDict,
+  samples: ui8['n t h w 3'],
+  labels: IntArray[' n'],
+  real: dict[str, np.ndarray],
+  reconstruction: ui8['m t h w 3'],
+) -> dict[str, dict[str, dict[str, float]]]:
+  """Compares samples with the laws of their scenes, and logs a table.
+
+  Real, reconstructed and corrupted clips are measured in the same way.
+
+  Args:
+    data: `config.data`.
+    stage: config of the stage that the clips are of.
+    samples: generated clips.
+    labels: their classes.
+    real: 'video' and 'label' of held-out clips.
+    reconstruction: these clips, encoded and decoded.
+
+  Returns:
+    {'synthetic_truth' or 'laws': {set: numbers}}; {} for other data sets.
+  """
+  if is_straight(data):
+    name, metric = 'synthetic_truth', synthetic_truth
+    measure = synthetic_truth.measure
+  elif is_synthetic(data):
+    name, metric = 'laws', laws
+    measure = functools.partial(laws.measure, world=world(data, stage))
+  else:
+    return {}
+  video, label = real['video'], real['label']
+  reference = measure(video)
+  sets = {
+    'samples': (samples, labels),
+    'real': (video, label),
+    'reconstruction': (reconstruction, label),
+    'shuffled': (corruptions.shuffle_frames(video, seed=0), label),
+    'mixed': (corruptions.mix_clips(video, seed=0), label),
+  }
+  rows = {
+    name: metric.summarise(measure(clips), label, reference)
+    for name, (clips, label) in sets.items()
+  }
+  logging.info('\n%s', metric.table(rows))
+  return {name: rows}

@@ -1,0 +1,158 @@
+"""Statistics of the trajectories of tracked objects.
+
+Where an object flies freely and how far its motion is from the simulator's
+laws, in px of the clip. `scale` is px per px at 64 px.
+"""
+
+from etils.array_types import BoolArray, FloatArray
+import numpy as np
+
+from vdm.metrics import directions
+from vdm.metrics import object_finder
+from vdm.metrics import tracking
+
+STANDING = 0.02  # Travel that is no motion, as a share of the width.
+
+_REACH = 1.6  # Greatest extent of a shape in radii: 1.555, of a triangle.
+_HUE_SWITCH = 1 / 12  # Turns: half of what objects of a scene differ by.
+_DIRECTION_FRAMES = 0.8  # Share of the frames that a direction is read from.
+
+
+def unoccluded(tracks: tracking.Tracks, scale: float) -> BoolArray['k t']:
+  """Returns where an object is seen and no other one is near enough to hide it.
+
+  Args:
+    tracks: of a clip.
+    scale: see the module.
+  """
+  alone = tracks.seen()
+  k = len(alone)
+  for a in range(k):
+    for b in range(k):
+      if a != b:
+        gap = np.linalg.norm(tracks.centre[a] - tracks.centre[b], axis=-1)
+        reach = _REACH * (tracks.size[a] + tracks.size[b]) + 2 * scale
+        alone[a] &= ~(gap <= reach)  # NaN: the other one is not there.
+  # An object behind another one may not be detected itself.
+  hidden = tracks.count < tracks.seen().sum(0).max(initial=0)
+  if k > 1:
+    alone &= ~(hidden[None] & _near_hidden(tracks, scale))
+  return alone
+
+
+def away_from_walls(
+  centre: FloatArray['t 2'], radius: float, width: int, scale: float
+) -> BoolArray[' t']:
+  """Returns where an object cannot have met a wall within one step."""
+  steps = np.linalg.norm(np.diff(centre, axis=0), axis=-1)
+  speed = np.nanmax(steps) if np.isfinite(steps).any() else 0.0
+  edge = np.minimum(centre, width - centre).min(-1)
+  return edge > _REACH * radius + scale + 0.6 * speed
+
+
+def accelerations(
+  centre: FloatArray['t 2'], free: BoolArray[' t'], gravity: float
+) -> FloatArray[' s']:
+  """Returns the magnitudes of accelerations in free flight, less gravity.
+
+  They are second differences, of the steps whose three frames are free.
+  """
+  second = centre[2:] - 2 * centre[1:-1] + centre[:-2]
+  usable = free[2:] & free[1:-1] & free[:-2]
+  return np.linalg.norm(second[usable] - np.array([0.0, gravity]), axis=-1)
+
+
+def bounce_errors(
+  centre: FloatArray['t 2'],
+  alone: BoolArray[' t'],
+  radius: float,
+  width: int,
+  scale: float,
+  gravity: float,
+) -> list[float]:
+  """Returns the relative error of the velocity after each bounce off a wall.
+
+  Between the step that ends a frame before the bounce and the step that starts
+  a frame after it lie three frames. Along the wall the velocity gains gravity
+  for that long. Across it the energy is conserved, v'^2 = v^2 + 2 g (y' - y),
+  and the sign changes.
+  """
+  errors = []
+  steps = np.diff(centre, axis=0)
+  for axis in (0, 1):
+    for i in range(2, len(centre) - 2):
+      if not alone[i - 2 : i + 3].all():
+        continue
+      turns = steps[i - 1, axis] * steps[i, axis] < 0
+      side = steps[i - 2, axis] > 0
+      gap = width - centre[i, axis] if side else centre[i, axis]
+      if not turns or gap > _REACH * radius + 3 * scale:
+        continue
+      along = steps[i - 2 : i + 2, 1 - axis]
+      if (np.diff(np.sign(along)) != 0).any():
+        continue  # A corner, or the top of a trajectory.
+      before, after = steps[i - 2], steps[i + 1]
+      expected = before.copy()
+      expected[axis] = -before[axis]
+      if axis == 1 and gravity:
+        fallen = centre[i + 1] + centre[i + 2] - centre[i - 2] - centre[i - 1]
+        energy = before[1] ** 2 + gravity * fallen[1]
+        expected[1] = -np.sign(before[1]) * np.sqrt(max(energy, 0.0))
+      elif axis == 0:
+        expected[1] += 3 * gravity
+      speed = np.linalg.norm(before)
+      errors.append(float(np.linalg.norm(after - expected) / max(speed, 1e-6)))
+  return errors
+
+
+def hue_drift(hues: FloatArray[' t']) -> float:
+  """Returns the mean deviation from the mean hue, degrees."""
+  mean = np.angle(np.exp(2j * np.pi * hues).sum()) / (2 * np.pi)
+  return float(360 * object_finder.hue_distance(hues, mean).mean())
+
+
+def hue_switches(tracks: tracking.Tracks, alone: BoolArray['k t']) -> int:
+  """Returns how often a track changes its hue between unoccluded sightings."""
+  count = 0
+  for hues, frames in zip(tracks.hue, alone, strict=True):
+    change = object_finder.hue_distance(hues[frames][1:], hues[frames][:-1])
+    count += int((change > _HUE_SWITCH).sum())
+  return count
+
+
+def direction(tracks: tracking.Tracks, width: int) -> int:
+  """Returns the class of the longest track's motion, the same in both halves.
+
+  It is -1 where the classes of the halves differ, the object stands still in
+  one of them, or it is seen in too few frames.
+  """
+  if not len(tracks.size):
+    return -1
+  seen = np.flatnonzero(tracks.seen()[0])
+  if len(seen) < max(3, _DIRECTION_FRAMES * tracks.size.shape[1]):
+    return -1
+  travel = np.diff(tracks.centre[0, seen[[0, len(seen) // 2, -1]]], axis=0)
+  if (np.hypot(*travel.T) < STANDING * width).any():
+    return -1
+  first, second = directions.nearest(travel)
+  return int(first) if first == second else -1
+
+
+def _near_hidden(tracks, scale) -> np.ndarray:
+  """Returns bool [k t]: near a place where another track is not seen."""
+  k, t = tracks.size.shape
+  near = np.zeros((k, t), bool)
+  times = np.arange(t)
+  for b in range(k):
+    seen = np.isfinite(tracks.size[b])
+    path = np.stack(
+      [
+        np.interp(times, times[seen], tracks.centre[b, seen, i]) for i in (0, 1)
+      ],
+      axis=-1,
+    )
+    for a in range(k):
+      gap = np.linalg.norm(tracks.centre[a] - path, axis=-1)
+      reach = _REACH * (tracks.size[a] + np.nanmedian(tracks.size[b]))
+      near[a] |= ~seen & (gap <= reach + 2 * scale) & (a != b)
+  return near
