@@ -68,9 +68,9 @@ def main(argv):
     'label': np.zeros(stage.batch, np.int32),
   }
   arguments = (
-    arrays.copies(mesh, frozen),
+    arrays.replicate(mesh, frozen),
     arrays.to_global(mesh, batch),
-    *arrays.copies(mesh, (np.int32(0), jax.random.key(2))),
+    *arrays.replicate(mesh, (np.int32(0), jax.random.key(2))),
   )
 
   def build(choose):

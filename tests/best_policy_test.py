@@ -15,7 +15,7 @@ def score(value, measure='video/small_score/motion'):
   return {'score': {'measure': measure, 'value': value}}
 
 
-def test_the_least_score_of_the_newest_measure_wins_and_the_later_of_two():
+def test_the_lowest_score_of_the_newest_measure_wins_and_the_later_of_two():
   best = best_policy.Best()
   for step, meta in {
     1: score(0.1, 'image/other'),
@@ -74,7 +74,7 @@ def test_without_scores_there_is_no_best(tmp_path):
       generate.choose_step(store, 'best')
 
 
-def test_a_damaged_step_is_never_the_best(folder, tmp_path):
+def test_a_corrupt_step_is_never_the_best(folder, tmp_path):
   copy = pathlib.Path(shutil.copytree(folder, tmp_path / 'copy'))
   (copy / '2' / 'meta' / 'metadata').write_text('{')
   with manager.Checkpoints(copy, read_only=True) as store:

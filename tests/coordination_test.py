@@ -1,4 +1,4 @@
-"""What processes tell each other, with a store in memory."""
+"""Messages between processes, with a store in memory."""
 
 import jax
 import memory_store
@@ -12,7 +12,7 @@ def several(monkeypatch):
   return memory_store.pretend_three(monkeypatch)
 
 
-def test_a_barrier_names_who_is_missing(several):
+def test_a_barrier_names_the_missing_process(several):
   def wait_at_barrier(name, timeout_in_ms):
     del name
     several.key_value_set('vdm/round/0/2', 'here')
@@ -21,17 +21,17 @@ def test_a_barrier_names_who_is_missing(several):
   several.wait_at_barrier = wait_at_barrier
   several.key_value_set('vdm/alive/1', 'beat 3, 2 steps or parts done, in x')
   coordination.set_limit(60.0)
-  with pytest.raises(coordination.PeerError) as error:
+  with pytest.raises(coordination.CoordinationError) as error:
     coordination.gather('saving')
   assert str(error.value).startswith(
-    "Process 1 of 3 did not come to 'saving' within 60 s"
+    "Process 1 of 3 did not reach 'saving' within 60 s"
   )
   assert str(error.value).endswith(
     'process 1: beat 3, 2 steps or parts done, in x'
   )
 
 
-def test_what_is_said_reaches_all_in_order(several):
+def test_messages_reach_all_processes_in_order(several):
   def wait_at_barrier(name, timeout_in_ms):
     del timeout_in_ms
     number = name.rpartition('/')[2]
@@ -43,12 +43,12 @@ def test_what_is_said_reaches_all_in_order(several):
   assert not coordination.all_agree('letters', True)
   assert coordination.first_says('the first', True)
   assert not coordination.first_says('the first', False)
-  # What everybody has read is not kept.
+  # Rounds that all have read are deleted.
   kept = {key.split('/')[2] for key in several.values if 'round' in key}
   assert kept == {'2', '3'}
 
 
-def test_alone_nothing_is_waited_for():
+def test_one_process_waits_for_nothing():
   assert coordination.gather('alone', 'x') == ['x']
   assert coordination.all_agree('alone', True) and not coordination.all_agree(
     'alone', False

@@ -41,10 +41,9 @@ def _on_device(x):
     tuple(axis.start or 0 for axis in shard.index): shard.device
     for shard in x.addressable_shards
   }
-  sums = digests._device_sums(x)
-  return digests._text(
-    tuple(map(int, np.asarray(sums[device]))) for device in shards.values()
-  )
+  sums = digests._device_sums(x, x.sharding).addressable_shards
+  sums = {shard.device: np.asarray(shard.data) for shard in sums}
+  return digests._text(sums[device] for device in shards.values())
 
 
 @pytest.mark.parametrize(
@@ -92,7 +91,7 @@ def test_a_device_program_has_no_collectives():
   x = jax.device_put(
     np.ones((8, 4), np.float32), NamedSharding(mesh, PartitionSpec('fsdp'))
   )
-  program = digests._sharded_sums(x.sharding, x.shape).lower(x).compile()
+  program = digests._device_sums.lower(x, x.sharding).compile()
   for name in ('all-reduce', 'all-gather', 'collective-permute', 'all-to-all'):
     assert name not in program.as_text()
 
@@ -103,7 +102,7 @@ def test_digests_see_flips_swaps_and_permutations():
   def digest(x):
     return digests.digests({'x': x})['x']
 
-  # More than one chunk, and values that share their low bits: the sum of
+  # More than one block, and values that share their low bits: the sum of
   # values times their index misses exchanges of these.
   x = rng.integers(0, 256, 2**16 + 5).astype(np.float32)
   seen = {digest(x)}

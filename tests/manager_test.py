@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back bit for bit, or is named and left."""
+"""Checkpoints: restored bit for bit, or named as corrupt and skipped."""
 
 import os
 import pathlib
@@ -16,8 +16,9 @@ import pytest
 
 from vdm.checkpoints import manager
 from vdm.checkpoints import manifest
+from vdm.checkpoints import reader
 
-# Reads that Orbax breaks off leave coroutines that pytest complains about.
+# Reads that Orbax aborts leave coroutines that pytest complains about.
 pytestmark = pytest.mark.filterwarnings(
   'ignore::pytest.PytestUnraisableExceptionWarning'
 )
@@ -109,8 +110,8 @@ def run(two_steps, tmp_path):
 
 def _restored(directory):
   """Restores from `directory`, proves the bits, returns the step."""
-  reader = manager.Checkpoints(directory, read_only=True)
-  step, items, meta = reader.restore(_abstract(_items()))
+  store = manager.Checkpoints(directory, read_only=True)
+  step, items, meta = store.restore(_abstract(_items()))
   assert meta == {'seed': step}
   assert _bits(items) == _bits(_items(step))
   assert jax.tree.structure(items) == jax.tree.structure(_items(step))
@@ -130,7 +131,7 @@ def test_saved_on_one_mesh_restores_on_others_bit_for_bit(tmp_path):
         assert x.sharding == struct.sharding
 
 
-def test_a_relative_folder_is_as_good_as_any(tmp_path, monkeypatch):
+def test_a_relative_folder(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   with manager.Checkpoints('runs/one') as store:
     store.save(1, _items(), {})
@@ -152,9 +153,9 @@ def test_arrays_may_be_donated_as_soon_as_save_returns(tmp_path):
     for step in range(4):
       saver.save(step, items, {})
       items = overwrite(items)
-  reader = manager.Checkpoints(tmp_path, read_only=True)
+  store = manager.Checkpoints(tmp_path, read_only=True)
   for step in range(4):
-    _, found, _ = reader.restore(_abstract(items), step)
+    _, found, _ = store.restore(_abstract(items), step)
     np.testing.assert_array_equal(
       found['params']['w'], np.arange(2.0**18, dtype=np.float32) + step
     )
@@ -163,7 +164,7 @@ def test_arrays_may_be_donated_as_soon_as_save_returns(tmp_path):
 def test_every_kind_of_leaf_comes_back(tmp_path):
   tree = {
     'a/b~c': {'d': np.int64(2**40)},
-    'a': {'b~c': {'d': np.float64(np.pi)}},  # Not to be mistaken for it.
+    'a': {'b~c': {'d': np.float64(np.pi)}},  # Another leaf than the one before.
     'mask': jnp.array([True, False, True]),
     'half': jnp.arange(3, dtype=jnp.float16),
     'byte': np.arange(3, dtype=np.uint8),
@@ -193,26 +194,26 @@ def test_every_kind_of_leaf_comes_back(tmp_path):
 
 
 def test_ema_alone_is_read_without_knowing_the_model(run):
-  shutil.rmtree(run / '20' / 'opt_state' / 'd')  # Not looked at.
-  reader = manager.Checkpoints(run, read_only=True)
-  step, ema, meta = reader.restore_item('ema')
+  shutil.rmtree(run / '20' / 'opt_state' / 'd')  # Not read.
+  store = manager.Checkpoints(run, read_only=True)
+  step, ema, meta = store.restore_item('ema')
   expected = _items(20)['ema']
   assert (step, meta) == (20, {'seed': 20})
   assert jax.tree.structure(ema) == jax.tree.structure(expected)
   assert _bits(ema) == _bits(expected)
   assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(ema))
   on_device = _abstract(expected, _mesh(2, 2))
-  assert _bits(reader.restore_item('ema', on_device)[1]) == _bits(expected)
-  with pytest.raises(manifest.CheckpointMismatch, match='critic'):
-    reader.restore_item('critic')
+  assert _bits(store.restore_item('ema', on_device)[1]) == _bits(expected)
+  with pytest.raises(reader.CheckpointMismatch, match='critic'):
+    store.restore_item('critic')
 
 
 def test_nothing_saved_restores_nothing(tmp_path):
-  reader = manager.Checkpoints(tmp_path / 'none', read_only=True)
-  assert reader.restore({}) is None
-  assert reader.restore_item() is None
-  assert reader.latest() is None
-  assert reader.read_meta() is None
+  store = manager.Checkpoints(tmp_path / 'none', read_only=True)
+  assert store.restore({}) is None
+  assert store.restore_item() is None
+  assert store.latest() is None
+  assert store.read_meta() is None
   assert not (tmp_path / 'none').exists()
 
 
@@ -318,7 +319,7 @@ def _copy_of_another(path):
     'no_data',
   ],
 )
-def test_damage_is_named_and_passed_over(run, damage, caplog):
+def test_a_corrupt_step_is_named_and_skipped(run, damage, caplog):
   damage(run / '20')
   before = sorted(p for p in run.rglob('*'))
   assert _restored(run) == 10
@@ -337,10 +338,10 @@ def test_unreadable_everywhere_stops_the_run(run):
     saver.restore(_abstract(_items()), 20)
 
 
-def test_a_step_cut_off_while_saving_is_no_step(run):
+def test_an_interrupted_save_is_no_step(run):
   shutil.copytree(run / '20', run / '30.orbax-checkpoint-tmp')
   shutil.rmtree(run / '30.orbax-checkpoint-tmp' / 'ema')
-  assert _restored(run) == 20  # A reader leaves the trainer's save alone.
+  assert _restored(run) == 20  # A reader does not touch the trainer's save.
   assert (run / '30.orbax-checkpoint-tmp').exists()
   with manager.Checkpoints(run) as saver:
     assert saver.latest() == 20
@@ -349,7 +350,7 @@ def test_a_step_cut_off_while_saving_is_no_step(run):
   assert _restored(run) == 30
 
 
-def test_training_saves_again_over_a_damaged_step(run):
+def test_training_saves_again_over_a_corrupt_step(run):
   _truncate('params')(run / '20')
   (run / '40').mkdir()  # Later still, and empty.
   with manager.Checkpoints(run, keep=2) as saver:
@@ -358,7 +359,7 @@ def test_training_saves_again_over_a_damaged_step(run):
     assert saver.save(20, _items(20), {'seed': 20})
     assert saver.save(40, _items(40), {'seed': 40})
   names = {p.name for p in run.iterdir()}
-  # The damaged ones neither count as kept nor are deleted.
+  # The corrupt ones neither count as kept nor are deleted.
   assert names == {'20', '40', '20.damaged-0', '40.damaged-0'}
   assert _restored(run) == 40
 
@@ -371,7 +372,7 @@ def test_orbax_own_metadata_may_be_garbage(run):
   assert _restored(run) == 30
 
 
-def test_replacing_a_sound_step_keeps_the_old_one(run):
+def test_replacing_a_valid_step_keeps_the_old_one(run):
   with manager.Checkpoints(run) as saver:
     assert saver.restore(_abstract(_items()), 10)[0] == 10
     assert saver.save(20, _items(21), {'seed': 20})  # Another 20 lies there.
@@ -383,27 +384,30 @@ def test_replacing_a_sound_step_keeps_the_old_one(run):
 
 
 def test_another_model_is_refused_by_the_first_difference(run):
-  reader = manager.Checkpoints(run, read_only=True)
+  store = manager.Checkpoints(run, read_only=True)
 
   def refused(change, match):
     abstract = _abstract(_items())
     change(abstract['params'])
-    with pytest.raises(manifest.CheckpointMismatch, match=match):
-      reader.restore(abstract)
+    with pytest.raises(reader.CheckpointMismatch, match=match):
+      store.restore(abstract)
 
   other = jax.ShapeDtypeStruct((16, 9), jnp.float32)
   refused(
     lambda p: p['out'].update(kernel=other),
-    r'out/kernel of params is float32\[16, 8\] there and float32\[16, 9\]',
+    r'out/kernel of params is float32\[16, 8\] in the checkpoint and '
+    r'float32\[16, 9\] in',
   )
   other = jax.ShapeDtypeStruct((16, 8), jnp.bfloat16)
-  refused(lambda p: p['out'].update(kernel=other), r'bfloat16\[16, 8\] here')
-  refused(lambda p: p.pop('out'), 'out/kernel of params .* absent here')
-  refused(lambda p: p.update(new=other), 'new of params is absent there')
-  assert reader.latest() == 20  # Nothing was held to be damaged.
+  refused(
+    lambda p: p['out'].update(kernel=other), r'bfloat16\[16, 8\] in the model'
+  )
+  refused(lambda p: p.pop('out'), 'out/kernel of params .* absent in the model')
+  refused(lambda p: p.update(new=other), 'new of params is absent in the check')
+  assert store.latest() == 20  # Nothing counts as corrupt.
 
 
-def test_a_full_disk_is_said_before_saving(run, monkeypatch):
+def test_a_full_disk_is_reported_before_saving(run, monkeypatch):
   usage = shutil.disk_usage(run)._replace(free=1000)
   with manager.Checkpoints(run) as saver:
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage)

@@ -14,7 +14,7 @@ class Left(BaseException):
 
 
 class Store:
-  """What the package uses of it."""
+  """The methods that the package uses."""
 
   def __init__(self):
     self.values, self.lock = {}, threading.Lock()

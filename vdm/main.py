@@ -85,7 +85,7 @@ def explain(error: Exception) -> int:
   What a person can fix is one line; anything else is a traceback.
   """
   from vdm.checkpoints import manager
-  from vdm.checkpoints import manifest
+  from vdm.checkpoints import reader
   from vdm.data import latent_cache
   from vdm.multihost import coordination
   from vdm.training import nonfinite
@@ -96,7 +96,7 @@ def explain(error: Exception) -> int:
     error,
     (
       resume.ResumeError,
-      manifest.CheckpointMismatch,
+      reader.CheckpointMismatch,
       latent_cache.CacheError,
       FileNotFoundError,
     ),
@@ -108,7 +108,7 @@ def explain(error: Exception) -> int:
     (manager.CheckpointError, nonfinite.NonFiniteError),
   ):
     print(text, file=sys.stderr)
-  elif isinstance(error, coordination.PeerError):
+  elif isinstance(error, coordination.CoordinationError):
     print(error, file=sys.stderr)
     return coordination.STOPPED
   elif getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):

@@ -73,7 +73,7 @@ def train(
   check.check_devices(config, jax.device_count(), jax.process_count())
   options = config.train
   with (
-    heartbeat.Watch(
+    heartbeat.Heartbeat(
       options.peer_seconds, 60 * options.barrier_minutes
     ) as health,
     preemption.StopSignal(health.vote) as signal,

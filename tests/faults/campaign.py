@@ -1,13 +1,13 @@
-"""The whole campaign of kills: a hundred of them, and a table.
+"""A campaign of kills, a hundred by default, and a table of them.
 
   python tests/faults/campaign.py --kills 100 \
       --record benchmarks/records/kills.json
 
-Runs are killed a few times each, in the phases that have been hit the fewest
-times so far, and then go on to their end; all they ever logged and all they
-end with is compared with one run that was left alone. The record is written
-after every run, and the same command goes on with it; `--minutes` ends early.
-Linux only: it looks for surviving processes in /proc.
+Each run is killed a few times, in the phases that have been hit least often so
+far, and then trained to its end; everything that it logged and ends with is
+compared with one uninterrupted run. The record is written after every run, and
+the same command continues it; `--minutes` ends it early. Linux only: surviving
+processes are found in /proc.
 """
 
 import collections
@@ -22,7 +22,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from absl import app
 from absl import flags
 import harness
-import kills as kills_lib
+import kills
 import numpy as np
 import records
 
@@ -31,15 +31,15 @@ RAREST = 4  # Phases that a run is killed in, twice in each.
 
 _KILLS = flags.DEFINE_integer('kills', 100, 'How many.')
 _RECORD = flags.DEFINE_string(
-  'record', None, 'JSON file, which is gone on with.', required=True
+  'record', None, 'JSON file, continued if it exists.', required=True
 )
 _SIGNALS = flags.DEFINE_list(
-  'signals', ['SIGKILL'], 'SIGTERM,SIGINT: asks to stop instead.'
+  'signals', ['SIGKILL'], 'SIGTERM,SIGINT: asks the run to stop instead.'
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.')
-_MINUTES = flags.DEFINE_float('minutes', 1e9, 'Begins no run after these.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the moments of the kills.')
+_MINUTES = flags.DEFINE_float('minutes', 1e9, 'Starts no run after these.')
 _FOLDER = flags.DEFINE_string(
-  'folder', None, 'For runs and compiled programs; a temporary one.'
+  'folder', None, 'For runs and compiled programs; temporary by default.'
 )
 
 
@@ -53,10 +53,10 @@ def main(argv):
     'seconds': 0.0,
     'runs': [],
   }
-  began = time.monotonic()
+  start = time.monotonic()
   reference = load_reference(folder)
   while len(done(record)) < _KILLS.value:
-    if time.monotonic() - began > 60 * _MINUTES.value:
+    if time.monotonic() - start > 60 * _MINUTES.value:
       break
     record['runs'].append(one_run(folder, record, reference))
     record['seconds'] += record['runs'][-1]['seconds']
@@ -71,56 +71,56 @@ def main(argv):
 
 
 def load_reference(folder):
-  """The uninterrupted run; made once in a folder."""
+  """Returns the result of the uninterrupted run, trained once in a folder."""
   if (folder / 'alone/final/step.txt').exists():
     return harness.result(folder / 'alone')
-  return kills_lib.uninterrupted(folder / 'alone', folder / 'cache')
+  return kills.uninterrupted(folder / 'alone', folder / 'cache')
 
 
 def one_run(folder, record, reference):
-  """Kills one run a few times; returns its part of the record."""
+  """Kills one run a few times; returns its entry in the record."""
   number = len(record['runs'])
   rng = np.random.default_rng((_SEED.value, number))
   counts = collections.Counter(kill['hit'] for kill in done(record))
-  # The rarest first; ties in an order of their own.
+  # The rarest first, ties in random order.
   phases = sorted(rng.permutation(harness.PHASES), key=lambda p: counts[p])
-  plan = kills_lib.random_plan(rng, 2 * phases[:RAREST], _SIGNALS.value)
-  for left in folder.glob(f'run_{number}*'):  # By a campaign that was cut off.
-    shutil.rmtree(left)
-  began = time.monotonic()
-  kills, problems = kills_lib.run_with_kills(
+  plan = kills.random_plan(rng, 2 * phases[:RAREST], _SIGNALS.value)
+  for old in folder.glob(f'run_{number}*'):  # Of an interrupted campaign.
+    shutil.rmtree(old)
+  start = time.monotonic()
+  found, problems = kills.run_with_kills(
     folder / f'run_{number}', folder / 'cache', reference, plan, rng
   )
   return {
     'seed': [_SEED.value, number],
-    'seconds': round(time.monotonic() - began, 1),
-    'kills': [vars(kill) for kill in kills],
+    'seconds': round(time.monotonic() - start, 1),
+    'kills': [vars(kill) for kill in found],
     'problems': problems,
   }
 
 
 def done(record):
-  """All kills so far."""
+  """Returns all kills so far."""
   return [kill for run in record['runs'] for kill in run['kills']]
 
 
 def tabulate(record):
-  """Kills by the phase that was hit."""
-  kills, rows = done(record), []
+  """Returns the table of kills by the phase that was hit."""
+  found, rows = done(record), []
   groups = {
-    phase: [k for k in kills if k['hit'] == phase]
+    phase: [k for k in found if k['hit'] == phase]
     for phase in (*harness.PHASES, 'start', 'end')
   }
-  groups['with worker processes'] = [k for k in kills if k['workers']]
-  groups['all'] = kills
+  groups['with worker processes'] = [k for k in found if k['workers']]
+  groups['all'] = found
   for name, group in groups.items():
     if not group:
       continue
     behind = [k['logged'] - k['resumed'] for k in group]
     newest = sum(k['resumed'] == k['saved'] for k in group)
-    sound = sum(not k['problems'] for k in group)
-    rows.append((name, len(group), newest, max(behind), sound))
-  whole = sum(not run['problems'] for run in record['runs'])
+    same = sum(not k['problems'] for k in group)
+    rows.append((name, len(group), newest, max(behind), same))
+  identical = sum(not run['problems'] for run in record['runs'])
   return (
     records.table(
       (
@@ -132,8 +132,8 @@ def tabulate(record):
       ),
       rows,
     )
-    + f'\n\n{whole} of {len(record["runs"])} runs ended bit-identical, after '
-    + f'{len(kills)} kills.'
+    + f'\n\n{identical} of {len(record["runs"])} runs ended bit-identical, '
+    + f'after {len(found)} kills.'
   )
 
 

@@ -1,4 +1,4 @@
-"""Damages the newest checkpoint of a run, and goes on training from it."""
+"""Damages the newest checkpoint of a run, and resumes from it."""
 
 import pathlib
 import re
@@ -14,17 +14,17 @@ class Cases:
   """A finished run, and copies of it that are damaged."""
 
   def __init__(self, folder):
-    """Trains the run, where `folder` does not have it yet."""
-    self.folder, self.whole = folder, folder / 'whole'
+    """Trains the run, unless `folder` has it already."""
+    self.folder, self.intact = folder, folder / 'whole'
     self.config = tiny.get_config()
     self.config.data.root = str(folder / 'data')
-    if not (self.whole / 'final/step.txt').exists():
-      self.train(self.whole)
-    self.last, self.before = harness.complete_steps(self.whole)[:-3:-1]
-    self.wanted = {s: arrays(self.whole, s) for s in (self.last, self.before)}
+    if not (self.intact / 'final/step.txt').exists():
+      self.train(self.intact)
+    self.last, self.before = harness.complete_steps(self.intact)[:-3:-1]
+    self.wanted = {s: arrays(self.intact, s) for s in (self.last, self.before)}
 
   def train(self, workdir):
-    """Trains to the end; returns the exit code and the step it began from."""
+    """Trains to the end; returns the exit code and the step it resumed from."""
     from vdm import train
     from vdm.training import writer
 
@@ -34,21 +34,22 @@ class Cases:
     return code, int(resumed[-1]) if resumed else 0
 
   def run(self, kind, number, train):
-    """Damages a copy of the newest checkpoint and goes on from it.
+    """Damages a copy of the newest checkpoint and resumes from it.
 
     Args:
       kind: 'flip', 'cut' or 'delete'.
-      number: of the case: says which file, and is its seed.
-      train: whether to train on to the end; else the state that training would
-        go on from is compared, which says the same a hundred times faster.
+      number: of the case: selects the file, and is the seed.
+      train: whether to train to the end; otherwise the state that training
+        would resume from is compared, which is as strict and a hundred times
+        faster.
     """
     rng = np.random.default_rng(number)
-    workdir, began = self.folder / 'damaged', time.monotonic()
+    workdir, start = self.folder / 'damaged', time.monotonic()
     shutil.rmtree(workdir, ignore_errors=True)
     if train:
-      shutil.copytree(self.whole, workdir)
+      shutil.copytree(self.intact, workdir)
     else:
-      shutil.copytree(self.whole / 'checkpoints', workdir / 'checkpoints')
+      shutil.copytree(self.intact / 'checkpoints', workdir / 'checkpoints')
     checkpoint = workdir / 'checkpoints' / str(self.last)
     files = sorted(p for p in checkpoint.rglob('*') if p.is_file())
     files = [p for p in files if p.stat().st_size]
@@ -57,14 +58,14 @@ class Cases:
     problems = []
     if train:
       code, resumed = self.train(workdir)
-      # Where the step was used all the same, its files are still damaged, and
-      # what reads them past everything that verifies may stumble.
+      # If the damaged step was used, its files are still damaged, and reading
+      # them without verification may fail.
       end = arrays(workdir) if resumed < self.last else self.restore(workdir)[1]
       if code or end != self.wanted[self.last]:
         problems.append(f'exit code {code}, or other bits at the end')
-      aside = workdir / 'checkpoints' / f'{self.last}.damaged-0'
-      if aside.exists() != (resumed == self.before):
-        problems.append('the damaged step was not kept aside')
+      renamed = workdir / 'checkpoints' / f'{self.last}.damaged-0'
+      if renamed.exists() != (resumed == self.before):
+        problems.append('the damaged step was not renamed')
     else:
       resumed, found = self.restore(workdir)
       if found != self.wanted[resumed]:
@@ -79,11 +80,11 @@ class Cases:
       'trained': train,
       'outcome': 'silent' if problems else outcome,
       'problems': problems,
-      'seconds': round(time.monotonic() - began, 1),
+      'seconds': round(time.monotonic() - start, 1),
     }
 
   def restore(self, workdir):
-    """What training would resume from: the step, and its arrays as bytes."""
+    """Returns the step that training would resume from, and its arrays."""
     import jax
 
     from vdm.checkpoints import manager
@@ -108,7 +109,7 @@ class Cases:
 
 
 def damage(path, kind, rng):
-  """Flips a bit of a file, cuts it off or deletes it; returns where."""
+  """Flips a bit of a file, truncates it or deletes it; returns where."""
   content = bytearray(path.read_bytes())
   where = int(rng.integers(len(content)))
   if kind == 'delete':
@@ -123,9 +124,9 @@ def damage(path, kind, rng):
 
 
 def arrays(workdir, step=None):
-  """{(item, name): (dtype, shape, bytes)} of a checkpoint, as Orbax reads it.
+  """Returns {(item, name): (dtype, shape, bytes)} as Orbax reads a checkpoint.
 
-  Read past everything that verifies; by default the newest step.
+  Read without verification; by default the newest step.
   """
   import orbax.checkpoint as ocp
 

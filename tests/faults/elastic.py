@@ -3,9 +3,9 @@
   python tests/faults/elastic.py --record benchmarks/records/elastic.json
 
 Every case trains the tiny run from the first step to the last video; the last
-one changes from 2 processes to 1 to 4 on its way, stopped by a signal to one
-of them. Clips must be the same bytes. Losses may differ by the order in which
-float32 sums are taken: see `several.TOLERANCE`.
+case changes from 2 processes to 1 to 4 on the way, stopped by a signal to one
+of them. Clips must be the same bytes. Losses may differ by the order of float32
+additions: see `several.TOLERANCE`.
 """
 
 import pathlib
@@ -23,11 +23,11 @@ import records
 import several
 
 _RECORD = flags.DEFINE_string(
-  'record', None, 'JSON file, which is gone on with.', required=True
+  'record', None, 'JSON file, continued if it exists.', required=True
 )
-_MINUTES = flags.DEFINE_float('minutes', 1e9, 'Begins no case after these.')
+_MINUTES = flags.DEFINE_float('minutes', 1e9, 'Starts no case after these.')
 _FOLDER = flags.DEFINE_string(
-  'folder', None, 'For runs and compiled programs; a temporary one.'
+  'folder', None, 'For runs and compiled programs; temporary by default.'
 )
 
 # (processes, devices of each, fsdp).
@@ -42,14 +42,14 @@ CASES = [
   (4, 1, 4),
   (2, 4, 1),
   (2, 4, 4),
-  (4, 2, 4),  # A parameter is split over two processes and has two copies.
+  (4, 2, 4),  # A parameter is sharded over two processes, with two copies.
   (4, 2, 8),
 ]
 CHANGING = [(2, 4, 4), (1, 8, 4), (4, 2, 2)]
 
 
 def compare(workdir, reference):
-  """(largest relative loss difference, whether all batches are the same)."""
+  """Returns (largest relative loss difference, whether batches are equal)."""
   found = several.rows(workdir)
   wanted = several.rows(reference)
   return (
@@ -59,13 +59,13 @@ def compare(workdir, reference):
 
 
 def run_changing(workdir, cache):
-  """2 -> 1 -> 4 processes in one run; returns where it stopped."""
+  """Trains one run with 2, 1, then 4 processes; returns where it stopped."""
   stops = []
   for case, stop_at in zip(CHANGING, (7, 12, None)):
     codes = several.run_case(workdir, cache, case, stop_at)
     assert set(codes) == ({75} if stop_at else {0}), codes
     stops.append(max(harness.complete_steps(workdir)))
-    # Rows of a batch are in the files of the processes that had them.
+    # Each process writes a file of its own rows of a batch.
     folder = pathlib.Path(workdir) / f'part_{len(stops)}'
     folder.mkdir()
     for path in pathlib.Path(workdir).glob('crc_*.jsonl'):
@@ -82,10 +82,10 @@ def main(argv):
     'tolerance': several.TOLERANCE,
     'cases': {},
   }
-  began = time.monotonic()
+  start = time.monotonic()
   for case in (*CASES, 'changing'):
     name = case if case == 'changing' else 'x'.join(map(str, case))
-    late = time.monotonic() - began > 60 * _MINUTES.value
+    late = time.monotonic() - start > 60 * _MINUTES.value
     if name in record['cases'] or late:
       continue
     workdir = folder / name
@@ -99,8 +99,8 @@ def main(argv):
 
 
 def measure(workdir, folder, case):
-  """Runs one case; returns its part of the record."""
-  cache, began = folder / 'cache', time.monotonic()
+  """Runs one case; returns its entry in the record."""
+  cache, start = folder / 'cache', time.monotonic()
   stops = None
   if case == 'changing':
     stops = run_changing(workdir, cache)
@@ -119,7 +119,7 @@ def measure(workdir, folder, case):
     'difference': difference,
     'same_batches': same_batches,
     'sound': bool(same_batches and difference < several.TOLERANCE),
-    'seconds': round(time.monotonic() - began, 1),
+    'seconds': round(time.monotonic() - start, 1),
   }
 
 

@@ -1,16 +1,16 @@
-"""Flips bits of a run's newest checkpoint, and goes on training from it.
+"""Flips bits of a run's newest checkpoint, and resumes from it.
 
   python tests/faults/flips.py --flips 200 --losses 20 \
       --record benchmarks/records/damage.json
 
-Each time one bit of one file is flipped, the files taking turns; or a file is
-cut off somewhere or deleted. Then the run is resumed and trained to its end;
-with --train_every 10 only every tenth time, and else what it would go on from
-is compared, which is several times faster. Damage is *caught* where the step is
-passed over for the one before, and *harmless* where the step is used all the
-same. Either way the state that the run goes on from, and at the end the last
-checkpoint, must be the undamaged ones to the bit: what does neither is *silent*
-and fails.
+Each case flips one bit of one file, the files taking turns, or truncates or
+deletes a file. Then the run is resumed and trained to its end; with
+--train_every 10 only every tenth case, and otherwise the state that it would
+resume from is compared, which is several times faster. Damage is *caught* if
+the step is skipped for the one before, and *harmless* if the step is used
+nevertheless. Either way the state that the run resumes from, and at the end the
+last checkpoint, must equal the undamaged ones to the bit: damage that is
+neither is *silent* and fails.
 """
 
 import collections
@@ -29,16 +29,16 @@ import harness
 import records
 
 _FLIPS = flags.DEFINE_integer('flips', 200, 'Single bits, one at a time.')
-_LOSSES = flags.DEFINE_integer('losses', 20, 'Files cut off or deleted.')
+_LOSSES = flags.DEFINE_integer('losses', 20, 'Files truncated or deleted.')
 _RECORD = flags.DEFINE_string(
-  'record', None, 'JSON file, which is gone on with.', required=True
+  'record', None, 'JSON file, continued if it exists.', required=True
 )
 _TRAIN_EVERY = flags.DEFINE_integer(
   'train_every', 1, 'Cases from one that is trained to its end to the next.'
 )
-_MINUTES = flags.DEFINE_float('minutes', 1e9, 'Begins no case after these.')
+_MINUTES = flags.DEFINE_float('minutes', 1e9, 'Starts no case after these.')
 _FOLDER = flags.DEFINE_string(
-  'folder', None, 'For runs and compiled programs; a temporary one.'
+  'folder', None, 'For runs and compiled programs; temporary by default.'
 )
 
 
@@ -54,11 +54,11 @@ def main(argv):
   }
   os.environ.update(harness.QUICK)
   os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder / 'cache')
-  began = time.monotonic()
+  start = time.monotonic()
   cases = damage.Cases(folder)
   kinds = ['flip'] * _FLIPS.value + ['cut', 'delete'] * (_LOSSES.value // 2)
   for number in range(len(record['cases']), len(kinds)):
-    if time.monotonic() - began > 60 * _MINUTES.value:
+    if time.monotonic() - start > 60 * _MINUTES.value:
       break
     train = number % _TRAIN_EVERY.value == 0
     case = cases.run(kinds[number], number, train)

@@ -1,14 +1,14 @@
-"""Starts the true command, kills it where wanted, and judges what comes after.
+"""Starts the real command, kills it in a given phase, and checks what follows.
 
-What a run is doing is read off its files and its log, before the kill to hit
-a phase and after it to say which one was hit: a process that was killed
-changes nothing any more, so the second is exact.
+What a run is doing is read from its files and its log, before the kill to hit
+a phase and after it to tell which one was hit. The second is exact, because a
+killed process changes nothing any more.
 
-  compile     a stage has begun and its first step is not compiled
+  compile     a stage has started and its first step is not compiled
   evaluation  a step that ends with one is logged, its result is not
   sampling    a preview is due and not written, or the last videos are
-  save        the folder of an unfinished checkpoint is there
-  border      a stage is over, the next one has not begun
+  save        the folder of an unfinished checkpoint exists
+  border      a stage is over, the next one has not started
   plain       anything else after the first step
   start       anything else before it
 """
@@ -42,7 +42,7 @@ PHASES = (
   'border',
   'plain',
 )
-# Values of a row that tell of the machine, not of the training.
+# Values of a row that depend on the machine, not on the training.
 OF_THE_MACHINE = frozenset(
   """
   seconds_per_step clips_per_second data_wait_share tflops_per_second
@@ -51,7 +51,7 @@ OF_THE_MACHINE = frozenset(
   """.split()
 )
 SPANS = stages.spans(tiny.get_config())
-# Compiling takes most of a start, and nothing here is about speed.
+# Compiling takes most of a start, and no test here measures speed.
 QUICK = {
   'JAX_PLATFORMS': 'cpu',
   'XLA_FLAGS': '--xla_backend_optimization_level=0',
@@ -66,18 +66,18 @@ class Trainer:
 
   Attributes:
     workdir: of the run.
-    log: file of what it prints.
+    log: file of its output.
   """
 
   def __init__(self, workdir, *options, command=None, log='log.txt', **environ):
-    """Starts it.
+    """Starts the command.
 
     Args:
       workdir: of the run.
       *options: further flags.
       command: what to start instead of `python -m vdm.main`.
-      log: name of the file of what it prints.
-      **environ: environment variables on top of this process's.
+      log: name of the file of its output.
+      **environ: environment variables beside this process's.
     """
     self.workdir = pathlib.Path(workdir)
     self.workdir.mkdir(parents=True, exist_ok=True)
@@ -97,13 +97,13 @@ class Trainer:
       )
 
   def printed(self):
-    """What it has printed since it was started."""
+    """Returns the output since the start."""
     with self.log.open('rb') as file:
       file.seek(self._offset)
       return file.read().decode(errors='replace')
 
   def wait(self, timeout=1200):
-    """Its exit code; kills it when it takes longer."""
+    """Returns the exit code; kills the process after the timeout."""
     try:
       return self.process.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -112,12 +112,12 @@ class Trainer:
       raise
 
   def kill(self, number=signal.SIGKILL, timeout=300):
-    """Sends a signal, and returns when it is dead."""
+    """Sends a signal, and returns when the process has ended."""
     self.process.send_signal(number)
     self.wait(timeout)
 
   def family(self):
-    """Ids of the living processes that descend from it, itself included."""
+    """Returns the ids of its live processes, children included."""
     mark, found = f'{_MARK}={self._mark}'.encode(), []
     for folder in pathlib.Path('/proc').iterdir():
       if not folder.name.isdigit():
@@ -132,18 +132,18 @@ class Trainer:
     return found
 
   def survivors(self, timeout=10):
-    """What is wrong if processes of a dead run live on; [] if none do."""
+    """Returns a problem if processes of a killed run survive; else []."""
     deadline = time.monotonic() + timeout
     while (alive := self.family()) and time.monotonic() < deadline:
       time.sleep(0.1)
-    return [f'{len(alive)} processes live on'] if alive else []
+    return [f'{len(alive)} processes survive'] if alive else []
 
   def end(self):
-    """The last lines it printed."""
+    """Returns the last lines of its output."""
     return self.printed()[-1000:]
 
   def phase(self):
-    """What it is doing, see the module's docstring."""
+    """Returns the phase that it is in, see the module's docstring."""
     return phase(self.workdir, self.printed())
 
 
@@ -158,7 +158,7 @@ def start_several(workdir, count, devices, *options, **settings):
     **settings: for `Trainer`.
 
   Returns:
-    The `Trainer`s, the first process's first.
+    The `Trainer`s, in order of process.
   """
   flags = f'--xla_force_host_platform_device_count={devices}'
   settings |= {'XLA_FLAGS': f'{QUICK["XLA_FLAGS"]} {flags}'}
@@ -182,49 +182,49 @@ def start_several(workdir, count, devices, *options, **settings):
 
 
 def phase(workdir, printed):
-  """What a run is doing, by its files and what it has printed since it began.
+  """Returns the phase of a run, by its files and its output.
 
   Args:
     workdir: of the run.
-    printed: by the newest start of the command.
+    printed: output of the newest start of the command.
   """
   if list((workdir / 'checkpoints').glob('*.orbax-checkpoint-tmp*')):
     return 'save'
-  begun = re.findall(r'Stage (\w+): steps', printed)
+  started = re.findall(r'Stage (\w+): steps', printed)
   compiled = re.findall(r'(\w+): compiled a step in', printed)
-  if 'Making the' in printed.rpartition('resumed_from')[2] and begun:
+  if 'Making the' in printed.rpartition('resumed_from')[2] and started:
     done = (workdir / 'final' / 'step.txt').exists()
     return 'end' if done else 'sampling'
-  if not begun:
+  if not started:
     return 'start'
   rows = tail_rows(workdir)
   step = max((row['step'] for row in rows if 'loss' in row), default=0)
-  span = next(s for s in SPANS if s.name == begun[-1])
-  if step == span.stop and looked(workdir, rows, step, span):
+  span = next(s for s in SPANS if s.name == started[-1])
+  if step == span.stop and previewed(workdir, rows, step, span):
     return 'border'
-  if begun[-1] not in compiled:
+  if started[-1] not in compiled:
     return 'compile'
   if step > span.start and not evaluated(rows, step, span):
     return 'evaluation'
-  if step > span.start and not looked(workdir, rows, step, span):
+  if step > span.start and not previewed(workdir, rows, step, span):
     return 'sampling'
   return 'plain'
 
 
 def due(step, span, what):
-  """Whether a step of a stage ends with an evaluation or a preview."""
+  """Returns whether a step of a stage ends with an evaluation or a preview."""
   every = tiny.get_config().train[f'{what}_every']
   return step == span.stop or (step - span.start) % every == 0
 
 
 def evaluated(rows, step, span):
-  """Whether nothing is missing of a step's evaluation."""
+  """Returns whether a step's evaluation is complete."""
   names = {name for row in rows if row['step'] == step for name in row}
   return not due(step, span, 'eval') or bool(names & {'val_loss', 'val_psnr'})
 
 
-def looked(workdir, rows, step, span):
-  """Whether nothing is missing of a step's evaluation and samples."""
+def previewed(workdir, rows, step, span):
+  """Returns whether a step's evaluation and samples are complete."""
   sheet = workdir / 'samples' / f'step_{step:08d}' / 'sheet.png'
   return evaluated(rows, step, span) and (
     not due(step, span, 'preview') or sheet.exists()
@@ -232,7 +232,7 @@ def looked(workdir, rows, step, span):
 
 
 def tail_rows(workdir):
-  """The complete rows of a log that is being written."""
+  """Returns the complete rows of a log that is being written."""
   try:
     text = (workdir / writer.NAME).read_text()
   except FileNotFoundError:
@@ -249,30 +249,30 @@ def tail_rows(workdir):
 def kill_in(
   trainer, wanted, rng, occurrence=1, number=signal.SIGKILL, timeout=900
 ):
-  """Ends a run in a phase, at some moment of it.
+  """Ends a run in a phase, at a random moment of it.
 
   Args:
     trainer: the run.
     wanted: the phase.
     rng: np.random.Generator, for the moment.
-    occurrence: how often the phase has to come before.
-    number: of the signal.
+    occurrence: how often the phase must have occurred.
+    number: the signal.
     timeout: seconds after which to give up.
 
   Returns:
-    The phase that the run was in when it was dead, or where it was when it was
-    asked to stop; None where it had ended.
+    The phase that the run was in when it was killed or asked to stop; None if
+    it had ended before.
   """
   seen, last, deadline = 0, None, time.monotonic() + timeout
   while trainer.process.poll() is None:
     if time.monotonic() > deadline:
       trainer.kill()
-      raise TimeoutError(f'{wanted} did not come')
+      raise TimeoutError(f'{wanted} did not occur')
     now = trainer.phase()
     seen += now == wanted and now != last
     last = now
     if now == wanted and seen >= occurrence:
-      # Phases last from a few ms to seconds: all scales alike.
+      # Phases last from a few ms to seconds: uniform in the logarithm.
       time.sleep(float(np.exp(rng.uniform(np.log(1e-3), np.log(0.3)))))
       break
     time.sleep(0.001)
@@ -284,7 +284,7 @@ def kill_in(
 
 
 def complete_steps(workdir):
-  """Steps whose save is complete: Orbax renames its folder at the very end."""
+  """Returns the steps whose save is complete: Orbax renames the folder last."""
   folder = pathlib.Path(workdir) / 'checkpoints'
   if not folder.exists():
     return []
@@ -293,10 +293,10 @@ def complete_steps(workdir):
 
 @dataclasses.dataclass
 class Evidence:
-  """What a kill left behind, read before the next start.
+  """What a kill left, read before the next start.
 
   Attributes:
-    saved: newest step whose save was complete, 0 without one.
+    saved: newest step whose save was complete; 0 if there is none.
     logged: newest step in the log.
     rows: {(step, kind): values} of the log.
   """
@@ -307,7 +307,7 @@ class Evidence:
 
 
 def evidence(workdir):
-  """Reads it, from a run that is dead."""
+  """Returns the `Evidence` of a run that has ended."""
   rows = comparable(writer.read_rows(workdir)) if has_log(workdir) else {}
   return Evidence(
     saved=max(complete_steps(workdir), default=0),
@@ -321,7 +321,7 @@ def has_log(workdir):
 
 
 def comparable(rows):
-  """{(step, kind of row): what training decides}, without `resumed_from`."""
+  """Returns {(step, kind of row): values that training determines}."""
   found = {}
   for row in rows:
     kinds = [k for k in ('loss', 'val_psnr', 'val_loss') if k in row]
@@ -333,9 +333,9 @@ def comparable(rows):
 
 
 def resumed_from(trainer):
-  """The step that a start went on from, 0 for the beginning.
+  """Returns the step that a start resumed from, 0 for a new run.
 
-  None where it did not come far enough to say.
+  None if it ended before it logged that.
   """
   printed = trainer.printed()
   found = re.findall(r'resumed_from (\d+)', printed)
@@ -346,13 +346,13 @@ def resumed_from(trainer):
 
 @dataclasses.dataclass
 class Result:
-  """All that a finished run decided.
+  """Everything that a finished run determines.
 
   Attributes:
     rows: of its log, see `comparable`.
     digests: of every array of its last checkpoint.
     videos: bytes of its last videos.
-    sheets: {name: bytes} of the samples on the way.
+    sheets: {name: bytes} of the previews.
   """
 
   rows: dict
@@ -362,7 +362,7 @@ class Result:
 
 
 def result(workdir):
-  """Reads what a finished run decided."""
+  """Returns the `Result` of a finished run."""
   workdir = pathlib.Path(workdir)
   step = SPANS[-1].stop
   record = reader.read_record(workdir / 'checkpoints', step)
@@ -376,11 +376,11 @@ def result(workdir):
 
 
 def problems_of_resume(left, resumed):
-  """What is wrong with where a start went on; [] if nothing.
+  """Returns problems with the step that a start resumed from.
 
   Args:
     left: `Evidence` of the kill before.
-    resumed: the step it went on from.
+    resumed: the step.
   """
   found = []
   if resumed != left.saved:
@@ -393,7 +393,7 @@ def problems_of_resume(left, resumed):
 
 
 def problems_of_stop(trainer, left):
-  """What is wrong with how a run stopped when it was asked to; [] if nothing.
+  """Returns problems with how a run stopped when it was asked to.
 
   Args:
     trainer: the run.
@@ -408,7 +408,7 @@ def problems_of_stop(trainer, left):
 
 
 def problems_of_rows(rows, reference):
-  """What differs from the rows of the uninterrupted run; [] if nothing."""
+  """Returns differences from the rows of the uninterrupted run."""
   return [
     f'step {step}, {kind}: {name} is {values.get(name)!r}, not {wanted!r}'
     for (step, kind), values in sorted(rows.items())
@@ -418,12 +418,12 @@ def problems_of_rows(rows, reference):
 
 
 def same(value, wanted):
-  """Equal; NaN is itself."""
+  """Returns whether two values are equal; NaN equals NaN."""
   return value == wanted or (value != value and wanted != wanted)
 
 
 def problems_of_result(found, reference):
-  """What differs from the uninterrupted run at the end; [] if nothing."""
+  """Returns differences from the result of the uninterrupted run."""
   problems = problems_of_rows(found.rows, reference.rows)
   if found.rows.keys() != reference.rows.keys():
     missing = reference.rows.keys() ^ found.rows.keys()

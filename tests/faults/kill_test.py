@@ -1,6 +1,6 @@
-"""Killed runs end as the one that was left alone; cheats are found out.
+"""Killed runs end like the uninterrupted one; the checks detect cheating.
 
-A short selection: `python tests/faults/campaign.py` is the whole of it.
+A short selection: `python tests/faults/campaign.py` runs all of it.
 """
 
 import sys
@@ -14,7 +14,7 @@ import tiny
 KILL = 'SIGKILL'
 
 
-def test_the_uninterrupted_run_did_all_that_a_kill_can_hit(reference):
+def test_the_uninterrupted_run_has_all_phases(reference):
   _, _, found = reference
   kinds = [kind for _, kind in found.rows]
   assert kinds.count('loss') == 20
@@ -34,13 +34,13 @@ def test_the_uninterrupted_run_did_all_that_a_kill_can_hit(reference):
   ],
   ids=['save_evaluation_sampling', 'compile_border_plain'],
 )
-def test_killed_and_started_again_nothing_differs(plan, reference, tmp_path):
+def test_killed_and_resumed_nothing_differs(plan, reference, tmp_path):
   folder, cache, wanted = reference
   seed = int.from_bytes(repr(plan).encode(), 'little') % 2**32
   found, problems = kills.run_with_kills(
     folder / f'killed_{seed}', cache, wanted, plan, np.random.default_rng(seed)
   )
-  assert found, 'no kill came in time'
+  assert found, 'no kill was in time'
   for kill in found:
     assert not kill.problems, kill
   assert not problems
@@ -56,8 +56,8 @@ runpy.run_module('vdm.main', run_name='__main__')
 """
 
 
-def test_code_that_starts_again_from_nothing_is_found_out(reference):
-  """All its losses and its parameters are right: only `resumed_from` tells."""
+def test_code_that_restarts_from_nothing_is_detected(reference):
+  """All its losses and parameters are right: only `resumed_from` differs."""
   folder, cache, wanted = reference
   found, problems = kills.run_with_kills(
     folder / 'from_nothing',
@@ -73,20 +73,20 @@ def test_code_that_starts_again_from_nothing_is_found_out(reference):
   assert any('resumed from 0' in problem for problem in kill.problems)
 
 
-def test_where_a_start_went_on_is_judged():
-  def judge(resumed, saved=9, logged=11):
+def test_the_step_of_a_resume_is_checked():
+  def problems(resumed, saved=9, logged=11):
     left = harness.Evidence(saved, logged, {})
     return harness.problems_of_resume(left, resumed)
 
-  assert not judge(9)
-  assert judge(6) == ['resumed from 6, and 9 was saved']
-  assert not judge(0, saved=0, logged=5)
-  assert judge(0, saved=0, logged=2 * tiny.SAVE_EVERY) == [
+  assert not problems(9)
+  assert problems(6) == ['resumed from 6, and 9 was saved']
+  assert not problems(0, saved=0, logged=5)
+  assert problems(0, saved=0, logged=2 * tiny.SAVE_EVERY) == [
     'resumed from 0, two intervals behind step 6'
   ]
 
 
-def test_what_differs_is_found(reference):
+def test_differences_are_found(reference):
   *_, wanted = reference
   assert not harness.problems_of_result(wanted, wanted)
   rows = {k: dict(v) for k, v in wanted.rows.items()}

@@ -1,4 +1,4 @@
-"""One run that is killed again and again, and what came of it."""
+"""One run that is killed several times, and the outcome."""
 
 import dataclasses
 import pathlib
@@ -8,8 +8,8 @@ import time
 
 import harness
 
-# How often a phase may come after a start before the kill; few enough for a run
-# to be killed several times.
+# How often a phase may occur after a start before the kill; few enough for a
+# run to be killed several times.
 OCCURRENCES = {
   'compile': 1,
   'evaluation': 2,
@@ -22,17 +22,17 @@ OCCURRENCES = {
 
 @dataclasses.dataclass
 class Kill:
-  """One kill and the start after it, as it goes into the record.
+  """One kill and the start after it, an entry of the record.
 
   Attributes:
     signal: its name.
-    wanted: the phase that was aimed at.
-    hit: the phase that the run was in.
-    workers: processes that read data.
+    wanted: the intended phase.
+    hit: the phase that was hit.
+    workers: number of processes that read data.
     saved: newest step whose save was complete.
     logged: newest step in the log.
-    resumed: the step that the next start went on from.
-    problems: what was wrong, [] if nothing.
+    resumed: the step that the next start resumed from.
+    problems: sentences, [] if there are none.
     seconds: from the start that was killed to the kill.
   """
 
@@ -48,25 +48,25 @@ class Kill:
 
 
 def run_with_kills(workdir, cache, reference, plan, rng, **trainer):
-  """Runs to the end through kills; every start is the same command.
+  """Trains to the end through kills; every start is the same command.
 
   Args:
-    workdir: of the run; made.
-    cache: folder of compiled programs. A run gets a copy of it, and where it is
-      to be killed as it compiles, nothing. What the killed one left, half a
-      file maybe, stays for the next start, which finds the rest again.
+    workdir: of the run; created.
+    cache: folder of compiled programs. A run gets a copy of it, or an empty one
+      to be killed while it compiles. The files that a killed run left, perhaps
+      truncated, stay for the next start, which finds the missing ones again.
     reference: `harness.Result` of the uninterrupted run.
     plan: [(phase, workers, name of the signal), ...], one kill each.
     rng: np.random.Generator.
     **trainer: for `harness.Trainer`.
 
   Returns:
-    (kills, problems): [`Kill`], and what was wrong at the end.
+    (kills, problems): [`Kill`], and problems at the end.
   """
   workdir, cache, kills = pathlib.Path(workdir), pathlib.Path(cache), []
   own_cache = workdir.with_name(workdir.name + '_cache')
   shutil.copytree(cache, own_cache)
-  open_ends = []  # (kill, evidence) whose resume has not been seen yet.
+  open_kills = []  # (kill, evidence) that no start has resumed from yet.
 
   def start(workers):
     return harness.Trainer(
@@ -77,30 +77,30 @@ def run_with_kills(workdir, cache, reference, plan, rng, **trainer):
       JAX_COMPILATION_CACHE_DIR=str(own_cache),
     )
 
-  def look_back(run):
-    """Judges where a start went on, if it came as far as to say so."""
+  def check_resume(run):
+    """Checks the step that a start resumed from, if it logged one."""
     resumed = harness.resumed_from(run)
     if resumed is None:
       return
-    for kill, left in open_ends:
+    for kill, left in open_kills:
       kill.resumed = resumed
       kill.problems += harness.problems_of_resume(left, resumed)
-    open_ends.clear()
+    open_kills.clear()
 
   for wanted, workers, name in plan:
     if wanted == 'compile':
       shutil.rmtree(own_cache)
       own_cache.mkdir()
-    began = time.monotonic()
+    start_time = time.monotonic()
     run = start(workers)
     occurrence = int(rng.integers(OCCURRENCES[wanted])) + 1
     number = signal.Signals[name]
     hit = harness.kill_in(run, wanted, rng, occurrence, number)
-    look_back(run)
+    check_resume(run)
     for path in cache.iterdir():
       if not (own_cache / path.name).exists():
         shutil.copy(path, own_cache)
-    if hit is None:  # It came to its end before the phase did.
+    if hit is None:  # It ended before the phase occurred.
       if run.process.returncode:
         return kills, [f'exit code {run.process.returncode}: {run.end()}']
       break
@@ -114,19 +114,19 @@ def run_with_kills(workdir, cache, reference, plan, rng, **trainer):
       logged=left.logged,
       resumed=None,
       problems=run.survivors(),
-      seconds=round(time.monotonic() - began, 1),
+      seconds=round(time.monotonic() - start_time, 1),
     )
     if number != signal.SIGKILL:
       kill.problems += harness.problems_of_stop(run, left)
     kill.problems += harness.problems_of_rows(left.rows, reference.rows)
     kills.append(kill)
-    open_ends.append((kill, left))
+    open_kills.append((kill, left))
   run = start(0)
   code = run.wait()
-  look_back(run)
+  check_resume(run)
   problems = run.survivors()
-  if open_ends:
-    problems.append('the last start did not say where it went on')
+  if open_kills:
+    problems.append('the last start did not log where it resumed')
   if code:
     problems.append(f'exit code {code}: {run.end()}')
   else:
@@ -136,7 +136,7 @@ def run_with_kills(workdir, cache, reference, plan, rng, **trainer):
 
 
 def uninterrupted(workdir, cache):
-  """Runs to the end without a kill; fills the cache of compiled programs.
+  """Trains to the end without a kill; fills the cache of compiled programs.
 
   Returns:
     `harness.Result`.
@@ -154,7 +154,7 @@ def uninterrupted(workdir, cache):
 
 
 def random_plan(rng, wanted, names=('SIGKILL',)):
-  """Kills in some phases, in a random order; a third has worker processes."""
+  """Returns kills in random order; a third of them with worker processes."""
   return [
     (str(phase), int(2 * (rng.random() < 1 / 3)), str(rng.choice(names)))
     for phase in rng.permutation(wanted)

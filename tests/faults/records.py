@@ -1,4 +1,4 @@
-"""What every record of a campaign says about where it was made."""
+"""Records of the fault tests: the environment, reading, writing, tables."""
 
 import importlib.metadata
 import json
@@ -11,7 +11,7 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
 def environment():
-  """Hardware, versions and the command."""
+  """Returns hardware, versions and the command."""
   return {
     'command': _command(sys.argv),
     'processor': _processor(),
@@ -22,13 +22,13 @@ def environment():
 
 
 def read(path):
-  """A record, or None where there is none yet."""
+  """Returns a record, or None if there is none yet."""
   path = pathlib.Path(path)
   return json.loads(path.read_text()) if path.exists() else None
 
 
 def write(path, record):
-  """Replaces a record as a whole."""
+  """Replaces a record atomically."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(path.name + '.part')
@@ -37,13 +37,13 @@ def write(path, record):
 
 
 def table(names, rows):
-  """A Markdown table."""
+  """Returns a Markdown table."""
   lines = [names, ['---'] * len(names), *rows]
   return '\n'.join('| ' + ' | '.join(map(str, row)) + ' |' for row in lines)
 
 
 def _command(argv):
-  """The command without what is of this machine only."""
+  """Returns the command without options that concern this machine only."""
   script = '/'.join(pathlib.Path(argv[0]).resolve().parts[-3:])
   kept, skip = [], False
   for word in argv[1:]:

@@ -9,12 +9,11 @@ import time
 import harness
 
 # Sums in another order differ by some 1e-7 of their terms. Adam divides a
-# gradient by its own size, so where one nearly cancels the rounding decides
+# gradient by its own size, so if a gradient nearly cancels, rounding decides
 # the direction of an update; the loss does not depend on such a parameter in
-# first order, and is left with differences of the order of the learning rate
-# squared times those parameters' share. Largest seen in 20 steps at a rate of
-# 1e-2: see the record. A wrong batch, key or reduction changes a loss by 1e-2
-# and more.
+# first order, so it differs by the order of the learning rate squared times
+# those parameters' share. Largest seen in 20 steps at a rate of 1e-2: see the
+# record. A wrong batch, key or reduction changes a loss by 1e-2 or more.
 TOLERANCE = 1e-3
 COMMAND = [sys.executable, str(pathlib.Path(__file__).with_name('traced.py'))]
 
@@ -36,7 +35,7 @@ def start_case(workdir, cache, case, *options, **environ):
 
 
 def run_case(workdir, cache, case, stop_at=None):
-  """Runs to the end, or until a step is logged and one process signalled.
+  """Trains to the end, or until a step is logged and one process signalled.
 
   Returns:
     The exit codes.
@@ -62,11 +61,11 @@ def wait_for_step(runs, workdir, step):
 
 
 def batches(workdir):
-  """{step: CRCs of the global batch, in the order of its rows}."""
+  """Returns {step: CRCs of the global batch, in the order of its rows}."""
   found = {}
   paths = sorted(pathlib.Path(workdir).glob('crc_*.jsonl'))
   for path in paths:
-    # A step that was done again: its newest line, which must be the same.
+    # Of a step that was repeated, the newest line, which must be the same.
     lines = dict(map(json.loads, path.read_text().splitlines()))
     for step, crc in lines.items():
       found.setdefault(step, []).extend(crc)
@@ -74,7 +73,7 @@ def batches(workdir):
 
 
 def largest_difference(rows, reference):
-  """Of the losses of all steps and evaluations, relative."""
+  """Returns the largest relative difference of losses, evaluations included."""
   assert rows.keys() == reference.keys(), rows.keys() ^ reference.keys()
   return max(
     abs(values[kind] - reference[step, kind][kind])
@@ -85,5 +84,5 @@ def largest_difference(rows, reference):
 
 
 def rows(workdir):
-  """{(step, kind): values} of a run's log."""
+  """Returns {(step, kind): values} of a run's log."""
   return harness.comparable(harness.writer.read_rows(workdir))

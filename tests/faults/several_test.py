@@ -1,6 +1,6 @@
-"""Several processes: they stop together, and another number goes on.
+"""Several processes: they stop together, and another number of them resumes.
 
-`python tests/faults/elastic.py` is the whole table.
+`python tests/faults/elastic.py` makes the whole table.
 """
 
 import pathlib
@@ -21,7 +21,7 @@ from vdm.training import inputs
 
 
 def expected_batches(folder):
-  """{step: CRCs of the global batch}, made in this process alone."""
+  """Returns {step: CRCs of the global batch}, from this process alone."""
   config = tiny.get_config()
   config.data.root = str(folder / 'data')
   source = builders.open_source(datasets.ensure(config.data), 'train')
@@ -36,7 +36,7 @@ def expected_batches(folder):
   return found
 
 
-def test_two_stop_together_and_one_goes_on_with_eight_devices(reference):
+def test_two_stop_together_and_one_resumes_with_eight_devices(reference):
   folder, cache, wanted = reference
   workdir = folder / 'two_then_one'
   codes = several.run_case(workdir, cache, (2, 1, 2), stop_at=6)
@@ -45,7 +45,7 @@ def test_two_stop_together_and_one_goes_on_with_eight_devices(reference):
   assert left.saved == left.logged >= 6
   for index in (0, 1):
     lines = (workdir / f'crc_{index}.jsonl').read_text().splitlines()
-    assert len(lines) == left.saved  # Neither did a step more.
+    assert len(lines) == left.saved  # Neither trained a further step.
   found = several.batches(workdir)
   for path in workdir.glob('crc_*'):
     path.unlink()
@@ -64,7 +64,7 @@ def test_two_stop_together_and_one_goes_on_with_eight_devices(reference):
 
 
 @pytest.mark.parametrize('victim', [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_who_is_left_alone_says_so_and_stops(victim, reference):
+def test_the_surviving_process_names_the_dead_one_and_stops(victim, reference):
   folder, cache, _ = reference
   workdir = folder / f'alone_without_{victim}'
   runs = several.start_case(
@@ -73,13 +73,13 @@ def test_who_is_left_alone_says_so_and_stops(victim, reference):
   try:
     several.wait_for_step(runs, workdir, 2)
     runs[victim].kill(signal.SIGKILL)
-    began = time.monotonic()
+    start = time.monotonic()
     other = runs[1 - victim]
     code = other.wait(60)
   finally:
     for run in runs:
       run.process.kill()
-  assert time.monotonic() - began < 30
+  assert time.monotonic() - start < 30
   if victim == 0 and code == -signal.SIGABRT:  # jax was first.
     assert 'the leader' in other.printed()
     return
@@ -92,15 +92,15 @@ def test_who_is_left_alone_says_so_and_stops(victim, reference):
 @pytest.mark.parametrize(
   'log_every, message',
   [
-    (1, "Process 1 of 2 did not come to 'counting bad records' within 24 s"),
+    (1, "Process 1 of 2 did not reach 'counting bad records' within 24 s"),
     # No barrier before the next checkpoint: the devices wait in a collective.
-    (100, 'Nothing has come to an end for 24 s'),
+    (100, 'No step or part has finished for 24 s'),
   ],
 )
-def test_who_waits_for_a_live_process_says_where_it_is(
+def test_a_process_that_waits_for_a_live_one_says_where_it_is(
   log_every, message, reference
 ):
-  """Nobody is dead or silent: one never comes to its part of a step."""
+  """No process is dead or silent: one never reaches its part of a step."""
   folder, cache, _ = reference
   runs = several.start_case(
     folder / f'hung_{log_every}',
@@ -115,7 +115,7 @@ def test_who_waits_for_a_live_process_says_where_it_is(
   finally:
     for run in runs:
       run.process.kill()
-  # jax ends the second when the first, which has its store, has left.
+  # jax aborts process 1 when process 0, which has the store, has exited.
   assert 75 in codes and set(codes) <= {75, -signal.SIGABRT}, codes
   said = ''.join(run.printed() for run in runs)
   assert message in said

@@ -1,4 +1,4 @@
-"""Damaged checkpoints and full disks, through the true command.
+"""Damaged checkpoints and full disks, through the real command.
 
 `python tests/faults/flips.py` damages every file of a checkpoint.
 """
@@ -22,7 +22,7 @@ def start(folder, cache, workdir, **settings):
   )
 
 
-def test_a_flipped_bit_is_named_passed_over_and_kept(reference):
+def test_a_flipped_bit_is_named_and_skipped(reference):
   folder, cache, wanted = reference
   workdir = folder / 'flipped'
   shutil.copytree(folder / 'alone', workdir)
@@ -34,15 +34,15 @@ def test_a_flipped_bit_is_named_passed_over_and_kept(reference):
   run = start(folder, cache, workdir)
   assert run.wait() == 0, run.end()
   assert harness.resumed_from(run) == before
-  # What a flip breaks depends on the file: what is read, or that it is read.
-  named = rf'checkpoints/{last} (is not what|cannot be read).*passed over'
+  # A flip changes what is read, or prevents reading, depending on the file.
+  named = rf'checkpoints/{last} (is not what|cannot be read).*is skipped'
   assert re.search(named, run.printed())
   assert not harness.problems_of_result(harness.result(workdir), wanted)
   assert (workdir / f'checkpoints/{last}.damaged-0').exists()
 
 
 @pytest.mark.slow
-def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(
+def test_a_full_disk_stops_the_run_which_resumes_when_there_is_room(
   mount, reference, tmp_path
 ):
   folder, cache, wanted = reference
@@ -52,10 +52,10 @@ def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(
   while run.process.poll() is None and not harness.complete_steps(workdir):
     pass
   filler = disk / 'filler'
-  with contextlib.suppress(OSError):  # The run takes some of it meanwhile.
+  with contextlib.suppress(OSError):  # The run uses some of it meanwhile.
     filler.write_bytes(bytes(shutil.disk_usage(disk).free))
   assert run.wait() == 1, run.end()
-  assert 'make room' in run.printed()  # Orbax's threads may have more to say.
+  assert 'make room' in run.printed()  # Orbax's threads may print more.
   saved = harness.complete_steps(workdir)
   assert saved and saved[-1] < harness.SPANS[-1].stop
   filler.unlink()

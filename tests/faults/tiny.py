@@ -1,8 +1,8 @@
-"""A run of three stages and 20 steps in seconds, that does all a run does.
+"""A run of three stages and 20 steps in seconds, with all that a run does.
 
 `--config tests/faults/tiny.py`: an autoencoder, images, then videos with some
 steps on single frames; every stage ends with an evaluation, samples and a
-checkpoint, and has some of each on its way.
+checkpoint, and has some of each before.
 """
 
 from vdm.config import schema

@@ -1,8 +1,8 @@
 """`vdm.main`, and the CRC of every clip that a step is given.
 
 Every process writes `<workdir>/crc_<process>.jsonl`, one row a step. Parameters
-are split over devices from 64 values on, for the tiny run has no large ones.
-With `VDM_FAULTS_HANG=<process>:<step>` that process does not come to that step.
+are sharded from 64 values on, because the tiny run has no large ones. With
+`VDM_FAULTS_HANG=<process>:<step>` that process never reaches that step.
 """
 
 import json

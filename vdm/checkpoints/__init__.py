@@ -1,1 +1,6 @@
-"""Checkpoints, verified; they hold arrays and know nothing of training."""
+"""Checkpoints: saved, verified and restored; the only room with Orbax.
+
+It knows trees of arrays and JSON values, and nothing of training. Training,
+sampling and evaluation use `manager.Checkpoints`; the other modules are its
+parts.
+"""

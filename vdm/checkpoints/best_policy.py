@@ -1,12 +1,14 @@
-"""Keeps the checkpoint with the least score, beside the latest ones.
+"""Keeps the checkpoint with the lowest score, beside the latest ones.
 
 A step that is scored carries {'score': {'measure': name, 'value': number}} in
 its meta. Lower is better, and only values of one measure are compared: that of
 the newest scored step. No file says which step is the best: it is a function of
-the steps that are there.
+the steps on disk. Orbax's own `BestN` cannot express this: it ranks each step
+by the step's own metrics, without knowing which measure is the newest.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class Best:
@@ -19,23 +21,20 @@ class Best:
   def __init__(self):
     self.scores = {}
 
-  def note(self, step: int, meta: dict) -> None:
-    """Remembers the score of a step, if its meta has one."""
-    if meta.get('score'):
-      self.scores[step] = meta['score']
-    else:
-      self.scores.pop(step, None)
+  def note(self, step: int, meta: Mapping[str, Any]) -> None:
+    """Records the score of a step, or that its meta has none."""
+    self.scores[step] = meta.get('score')
 
   def step(self, steps: Iterable[int]) -> int | None:
-    """Returns the best of the steps, the later one of two; None: unscored."""
-    scored = sorted(step for step in steps if step in self.scores)
+    """Returns the best of the steps, the later of two equal; None: unscored."""
+    scored = {s: self.scores[s] for s in sorted(steps) if self.scores.get(s)}
     if not scored:
       return None
-    measure = self.scores[scored[-1]]['measure']
-    return min(
-      (step for step in scored if self.scores[step]['measure'] == measure),
-      key=lambda step: (self.scores[step]['value'], -step),
-    )
+    measure = scored[max(scored)]['measure']
+    values = {
+      s: x['value'] for s, x in scored.items() if x['measure'] == measure
+    }
+    return min(values, key=lambda step: (values[step], -step))
 
   def should_preserve(self, checkpoints, *, context) -> list[bool]:
     """Tells Orbax which steps to keep."""

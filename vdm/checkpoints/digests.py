@@ -12,9 +12,9 @@ values change it too, up to chance of the order of 2^-64. A sum over elements
 can be taken shard by shard: nothing is gathered, and the result does not
 depend on the mesh.
 
-No device talks to another for it: processes tell each other the sums of their
-shards. Hundreds of small collectives dispatched at once have been seen to wait
-for each other for ever, two processes with four CPU devices each.
+No collective is used: processes exchange the sums of their shards as text.
+Hundreds of small collectives dispatched at once have been seen to deadlock, in
+two processes with four CPU devices each.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,6 +23,7 @@ import json
 import math
 from typing import Any
 
+from etils.array_types import Array
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
@@ -32,203 +33,160 @@ import numpy as np
 from vdm.multihost import coordination
 
 _INDEX = 0x9E3779B9
-_MULTIPLIERS = (0x85EBCA6B, 0xC2B2AE35)
 # Words that NumPy mixes at once: small enough to stay in a core's cache.
-_CHUNK = 2**16
+_BLOCK = 2**16
 
 
-def digests(leaves: Mapping[str, Any]) -> dict[str, str]:
+def digests(leaves: Mapping[str, Array['...']]) -> dict[str, str]:
   """Returns {name: digest} of {name: jax.Array or np.ndarray}.
 
-  Arrays in host memory are read there, which compiles nothing; others are
-  digested where they are, by one small program for each shape. Every process
-  of a run calls it with the same names. Of a shard that several processes have
-  copies of, each digests its own, and takes the sums of shards that it has not
-  from the first process that has them.
+  Arrays in host memory are digested there, which compiles nothing; others where
+  they are, by one small program for each shape and sharding. Every process of a
+  run calls it with the same names. Of a shard that several processes have
+  copies of, each digests its own, and takes the sums of shards that it does not
+  have from the first process that has them.
 
   Raises:
     TypeError: a leaf's dtype is none of bool, (u)int and float of 1 to 8 bytes.
   """
-  # {name: {place of a shard: its sums}}
+  # {name: {start of a shard: its two sums}}
   parts = jax.device_get({name: _parts(x) for name, x in leaves.items()})
-  parts = {
-    name: {place: tuple(map(int, sums)) for place, sums in of_leaf.items()}
-    for name, of_leaf in parts.items()
-  }
-  spread = [
-    name
+  spread = {
+    name: parts[name]
     for name, x in leaves.items()
     if isinstance(x, jax.Array)
     and not (x.is_fully_addressable or x.is_fully_replicated)
-  ]
+  }
   if spread:
-    said = coordination.gather(
-      'digests', json.dumps([list(parts[name].items()) for name in spread])
-    )
-    for text in said:
-      for name, shards in zip(spread, json.loads(text), strict=True):
-        for place, sums in shards:
-          parts[name].setdefault(tuple(place), tuple(sums))
-  return {name: _text(of_leaf.values()) for name, of_leaf in parts.items()}
+    message = json.dumps(spread, default=np.ndarray.tolist)
+    for text in coordination.gather('digests', message):
+      for name, shards in json.loads(text).items():
+        parts[name] = shards | parts[name]
+  return {name: _text(shards.values()) for name, shards in parts.items()}
 
 
-def _text(sums: Iterable[tuple[int, int]]) -> str:
-  """Returns the digest that shards add up to."""
-  return ''.join(f'{sum(lane) % 2**32:08x}' for lane in zip(*sums))
+def _text(sums: Iterable[Any]) -> str:
+  """Returns the digest of an array, from the two sums of each shard."""
+  totals = (sum(map(int, lane)) % 2**32 for lane in zip(*sums))
+  return ''.join(f'{total:08x}' for total in totals)
 
 
-def _parts(x: Any) -> dict[tuple[int, ...], Any]:
-  """Returns {first index of a shard along each axis: its two sums}.
+def _parts(x: Array['...']) -> dict[str, Any]:
+  """Returns {first index of a shard along each axis, as text: its two sums}.
 
-  Of shards that this process has several copies of, one is digested.
+  Of a shard that this process has several copies of, one counts.
   """
   if not isinstance(x, jax.Array):
-    return {(0,) * np.ndim(x): _host_sums(np.asarray(x))}
-  shards = {}
+    x = np.asarray(x)
+    return {'': _host_sums(_words(x), x.shape, (0,) * x.ndim)}
+  on_device, parts = {}, {}
+  if all(device.platform != 'cpu' for device in x.devices()):
+    sums = _device_sums(x, x.sharding)
+    on_device = {shard.device: shard.data for shard in sums.addressable_shards}
   for shard in x.addressable_shards:
-    place = tuple(axis.start or 0 for axis in shard.index)
-    shards.setdefault(place, shard)
-  if all(s.device.platform == 'cpu' for s in shards.values()):
-    return {
-      place: _host_sums(np.asarray(shard.data), x.shape, place)
-      for place, shard in shards.items()
-    }
-  sums = _device_sums(x)
-  return {place: sums[shard.device] for place, shard in shards.items()}
+    start = tuple(axis.start or 0 for axis in shard.index)
+    if on_device:
+      parts[str(start)] = on_device[shard.device]
+    elif str(start) not in parts:
+      words = _words(np.asarray(shard.data))
+      parts[str(start)] = _host_sums(words, x.shape, start)
+  return parts
+
+
+def _host_sums(words, shape, start) -> list[int]:
+  """Returns the two sums over a shard in host memory, see `_sums`."""
+  if words.size <= _BLOCK:
+    return [int(x) for x in _sums(words, shape, start)]
+  axis = next(axis for axis, size in enumerate(words.shape) if size > 1)
+  half = words.shape[axis] // 2
+  moved = (*start[:axis], start[axis] + half, *start[axis + 1 :])
+  first, second = np.split(words, [half], axis)
+  pairs = zip(_host_sums(first, shape, start), _host_sums(second, shape, moved))
+  return [sum(pair) for pair in pairs]
+
+
+@functools.partial(jax.jit, static_argnames='sharding')
+def _device_sums(x, sharding):
+  """Returns the two sums over each device's shard, uint32 [2 * devices].
+
+  The program has no collectives.
+  """
+  if not isinstance(sharding, NamedSharding):
+    return jnp.stack(_sums(_words(x), x.shape, (0,) * x.ndim))
+  mesh, spec = sharding.mesh, sharding.spec
+
+  def local(shard):
+    names = [*spec, *[None] * (x.ndim - len(spec))]
+    start = [
+      jax.lax.axis_index(name) * size if name else 0
+      for name, size in zip(names, shard.shape)
+    ]
+    return jnp.stack(_sums(_words(shard), x.shape, start))
+
+  return jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=spec,
+    out_specs=PartitionSpec(mesh.axis_names),
+    check_vma=False,
+  )(x)
 
 
 def _word_type(dtype: Any) -> np.dtype:
   """Returns the unsigned type whose words stand for values of `dtype`."""
   dtype = np.dtype(dtype)
-  number = dtype == np.bool_ or (
-    jnp.issubdtype(dtype, jnp.number)
-    and not jnp.issubdtype(dtype, jnp.complexfloating)
-  )
-  if not number or dtype.name.endswith(('int2', 'int4', 'float4_e2m1fn')):
+  kinds = (jnp.bool_, jnp.integer, jnp.floating)
+  below_a_byte = dtype.name.endswith(('int2', 'int4', 'float4_e2m1fn'))
+  if below_a_byte or not any(jnp.issubdtype(dtype, kind) for kind in kinds):
     raise TypeError(f'A checkpoint takes no arrays of dtype {dtype}.')
   return np.dtype(f'uint{8 * min(dtype.itemsize, 4)}')
 
 
-def _mix(h, multiply, xorshift):
-  """MurmurHash3's finaliser on 32-bit words."""
-  h = xorshift(h, 16)
-  h = xorshift(multiply(h, _MULTIPLIERS[0]), 13)
-  return xorshift(multiply(h, _MULTIPLIERS[1]), 16)
-
-
-def _strides(shape) -> list[int]:
-  """Returns what one step along each axis adds to the row-major index."""
-  return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-
-
-def _host_sums(x: np.ndarray, shape=None, place=None) -> tuple[int, int]:
-  """Returns the two sums of a shard in host memory.
+def _words(x):
+  """Returns values as words; those of 8 bytes give two, along a new last axis.
 
   Args:
-    x: the shard.
-    shape: of the whole array; None: x is all of it.
-    place: first index of the shard along each axis.
-  """
-
-  def multiply(h, factor):
-    h *= np.uint32(factor)
-    return h
-
-  def xorshift(h, bits):
-    h ^= h >> np.uint32(bits)
-    return h
-
-  words = np.ascontiguousarray(x).reshape(*x.shape, 1).view(_word_type(x.dtype))
-  last = words.shape[-1]  # 2 where values have 8 bytes.
-  shape = (*(x.shape if shape is None else shape), last)
-  place = (*((0,) * x.ndim if place is None else place), 0)
-  # From some axis on the shard is whole: along it and these it is one run of
-  # indices, `row` has the first one of each run.
-  axis = words.ndim - 1
-  while axis and words.shape[axis] == shape[axis]:
-    axis -= 1
-  strides, row = _strides(shape), np.zeros(1, np.uint64)
-  for size, start, stride in list(zip(words.shape, place, strides))[:axis]:
-    along = (start + np.arange(size, dtype=np.uint64)) * np.uint64(stride)
-    row = (row[:, None] + along).reshape(-1)
-  row += np.uint64(place[axis] * strides[axis])
-  row = ((row * np.uint64(_INDEX)) % np.uint64(2**32)).astype(np.uint32)
-  words = words.reshape(row.size, -1)
-
-  columns = max(1, min(words.shape[1], _CHUNK))
-  rows = max(1, _CHUNK // columns)
-  index = np.arange(columns, dtype=np.uint32) * np.uint32(_INDEX)
-  first, second = 0, 0
-  for r in range(0, words.shape[0], rows):
-    for c in range(0, words.shape[1], columns):
-      chunk = words[r : r + rows, c : c + columns]
-      h = row[r : r + rows, None] + index[: chunk.shape[1]]
-      h += np.uint32(c * _INDEX % 2**32)
-      h += chunk
-      h = _mix(h, multiply, xorshift)
-      first += int(h.sum(dtype=np.uint64))
-      h ^= np.uint32(_INDEX)
-      second += int(_mix(h, multiply, xorshift).sum(dtype=np.uint64))
-  return first % 2**32, second % 2**32
-
-
-def _device_sums(x: jax.Array) -> dict[jax.Device, jax.Array]:
-  """Returns {device of this process: the sums of its shard, uint32 [2]}."""
-  sums = _sharded_sums(x.sharding, x.shape)(x)
-  return {shard.device: shard.data for shard in sums.addressable_shards}
-
-
-@functools.cache
-def _sharded_sums(sharding: jax.sharding.Sharding, shape: tuple[int, ...]):
-  """Returns the jitted function of `_device_sums`; it has no collectives.
-
-  Its result has a row of two sums from every device.
-  """
-  if not isinstance(sharding, NamedSharding):
-    return jax.jit(lambda x: _lanes(x, [0] * x.ndim, shape))
-  mesh, spec = sharding.mesh, sharding.spec
-
-  def local(x):
-    names = [*spec, *[None] * (x.ndim - len(spec))]
-    start = [
-      jax.lax.axis_index(name) * size if name else 0
-      for name, size in zip(names, x.shape)
-    ]
-    return _lanes(x, start, shape)
-
-  rows = PartitionSpec(mesh.axis_names)
-  return jax.jit(
-    jax.shard_map(
-      local, mesh=mesh, in_specs=spec, out_specs=rows, check_vma=False
-    )
-  )
-
-
-def _lanes(x, start, shape):
-  """Returns the two sums of a shard, uint32 [2], in a program.
-
-  Args:
-    x: the shard.
-    start: its first index along each axis.
-    shape: of the whole array.
+    x: NumPy array, which always gets the last axis, or a traced array.
   """
   word = _word_type(x.dtype)
+  if not isinstance(x, jax.Array):
+    return np.ascontiguousarray(x).reshape(*x.shape, 1).view(word)
   if x.dtype == jnp.bool_:
-    words = x.astype(word)
-  else:  # An 8-byte value becomes two words, along a new last axis.
-    words = jax.lax.bitcast_convert_type(x, word)
-  h = words.astype(jnp.uint32)
-  last = h.shape[x.ndim :]
-  shape, start = (*shape, *last), [*start, *[0] * len(last)]
-  for axis, stride in enumerate(_strides(shape)):
-    index = jax.lax.broadcasted_iota(jnp.uint32, h.shape, axis)
-    index += jnp.asarray(start[axis], jnp.uint32)
-    h = h + index * jnp.uint32(stride * _INDEX % 2**32)
-  mix = functools.partial(
-    _mix,
-    multiply=lambda h, factor: h * jnp.uint32(factor),
-    xorshift=lambda h, bits: h ^ (h >> bits),
-  )
-  h = mix(h)
-  second = mix(h ^ jnp.uint32(_INDEX))
-  return jnp.stack([h.sum(dtype=jnp.uint32), second.sum(dtype=jnp.uint32)])
+    return x.astype(word)
+  return jax.lax.bitcast_convert_type(x, word)
+
+
+def _sums(words, shape, start):
+  """Returns the two sums over a shard, by NumPy or traced by jax.
+
+  Args:
+    words: of the shard, see `_words`.
+    shape: of the whole array.
+    start: first index of the shard along each axis.
+  """
+  xp = jnp if isinstance(words, jax.Array) else np
+  last = words.shape[len(shape) :]
+  shape, start = (*shape, *last), (*start, *(0 for _ in last))
+  index = np.uint32(0)
+  # The short axes first: only the last sum has the size of `words`.
+  for axis in sorted(range(words.ndim), key=lambda axis: words.shape[axis]):
+    stride = np.uint32(math.prod(shape[axis + 1 :]) * _INDEX % 2**32)
+    along = xp.arange(words.shape[axis], dtype=np.uint32)
+    along = (along + xp.uint32(start[axis])) * stride
+    index = index + along.reshape(
+      [-1 if other == axis else 1 for other in range(words.ndim)]
+    )
+  h = _mix(index + words)
+  first = h.sum(dtype=np.uint32)
+  h ^= np.uint32(_INDEX)
+  return first, _mix(h).sum(dtype=np.uint32)
+
+
+def _mix(h):
+  """Returns MurmurHash3's finaliser of uint32 words, in place for NumPy's."""
+  h ^= h >> np.uint32(16)
+  h *= np.uint32(0x85EBCA6B)
+  h ^= h >> np.uint32(13)
+  h *= np.uint32(0xC2B2AE35)
+  h ^= h >> np.uint32(16)
+  return h

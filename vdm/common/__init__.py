@@ -1,1 +1,5 @@
-"""What any room may use and what imports none: files, trees, text, progress."""
+"""Helpers for every room: files, trees, tables, progress, threads, console.
+
+What two rooms need and neither owns belongs here. Every room may call it; it
+imports no other room, no jax and no TensorFlow.
+"""

@@ -1,7 +1,7 @@
-"""Writes files that are never seen half written.
+"""Atomic writes: no reader ever sees a partial file.
 
-Each file is written beside its place under a temporary name and renamed when it
-is whole. On object stores, where a rename is a copy, an upload is atomic by
+Each file is written to a temporary name in the same folder and renamed when it
+is complete. On object stores, where a rename is a copy, an upload is atomic by
 itself.
 """
 
@@ -18,9 +18,9 @@ import numpy as np
 
 @contextlib.contextmanager
 def replaced(path: epath.PathLike) -> Iterator[BinaryIO]:
-  """Yields a binary file that takes the place of `path` once it is whole.
+  """Yields a binary file that replaces `path` once it is complete.
 
-  If the body raises, `path` stays as it was and nothing is left behind.
+  If the body raises, `path` is unchanged and no temporary file remains.
   """
   path = epath.Path(path)
   # Two processes may write the same file after a restart.
@@ -34,18 +34,18 @@ def replaced(path: epath.PathLike) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: epath.PathLike, data: bytes) -> None:
-  """Writes a file whole or not at all."""
+  """Writes a file atomically."""
   with replaced(path) as file:
     file.write(data)
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-  """Writes a UTF-8 text file whole or not at all."""
+  """Writes a UTF-8 text file atomically."""
   write_bytes(path, text.encode())
 
 
 def write_json(path: epath.PathLike, content: Any, **options: Any) -> None:
-  """Writes JSON with an indent of two and a final newline."""
+  """Writes JSON atomically, with an indent of two and a final newline."""
   write_text(path, json.dumps(content, indent=2, **options) + '\n')
 
 
@@ -57,6 +57,6 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def write_npz(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-  """Writes arrays by name, uncompressed and without pickle."""
-  # In memory first: zip archives seek, which files on object stores cannot.
+  """Writes named arrays atomically, uncompressed and without pickle."""
+  # In memory first: zip archives seek, and files on object stores cannot.
   write_bytes(path, npz_bytes(arrays))

@@ -1,7 +1,7 @@
-"""Threads that keep the order.
+"""A map over threads that keeps the order of its items.
 
 Decoding and encoding release the interpreter's lock, so threads are enough to
-keep the processors busy, and what comes out does not depend on their number.
+keep the processors busy. The output does not depend on their number.
 """
 
 import collections
@@ -27,7 +27,7 @@ def ordered_map(
     function: called in threads.
     items: read by the calling thread, at most `ahead * threads` ahead.
     threads: processors of this process by default.
-    ahead: results per thread that may wait, which bounds the memory.
+    ahead: results per thread that may be pending, which bounds the memory.
   """
   threads = threads or num_processors()
   with futures.ThreadPoolExecutor(threads) as pool:

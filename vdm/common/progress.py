@@ -12,7 +12,7 @@ LOG_SECONDS = 10.0  # Between two lines of the log, at least.
 
 
 def reporter(title: str, total: int, unit: str = '') -> Callable[[int], None]:
-  """Returns a function to call with how many of `total` are done."""
+  """Returns a function to call with the number of items done so far."""
   if sys.stderr.isatty():
     import tqdm
 
@@ -29,7 +29,7 @@ def reporter(title: str, total: int, unit: str = '') -> Callable[[int], None]:
   def log(done: int) -> None:
     nonlocal shown
     now = time.monotonic()
-    # The end of what was quick is no news.
+    # Work shorter than one interval logs nothing.
     if now - shown >= LOG_SECONDS or (
       done == total and now - started >= LOG_SECONDS
     ):
@@ -46,7 +46,7 @@ def reporter(title: str, total: int, unit: str = '') -> Callable[[int], None]:
 def track(
   items: Iterable[T], total: int, title: str, unit: str = ''
 ) -> Iterator[T]:
-  """Yields the items and reports how many the consumer is done with."""
+  """Yields the items and reports how many the consumer has processed."""
   report = reporter(title, total, unit)
   for done, item in enumerate(items, 1):
     yield item

@@ -1,10 +1,10 @@
-"""Numbers as text to read: names to the left, numbers to the right."""
+"""Plain-text tables: names aligned left, numbers aligned right."""
 
 from collections.abc import Sequence
 
 
 def lay_out(rows: Sequence[Sequence[str]]) -> str:
-  """Returns rows of cells in columns; the first row is the header."""
+  """Returns rows of cells as aligned lines; the first row is the header."""
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   lines = []
   for first, *cells in rows:
@@ -16,11 +16,11 @@ def lay_out(rows: Sequence[Sequence[str]]) -> str:
 def by_set(
   sets: dict[str, dict[str, float]], titles: dict[str, tuple[str, float]]
 ) -> str:
-  """Returns a line a measure and a column a set, '-' where it has none.
+  """Returns a table, a line for each measure and a column for each set.
 
   Args:
-    sets: {set: {measure: number}}.
-    titles: {measure: (what it is called, factor)}; in this order.
+    sets: {set: {measure: number}}; '-' stands for a missing one.
+    titles: {measure: (title, factor)}, in the order of the lines.
   """
   rows = [['', *sets]]
   for name, (title, factor) in titles.items():
@@ -34,6 +34,6 @@ def by_set(
 
 
 def number(value: float) -> str:
-  """Returns a number with two decimals, or two digits where it is small."""
+  """Returns a number with two decimals, or two digits if it is small."""
   small = 1e-6 < abs(value) < 0.095
   return f'{value:.2g}' if small else f'{value:.2f}'

@@ -1,4 +1,7 @@
-"""Nested dicts of arrays by '/'-joined path: how parameters are named."""
+"""Nested dicts as flat ones, by '/'-joined path: the names of parameters.
+
+Keys contain no '/'. For any other tree see `checkpoints.manifest.named_leaves`.
+"""
 
 from collections.abc import Mapping
 from typing import Any

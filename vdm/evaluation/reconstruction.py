@@ -151,7 +151,7 @@ def reconstruct(
     return generate.to_uint8(codec.decode(params, z))
 
   if mesh is not None:
-    params = arrays.copies(mesh, params)
+    params = arrays.replicate(mesh, params)
   z = generate.batched(lambda x: encode(params, x), (video,), BATCH, mesh)
   return z, generate.batched(lambda z: decode(params, z), (z,), BATCH, mesh)
 

@@ -1,5 +1,7 @@
-"""The processes of a run: joining them, talking, and ending together.
+"""The processes of a run: joining, exchanging values, stopping together.
 
-The only room that uses jax's distributed service. With one process every call
-returns at once.
+Everything that uses jax's distributed service or moves arrays between processes
+belongs here, and nothing about training. Every room above may call it; Grain
+workers and preparation may not, because it imports jax. With one process every
+call returns at once.
 """

@@ -1,16 +1,16 @@
-"""The processes of a run: what they tell each other, and how long they wait.
+"""What the processes of a run tell each other, and how long they wait.
 
 Messages go through the key-value store of jax's coordination service, which
-the first process holds, and not through the devices: they arrive while a
-program compiles, a device computes or a collective hangs. A collective with a
-process that is dead or lost can hang for ever, so
+runs in process 0, and not through the devices: they arrive while a program
+compiles, a device computes or a collective hangs. A collective with a process
+that is dead or unreachable can hang forever, so `gather`, the barrier of this
+package, has a time limit and names the missing processes. `heartbeat.py`
+detects hanging collectives and dead processes.
 
-`gather`, the barrier of this package, has a time limit and names who did not
-come; `watch.py` looks after collectives on devices and the processes' health.
-
-A run of one process uses the same calls, which then return at once.
+A run of one process makes the same calls, which then return at once.
 """
 
+from collections.abc import Iterable
 import itertools
 import os
 from typing import Any
@@ -19,99 +19,104 @@ from absl import logging
 import jax
 
 STOPPED = 75  # Exit code: stopped before the end, run the same command again.
-ALIVE = 'vdm/alive/'  # Of the store: where each process says how it is.
+ALIVE = 'vdm/alive/'  # Key prefix in the store: the heartbeat of each process.
 
 _rounds = itertools.count()
-_limit = [1800.0]  # Seconds that `gather` waits; see `set_limit`.
+_limit = 1800.0  # Seconds that `gather` waits; see `set_limit`.
 
 
-class PeerError(RuntimeError):
-  """Another process did not come to where all have to be."""
+class CoordinationError(RuntimeError):
+  """Another process did not reach a barrier in time."""
 
 
 def store() -> Any:
-  """The key-value store of jax's coordination service."""
+  """Returns the key-value store of jax's coordination service."""
   # No public name yet; Orbax reaches for it in the same way.
   from jax._src import distributed
 
   return distributed.global_state.client
 
 
-def gather(what: str, text: str = '') -> list[str]:
-  """What every process says, in their order; the same on all.
+def write(key: str, text: str) -> None:
+  """Writes a value to the store, over the one before."""
+  store().key_value_set(key, text, allow_overwrite=True)
 
-  Every process calls it, from its main thread, as often and in the same order
+
+def read(folder: str) -> dict[int, str]:
+  """Returns {process: value} of the keys `<folder><process>` in the store."""
+  values = store().key_value_dir_get(folder)
+  return {int(key.rpartition('/')[2]): text for key, text in values}
+
+
+def gather(what: str, text: str = '') -> list[str]:
+  """Returns the texts of all processes, in order of process, on every process.
+
+  Every process calls it from its main thread, as often and in the same order
   as the others.
 
   Args:
-    what: for a person, what this is about.
-    text: what this process says.
+    what: what the processes exchange, for error messages.
+    text: what this process contributes.
 
   Raises:
-    PeerError: some process did not come in time; says which.
+    CoordinationError: a process did not call it in time; says which.
   """
   if jax.process_count() == 1:
     return [text]
-  keys, number = store(), next(_rounds)
+  number = next(_rounds)
   folder = f'vdm/round/{number}/'
-  keys.key_value_set(f'{folder}{jax.process_index()}', text)
+  store().key_value_set(f'{folder}{jax.process_index()}', text)
   try:
-    keys.wait_at_barrier(f'vdm/{number}', int(1000 * _limit[0]))
+    store().wait_at_barrier(f'vdm/{number}', int(1000 * _limit))
   except jax.errors.JaxRuntimeError as error:
-    came = numbered(keys.key_value_dir_get(folder))
-    missing = sorted(set(range(jax.process_count())) - came.keys())
-    raise PeerError(
-      f'{name(missing)} did not come to {what!r} within {_limit[0]:.0f} s: '
-      'look at its log and stack, then run the same command again.'
-      f'{whereabouts()}'
+    missing = sorted(set(range(jax.process_count())) - read(folder).keys())
+    raise CoordinationError(
+      f'{process_names(missing)} did not reach {what!r} within {_limit:.0f} s: '
+      'see its log and stack, then run the same command again to resume.'
+      f'{last_heartbeats()}'
     ) from error
-  said = numbered(keys.key_value_dir_get(folder))
+  texts = read(folder)
   if jax.process_index() == 0 and number > 1:
-    # All have passed the round in between, so all have read this one.
-    keys.key_value_delete(f'vdm/round/{number - 2}/')
-  return [said[process] for process in range(jax.process_count())]
+    # All processes have passed the round in between, so all have read this one.
+    store().key_value_delete(f'vdm/round/{number - 2}/')
+  return [texts[process] for process in range(jax.process_count())]
 
 
-def set_limit(seconds: float):
-  """Lets `gather` wait so long from now on."""
-  _limit[0] = seconds
-
-
-def whereabouts() -> str:
-  """Where each process said last that its main thread is, for a person."""
-  beats = numbered(store().key_value_dir_get(ALIVE))
-  return ''.join(
-    f'\n  process {process}: {beats[process]}' for process in sorted(beats)
-  )
+def set_limit(seconds: float) -> None:
+  """Sets how long `gather` waits from now on."""
+  global _limit
+  _limit = seconds
 
 
 def all_agree(what: str, passed: bool) -> bool:
-  """Whether `passed` is true in every process."""
+  """Returns whether `passed` is true in every process."""
   return '' not in gather(what, 'yes' if passed else '')
 
 
 def first_says(what: str, flag: bool) -> bool:
-  """The first process's flag, on all: for what only one of them may decide."""
+  """Returns process 0's flag on every process, so that one process decides."""
   return gather(what, 'yes' if flag else '')[0] == 'yes'
 
 
 def is_first() -> bool:
-  """Whether this process is the one that writes the run's files."""
+  """Returns whether this is process 0, which writes the files of the run."""
   return jax.process_index() == 0
 
 
-def leave(code: int):
-  """Ends the process from any thread, without waiting for anyone."""
+def leave(code: int) -> None:
+  """Exits from any thread, without waiting for threads or other processes."""
   logging.flush()
   os._exit(code)
 
 
-def numbered(pairs) -> dict[int, str]:
-  """{process: text} of the store's [(path, text)]."""
-  return {int(key.rpartition('/')[2]): text for key, text in pairs}
+def process_names(processes: Iterable[int]) -> str:
+  """Returns 'Process 1 of 2', for messages."""
+  return f'Process {", ".join(map(str, processes))} of {jax.process_count()}'
 
 
-def name(processes) -> str:
-  """Returns 'Process 1 of 2', for a person."""
-  numbers = ', '.join(map(str, processes))
-  return f'Process {numbers} of {jax.process_count()}'
+def last_heartbeats() -> str:
+  """Returns where every process last said that it is, one line each."""
+  return ''.join(
+    f'\n  process {process}: {text}'
+    for process, text in sorted(read(ALIVE).items())
+  )

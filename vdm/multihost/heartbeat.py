@@ -1,19 +1,20 @@
-"""What a process of a run knows of the others, and how it ends without them.
+"""Heartbeats: how a process detects that others failed, died or hang.
 
-A collective with a process that is dead or lost can hang for ever, and so can
-one that a program got wrong. So every process beats once a second: it says how
-far its main thread has come, and where it is. Ends come from
+A collective with a process that is dead or unreachable can hang forever, and so
+can one that a faulty program entered. So every process writes a heartbeat once
+a second, which says how far its main thread has come and where it is. A process
+ends itself when
 
-  another process that failed, or fell silent;
-  no progress anywhere for longer than a barrier may take: who is where is
-  logged, and the stacks of this process.
+  another process failed or fell silent;
+  no process has made progress for longer than a barrier may take: it logs where
+  each of them is, and its own stacks.
 
-The end of the first process takes the store along: jax then aborts the others
-at once by itself (SIGABRT, its message names the leader). A function that jax's
-client would call instead cannot be used: it fails to hand its argument over.
+When process 0 ends, the store goes with it: jax then aborts the other processes
+by itself (SIGABRT, its message names the leader). jax's client can be given a
+function to call instead, which is no use: it fails to pass the argument.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import faulthandler
 import itertools
@@ -21,67 +22,66 @@ import pathlib
 import sys
 import threading
 import time
+import traceback
 
 from absl import logging
 import jax
 
 from vdm.multihost import coordination
-from vdm.multihost import stop_vote
+from vdm.multihost import preemption
 
-PERIOD = 1.0  # Seconds between beats.
+PERIOD = 1.0  # Seconds between heartbeats.
 
 _FAILED = 'failed: '
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
 
-class Watch:
-  """Beats, and ends this process when others fail, fall silent or hang.
+class Heartbeat:
+  """Writes heartbeats, and ends this process when others fail or hang.
 
-  A context manager; `coordination.gather` waits as long as it says.
+  A context manager; with one process it does nothing.
 
   Attributes:
     vote: on stopping; None for one process.
   """
 
-  def __init__(self, peer_timeout: float, barrier_timeout: float):
-    """Does not begin yet.
+  def __init__(self, process_timeout: float, barrier_timeout: float):
+    """Sets the time limits, that of `coordination.gather` too.
 
     Args:
-      peer_timeout: seconds of silence after which a process is given up.
-      barrier_timeout: seconds to wait for one that is alive, at a barrier or
-        in a step.
+      process_timeout: seconds of silence after which a process counts as dead.
+      barrier_timeout: seconds to wait for a live process, at a barrier or in a
+        step.
     """
     coordination.set_limit(barrier_timeout)
-    self._timeout, self._limit = peer_timeout, barrier_timeout
-    self._closed, self._moved = threading.Event(), (0, 0.0)
-    self._index, self._count = jax.process_index(), jax.process_count()
-    self._heard, self._thread, self.vote = {}, None, None
+    self._timeout, self._limit = process_timeout, barrier_timeout
+    self._closed = threading.Event()
     self._lock, self._failed = threading.Lock(), False
-    if self._count > 1:
-      self._keys = coordination.store()
-      self.vote = stop_vote.Vote(
-        self._index, self._count, self._put, self._get, self._stop_at_once
-      )
-      self._thread = threading.Thread(target=self._work, daemon=True)
+    self._progress = 0, 0.0  # Polls, and the time of the last one.
+    # {process: (its last text, when it changed)}
+    count, now = jax.process_count(), time.monotonic()
+    self._heard = dict.fromkeys(range(count), ('', now))
+    self._thread = threading.Thread(target=self._run, daemon=True)
+    self.vote = None
+    if count > 1:
+      self.vote = preemption.Vote(jax.process_index(), count)
 
-  def __enter__(self) -> 'Watch':
-    if self._thread is not None:
-      self._thread.start()
+  def __enter__(self) -> 'Heartbeat':
+    self._thread.start()
     return self
 
   def __exit__(self, *error):
     self._closed.set()
-    if self._thread is not None:
-      self._thread.join()
+    self._thread.join()
 
   @contextlib.contextmanager
-  def reporting(self):
+  def reporting(self) -> Iterator[None]:
     """Waits for the others at the end, or tells them that this one failed."""
     try:
       yield
-      coordination.gather('leaving')
+      coordination.gather('the end of the run')
     except BaseException as error:
-      if self._count > 1:
+      if self.vote is not None:
         self._report(error)
       raise
 
@@ -89,92 +89,90 @@ class Watch:
     text = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
     lost = isinstance(error, jax.errors.JaxRuntimeError)
     if lost and 'RESOURCE_EXHAUSTED' not in text:
-      # The usual cause is another process's end, which takes time to show.
+      # Usually another process has ended, which takes time to show.
       logging.error('A collective failed (%s): which process is gone?', text)
       time.sleep(self._timeout + 4 * PERIOD)
     with contextlib.suppress(jax.errors.JaxRuntimeError), self._lock:
-      self._failed = True  # The last that is heard of this process.
-      self._put(f'{coordination.ALIVE}{self._index}', _FAILED + text)
+      self._failed = True  # No heartbeat may overwrite this message.
+      self._write(_FAILED + text)
 
-  def _put(self, key: str, text: str):
-    self._keys.key_value_set(key, text, allow_overwrite=True)
+  def _write(self, text: str):
+    coordination.write(f'{coordination.ALIVE}{jax.process_index()}', text)
 
-  def _get(self, folder: str) -> dict[int, str]:
-    return coordination.numbered(self._keys.key_value_dir_get(folder))
-
-  def _work(self):
-    began = time.monotonic()
-    self._heard = dict.fromkeys(range(self._count), ('', began))
-    for beat in itertools.count():
+  def _run(self):
+    for beat in itertools.count() if self.vote else ():
       try:
         polls = self.vote.polls
-        text = f'beat {beat}, {polls} steps or parts done, in {_main_place()}'
         with self._lock:
           if not self._failed:
-            self._put(f'{coordination.ALIVE}{self._index}', text)
-        self._listen(self._get(coordination.ALIVE), time.monotonic())
-        self._look_after(polls, time.monotonic())
+            place = _main_thread_place()
+            self._write(f'beat {beat}, {polls} steps or parts done, in {place}')
+        heard = coordination.read(coordination.ALIVE)
+        self._check_others(heard, time.monotonic())
+        self._check_progress(polls, time.monotonic())
         self.vote.tick()
       except jax.errors.JaxRuntimeError as error:
-        # The store is the first process's: it is gone, or cannot be reached.
-        self._listen({}, time.monotonic(), str(error))
+        # Process 0, which has the store, is gone or cannot be reached.
+        self._check_others({}, time.monotonic(), str(error))
       if self._closed.wait(PERIOD):
         return
 
-  def _listen(self, said: Mapping[int, str], now: float, problem: str = ''):
-    """Gives up whoever said that it failed, or nothing new for too long."""
-    for process, text in said.items():
-      if text.startswith(_FAILED) and process != self._index:
-        self._give_up(f'{coordination.name([process])} {text}')
+  def _check_others(
+    self, heard: Mapping[int, str], now: float, problem: str = ''
+  ):
+    """Ends this process if another one failed, or wrote nothing for too long.
+
+    Args:
+      heard: {process: its newest text}.
+      now: time in seconds.
+      problem: why the store cannot be read, which only says that process 0 is
+        gone.
+    """
+    for process, text in heard.items():
+      if text.startswith(_FAILED) and process != jax.process_index():
+        self._stop(f'{coordination.process_names([process])} {text}')
       if text != self._heard[process][0]:
         self._heard[process] = text, now
-    # Without the store nobody is heard; it is the first process that is gone.
-    others = [0] if problem else set(self._heard) - {self._index}
+    others = [0] if problem else set(self._heard) - {jax.process_index()}
     silent = [
       p for p in sorted(others) if now - self._heard[p][1] > self._timeout
     ]
     if silent:
-      self._give_up(
-        f'{coordination.name(silent)} has not been heard of for '
-        f'{self._timeout:.0f} s'
-        + (f' ({" ".join(problem.split())[:200]})' if problem else '')
+      detail = f' ({" ".join(problem.split())[:200]})' if problem else ''
+      self._stop(
+        f'{coordination.process_names(silent)} has not been heard of for '
+        f'{self._timeout:.0f} s{detail}'
       )
 
-  def _look_after(self, polls: int, now: float):
-    """Gives up a run whose main thread has not come on for too long.
+  def _check_progress(self, polls: int, now: float):
+    """Ends this process if its main thread has not polled for too long.
 
     Before the first poll data sets are built and programs compiled, with
     barriers that have limits of their own.
     """
-    if not polls or polls != self._moved[0]:
-      self._moved = polls, now
-    elif now - self._moved[1] > self._limit and not self._closed.is_set():
+    if not polls or polls != self._progress[0]:
+      self._progress = polls, now
+    elif now - self._progress[1] > self._limit and not self._closed.is_set():
       faulthandler.dump_traceback()
-      self._give_up(
-        f'Nothing has come to an end for {self._limit:.0f} s: the processes '
-        f'wait for each other, or for data. They are:'
-        f'{coordination.whereabouts()}\nThe stacks of this one are above'
+      self._stop(
+        f'No step or part has finished for {self._limit:.0f} s: the processes '
+        'wait for each other, or for data. They are:'
+        f'{coordination.last_heartbeats()}\nThe stacks of this process are '
+        'above'
       )
 
-  def _give_up(self, why: str):
+  def _stop(self, reason: str):
     if not self._closed.is_set():
-      logging.error(
-        '%s. This process stops too: run the same command again.', why
-      )
+      logging.error('%s. Stopping too: run the same command again.', reason)
       coordination.leave(coordination.STOPPED)
 
-  def _stop_at_once(self):
-    logging.warning('Stopped before the first step: nothing is lost.')
-    coordination.leave(coordination.STOPPED)
 
-
-def _main_place() -> str:
-  """Returns the line of this package that the main thread is in."""
-  frame = sys._current_frames().get(threading.main_thread().ident)
-  while frame is not None:
+def _main_thread_place() -> str:
+  """Returns the line of this package that the main thread executes."""
+  main = sys._current_frames().get(threading.main_thread().ident)
+  for frame, line in traceback.walk_stack(main):
     path = pathlib.Path(frame.f_code.co_filename)
     if path.is_relative_to(_PACKAGE):
       place = path.relative_to(_PACKAGE.parent)
-      return f'{place}:{frame.f_lineno} ({frame.f_code.co_name})'
-    frame = frame.f_back
+      return f'{place}:{line} ({frame.f_code.co_name})'
   return 'another package'

@@ -1,18 +1,22 @@
-"""What SIGTERM and SIGINT mean to a run.
+"""SIGTERM and SIGINT: all processes of a run save and stop at the same poll.
 
-The first one asks it to save and stop: at the next poll, at the same one on
-every process. Polls are between steps and between the parts of evaluations,
-previews and samplings. Before the first poll of a process nothing can be
-lost, so it leaves at once: a compilation can take minutes and hears nothing.
-The second signal always leaves at once.
+Polls lie between steps and between the parts of evaluations, previews and
+sampling. The first signal, to any process, asks the run to save and stop at the
+next poll. Before the first poll of a process nothing can be lost, so it exits
+at once: a compilation can take minutes, during which nothing is polled. The
+second signal always exits at once.
 
-Python runs a handler between two bytecodes of the main thread, so never while
-that is inside of a compilation. The number of the signal is also written to a
-pipe as it comes, and a thread reads it there. (After
-`jax.distributed.initialize` jax has a handler for SIGTERM of its own; the one
-that was installed last gets the signal, which is this.)
+Python runs a signal handler between two bytecodes of the main thread, so never
+inside a compilation. The number of the signal is also written to a pipe when it
+arrives, and a thread reads it there. (After `jax.distributed.initialize` jax
+has a handler for SIGTERM of its own; the handler installed last gets the
+signal, which is this one.) jax's own agreement on a step to save at,
+`multihost_utils.reached_preemption_sync_point`, answers to SIGTERM only, and
+cannot tell that no process has polled yet.
 """
 
+from collections.abc import Callable, Iterable
+import contextlib
 import os
 import signal
 import threading
@@ -20,91 +24,152 @@ import threading
 from absl import logging
 
 from vdm.multihost import coordination
-from vdm.multihost import stop_vote
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):
-  """A signal broke off what can be done again from the last checkpoint."""
+  """A signal interrupted work that can be redone from the last checkpoint."""
 
 
-class StopSignal:
-  """Listens from its making to `close`; a context manager.
+class Vote:
+  """Decides at which poll all processes stop, whichever was asked to.
 
-  Made in the main thread, before anything that takes long.
+  All processes poll at the same points in the same order, but not at the same
+  time. One that is asked to stop says so; each then says which poll is the
+  first that it has not passed, and the latest of these is where all stop: no
+  process has passed it, and all reach it. A process that has not polled yet has
+  nothing to lose and says 0; if all do, they exit at once.
+
+  Attributes:
+    polls: how often this process has polled.
   """
 
   def __init__(
-    self, vote: stop_vote.Vote | None = None, leave=coordination.leave
+    self,
+    index: int,
+    count: int,
+    leave: Callable[[int], None] = coordination.leave,
   ):
-    """Takes the signals over.
+    """Starts without a request to stop.
 
     Args:
-      vote: for several processes, settles where they stop.
+      index: of this process.
+      count: number of processes. With several, one thread calls `tick`
+        regularly.
+      leave: ends this process with an exit code.
+    """
+    self._index, self._count, self._leave = index, count, leave
+    self._lock = threading.Condition()
+    self._asked = self._answered = False
+    self.polls, self._agreed = 0, None
+
+  def ask(self) -> None:
+    """Asks all processes to stop; called from any thread."""
+    self._asked = True
+    if self._count == 1:
+      self._agree([self._first_open_poll()])
+
+  def tick(self) -> None:
+    """Exchanges messages with the other processes."""
+    if self._agreed is not None:
+      return
+    if not self._answered:
+      if self._asked:
+        coordination.write(f'vdm/asked/{self._index}', 'yes')
+      elif not coordination.read('vdm/asked/'):
+        return
+      answer = str(self._first_open_poll())
+      coordination.write(f'vdm/stop/{self._index}', answer)
+    answers = coordination.read('vdm/stop/')
+    if len(answers) == self._count:
+      self._agree(map(int, answers.values()))
+
+  def poll(self) -> bool:
+    """Returns whether to stop here; called by the main thread only."""
+    with self._lock:
+      self.polls += 1
+      if not self._answered:
+        return False
+      # The other answers arrive within a few beats, or `Heartbeat` ends us.
+      while self._agreed is None:
+        self._lock.wait()
+      return self.polls >= self._agreed
+
+  def _first_open_poll(self) -> int:
+    """Returns the first poll not passed, 0 before any; later polls wait."""
+    with self._lock:
+      self._answered = True
+      return self.polls + 1 if self.polls else 0
+
+  def _agree(self, answers: Iterable[int]) -> None:
+    with self._lock:
+      self._agreed = max(answers)
+      self._lock.notify_all()
+    if self._agreed == 0:
+      logging.warning('Stopped before the first step: nothing is lost.')
+      self._leave(coordination.STOPPED)
+
+
+class StopSignal(contextlib.AbstractContextManager):
+  """Listens for signals until `close`.
+
+  Created in the main thread, before anything that takes long.
+  """
+
+  def __init__(
+    self,
+    vote: Vote | None = None,
+    leave: Callable[[int], None] = coordination.leave,
+  ):
+    """Installs the signal handlers.
+
+    Args:
+      vote: decides where several processes stop; None for one process.
       leave: ends the process with an exit code.
     """
-    self._vote, self._leave = vote, leave
-    self._received, self._polls = 0, 0
-    self._lock = threading.Lock()
-    self._reader, self._writer = os.pipe()
-    os.set_blocking(self._writer, False)
-    self._old_descriptor = signal.set_wakeup_fd(
-      self._writer, warn_on_full_buffer=False
-    )
-    self._old_handlers = {
-      number: signal.signal(number, lambda *_: None) for number in NUMBERS
-    }
-    self._thread = threading.Thread(target=self._listen, daemon=True)
-    self._thread.start()
-
-  def __enter__(self):
-    return self
+    self._vote, self._leave = vote or Vote(0, 1, leave), leave
+    self._asked = False
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    thread = threading.Thread(target=self._listen, args=[reader], daemon=True)
+    thread.start()
+    old_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    self._undo = contextlib.ExitStack()  # The last one first.
+    self._undo.callback(os.close, reader)
+    self._undo.callback(thread.join)
+    self._undo.callback(os.close, writer)
+    self._undo.callback(signal.set_wakeup_fd, old_writer)
+    for number in NUMBERS:
+      old_handler = signal.signal(number, lambda *_: None)
+      self._undo.callback(signal.signal, number, old_handler)
 
   def __exit__(self, *error):
     self.close()
 
   def received(self) -> bool:
-    """Whether to save and stop here."""
-    with self._lock:
-      self._polls += 1
-      received = bool(self._received)
-    return received if self._vote is None else self._vote.poll()
+    """Returns whether to save and stop here."""
+    return self._vote.poll()
 
-  def check(self):
+  def check(self) -> None:
     """Raises Stopped where `received` is true."""
     if self.received():
       raise Stopped
 
-  def close(self):
-    """Gives the signals back to whoever had them."""
-    if self._thread is None:
-      return
-    for number, handler in self._old_handlers.items():
-      signal.signal(number, handler)
-    signal.set_wakeup_fd(self._old_descriptor)
-    os.close(self._writer)
-    self._thread.join()
-    os.close(self._reader)
-    self._thread = None
+  def close(self) -> None:
+    """Restores the signal handlers that were installed before."""
+    self._undo.close()
 
-  def _listen(self):
-    while number := os.read(self._reader, 1):
+  def _listen(self, reader: int):
+    while number := os.read(reader, 1):
       if number[0] in NUMBERS:
-        self._handle(number[0])
+        self._handle(signal.Signals(number[0]).name)
 
-  def _handle(self, number):
-    with self._lock:
-      self._received += 1
-      alone_and_early = self._vote is None and not self._polls
-    name = signal.Signals(number).name
-    if self._received > 1:
-      logging.warning('%s again: leaving at once.', name)
-      self._leave(coordination.STOPPED)
-    elif alone_and_early:
-      logging.warning('%s before the first step: leaving at once.', name)
+  def _handle(self, name: str):
+    if self._asked:
+      logging.warning('%s again: exiting at once.', name)
       self._leave(coordination.STOPPED)
     else:
-      logging.warning('%s: saving, then stopping; again: at once.', name)
-      if self._vote is not None:
-        self._vote.ask()
+      logging.warning('%s: stopping at the next step; again: at once.', name)
+      self._vote.ask()
+      self._asked = True

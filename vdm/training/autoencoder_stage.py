@@ -149,7 +149,7 @@ def load(
   """Returns the run's autoencoder, copied to every device; see `ensure`."""
   _, params, stats, fingerprint = files.load(directory)
   logging.info('Autoencoder %s, %s.', directory, fingerprint[:12])
-  frozen = arrays.copies(mesh, {'params': params, 'stats': stats})
+  frozen = arrays.replicate(mesh, {'params': params, 'stats': stats})
   return frozen, fingerprint
 
 

@@ -233,13 +233,13 @@ def replay(
     directory = epath.Path(folder).resolve().parent.parent / 'autoencoder'
     frozen, _ = autoencoder_stage.load(directory, mesh)
   key = jax.random.wrap_key_data(jnp.asarray(values['key']))
-  n, key = arrays.copies(mesh, (np.int32(report['n']), key))
+  n, key = arrays.replicate(mesh, (np.int32(report['n']), key))
   return examine(
     stage,
     objective,
     sorted(report['parameters']),
     mesh,
-    arrays.copies(mesh, trees.unflatten(groups['params'])),
+    arrays.replicate(mesh, trees.unflatten(groups['params'])),
     (frozen, arrays.to_global(mesh, batch), n, key),
   )
 

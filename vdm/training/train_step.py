@@ -259,7 +259,7 @@ class StageSteps:
     ]
     self.tflops, self.cost = 0.0, {}
     self._options, self._compiled = options, {}
-    self._device_key = arrays.copies(mesh, self.key)
+    self._device_key = arrays.replicate(mesh, self.key)
 
   def __call__(
     self, state: TrainState, batch: dict[str, np.ndarray], n: int
@@ -296,7 +296,7 @@ class StageSteps:
     return single, (
       self.frozen,
       arrays.to_global(self.mesh, batch),
-      arrays.copies(self.mesh, np.int32(n)),
+      arrays.replicate(self.mesh, np.int32(n)),
       self._device_key,
     )
 
