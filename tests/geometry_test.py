@@ -1,12 +1,16 @@
 """Frames become squares: centred, upright, nothing squashed."""
 
 import fractions
+import struct
+import types
 
 import av
 from decoding_test import sequential
 import numpy as np
+import pytest
 
 from tests import tiny_videos
+from vdm.preparation import decoding
 from vdm.preparation import geometry
 from vdm.preparation import inspection
 
@@ -65,3 +69,69 @@ def test_rotated_phone_clip_stands_upright(shared):
   square = stored[top : top + side, left : left + side]
   # The matrix says -90: clockwise. A person saw this one upright.
   np.testing.assert_array_equal(frame, np.rot90(square, -1))
+
+
+def display_matrix(a, b, c, d):
+  """As in QuickTime: a, b, u; c, d, v; x, y, w, of which u, v, w are finer."""
+  one = 1 << 16
+  values = (a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+  return struct.pack('>9i', *values)
+
+
+# Where the corners of a picture go: a stored point (x, y), y downwards, to
+# (a x + c y, b x + d y). Top left is 0, top right 1, bottom left 2, right 3.
+ORIENTATIONS = {
+  (1, 0, 0, 1): [[0, 1], [2, 3]],
+  (0, 1, -1, 0): [[2, 0], [3, 1]],  # Clockwise.
+  (-1, 0, 0, -1): [[3, 2], [1, 0]],
+  (0, -1, 1, 0): [[1, 3], [0, 2]],
+  (-1, 0, 0, 1): [[1, 0], [3, 2]],  # Left to right.
+  (1, 0, 0, -1): [[2, 3], [0, 1]],  # Upside down.
+  (0, 1, 1, 0): [[0, 2], [1, 3]],  # Transposed.
+  (0, -1, -1, 0): [[3, 1], [2, 0]],  # About the other diagonal.
+}
+
+
+@pytest.mark.parametrize('suffix', ['mp4', 'mov'])
+@pytest.mark.parametrize('matrix', ORIENTATIONS)
+def test_the_whole_display_matrix_is_applied(tmp_path, matrix, suffix):
+  levels = np.array([[20, 90], [160, 230]], np.uint8)
+  picture = np.kron(levels, np.ones((32, 48), np.uint8))  # 64 x 96.
+  frames = np.repeat(picture[None, :, :, None], 3, -1).repeat(4, 0)
+  path = tmp_path / f'turned.{suffix}'
+  tiny_videos.write_video(path, frames)
+  data = bytearray(path.read_bytes())
+  place = data.find(b'tkhd') + 4 + 40  # After version, times, layer, volume.
+  assert data[place : place + 36] == display_matrix(1, 0, 0, 1)
+  data[place : place + 36] = display_matrix(*matrix)
+  path.write_bytes(data)
+  expected = levels.ravel()[np.array(ORIENTATIONS[matrix])]
+  info = inspection.inspect(str(path))
+  turned = not matrix[0]
+  assert (info.height, info.width) == ((96, 64) if turned else (64, 96))
+  assert info.mirrored == (matrix[0] * matrix[3] < matrix[1] * matrix[2])
+  with decoding.open_video(str(path)) as (container, stream):
+    frame = next(decoding.decode(container, stream))
+    square = geometry.crop_square(frame, 64)
+    whole = geometry.upright(frame)
+  for image in (square, whole):
+    height, width = image.shape[:2]
+    corners = image[[8, height - 8]][:, [8, width - 8], 0]
+    np.testing.assert_allclose(corners, expected, atol=6)
+  assert whole.shape[:2] == (info.height, info.width)
+
+
+def test_a_matrix_that_scales_or_leans_is_the_nearest_of_the_eight():
+  for values, expected in (
+    ((2, 0, 0, 0.5), (0, False)),
+    ((-0.5, 0, 0, 3), (0, True)),
+    ((0.2, 0.9, -0.9, 0.2), (-1, False)),
+    ((0, 0, 0, 0), (0, False)),
+  ):
+    a, b, c, d = values
+    data = np.array([a, b, 0, c, d, 0, 0, 0, 1]) * 65536
+    frame = types.SimpleNamespace(
+      side_data={'DISPLAYMATRIX': data.astype(np.int32).tobytes()}
+    )
+    found = geometry.quarter_turns(frame), geometry.is_mirrored(frame)
+    assert found == expected

@@ -113,6 +113,8 @@ def decode(path, *, frame_rate, resolution):
   indices, repeats = np.unique(
     decoding.resample(info.times, frame_rate), return_counts=True
   )
-  for frame, times in zip(decoding.read(path, indices), repeats):
+  for frame, times in zip(
+    decoding.read(path, indices, field_order=info.field_order), repeats
+  ):
     image = geometry.crop_square(frame, resolution, info.pixel_aspect)
     yield from itertools.repeat(image, times)

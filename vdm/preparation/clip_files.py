@@ -188,12 +188,19 @@ def _from_video(
   # Where every frame is used, the rate of a raw stream does not matter.
   info = inspection.inspect(str(file), assumed_rate=frame_rate or 1.0)
   inspection.check_size(info, resolution)
-  shown = decoding.resample(info.times, frame_rate or info.frame_rate)
+  runs = [
+    info.resample(frame_rate or info.frame_rate, start, stop)
+    for start, stop in info.unbroken()
+  ]
+  shown = max(runs, key=len)  # No clip goes over a pause.
   wanted = shown[choose(len(shown))[:, None] + np.array(offsets)]
   indices = np.unique(wanted)
   images = {
     index: geometry.crop_square(frame, resolution, info.pixel_aspect)
-    for index, frame in zip(indices, decoding.read(str(file), indices))
+    for index, frame in zip(
+      indices,
+      decoding.read(str(file), indices, field_order=info.field_order),
+    )
   }
   for clip in wanted:
     yield np.stack([images[index] for index in clip])

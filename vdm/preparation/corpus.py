@@ -13,8 +13,9 @@ def drop_duplicates(
 ) -> list[tuple[int, int]]:
   """Leaves out shots of which there is a better copy.
 
-  Of near-duplicates in different files the one with more source pixels is kept,
-  else the longer one, else the first. A shot left out gets the reason
+  Of near-duplicates in different files the one whose header agrees with its
+  content is kept, else the one with more source pixels, else the longer one,
+  else the first. A shot left out gets the reason
   'duplicate' and a note that names what it duplicates.
 
   Args:
@@ -39,7 +40,8 @@ def drop_duplicates(
   def quality(place):
     number, shot = places[place]
     facts = results[number].facts
-    return -facts['height'] * facts['width'], -shot.n, place
+    pixels = facts['height'] * facts['width']
+    return bool(facts.get('doubt')), -pixels, -shot.n, place
 
   kept = set()
   for place in sorted(neighbours, key=quality):

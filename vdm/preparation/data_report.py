@@ -51,6 +51,7 @@ def make(
     *_summary(outcome, data, fingerprint),
     *_reasons(outcome, data, staging),
     *_distributions(outcome.results, data.frame_rate),
+    *_doubts(outcome.results),
     *_overlays(outcome, data.screening.max_overlay),
   ]
   if outcome.stored:
@@ -201,6 +202,16 @@ def _distributions(
     'Frame rates from '
     + ', '.join(f'{name}: {n}' for name, n in origins.most_common())
   )
+
+
+def _doubts(results: Sequence[staging_area.Result]) -> Iterator[str]:
+  """Yields the files that decode but disagree with their headers."""
+  rows = [(r.name, r.facts['doubt']) for r in results if r.facts.get('doubt')]
+  if rows:
+    yield page.heading('Files that may be damaged')
+    yield page.table(rows[:_NAMED], ('file', 'why'))
+  if len(rows) > _NAMED:
+    yield page.paragraph(f'and {len(rows) - _NAMED} more, see {manifest.FILE}')
 
 
 def _overlays(outcome: manifest.Outcome, limit: float) -> Iterator[str]:

@@ -5,7 +5,7 @@ damage that the decoder notices rejects it. Seeking is never used: it gives
 wrong frames on genuine files of UCF101.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import os
 
@@ -13,13 +13,15 @@ import av
 from etils.array_types import FloatArray, IntArray
 import numpy as np
 
+from vdm.preparation import interlacing
+
 
 class VideoError(ValueError):
   """A file cannot be used.
 
   Attributes:
     reason: undecodable | no_video_stream | truncated | empty | too_small |
-      too_large | no_frame_rate.
+      too_large | no_frame_rate | high_dynamic_range.
   """
 
   def __init__(self, reason: str, message: str):
@@ -74,23 +76,41 @@ def open_video(
 
 
 def decode(
-  container: av.container.InputContainer, stream: av.VideoStream
+  container: av.container.InputContainer,
+  stream: av.VideoStream,
+  note: Callable[[av.Packet, int], None] | None = None,
 ) -> Iterator[av.VideoFrame]:
   """Yields all frames in the order in which they decode.
+
+  Args:
+    container: of the stream.
+    stream: to decode.
+    note: called with every packet, also those of other streams, and how many
+      frames it decoded to.
 
   Raises:
     VideoError: at the first damaged frame.
   """
-  for number, frame in enumerate(container.decode(stream)):
-    if frame.is_corrupt:
-      raise VideoError('undecodable', f'frame {number} is damaged')
-    yield frame
+  number = 0
+  packets = container.demux() if note else container.demux(stream)
+  for packet in packets:
+    is_own = packet.stream_index == stream.index
+    frames = packet.decode() if is_own else ()
+    if note:
+      note(packet, len(frames))
+    for frame in frames:
+      if frame.is_corrupt:
+        raise VideoError('undecodable', f'frame {number} is damaged')
+      number += 1
+      yield frame
 
 
 def read(
   path: str,
   indices: Sequence[int],
   heartbeat: Callable[[], None] = lambda: None,
+  *,
+  field_order: str = '',
 ) -> Iterator[av.VideoFrame]:
   """Yields the decoded frames at these positions in the file, in one pass.
 
@@ -98,20 +118,35 @@ def read(
     path: of a file that `inspection.inspect` accepted.
     indices: strictly increasing.
     heartbeat: called at every frame, also at those that are skipped.
+    field_order: of frames that are deinterlaced, see `interlacing`; '': none.
 
   Raises:
     VideoError: if fewer frames decode than are asked for.
   """
+  with open_video(path) as (container, stream):
+    frames = decode(container, stream)
+    yield from choose(frames, indices, heartbeat, field_order=field_order)
+
+
+def choose(
+  frames: Iterable[av.VideoFrame],
+  indices: Sequence[int],
+  heartbeat: Callable[[], None],
+  *,
+  field_order: str = '',
+) -> Iterator[av.VideoFrame]:
+  """Yields the frames at these positions; see `read`."""
+  if field_order:
+    frames = interlacing.deinterlaced(frames, field_order)
   wanted = iter(indices)
   index = next(wanted, None)
-  with open_video(path) as (container, stream):
-    for number, frame in enumerate(decode(container, stream)):
-      heartbeat()
-      if index is None:
-        return
-      if index == number:
-        yield frame
-        index = next(wanted, None)
+  for number, frame in enumerate(frames):
+    heartbeat()
+    if index is None:
+      return
+    if index == number:
+      yield frame
+      index = next(wanted, None)
   if index is not None:
     raise VideoError('truncated', f'frame {index} is no longer there')
 

@@ -12,6 +12,8 @@ import cv2
 from etils.array_types import ui8
 import numpy as np
 
+from vdm.preparation import color
+
 Box = tuple[int, int, int, int]  # Top, bottom, left, right of a part, px.
 
 _local = threading.local()
@@ -23,7 +25,12 @@ def to_rgb(frame: av.VideoFrame) -> ui8['h w 3']:
   # that lives as long as the frame; one for all is five times as fast.
   if not hasattr(_local, 'reformatter'):
     _local.reformatter = av.video.reformatter.VideoReformatter()
-  rgb = _local.reformatter.reformat(frame, format='rgb24', threads=1)
+  rgb = _local.reformatter.reformat(
+    frame,
+    format='rgb24',
+    src_colorspace=color.source_colorspace(frame),
+    threads=1,
+  )
   return rgb.to_ndarray()
 
 
@@ -55,8 +62,8 @@ def crop_square(
       (resolution, resolution),
       interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
     )
-  # Both count anticlockwise; a centred square may be rotated after the crop.
-  return np.ascontiguousarray(np.rot90(image, quarter_turns(frame)))
+  # A centred square may be oriented after the crop.
+  return _oriented(image, frame)
 
 
 def upright(
@@ -67,7 +74,7 @@ def upright(
   width = max(1, round(image.shape[1] * pixel_aspect))
   if width != image.shape[1]:
     image = cv2.resize(image, (width, image.shape[0]))
-  return np.ascontiguousarray(np.rot90(image, quarter_turns(frame)))
+  return _oriented(image, frame)
 
 
 def displayed_size(
@@ -79,8 +86,39 @@ def displayed_size(
 
 
 def quarter_turns(frame: av.VideoFrame) -> int:
-  """Returns the anticlockwise quarter turns that bring a frame upright."""
-  return round(frame.rotation / 90)
+  """Returns the anticlockwise quarter turns that bring a frame upright.
+
+  They come after mirroring, see `is_mirrored`.
+  """
+  return _orientation(frame)[0]
+
+
+def is_mirrored(frame: av.VideoFrame) -> bool:
+  """Returns whether left and right of a stored frame are to be exchanged."""
+  return _orientation(frame)[1]
+
+
+def _oriented(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+  if is_mirrored(frame):
+    image = image[:, ::-1]
+  return np.ascontiguousarray(np.rot90(image, quarter_turns(frame)))
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
+  """Returns the nearest of the eight orientations that a matrix may ask for.
+
+  The display matrix maps a stored point (x, y), y downwards, to
+  (a x + c y, b x + d y). With x negated if that mirrors (a negative
+  determinant) it is a rotation, up to scale.
+  """
+  data = frame.side_data.get('DISPLAYMATRIX')
+  if data is None:
+    return 0, False
+  # Rows of a, b, u; c, d, v; x, y, w.
+  a, b, _, c, d, *_ = np.frombuffer(data, np.int32).astype(float)
+  sign = -1 if a * d < b * c else 1
+  clockwise = np.arctan2(sign * b - c, sign * a + d)
+  return round(-clockwise / (np.pi / 2)), sign < 0
 
 
 def _crop(frame: av.VideoFrame, box: Box | None) -> np.ndarray:

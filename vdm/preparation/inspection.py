@@ -1,27 +1,28 @@
 """Facts about a video file, from decoding it from end to end.
 
-The order in which frames decode is trusted; their timestamps only where they
-increase strictly and without gaps, else frame i appears at i / (average rate).
-A container without timestamps (a raw stream) states no rate: the caller says
-which one to assume.
+The order in which frames decode is trusted; `timing` says when they appear, and
+`completeness` whether the file has all that it declares.
 """
 
 from collections.abc import Callable
 import dataclasses
 from fractions import Fraction
 import hashlib
+import itertools
 import os
 
 import av
-from etils.array_types import FloatArray
+from etils.array_types import FloatArray, IntArray
 import numpy as np
 
+from vdm.preparation import color
+from vdm.preparation import completeness
 from vdm.preparation import decoding
 from vdm.preparation import geometry
+from vdm.preparation import interlacing
+from vdm.preparation import timing
 
-_MAX_GAP = 5.0  # Seconds between frames beyond which timestamps are wrong.
 _USUAL_RATE = 25.0  # Where none is stated, for what needs no precision.
-_MAX_RATE = 1000  # Frames per second; a header that states more is wrong.
 _MAX_ASPECT = 8.0  # Of a pixel, either way; a header that states more is wrong.
 _NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS.
 
@@ -33,10 +34,18 @@ class VideoInfo:
   Attributes:
     height: as displayed, after rotation and pixel aspect, px.
     width: as displayed, px.
-    frame_rate: average frames per second.
-    rate_from: 'timestamps' | 'header' (timestamps are unusable) | 'assumed'.
+    frame_rate: average frames per second, outside pauses.
+    rate_from: see `timing.Timing`.
+    timing: likewise.
+    pauses: likewise.
+    num_declared: frames that the header declares; 0: unknown.
+    doubt: see `completeness.Completeness`.
     pixel_aspect: width of a pixel over its height, before rotation.
-    quarter_turns: anticlockwise, that bring a stored frame upright.
+    quarter_turns: anticlockwise, that bring a stored frame upright, after
+    mirrored: whether left and right are exchanged.
+    matrix: of the colours, see `color.matrix`.
+    matrix_from: 'file' | 'assumed'.
+    field_order: of interlaced pictures, see `interlacing`; '': they are whole.
     codec: FFmpeg's name of it.
     times: when each frame appears, seconds from the first.
     sha256: hex digest of the file.
@@ -46,11 +55,37 @@ class VideoInfo:
   width: int
   frame_rate: float
   rate_from: str
+  timing: str
+  pauses: tuple[int, ...]
+  num_declared: int
+  doubt: str
   pixel_aspect: float
   quarter_turns: int
+  mirrored: bool
+  matrix: str
+  matrix_from: str
+  field_order: str
   codec: str
   times: FloatArray[' n']
   sha256: str
+
+  def unbroken(
+    self, start: int = 0, stop: int | None = None
+  ) -> list[tuple[int, int]]:
+    """Returns the (start, stop) of the runs of frames between pauses."""
+    stop = len(self.times) if stop is None else stop
+    inside = [place for place in self.pauses if start < place < stop]
+    return list(itertools.pairwise([start, *inside, stop]))
+
+  def resample(
+    self, frame_rate: float, start: int = 0, stop: int | None = None
+  ) -> IntArray[' m']:
+    """Returns the frames on display at a constant rate, without pauses."""
+    parts = [
+      decoding.resample(self.times[a:b] - self.times[a], frame_rate) + a
+      for a, b in self.unbroken(start, stop)
+    ]
+    return np.concatenate(parts)
 
 
 def inspect(
@@ -76,49 +111,51 @@ def inspect(
     raise decoding.VideoError('empty', 'the file has no bytes')
   stamps = []
   with decoding.open_video(path, max_pixels) as (container, stream):
-    num_declared = stream.frames
-    min_seconds = _declared_seconds(container, stream)
-    rate = stream.average_rate or stream.guessed_rate
     # A reader of raw streams invents timestamps and a rate.
     is_timed = not container.format.flags & _NO_TIMESTAMPS
-    nominal = rate if is_timed and _is_plausible(rate) else assumed_rate
-    nominal = float(nominal or _USUAL_RATE)
+    stated = stream.average_rate or stream.guessed_rate
+    nominal = _nominal_rate(stream) if is_timed else 0
+    nominal = float(nominal or assumed_rate or _USUAL_RATE)
+    fields = interlacing.Detector(nominal)
+    whole = completeness.Completeness(path, container, stream)
     aspect = float(stream.sample_aspect_ratio or 1)
     if not 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT:
       aspect = 1.0
     codec = stream.codec_context.name
-    for frame in decoding.decode(container, stream):
+    for frame in decoding.decode(container, stream, whole.add):
       if not stamps:
         height, width = geometry.displayed_size(frame, aspect)
         turns = geometry.quarter_turns(frame)
+        mirrored = geometry.is_mirrored(frame)
+        matrix, matrix_from = color.matrix(frame)
         geometry.to_rgb(frame)  # Raises for an unknown pixel format.
+      color.check(frame)
+      fields.visit(frame)
       if visit:
         visit(frame, nominal)
       stamps.append(None if frame.pts is None else frame.pts * frame.time_base)
+    if stamps:
+      whole.check(len(stamps), nominal, is_timed=is_timed)
   if not stamps:
     raise decoding.VideoError('empty', 'no frame can be decoded')
-  # Packed B-frames may hide one.
-  if len(stamps) < num_declared - 1:
-    raise decoding.VideoError(
-      'truncated',
-      f'the header declares {num_declared} frames and {len(stamps)} decode',
-    )
-  times, rate, rate_from = _timing(stamps, rate, is_timed, assumed_rate)
-  if is_timed and times[-1] + 1 / rate < min_seconds:
-    raise decoding.VideoError(
-      'truncated',
-      f'the header declares {min_seconds:.3g} s or more and {times[-1]:.3g} s'
-      ' decode',
-    )
+  clock = timing.decide(stamps, stated, assumed_rate, is_timed=is_timed)
   return VideoInfo(
     height=height,
     width=width,
-    frame_rate=rate,
-    rate_from=rate_from,
+    frame_rate=clock.frame_rate,
+    rate_from=clock.rate_from,
+    timing=clock.timing,
+    pauses=clock.pauses,
+    num_declared=whole.num_declared,
+    doubt=whole.doubt,
     pixel_aspect=aspect,
     quarter_turns=turns,
+    mirrored=mirrored,
+    matrix=matrix,
+    matrix_from=matrix_from,
+    field_order=fields.field_order(),
     codec=codec,
-    times=times,
+    times=clock.times,
     sha256=file_sha256(path),
   )
 
@@ -151,58 +188,11 @@ def file_sha256(path: str) -> str:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _declared_seconds(
-  container: av.container.InputContainer, stream: av.VideoStream
-) -> float:
-  """Returns how long a video must be if its header is right.
+def _nominal_rate(stream: av.VideoStream) -> Fraction | None:
+  """Returns the header's rate; None: it is implausible.
 
-  Containers that are written as a stream (Matroska) count no frames; their
-  other streams may be longer than the pictures.
+  The average counts pauses, and the ticks of a clock that is finer than the
+  frames; the other guess may count fields.
   """
-  if stream.duration:
-    return 0.9 * float(stream.duration * stream.time_base) - 0.5
-  share = 0.9 if len(container.streams) == 1 else 0.5
-  return share * (container.duration or 0) / av.time_base - 0.5
-
-
-def _timing(
-  stamps: list[Fraction | None],
-  rate: Fraction | None,
-  is_timed: bool,
-  assumed_rate: float,
-) -> tuple[np.ndarray, float, str]:
-  """Returns when frames appear, the frame rate, and where it comes from.
-
-  Args:
-    stamps: the frames' timestamps, seconds.
-    rate: of the header.
-    is_timed: whether the container has timestamps and a rate.
-    assumed_rate: see `inspect`.
-  """
-  is_stated = is_timed and _is_plausible(rate)
-  times = _trusted_times(stamps) if is_timed else None
-  if times is not None:
-    if not is_stated:
-      rate = (len(stamps) - 1) / times[-1] if times[-1] else assumed_rate or 1.0
-    return times, float(rate), 'timestamps'
-  if not is_stated:
-    if not assumed_rate:
-      raise decoding.VideoError(
-        'no_frame_rate', f'the file states {rate} frames/s'
-      )
-    rate = assumed_rate
-  rate_from = 'header' if is_stated else 'assumed'
-  return np.arange(len(stamps)) / float(rate), float(rate), rate_from
-
-
-def _trusted_times(stamps: list[Fraction | None]) -> np.ndarray | None:
-  """Returns seconds from the first frame; None where they cannot be right."""
-  if None in stamps:
-    return None
-  times = np.array([float(stamp - stamps[0]) for stamp in stamps])
-  steps = np.diff(times)
-  return times if np.all((steps > 0) & (steps < _MAX_GAP)) else None
-
-
-def _is_plausible(rate: Fraction | None) -> bool:
-  return bool(rate) and 1 / _MAX_GAP <= rate <= _MAX_RATE
+  rates = [stream.average_rate, stream.guessed_rate]
+  return min(filter(timing.is_plausible, rates), default=None)

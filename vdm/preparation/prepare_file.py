@@ -16,7 +16,7 @@ from typing import Any
 
 import av
 import cv2
-from etils.array_types import IntArray
+from etils.array_types import FloatArray
 import numpy as np
 
 from vdm.data import coding
@@ -94,12 +94,13 @@ def _prepare(
 ) -> tuple[staging_area.Result, Iterator[bytes]]:
   """Returns the result of a file and its frames, which complete it."""
   settings = task.settings
-  frames, observer = _Frames(path, _CACHE_BYTES, heartbeat), None
+  frames = _Frames(path, _CACHE_BYTES, heartbeat)
+  observer, nominal = None, 0.0
 
   def visit(frame, rate):
-    nonlocal observer
+    nonlocal observer, nominal
     heartbeat()
-    observer = observer or observe.Observer(rate)
+    observer, nominal = observer or observe.Observer(rate), rate
     observer.visit(frame)
     frames.add(frame)
 
@@ -109,6 +110,7 @@ def _prepare(
     max_pixels=task.max_pixels,
     visit=visit,
   )
+  _correct_motion(observer.samples, nominal, info.times)
   box = None
   if 'letterbox' in settings['screening']['rules']:
     box = letterbox.find(observer.samples)
@@ -117,6 +119,17 @@ def _prepare(
     task.file.name, facts=_facts(info, box), shots=shots
   )
   return result, _encode(info, box, frames, shots, shot_of, settings)
+
+
+def _correct_motion(
+  samples: Sequence[observe.Sample], nominal: float, times: FloatArray[' n']
+) -> None:
+  """Divides motion by the time that passed, not by that at the nominal rate."""
+  for sample in samples:
+    if sample.motion is not None:
+      steps, seconds = sample.until - sample.index, times[sample.until]
+      seconds -= times[sample.index]
+      sample.motion *= steps / nominal / float(seconds)
 
 
 def _screen(
@@ -129,7 +142,7 @@ def _screen(
   thumbnails, samples = observer.thumbnails(), observer.samples
   shots, shot_of = [], {}
   for segment in _segments(info, box, thumbnails, settings):
-    indices = _stored_frames(info, segment, settings['frame_rate'])
+    indices = info.resample(settings['frame_rate'], segment.start, segment.stop)
     distinct, repeats = np.unique(indices, return_counts=True)
     measures = rules.measure(segment, thumbnails, samples, box)
     measures['distinct'] = round(len(distinct) / len(indices), 4)
@@ -167,18 +180,15 @@ def _segments(
       inspection.check_size(info, settings['resolution'], box)
     except decoding.VideoError as error:
       return [dataclasses.replace(whole, reason=error.reason)]
-  indices = _stored_frames(info, whole, settings['frame_rate'])
+  indices = info.resample(settings['frame_rate'])
   if len(indices) < settings['min_frames']:
     return [dataclasses.replace(whole, reason='too_short')]
-  return rules.segments(thumbnails, info.frame_rate, settings['screening'])
-
-
-def _stored_frames(
-  info: inspection.VideoInfo, segment: rules.Segment, frame_rate: float
-) -> IntArray[' n']:
-  """Returns the source frame of each stored frame of a segment."""
-  times = info.times[segment.start : segment.stop]
-  return decoding.resample(times - times[0], frame_rate) + segment.start
+  segments = rules.segments(thumbnails, info.frame_rate, settings['screening'])
+  return [
+    dataclasses.replace(segment, start=start, stop=stop)
+    for segment in segments
+    for start, stop in info.unbroken(segment.start, segment.stop)
+  ]
 
 
 def _encode(
@@ -193,7 +203,7 @@ def _encode(
   middles = {(shot.start + shot.stop) // 2: shot for shot in shots}
   indices = sorted({*middles, *shot_of})
   offset = 0
-  for index, frame in zip(indices, frames.read(indices)):
+  for index, frame in zip(indices, frames.read(indices, info.field_order)):
     if index in middles:
       data = _preview(geometry.upright(frame, info.pixel_aspect, box))
       middles[index].preview = (offset, len(data))
@@ -249,11 +259,12 @@ class _Frames:
     if self._bytes_left < 0:
       self._cached = None
 
-  def read(self, indices: Sequence[int]) -> Iterator[av.VideoFrame]:
+  def read(
+    self, indices: Sequence[int], field_order: str
+  ) -> Iterator[av.VideoFrame]:
     """Yields frames from the cache, or decodes the file again."""
+    choice = indices, self._heartbeat
     if self._cached is None:
-      yield from decoding.read(self._path, indices, self._heartbeat)
-      return
-    for index in indices:
-      self._heartbeat()
-      yield self._cached[index]
+      yield from decoding.read(self._path, *choice, field_order=field_order)
+    else:
+      yield from decoding.choose(self._cached, *choice, field_order=field_order)

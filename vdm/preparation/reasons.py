@@ -49,6 +49,8 @@ def explain(reason: str, data: ConfigDict) -> str:
   sentences = {
     'undecodable': 'damaged: the decoder refuses it',
     'truncated': 'it ends before its header says',
+    'no_frame_rate': 'no plausible frame rate, and data.assumed_rate is 0',
+    'high_dynamic_range': 'HLG, PQ or another curve that needs tone mapping',
     'empty': 'it has no bytes or no frames',
     'no_video_stream': 'it holds no video',
     'too_small': f'smaller than {data.resolution} px, not enlarged',

@@ -57,8 +57,8 @@ class Result:
     name: of the file, in its source.
     reason: why nothing of it can be used, '' if it was decoded.
     message: the same in a sentence.
-    facts: sha256, height, width, frame_rate, rate_from, frames, seconds,
-      codec, quarter_turns, pixel_aspect and box, as far as they are known.
+    facts: those of `inspection.VideoInfo`, with the number of frames in place
+      of their times, and the box within black bars; {} where unknown.
     shots: its segments, which hold every frame of it exactly once.
   """
 

@@ -19,6 +19,7 @@ from vdm.preparation import manifest
 from vdm.preparation import prepare_file
 from vdm.preparation import sources
 from vdm.preparation import staging_area
+from vdm.preparation import versions
 from vdm.preparation import workers
 
 # Divides a shot: from its number of frames to (splits, first frame, one past
@@ -124,7 +125,10 @@ def make_plan(
 def staging_of(data: ConfigDict, config_name: str) -> staging_area.Staging:
   """Returns where results of files wait until all are prepared."""
   return staging_area.Staging(
-    os.path.join(data.root, data.name, f'{config_name}.staging')
+    # Results of another version are not continued.
+    os.path.join(
+      data.root, data.name, f'{config_name}_{versions.VERSION}.staging'
+    )
   )
 
 
