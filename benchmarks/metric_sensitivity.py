@@ -30,6 +30,7 @@ from vdm.metrics import distances
 from vdm.metrics import motion
 from vdm.metrics import suite
 from vdm.preparation import clip_files
+from vdm.preparation import sources
 
 _VIDEOS = flags.DEFINE_string('videos', None, 'Folder of real videos.')
 _SKIP = flags.DEFINE_list('skip', ['synthetic', 'broken'], 'Left out.')
@@ -44,7 +45,7 @@ def read_windows(path, skip, per_video, frames, resolution):
   files = [
     file
     for file in sorted(pathlib.Path(path).rglob('*'))
-    if file.suffix.lower() in clip_files.VIDEO_SUFFIXES
+    if file.suffix.lower() in sources.VIDEO_SUFFIXES
     and not any(word in str(file.relative_to(path)) for word in skip)
   ]
   videos, names = [], []

@@ -329,6 +329,22 @@ def test_no_clip_at_all_is_an_error(tmp_path):
     writer.write(plan, root=str(tmp_path), version='1.0.0')
 
 
+def test_labels_with_a_direction_are_in_the_info(built, tmp_path):
+  _, directory = built
+  info = reader.read_info(directory)
+  assert info['directional_labels'] == info['label_names']
+  # Data sets of earlier versions do not say; a person may empty the list.
+  path = tmp_path / 'clips.json'
+  del info['directional_labels']
+  for changes, labels in (
+    ({}, info['label_names']),
+    ({'name': 'mine', 'label_names': ['left', 'up']}, ['left']),
+    ({'directional_labels': []}, []),
+  ):
+    path.write_text(json.dumps(info | changes))
+    assert reader.read_info(str(tmp_path))['directional_labels'] == labels
+
+
 def test_skipped_files_are_listed(tmp_path):
   skipped = build_plan.Skipped('x.avi', 'empty', 'no bytes')
   plan = fake_plan([skipped, fake_shot('a', 1)])

@@ -1,9 +1,12 @@
 """Clips from folders: which ones, of which frames, and what is left out."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from tests import tiny_videos
+from vdm.media import video_files
 from vdm.preparation import clip_files
 
 
@@ -84,6 +87,33 @@ def test_arrays_are_taken_as_they_are(tmp_path):
   np.testing.assert_allclose(
     file[0, 1, 0, 0], videos[0, 2, :2, :2].mean((0, 1)), atol=0.51
   )
+
+
+def test_the_files_are_those_of_preparation(folder, tmp_path, caplog):
+  for name in ('.ipynb_checkpoints', '__MACOSX'):
+    (tmp_path / name).mkdir()
+    shutil.copy(folder / 'a.mp4', tmp_path / name / 'hidden.mp4')
+  shutil.copy(folder / 'a.mp4', tmp_path / 'a.mp4')
+  (tmp_path / 'linked').symlink_to(folder / 'deep')
+  (tmp_path / 'gone.mp4').symlink_to('nothing')
+  (tmp_path / 'notes.txt').write_text('no video')
+  frames = tiny_videos.grey_steps(6)
+  tiny_videos.write_video(tmp_path / 'c.mpg', frames, codec='mpeg1video')
+  video_files.write_gif(tmp_path / 'd.GIF', frames, 25)
+  with caplog.at_level('INFO'):
+    levels, names = read(tmp_path, sampling='first')
+  assert names == ['a.mp4', 'c.mpg', 'd.GIF', 'linked/b.mp4']
+  assert levels == [[0, 1, 2, 3]] * 4
+  assert 'gone.mp4 is left out: it links to' in caplog.text
+  assert 'left out as no videos: 2 hidden, 1 text' in caplog.text
+
+
+def test_an_archive_is_read_like_a_folder(folder, tmp_path):
+  archive = shutil.make_archive(str(tmp_path / 'videos'), 'zip', folder)
+  assert read(archive) == read(folder)
+  (tmp_path / 'bad.zip').write_bytes(b'no archive')
+  with pytest.raises(ValueError, match='is no .zip archive'):
+    read(tmp_path / 'bad.zip')
 
 
 def test_nothing_to_read_is_one_sentence(tmp_path):

@@ -178,6 +178,14 @@ def test_constraints(key, good, bad):
     ({'score__best': 'fvd'}, "score.best='fvd' is not one of"),
     ({'score__num': 3}, 'score.num=3 is too few'),
     ({'sample__ema': 0.2}, 'ema=0.2 is not the width of an average'),
+    (
+      {'model__num_classes': 4, 'model__label_dropout': 0.0},
+      'label_dropout=0 leaves the null label untrained',
+    ),
+    (
+      {'model__num_classes': 4, 'model__label_dropout': 1.0},
+      'label_dropout=1 replaces every label',
+    ),
   ],
 )
 def test_impossible_values_are_named(values, words):
@@ -190,6 +198,16 @@ def test_impossible_values_are_named(values, words):
   with pytest.raises(ValueError, match=words) as error:
     check.validate(config)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'values', [{'sample.guidance': 1.0}, {'model.num_classes': 0}]
+)
+def test_without_guidance_every_label_may_be_kept(values):
+  config = make_config()
+  config.model.update(num_classes=4, label_dropout=0.0)
+  config.update_from_flattened_dict(values)
+  check.validate(config)
 
 
 def test_keys_that_a_file_adds_or_leaves_out_are_named():

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_runs
 
 from vdm import generate
 from vdm import sample
@@ -36,6 +37,15 @@ def test_no_run_and_no_such_average_are_one_sentence(finished_run, tmp_path):
     generate.load_run(tmp_path)
   with pytest.raises(ValueError, match='averages of width'):
     generate.load_run(finished_run, ema=0.2)
+
+
+def test_guidance_needs_a_trained_null_label():
+  config = tiny_runs.make_config()
+  config.model.label_dropout = 0.0
+  with pytest.raises(ValueError, match='leaves the null label untrained'):
+    generate.make_generator(config, config.stages.video)
+  config.sample.guidance = 1.0
+  generate.make_generator(config, config.stages.video)
 
 
 def test_uint8_and_float_are_inverse():

@@ -1,8 +1,44 @@
 """What a stage is given to see."""
 
 import numpy as np
+import pytest
+import tiny_train
 
+from vdm import train
+from vdm.config import schema
 from vdm.training import inputs
+
+
+def test_mirrored_directions_are_refused_before_the_first_step(
+  data_root, tmp_path
+):
+  config = tiny_train.make_config(data_root)
+  config.data.flip = True
+  with pytest.raises(ValueError, match=r'right, down-right, down and 5 more'):
+    train.train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run/metrics.jsonl').exists()
+
+
+@pytest.mark.parametrize(
+  'changes, labels',
+  [
+    ({'data.flip': False}, ['left']),
+    ({'model.num_classes': 0}, ['left']),
+    ({'train.order': ('codec',)}, ['left']),
+    ({}, []),
+  ],
+)
+def test_what_may_be_mirrored(changes, labels):
+  config = schema.default()
+  config.data.flip, config.model.num_classes = True, 2
+  config.stages.codec = schema.stage(objective='autoencoder')
+  config.stages.video = schema.stage()
+  config.train.order = ('codec', 'video')
+  info = {'name': 'videos', 'directional_labels': labels or ['left']}
+  with pytest.raises(ValueError, match='flip=True mirrors .* .left.: set'):
+    inputs.check_flip(config, info)
+  config.update_from_flattened_dict(changes)
+  inputs.check_flip(config, info | {'directional_labels': labels})
 
 
 def test_single_frames_keep_the_label_of_their_clip():

@@ -103,7 +103,35 @@ def test_validation_stands_beside_the_predictor_of_zero(mesh):
     np.testing.assert_allclose(found, of_zero, rtol=1e-5)
     losses.append(loss)
   np.testing.assert_allclose(values['val_loss'], np.mean(losses), rtol=1e-5)
+  # A network that says nothing does not know labels.
+  for name in ('', '/logsnr_-6', '/logsnr_+0', '/logsnr_+3'):
+    with_labels = values[f'val_loss_labelled{name}']
+    np.testing.assert_allclose(with_labels, values[f'val_loss{name}'])
+  assert len(values) == 11
+  config.model.num_classes = 0
+  objective = objectives.make_objective(config, config.stages.video, mesh)
+  values = objective.validate(
+    silent(objective.abstract_params()), tiny_runs.autoencoder(), clips
+  )
   assert len(values) == 7
+
+
+def test_validation_is_with_the_clips_labels_and_without(mesh):
+  config = tiny_runs.make_config(batch=4)
+  config.diffusion.eval_levels = (0.0,)
+  objective = objectives.make_objective(config, config.stages.video, mesh)
+  params = tiny_runs.randomise(objective.abstract_params())
+  clips = tiny_runs.batch(rows=4)
+
+  def validate(label):
+    labelled = clips | {'label': np.full(4, label, np.int32)}
+    return objective.validate(params, tiny_runs.autoencoder(), labelled)
+
+  null, one, two = map(validate, (-1, 0, 1))
+  assert null['val_loss_labelled'] == null['val_loss']
+  assert one['val_loss'] == two['val_loss'] == null['val_loss']
+  different = {v['val_loss_labelled'] for v in (null, one, two)}
+  assert len(different) == 3
 
 
 def test_draws_depend_on_the_key_and_the_size_alone(mesh):

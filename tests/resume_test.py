@@ -37,6 +37,7 @@ MAY = {
   'data.threads': 8,
   'data.workers': 2,
   'data.root': 'elsewhere',
+  'data.follow_links': True,
   'autoencoder.weights': 'elsewhere',
   'stages.image.steps': 40,
   'stages.video.steps': 50,

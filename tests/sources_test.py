@@ -1,4 +1,4 @@
-"""Archives are refused before anything is written."""
+"""Which files a source has; archives are refused before they are unpacked."""
 
 import io
 import os
@@ -25,12 +25,143 @@ def make_zip(path, members):
 
 
 def open_all(path):
-  with sources.open_tree(path) as files:
+  with sources.open_tree(path) as (files, _):
     contents = {}
     for file in files:
       with file.open() as place:
         contents[file.name] = pathlib.Path(place).read_bytes()
     return contents
+
+
+LEFTOVERS = {
+  '__MACOSX/cats/._a.mp4': '__MACOSX/',
+  'cats/.ipynb_checkpoints/a.mp4': 'cats/.ipynb_checkpoints/',
+  'cats/.DS_Store': 'cats/.DS_Store',
+  'cats/Thumbs.db': 'cats/Thumbs.db',
+  'dogs/Desktop.ini': 'dogs/Desktop.ini',
+  '.git/a/b/c.mp4': '.git/',
+}
+
+
+def names(tree):
+  """Names of the usable files, and {name: reason} of the others."""
+  skipped = {skip.source: skip.reason for skip in tree.skipped}
+  assert len(skipped) == len(tree.skipped)
+  return [file.name for file in tree.files], skipped
+
+
+def write_files(folder, paths):
+  for path in paths:
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_bytes(b'x')
+  return folder
+
+
+@pytest.mark.parametrize('is_zip', [False, True])
+def test_what_systems_leave_is_left_out_by_name(tmp_path, is_zip):
+  paths = [*LEFTOVERS, 'cats/a.mp4', 'dogs/b.mp4']
+  source = str(write_files(tmp_path / 'source', paths))
+  if is_zip:
+    source = make_zip(tmp_path / 'a.zip', dict.fromkeys(paths, b'x'))
+  with sources.open_tree(source) as tree:
+    files, skipped = names(tree)
+  assert files == ['cats/a.mp4', 'dogs/b.mp4']
+  assert skipped == dict.fromkeys(LEFTOVERS.values(), 'hidden')
+
+
+def test_names_of_members_are_paths(tmp_path):
+  # As some programs write them.
+  members = dict.fromkeys(['./cats/a.mp4', 'dogs\\b.mp4'], b'x')
+  path = make_zip(tmp_path / 'a.zip', members)
+  assert sorted(open_all(path)) == ['cats/a.mp4', 'dogs/b.mp4']
+
+
+def test_other_suffixes_have_their_reasons(tmp_path):
+  reasons = {
+    'a.txt': 'text',
+    'b.JPG': 'picture',
+    'c.webp': 'picture',
+    'd.mp3': 'sound',
+    'e.zip': 'archive',
+    'f.xyz': 'other_suffix',
+    'mp4': 'other_suffix',
+  }
+  folder = write_files(tmp_path, [*reasons, 'g.mp4', 'h.GIF', 'i.m2ts'])
+  tree = sources.read_folder(str(folder)).of_suffixes(sources.VIDEO_SUFFIXES)
+  assert names(tree) == (['g.mp4', 'h.GIF', 'i.m2ts'], reasons)
+  listed = sources.listing(str(folder), sources.VIDEO_SUFFIXES)
+  assert listed == [['g.mp4', 1], ['h.GIF', 1], ['i.m2ts', 1]]
+
+
+def test_links_inside_are_followed_and_circles_end(tmp_path):
+  folder = write_files(tmp_path / 'source', ['cats/a.mp4', '.store/b.mp4'])
+  for link, target in {
+    'dogs': '.store',
+    'c.mp4': 'cats/a.mp4',
+    'cats/self.mp4': 'self.mp4',
+    'cats/up': '..',
+    'cats/here': '.',
+    'cats/other': '../birds',
+    'again': '.store',
+    'nowhere': 'nothing',
+  }.items():
+    (folder / link).symlink_to(target)
+  (folder / 'birds').mkdir()
+  (folder / 'birds/back').symlink_to('../cats')
+  files, skipped = names(sources.read_folder(str(folder)))
+  # Each folder is entered through one link at most.
+  assert files == ['again/b.mp4', 'birds/back/a.mp4', 'c.mp4', 'cats/a.mp4']
+  assert skipped == {
+    '.store/': 'hidden',
+    'birds/back/here/': 'repeated_link',
+    'birds/back/other/': 'repeated_link',
+    'birds/back/self.mp4': 'broken_link',
+    'birds/back/up/': 'repeated_link',
+    'cats/here/': 'repeated_link',
+    'cats/other/back/': 'repeated_link',
+    'cats/self.mp4': 'broken_link',
+    'cats/up/': 'repeated_link',
+    'dogs/': 'repeated_link',
+    'nowhere': 'broken_link',
+  }
+
+
+def test_links_to_the_outside_are_followed_if_asked(tmp_path):
+  write_files(tmp_path, ['elsewhere/a.mp4', 'source_2/b.mp4'])
+  folder = write_files(tmp_path / 'source', ['c.mp4'])
+  (folder / 'a.mp4').symlink_to(tmp_path / 'elsewhere/a.mp4')
+  (folder / 'dogs').symlink_to(tmp_path / 'source_2')
+  (folder / 'home').symlink_to('..')
+  tree = sources.read_folder(str(folder))
+  outside = ['a.mp4', 'dogs/', 'home/']
+  assert names(tree) == (['c.mp4'], dict.fromkeys(outside, 'outside_link'))
+  for skip in tree.skipped:
+    assert 'data.follow_links=True' in skip.message
+  files, skipped = names(sources.read_folder(str(folder), follow_links=True))
+  assert files == [
+    *('a.mp4', 'c.mp4', 'dogs/b.mp4', 'home/elsewhere/a.mp4'),
+    # The folder itself is not entered once more.
+    'home/source_2/b.mp4',
+  ]
+  assert set(skipped) == {'home/source/'}
+  # A link may lead to the source itself.
+  (tmp_path / 'link').symlink_to(folder)
+  assert names(sources.read_folder(str(tmp_path / 'link')))[0] == ['c.mp4']
+
+
+def test_many_links_between_folders_end(tmp_path):
+  for i in range(12):
+    (tmp_path / f'{i}').mkdir()
+    for j in range(12):
+      (tmp_path / f'{i}/{j}').symlink_to(f'../{j}')
+  tree = sources.read_folder(str(tmp_path))
+  assert not tree.files and 12 * 11 < len(tree.skipped) < 12 * 24
+
+
+def test_pipes_are_named(tmp_path):
+  os.mkfifo(tmp_path / 'a.mp4')
+  files, skipped = names(sources.read_folder(str(tmp_path)))
+  assert (files, skipped) == ([], {'a.mp4': 'no_file'})
 
 
 @pytest.mark.parametrize(
@@ -72,7 +203,7 @@ def test_damaged_member_is_one_bad_video(tmp_path):
   data = bytearray(pathlib.Path(path).read_bytes())
   data[2000] ^= 0xFF
   pathlib.Path(path).write_bytes(data)
-  with sources.open_tree(path) as files:
+  with sources.open_tree(path) as (files, _):
     assert [file.name for file in files] == ['a.avi', 'b.avi']
     with (
       pytest.raises(decoding.VideoError, match='damaged') as caught,

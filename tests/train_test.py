@@ -202,6 +202,7 @@ def test_every_key_is_read_by_something(finished_run):
     *schema.default().data.limits,  # Prepare_file_test, workers_test.
     *schema.default().data.captions,  # Captions_test.
     *('group', 'validation', 'clip_frames'),  # Video_folder_test.
+    'follow_links',  # Of videos: video_folder_test.
     'load',  # Another run's autoencoder: frozen_test.
     'weights',  # A published one's: pretrained_test.
     'weights_sha256',

@@ -118,6 +118,23 @@ def test_unlisted_clips_are_reported(official, tmp_path):
   assert info[0] == info[1]
 
 
+def test_every_other_file_has_its_reason(official, tmp_path):
+  folder = copy_of(official, tmp_path)
+  hidden = folder / 'UCF-101/Diving/.ipynb_checkpoints'
+  hidden.mkdir()
+  clip = folder / 'UCF-101/Diving/v_Diving_g01_c01.avi'
+  shutil.copy(clip, hidden)
+  (folder / 'UCF-101/Diving/more.avi').write_bytes(clip.read_bytes())
+  (folder / 'readme.txt').write_text('a text')
+  directory = datasets.build(ucf_config(tmp_path, folder))
+  skipped = builders.read_skipped(directory)
+  assert {skip['source']: skip['reason'] for skip in skipped} == {
+    'UCF-101/Diving/.ipynb_checkpoints/': 'hidden',
+    'UCF-101/Diving/more.avi': 'unlisted',
+    'readme.txt': 'text',
+  }
+
+
 def test_bad_lists_are_named(official, tmp_path):
   folder = copy_of(official, tmp_path)
   lists = folder / 'ucfTrainTestlist'

@@ -1,7 +1,11 @@
 """Folders of videos: labels, who is held out, what is skipped."""
 
+import json
+import os
 import shutil
 
+import av
+from PIL import Image
 import pytest
 
 from tests import tiny_videos
@@ -9,7 +13,11 @@ from vdm.config import schema
 from vdm.data import builders
 from vdm.data import coding
 from vdm.data.builders import reader
+from vdm.media import video_files
+from vdm.preparation import clip_files
+from vdm.preparation import data_report
 from vdm.preparation import datasets
+from vdm.preparation import manifest
 
 
 def folder_config(root, source, **changes):
@@ -59,7 +67,8 @@ def test_whole_recordings_are_held_out(tmp_path):
     'dogs/b_1.MKV:000000': (20, 1),
     'dogs/b_2.MKV:000000': (5, 1),
   }
-  assert builders.read_skipped(directory) == []
+  reasons = {s['source']: s['reason'] for s in builders.read_skipped(directory)}
+  assert reasons == {'._a.mp4': 'hidden', 'notes.txt': 'text'}
   assert not list((tmp_path / 'video_folder').glob('*.staging'))
 
 
@@ -162,6 +171,172 @@ def test_stored_frames_are_those_of_decode(shared, tmp_path):
   ]
   stored = [f for part, row in rows for f in part.frames(row)]
   assert stored == [coding.encode_frame(frame, 'webp') for frame in frames]
+
+
+def labels_of(directory):
+  """Returns {group: name of its label}."""
+  found = {}
+  for split in ('train', 'validation'):
+    source = builders.open_source(directory, split)
+    names = [*source.info['label_names'], '']
+    for group, label in zip(source.index['group'], source.index['label']):
+      found[str(group)] = names[label]
+  return found
+
+
+def notes_of(directory):
+  """Returns what the manifest says of all of the dataset."""
+  with open(os.path.join(directory, manifest.FILE)) as file:
+    notes = json.loads(file.readline())['notes']
+  with open(os.path.join(directory, data_report.REPORT_FILE)) as file:
+    page = file.read()
+  assert all(f'<p>{note}</p>' in page for note in notes)
+  return notes
+
+
+@pytest.mark.parametrize('is_zip', [False, True])
+def test_a_folder_around_the_classes_is_no_class(tmp_path, is_zip):
+  videos = tmp_path / 'videos'
+  for number, name in enumerate(('cats/a.mp4', 'dogs/b.mp4', 'dogs/c.mp4')):
+    path = videos / 'export/dataset' / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tiny_videos.write_video(path, tiny_videos.noise(5, seed=number))
+  (videos / 'readme').mkdir()
+  (videos / 'readme/readme.txt').write_text('no videos here')
+  # What notebooks and macOS leave: older, but no better than the original.
+  for copy in ('export/dataset/cats/.ipynb_checkpoints', '__MACOSX/cats'):
+    (videos / copy).mkdir(parents=True)
+    shutil.copy(videos / 'export/dataset/cats/a.mp4', videos / copy / 'a.mp4')
+  if is_zip:
+    shutil.make_archive(str(tmp_path / 'videos'), 'zip', videos)
+    videos = tmp_path / 'videos.zip'
+  data = folder_config(tmp_path, videos)
+  data.screening.rules = ('duplicate',)
+  directory = datasets.build(data)
+  assert labels_of(directory) == {
+    'export/dataset/cats/a.mp4': 'cats',
+    'export/dataset/dogs/b.mp4': 'dogs',
+    'export/dataset/dogs/c.mp4': 'dogs',
+  }
+  reasons = {s['source']: s['reason'] for s in builders.read_skipped(directory)}
+  assert reasons == {
+    '__MACOSX/': 'hidden',
+    'export/dataset/cats/.ipynb_checkpoints/': 'hidden',
+    'readme/readme.txt': 'text',
+  }
+  (note,) = notes_of(directory)
+  assert 'All videos lie in the folder export/dataset/' in note
+
+
+def test_one_folder_of_videos_makes_no_class(tmp_path):
+  (tmp_path / 'videos/dataset').mkdir(parents=True)
+  path = tmp_path / 'videos/dataset/a.mp4'
+  tiny_videos.write_video(path, tiny_videos.grey_steps(5))
+  directory = datasets.build(folder_config(tmp_path, tmp_path / 'videos'))
+  assert labels_of(directory) == {'dataset/a.mp4': ''}
+  assert reader.read_info(directory)['num_classes'] == 0
+
+
+def test_a_video_beside_the_folder_keeps_it_a_class(tmp_path):
+  (tmp_path / 'videos/cats').mkdir(parents=True)
+  for number, name in enumerate(('cats/a.mp4', 'b.mp4')):
+    path = tmp_path / 'videos' / name
+    tiny_videos.write_video(path, tiny_videos.grey_steps(5 + number))
+  directory = datasets.build(folder_config(tmp_path, tmp_path / 'videos'))
+  assert labels_of(directory) == {'cats/a.mp4': 'cats', 'b.mp4': ''}
+  assert notes_of(directory) == []
+
+
+def test_labels_with_a_direction_are_warned_of(tmp_path, caplog):
+  for number, name in enumerate(('turn_left', 'turn_right', 'stop')):
+    (tmp_path / 'videos' / name).mkdir(parents=True)
+    path = tmp_path / 'videos' / name / 'a.mp4'
+    tiny_videos.write_video(path, tiny_videos.grey_steps(5 + number))
+  directory = datasets.build(folder_config(tmp_path, tmp_path / 'videos'))
+  (note,) = notes_of(directory)
+  assert 'turn_left, turn_right.' in note and note in caplog.text
+  directional = reader.read_info(directory)['directional_labels']
+  assert directional == ['turn_left', 'turn_right']
+
+
+def test_links_are_followed_or_named(tmp_path):
+  videos, elsewhere = tmp_path / 'videos', tmp_path / 'elsewhere'
+  (videos / 'cats').mkdir(parents=True)
+  elsewhere.mkdir()
+  tiny_videos.write_video(videos / 'cats/a.mp4', tiny_videos.grey_steps(5))
+  tiny_videos.write_video(elsewhere / 'b.mp4', tiny_videos.grey_steps(7))
+  (videos / 'dogs').symlink_to(elsewhere)
+  directory = datasets.build(folder_config(tmp_path, videos))
+  assert labels_of(directory) == {'cats/a.mp4': ''}
+  (skipped,) = builders.read_skipped(directory)
+  assert (skipped['source'], skipped['reason']) == ('dogs/', 'outside_link')
+  assert 'data.follow_links=True' in skipped['message']
+  directory = datasets.build(folder_config(tmp_path, videos, follow_links=True))
+  assert labels_of(directory) == {'cats/a.mp4': 'cats', 'dogs/b.mp4': 'dogs'}
+  assert builders.read_skipped(directory) == []
+
+
+def test_a_folder_of_animations(tmp_path):
+  videos = tmp_path / 'videos'
+  videos.mkdir()
+  for number in range(3):
+    frames = tiny_videos.grey_steps(6 + number)
+    video_files.write_gif(videos / f'{number}.gif', frames, 12.5)
+  images = [Image.fromarray(image) for image in frames]
+  images[0].save(videos / 'still.gif')
+  images[0].save(videos / 'a.webp', save_all=True, append_images=images[1:])
+  images[0].save(videos / 'b.png')
+  directory = datasets.build(folder_config(tmp_path, videos, min_frames=2))
+  found = {}
+  for split in ('train', 'validation'):
+    source = builders.open_source(directory, split)
+    for i, name in enumerate(source.index['group']):
+      found[str(name)] = levels(source, source.index['row'][i])
+  # At 25 frames a second, each is shown twice.
+  assert found == {
+    f'{number}.gif': [k // 2 for k in range(2 * (6 + number) - 1)]
+    for number in range(3)
+  }
+  reasons = {s['source']: s['reason'] for s in builders.read_skipped(directory)}
+  assert reasons == {
+    'a.webp': 'picture',
+    'b.png': 'picture',
+    'still.gif': 'too_short',
+  }
+
+
+@pytest.mark.parametrize(
+  'suffix, codec',
+  [
+    *(('.mpg', 'mpeg1video'), ('.mpeg', 'mpeg2video'), ('.flv', 'flv')),
+    *(('.ts', 'mpeg2video'), ('.m2ts', 'mpeg2video'), ('.wmv', 'wmv2')),
+    *(('.mp4', 'mpeg4'), ('.m4v', 'mpeg4'), ('.mov', 'mpeg4')),
+    *(('.avi', 'mpeg4'), ('.mkv', 'mpeg4'), ('.webm', 'libvpx')),
+    *(('.3gp', 'mpeg4'), ('.ogv', 'libtheora'), ('.y4m', 'rawvideo')),
+  ],
+)
+def test_what_is_prepared_is_evaluated(tmp_path, suffix, codec):
+  (tmp_path / 'videos').mkdir()
+  path = tmp_path / f'videos/a{suffix.upper()}'
+  if codec not in av.codecs_available:
+    pytest.skip(f'no encoder {codec}')
+  tiny_videos.write_video(path, tiny_videos.grey_steps(8), codec=codec)
+  directory = datasets.build(
+    folder_config(tmp_path, tmp_path / 'videos', validation=0.0)
+  )
+  assert levels(builders.open_source(directory, 'train'), 0) == list(range(8))
+  clips, _ = clip_files.read_clips(
+    tmp_path / 'videos', frames=8, resolution=32, num=1
+  )
+  assert tiny_videos.read_levels(clips[0]) == list(range(8))
+
+
+def test_why_nothing_came_out(tmp_path):
+  (tmp_path / 'videos').mkdir()
+  for name in ('a.txt', 'b.txt', 'c.webp'):
+    (tmp_path / 'videos' / name).write_text('no video')
+  with pytest.raises(builders.BuildError, match='2 text, 1 picture'):
+    datasets.build(folder_config(tmp_path, tmp_path / 'videos'))
 
 
 def test_empty_folder_says_so(tmp_path):

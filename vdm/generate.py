@@ -19,6 +19,7 @@ import numpy as np
 from vdm import models
 from vdm.checkpoints import manager
 from vdm.common import trees
+from vdm.config import rules
 from vdm.config import schema
 from vdm.config import serialize
 from vdm.diffusion import guidance
@@ -129,7 +130,12 @@ def make_generator(
     stage: whose frames and resolution the videos have.
     mesh: devices to split the videos over; None: all rows on one device.
     poll: called after every batch of videos; may raise.
+
+  Raises:
+    ValueError: the network cannot be guided as `config.sample` says.
   """
+  for problem in rules.guidance_problems(config.model, config.sample):
+    raise ValueError(problem)
   codec = autoencoders.make_autoencoder(config.autoencoder)
   network = models.make_unet(config.model, codec.channels)
   dtype = jnp.dtype(config.train.compute_dtype)

@@ -67,7 +67,10 @@ def main(argv: Sequence[str]) -> None:
       run.config.sample[name] = value
   logging.info('Making %d videos with step %d.', _NUM.value, run.step)
   seeds = _SEED.value + np.arange(_NUM.value)
-  make = generate.make_generator(run.config, run.stage)
+  try:
+    make = generate.make_generator(run.config, run.stage)
+  except ValueError as error:
+    flag.stop(error)
   videos = make.samples(run.params, run.frozen, labels, seeds)
   out = epath.Path(_OUT.value)
   samples.write(

@@ -83,6 +83,7 @@ def train(
       split: builders.open_source(directory, split, config.data.split_list)
       for split in ('train', 'validation')
     }
+    inputs.check_flip(config, sources['train'].info)
     with (
       manager.Checkpoints(
         workdir / 'checkpoints',

@@ -22,6 +22,7 @@ def problems(config: ConfigDict) -> Iterator[str]:
   yield from _autoencoder_problems(config)
   yield from _weights_problems(config.autoencoder)
   yield from _model_problems(config.model)
+  yield from guidance_problems(config.model, config.sample)
   yield from _diffusion_problems(config.diffusion)
   yield from _sample_problems(config.sample, config.optim)
   yield from _score_problems(config.score)
@@ -150,6 +151,21 @@ def _model_problems(model: ConfigDict) -> Iterator[str]:
     yield (
       f'config.model.temporal_attention_levels names level {min(missing)}, '
       'which is not in temporal_levels.'
+    )
+  if model.num_classes and model.label_dropout == 1:
+    yield (
+      'config.model.label_dropout=1 replaces every label, so that none is '
+      'learnt: lower it, or set config.model.num_classes=0.'
+    )
+
+
+def guidance_problems(model: ConfigDict, sample: ConfigDict) -> Iterator[str]:
+  """Yields why samples cannot be guided by the labels that a model knows."""
+  if model.num_classes and not model.label_dropout and sample.guidance != 1:
+    yield (
+      f'config.model.label_dropout=0 leaves the null label untrained, which '
+      f'config.sample.guidance={sample.guidance:g} needs: train with '
+      'label_dropout=0.1, or sample with guidance=1.'
     )
 
 

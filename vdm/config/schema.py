@@ -44,6 +44,7 @@ KEYS: dict[str, Any] = dict(
     ),
     root='data',  # Folder under which built data sets are stored.
     source='',  # Folder or archive of the videos it is built from.
+    follow_links=False,  # Also links that lead outside of that folder.
     resolution=positive(64),  # Stored height and width, px.
     frame_rate=positive(25.0),  # Stored frames per second.
     encoding=one_of('webp', 'jpeg'),  # Lossless, or 4:4:4 of quality 95.

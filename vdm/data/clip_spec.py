@@ -22,7 +22,7 @@ class ClipSpec:
     zoom: range of how much larger than `resolution` the frame is from which the
       part is cut; drawn uniformly. At most what is stored.
     flip: mirror half of the training clips. Not for labels that have a
-      direction.
+      direction, see `builders.directional`.
     batch: clips of a batch, over all processes.
     seed: of the run.
     stage: name of the stage, which has its own order and windows.

@@ -1,12 +1,15 @@
-"""Reads clips from any folder of videos or of arrays.
+"""Reads clips from any folder or archive of videos or of arrays.
 
-A folder, walked to its leaves, may hold video files, one clip or more taken
-from each, and .npz files with uint8 arrays `videos` [n t h w 3] (the first
-array where there is none of that name), which are taken as they are. What
-cannot be used is named in the log and left out.
+A folder, walked to its leaves and through links, may hold video files, one clip
+or more taken from each, and .npz files with uint8 arrays `videos` [n t h w 3]
+(the first array where there is none of that name), which are taken as they are.
+What cannot be used is named in the log and left out, with the reason; files
+that are no videos by their names are counted there.
 """
 
+import collections
 from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import functools
 import os
 import pathlib
@@ -17,11 +20,13 @@ import cv2
 from etils.array_types import IntArray, StrArray, ui8
 import numpy as np
 
+from vdm.data.builders import build_plan
 from vdm.preparation import decoding
 from vdm.preparation import geometry
 from vdm.preparation import inspection
+from vdm.preparation import sources
 
-VIDEO_SUFFIXES = frozenset('.avi .gif .m4v .mkv .mov .mp4 .webm'.split())
+_SUFFIXES = sources.VIDEO_SUFFIXES | {'.npz'}
 
 
 def read_clips(
@@ -39,7 +44,7 @@ def read_clips(
   """Returns clips and the file that each comes from.
 
   Args:
-    path: folder, or one file.
+    path: folder, archive, or one file.
     frames: frames of a clip; longer ones in .npz files are cut off.
     resolution: height and width, px. Videos are cropped to a square and
       averaged down, arrays must be square and not smaller.
@@ -58,36 +63,38 @@ def read_clips(
     ValueError: it holds no such clips.
   """
   path = pathlib.Path(path)
-  files = _files(path)
   random = np.random.default_rng(seed)
-  if sampling != 'first':
-    files = [files[i] for i in random.permutation(len(files))]
   span = (frames - 1) * stride + 1
-  choose = functools.partial(
-    _starts,
-    span=span,
-    max_clips=min(per_video, -(-num // max(1, len(files)))),
-    sampling=sampling,
-    random=random,
-  )
   clips, names = [], []
-  for file in files:
-    name = str(file.relative_to(path)) if path.is_dir() else file.name
-    try:
-      if file.suffix == '.npz':
-        for clip in _from_arrays(file, frames, stride, resolution):
-          clips.append(clip)
-          names.append(f'{name}/{len(names)}')
-      else:
-        for clip in _from_video(
-          file, range(0, span, stride), resolution, frame_rate, choose
-        ):
-          clips.append(clip)
-          names.append(name)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-      logging.warning('%s is left out: %s.', file, error)
-    if len(clips) >= num:
-      break
+  with _open(path) as tree:
+    files = tree.files
+    if sampling != 'first':
+      files = [files[i] for i in random.permutation(len(files))]
+    choose = functools.partial(
+      _starts,
+      span=span,
+      max_clips=min(per_video, -(-num // max(1, len(files)))),
+      sampling=sampling,
+      random=random,
+    )
+    for file in files:
+      is_arrays = file.name.lower().endswith('.npz')
+      try:
+        with file.open() as place:
+          if is_arrays:
+            found = _from_arrays(place, frames, stride, resolution)
+          else:
+            offsets = range(0, span, stride)
+            found = _from_video(place, offsets, resolution, frame_rate, choose)
+          for clip in found:
+            clips.append(clip)
+            names.append(
+              f'{file.name}/{len(names)}' if is_arrays else file.name
+            )
+      except (ValueError, OSError, zipfile.BadZipFile) as error:
+        logging.warning('%s is left out: %s.', file.name, error)
+      if len(clips) >= num:
+        break
   if not clips:
     raise ValueError(
       f'{path} holds no clip of {span} frames and {resolution} px that can be '
@@ -96,15 +103,35 @@ def read_clips(
   return np.stack(clips[:num]), np.array(names[:num])
 
 
-def _files(path: pathlib.Path) -> list[pathlib.Path]:
+@contextlib.contextmanager
+def _open(path: pathlib.Path) -> Iterator[sources.Tree]:
+  """Yields the files to read, by name, and logs what is left out."""
   if not path.exists():
     raise FileNotFoundError(f'There is no folder {path}.')
-  suffixes = VIDEO_SUFFIXES | {'.npz'}
-  if path.is_file():
-    return [path]
-  return sorted(
-    f for f in path.rglob('*') if f.suffix.lower() in suffixes and f.is_file()
-  )
+  if path.is_file() and path.suffix.lower() not in ('.zip', '.rar'):
+    opener = functools.partial(contextlib.nullcontext, str(path))
+    yield sources.Tree([sources.File(path.name, 0, 0, opener)], [])
+    return
+  with contextlib.ExitStack() as stack:
+    try:
+      tree = stack.enter_context(
+        sources.open_tree(str(path), follow_links=True)
+      )
+    except build_plan.BuildError as error:
+      raise ValueError(str(error)) from error
+    files, skipped = tree.of_suffixes(_SUFFIXES)
+    no_videos = collections.Counter()
+    for skip in skipped:
+      if skip.reason in build_plan.NO_VIDEO:
+        no_videos[skip.reason] += 1
+      else:
+        logging.warning('%s is left out: %s.', skip.source, skip.message)
+    if no_videos:
+      counts = ', '.join(f'{n} {name}' for name, n in no_videos.most_common())
+      logging.warning('%s: left out as no videos: %s.', path, counts)
+    # Folder by folder, as paths are sorted.
+    files = sorted(files, key=lambda file: file.name.split('/'))
+    yield sources.Tree(files, skipped)
 
 
 def _starts(
@@ -142,7 +169,7 @@ def _starts(
 
 
 def _from_arrays(
-  file: pathlib.Path, frames: int, stride: int, resolution: int
+  file: str, frames: int, stride: int, resolution: int
 ) -> Iterator[ui8['t h w 3']]:
   """Yields the clips of an .npz file."""
   with np.load(file, allow_pickle=False) as arrays:
@@ -170,7 +197,7 @@ def _from_arrays(
 
 
 def _from_video(
-  file: pathlib.Path,
+  file: str,
   offsets: Sequence[int],
   resolution: int,
   frame_rate: float,
@@ -186,7 +213,7 @@ def _from_video(
     choose: returns the first frames of clips, from the number of frames.
   """
   # Where every frame is used, the rate of a raw stream does not matter.
-  info = inspection.inspect(str(file), assumed_rate=frame_rate or 1.0)
+  info = inspection.inspect(file, assumed_rate=frame_rate or 1.0)
   inspection.check_size(info, resolution)
   runs = [
     info.resample(frame_rate or info.frame_rate, start, stop)
@@ -199,7 +226,7 @@ def _from_video(
     index: geometry.crop_square(frame, resolution, info.pixel_aspect)
     for index, frame in zip(
       indices,
-      decoding.read(str(file), indices, field_order=info.field_order),
+      decoding.read(file, indices, field_order=info.field_order),
     )
   }
   for clip in wanted:

@@ -49,6 +49,7 @@ def make(
   files = {manifest.FILE: manifest.encode(outcome, data.name, fingerprint)}
   body = [
     *_summary(outcome, data, fingerprint),
+    *(page.paragraph(note) for note in outcome.notes),
     *_reasons(outcome, data, staging),
     *_distributions(outcome.results, data.frame_rate),
     *_doubts(outcome.results),

@@ -40,11 +40,13 @@ class Outcome:
     results: of the files that were prepared.
     stored: all shots of the dataset.
     skipped: {file: (reason, message)} of files of which nothing is stored.
+    notes: sentences about the dataset as a whole, for people.
   """
 
   results: list[staging_area.Result] = dataclasses.field(default_factory=list)
   stored: list[Stored] = dataclasses.field(default_factory=list)
   skipped: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+  notes: list[str] = dataclasses.field(default_factory=list)
 
   def files(self) -> set[str]:
     """Returns the names of all files."""
@@ -67,6 +69,7 @@ def _lines(
     sources=len(outcome.files()),
     shots=len(outcome.stored),
     frames=sum(stored.record.n for stored in outcome.stored),
+    notes=outcome.notes,
   )
   prepared = {result.name for result in outcome.results}
   for source in sorted(set(outcome.skipped) - prepared):

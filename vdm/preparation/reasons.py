@@ -1,7 +1,7 @@
 """The reasons why files and shots are left out, in words.
 
 Reason codes come from `decoding.VideoError`, `workers`, `screening.rules`,
-`captions`, `corpus` and the datasets themselves.
+`captions`, `corpus`, `sources` and the datasets themselves.
 """
 
 from collections.abc import Iterable
@@ -79,6 +79,17 @@ def explain(reason: str, data: ConfigDict) -> str:
     'duplicate': 'a better copy is in the data set',
     'missing': 'named in a list but not in the source',
     'unlisted': 'in no list',
+    'hidden': 'a hidden file or folder, or what a system leaves beside files',
+    'picture': 'a picture by its suffix',
+    'text': 'a text by its suffix',
+    'sound': 'sound alone, by its suffix',
+    'archive': 'an archive in the source: unpack it',
+    'other_suffix': 'no suffix that videos have',
+    'outside_link': 'a link out of the source: data.follow_links allows it',
+    'repeated_link': 'a link to a folder that is read already',
+    'broken_link': 'a link to what is not there',
+    'no_file': 'a device or a pipe',
+    'unreadable': 'a folder that may not be read',
     'watermarked_source': (
       f'more than {screening.max_overlay_sources:.0%} of its source carry'
       ' an overlay'

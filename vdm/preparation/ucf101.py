@@ -62,7 +62,7 @@ def make_plan(
   Raises:
     BuildError: if the lists are missing or contradict each other.
   """
-  lists = _read_lists(data.source)
+  lists = _read_lists(data)
   return video_dataset.make_plan(
     data,
     _settings(data),
@@ -77,12 +77,14 @@ def _shots(
   build: video_dataset.Build, lists: _Lists, allow_missing: bool
 ) -> Iterator[build_plan.Shot | build_plan.Skipped]:
   listed = sorted(set().union(*lists.members.values()))
-  with sources.open_tree(build.data.source) as files:
-    clips = {
-      '/'.join(file.name.split('/')[-2:]): file
-      for file in files
-      if _CLIP.fullmatch(os.path.basename(file.name))
-    }
+  data = build.data
+  with sources.open_tree(data.source, follow_links=data.follow_links) as tree:
+    clips, others = {}, []
+    for file in tree.files:
+      if _CLIP.fullmatch(os.path.basename(file.name)):
+        clips['/'.join(file.name.split('/')[-2:])] = file
+      elif _LISTS not in file.name.split('/')[:-1]:
+        others.append(file)
     skipped = [
       build_plan.Skipped(name, 'missing', 'it is listed but not in the source')
       for name in listed
@@ -103,6 +105,12 @@ def _shots(
     skipped += [
       build_plan.Skipped(name, 'unlisted', 'it is in no list')
       for name in sorted(set(clips) - set(listed))
+    ]
+    others = sources.Tree(others, tree.skipped)
+    others = others.of_suffixes(sources.VIDEO_SUFFIXES)
+    skipped += others.skipped + [
+      build_plan.Skipped(file.name, 'unlisted', 'no clip is named like it')
+      for file in others.files
     ]
     yield from build.skip(skipped)
     for result in results:
@@ -130,23 +138,25 @@ def _refuse(skipped: list[build_plan.Skipped]) -> None:
 
 
 def _settings(data: ConfigDict) -> dict[str, Any]:
-  texts = sorted(_list_texts(data.source).items())
+  texts = sorted(_list_texts(data).items())
   return dict(
     video_dataset.common_settings(data),
-    listing=sources.listing(data.source, ('.avi',)),
+    listing=sources.listing(
+      data.source, ('.avi',), follow_links=data.follow_links
+    ),
     lists={name: build_plan.settings_hash({'text': t}) for name, t in texts},
   )
 
 
-def _read_lists(source: str) -> _Lists:
-  texts = _list_texts(source)
+def _read_lists(data: ConfigDict) -> _Lists:
+  texts = _list_texts(data)
   matches = [_LIST.fullmatch(name) for name in sorted(texts)]
   matches = [match for match in matches if match]
   if 'classInd.txt' not in texts or not matches:
     raise build_plan.BuildError(
       f'The official lists are missing: put the folder {_LISTS} with'
       ' classInd.txt, trainlist0N.txt and testlist0N.txt into or beside'
-      f' {source}.'
+      f' {data.source}.'
     )
   lines = [line.split() for line in texts['classInd.txt'].splitlines()]
   numbers = {name: int(number) for number, name in filter(None, lines)}
@@ -185,16 +195,16 @@ def _parse_list(
   return tuple(clips)
 
 
-def _list_texts(source: str) -> dict[str, str]:
+def _list_texts(data: ConfigDict) -> dict[str, str]:
   """Returns the text of each list; those in the source take precedence."""
-  files = []
+  source, files = data.source, []
   for folder in (os.path.dirname(os.path.abspath(source)), source):
     lists = os.path.join(folder, _LISTS)
     if os.path.isdir(lists):
-      files += sources.list_folder(lists)
+      files += sources.list_folder(lists, follow_links=data.follow_links)
   if os.path.isfile(source) and source.lower().endswith('.zip'):
-    with sources.open_tree(source) as members:
-      files += members
+    with sources.open_tree(source) as tree:
+      files += tree.files
   texts = {}
   for file in files:
     name = os.path.basename(file.name)

@@ -14,6 +14,7 @@ from vdm.common import parallel
 from vdm.common import progress
 from vdm.data import builders
 from vdm.data.builders import build_plan
+from vdm.data.builders import directional
 from vdm.preparation import data_report
 from vdm.preparation import manifest
 from vdm.preparation import prepare_file
@@ -110,6 +111,11 @@ def make_plan(
   """
   name = _name(data, settings)
   build = Build(data, staging_of(data, name), runner)
+  if sided := directional.labels(data.name, label_names):
+    build.note(
+      f'Labels with a direction: {", ".join(sided)}. Mirrored clips would not'
+      ' have them, so training on labels refuses data.flip=True.'
+    )
   return build_plan.Plan(
     name=data.name,
     config_name=name,
@@ -188,6 +194,11 @@ class Build:
       self._staging.read(task.file.name, task.stamp()) for task in tasks
     ]
     return self._outcome.results
+
+  def note(self, sentence: str) -> None:
+    """Notes something about the whole dataset for the report, and logs it."""
+    logging.warning(sentence)
+    self._outcome.notes.append(sentence)
 
   def skip(
     self, skipped: Sequence[build_plan.Skipped]

@@ -1,5 +1,6 @@
 """Any folder tree of videos; its top sub-folders are the labels, if any.
 
+Where one folder holds all of the videos, those in it are meant, and so on.
 Whole recordings are held out for validation, chosen by their content;
 `data.group` defines which files are one recording. Where there is only one
 recording the end of each of its shots is held out, as a shot of its own, so
@@ -8,7 +9,9 @@ reason.
 """
 
 from collections.abc import Iterator, Sequence
+import contextlib
 import os
+import posixpath
 from typing import Any
 
 from absl import logging
@@ -25,10 +28,6 @@ from vdm.preparation import staging_area
 from vdm.preparation import video_dataset
 from vdm.preparation import workers
 
-_SUFFIXES = (
-  *('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.ts'),
-  *('.mts', '.m2ts', '.wmv', '.flv', '.3gp', '.ogv', '.y4m'),
-)
 _Rows = dict[str, captions.Row]  # Of the captions' manifest, by file.
 
 
@@ -55,35 +54,40 @@ def make_plan(
   """
   del allow_missing
   rows = _read_captions(data.captions)
-  labels = []
+  root, labels = '', []
   if rows is None:
-    with sources.open_tree(data.source) as files:
-      labels = sorted({_label(f.name) for f in files if _is_video(f)} - {''})
+    with _open(data) as tree:
+      names = [file.name for file in tree.files]
+    root = _root(names)
+    labels = sorted({_label(name, root) for name in names} - {''})
   return video_dataset.make_plan(
     data,
     _settings(data),
     label_names=labels,
     splits=('train', 'validation'),
-    shots=lambda build: _shots(build, labels, rows),
+    shots=lambda build: _shots(build, root, labels, rows),
     runner=runner,
   )
 
 
 def _shots(
-  build: video_dataset.Build, labels: list[str], rows: _Rows | None
+  build: video_dataset.Build, root: str, labels: list[str], rows: _Rows | None
 ) -> Iterator[build_plan.Shot | build_plan.Skipped]:
   data = build.data
-  with sources.open_tree(data.source) as tree:
-    files = [file for file in tree if _is_video(file)]
+  if root:
+    classes = 'its sub-folders are the classes' if labels else 'it is no class'
+    build.note(f'All videos lie in the folder {root}: {classes}.')
+  with _open(data) as tree:
     refused = {}
     if rows is not None:
-      refused = _refused([file.name for file in files], rows, data.captions)
-    results = build.prepare([f for f in files if f.name not in refused])
+      names = [file.name for file in tree.files]
+      refused = _refused(names, rows, data.captions)
+    results = build.prepare([f for f in tree.files if f.name not in refused])
   groups = _group(results, rows, data)
   skipped = reasons.skipped(results) + [
     build_plan.Skipped(name, *why) for name, why in sorted(refused.items())
   ]
-  yield from build.skip(skipped)
+  yield from build.skip(skipped + tree.skipped)
   names = {skip.source for skip in skipped}
   kept = [
     (r, group) for r, group in zip(results, groups) if r.name not in names
@@ -102,7 +106,7 @@ def _shots(
     if held_out is not None:
       side = 'validation' if group in held_out else 'train'
       divide = video_dataset.undivided((side,))
-    label = _label(result.name) if labels else ''
+    label = _label(result.name, root) if labels else ''
     yield from build.shots(
       result,
       divide,
@@ -187,7 +191,9 @@ def _settings(data: ConfigDict) -> dict[str, Any]:
     group=data.group,
     validation=data.validation,
     captions=_caption_settings(data.captions),
-    listing=sources.listing(data.source, _SUFFIXES),
+    listing=sources.listing(
+      data.source, sources.VIDEO_SUFFIXES, follow_links=data.follow_links
+    ),
   )
 
 
@@ -201,10 +207,24 @@ def _caption_settings(options: ConfigDict) -> dict[str, Any]:
   return dict(settings, manifest=digest)
 
 
-def _is_video(file: sources.File) -> bool:
-  return file.name.lower().endswith(_SUFFIXES)
+@contextlib.contextmanager
+def _open(data: ConfigDict) -> Iterator[sources.Tree]:
+  """Yields the videos of the source, and what is left out of it."""
+  with sources.open_tree(data.source, follow_links=data.follow_links) as tree:
+    yield tree.of_suffixes(sources.VIDEO_SUFFIXES)
 
 
-def _label(name: str) -> str:
-  """Returns the top sub-folder, '' for a file outside all of them."""
+def _root(names: Sequence[str]) -> str:
+  """Returns the folder whose sub-folders are classes, '' or with a slash.
+
+  It is the one that holds all videos: its own name distinguishes none of them.
+  """
+  folders = [posixpath.dirname(name) for name in names]
+  common = posixpath.commonpath(folders) if folders else ''
+  return common and f'{common}/'
+
+
+def _label(name: str, root: str) -> str:
+  """Returns the sub-folder of `root`, '' for a file outside all of them."""
+  name = name.removeprefix(root)
   return name.split('/')[0] if '/' in name else ''

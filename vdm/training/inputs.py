@@ -38,6 +38,30 @@ def make_spec(config: ConfigDict, span: stages.Span) -> clip_spec.ClipSpec:
   )
 
 
+def check_flip(config: ConfigDict, info: dict[str, Any]) -> None:
+  """Checks that mirroring leaves the labels that a run learns correct.
+
+  Args:
+    config: the run's.
+    info: of the data set, see `builders.read_info`.
+
+  Raises:
+    ValueError: it does not.
+  """
+  stages_run = [config.stages[name] for name in config.train.order]
+  learns = any(stage.objective == 'diffusion' for stage in stages_run)
+  names = info['directional_labels']
+  if config.data.flip and config.model.num_classes and learns and names:
+    more = f' and {len(names) - 3} more' if len(names) > 3 else ''
+    raise ValueError(
+      f'config.data.flip=True mirrors clips, and {info["name"]} has labels '
+      f'with a direction ({", ".join(names[:3])}{more}): set '
+      'config.data.flip=False, or config.model.num_classes=0 to train without '
+      'labels. If mirrored clips keep these labels, take them out of '
+      'directional_labels in clips.json of the data set.'
+    )
+
+
 def make_batches(
   config: ConfigDict,
   source: builders.ClipSource,

@@ -249,13 +249,13 @@ def diffusion(
     )
 
   @functools.partial(jax.jit, static_argnames='total')
-  def losses_at(params, frozen, video, index, level, total):
+  def losses_at(params, frozen, video, label, index, level, total):
     x0 = encode(frozen, {'video': video})
     keys = jax.random.split(jax.random.key(config.seed), total)[index]
     rows = {
       'levels': jnp.full(x0.shape[:2], level),
       'loss_mask': jnp.ones(x0.shape[:2]),
-      'label': jnp.full(x0.shape[:1], -1),
+      'label': label,
       'key': keys,
     }
     weight = losses.weight(options.weighting, level)
@@ -265,19 +265,24 @@ def diffusion(
   def validate(params, frozen, clips):
     results = {}
     total = len(clips['video'])
-    numbered = (clips['video'], np.arange(total))
-    for level in options.eval_levels:
-      sums = np.zeros(2)
-      for rows, n in generate.chunks(numbered, stage.batch, mesh):
-        out = losses_at(params, frozen, *rows, level, total)
-        sums += [x[:n].sum() for x in arrays.to_host(out)]
-        poll()
-      mean = sums / total
-      results[f'val_loss/logsnr_{level:+g}'] = float(mean[0])
-      results[f'val_loss_of_zero/logsnr_{level:+g}'] = float(mean[1])
-    results['val_loss'] = float(
-      np.mean([v for k, v in results.items() if 'val_loss/' in k])
-    )
+    # Without labels, and with those of the clips.
+    labels = {'val_loss': np.full(total, -1, np.int32)}
+    if config.model.num_classes:
+      labels['val_loss_labelled'] = clips['label']
+    for name, label in labels.items():
+      numbered = (clips['video'], label, np.arange(total))
+      for level in options.eval_levels:
+        sums = np.zeros(2)
+        for rows, n in generate.chunks(numbered, stage.batch, mesh):
+          out = losses_at(params, frozen, *rows, level, total)
+          sums += [x[:n].sum() for x in arrays.to_host(out)]
+          poll()
+        mean = sums / total
+        results[f'{name}/logsnr_{level:+g}'] = float(mean[0])
+        results[f'val_loss_of_zero/logsnr_{level:+g}'] = float(mean[1])
+      results[name] = float(
+        np.mean([v for k, v in results.items() if f'{name}/' in k])
+      )
     return results
 
   make = generate.make_generator(config, stage, mesh, poll)

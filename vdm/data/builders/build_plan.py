@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 RECORD_FRAMES = 64  # Of a record, at most.
+# Reasons to leave out what nobody takes for a video: listed, not warned of.
+NO_VIDEO = ('hidden', 'picture', 'text', 'sound', 'other_suffix')
 
 
 class BuildError(RuntimeError):

@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 
 from vdm.common import files
 from vdm.data.builders import build_plan
+from vdm.data.builders import directional
 from vdm.data.builders import reader
 
 
@@ -51,9 +52,10 @@ class Index(tfds.core.Metadata):
 
   def skip(self, skipped: build_plan.Skipped) -> None:
     """Adds a source that gave no shot."""
-    logging.warning(
-      'Skipped %s: %s (%s)', skipped.source, skipped.message, skipped.reason
-    )
+    if skipped.reason not in build_plan.NO_VIDEO:
+      logging.warning(
+        'Skipped %s: %s (%s)', skipped.source, skipped.message, skipped.reason
+      )
     self._skipped.append(skipped)
 
   def reasons(self) -> str:
@@ -105,6 +107,7 @@ class Index(tfds.core.Metadata):
       encoding=settings['encoding'],
       label_names=list(plan.label_names),
       num_classes=len(plan.label_names),
+      directional_labels=directional.labels(plan.name, plan.label_names),
       fingerprint=fingerprint,
       splits=list(plan.splits),
       truth=plan.truth,

@@ -23,6 +23,8 @@ from google.protobuf import descriptor_pool
 from google.protobuf import message_factory
 import numpy as np
 
+from vdm.data.builders import directional
+
 INFO_FILE = 'clips.json'
 INDEX_FILE = 'index.npz'
 SKIPPED_FILE = 'skipped.jsonl'
@@ -43,7 +45,8 @@ class ClipSource:
     directory: of the data set.
     split: the split's name, 'train' or 'validation'.
     info: name, version, resolution, frame_rate, encoding, label_names,
-      num_classes, fingerprint (sha256 over the content) and the settings.
+      num_classes, directional_labels (see `directional`), fingerprint (sha256
+      over the content) and the settings.
     index: arrays with one row a record of the split: id, source_sha256, shot
       (unique per shot), start (first frame of the record in its shot), n
       (frames), frame_rate, height and width (of the source, px), group, label
@@ -160,7 +163,11 @@ def read_info(directory: str) -> dict[str, Any]:
       ' vdm.prepare clips --config <this config>`.'
     )
   with open(os.path.join(directory, INFO_FILE)) as file:
-    return json.load(file)
+    info = json.load(file)
+  if 'directional_labels' not in info:  # Written by an earlier version.
+    names = directional.labels(info['name'], info['label_names'])
+    info['directional_labels'] = names
+  return info
 
 
 def read_index(directory: str) -> dict[str, np.ndarray]:
