@@ -5,9 +5,11 @@ tests/golden/make_autoencoder_kl.py has made what it is compared with.
 
 import functools
 import importlib.util
+import json
 import re
 
 from conftest import ROOT
+from etils import epath
 import formula_weights
 import jax
 import jax.numpy as jnp
@@ -15,10 +17,14 @@ import ml_collections
 import numpy as np
 import pytest
 
+from vdm import train
+from vdm.config import schema
 from vdm.models import autoencoders
 from vdm.models import import_weights
 from vdm.models.autoencoders import autoencoder_kl
+from vdm.models.autoencoders import files
 from vdm.models.autoencoders import pretrained
+from vdm.training import autoencoder_stage
 
 SCRIPT = ROOT / 'tests/golden/make_autoencoder_kl.py'
 GOLDEN = np.load(ROOT / 'tests/golden/autoencoder_kl.npz')
@@ -287,3 +293,256 @@ def test_computes_in_the_dtype_of_its_input():
   assert mean.dtype == logvar.dtype == jnp.bfloat16
   assert mean.shape == (1, 2, 2, 2, 4)
   assert jax.eval_shape(codec.decode, params, mean).dtype == jnp.bfloat16
+
+
+# What only the config.json beside the weights says.
+
+
+def description(name, **changes):
+  """The config.json that diffusers writes for a network."""
+  sizes = dict(quant=True, attention=True) | NETWORKS[name]
+  return {
+    '_class_name': 'AutoencoderKL',
+    '_diffusers_version': '0.31.0',
+    'act_fn': 'silu',
+    'block_out_channels': list(sizes['widths']),
+    'down_block_types': ['DownEncoderBlock2D'] * len(sizes['widths']),
+    'force_upcast': True,
+    'in_channels': 3,
+    'latent_channels': sizes['channels'],
+    'latents_mean': None,
+    'layers_per_block': sizes['blocks'],
+    'mid_block_add_attention': sizes['attention'],
+    'norm_num_groups': sizes['groups'],
+    'out_channels': 3,
+    'sample_size': 256,
+    'scaling_factor': 0.3611,
+    'shift_factor': 0.1159,
+    'up_block_types': ['UpDecoderBlock2D'] * len(sizes['widths']),
+    'use_post_quant_conv': sizes['quant'],
+    'use_quant_conv': sizes['quant'],
+  } | changes
+
+
+def options(folder, name, content=None, **changes):
+  """`config.autoencoder` of a network whose files are written to a folder."""
+  path = folder / 'weights.npz'
+  np.savez(path, **tensors(name))
+  if content is not None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    (folder / 'config.json').write_text(text)
+  config = schema.default().autoencoder
+  network = NETWORKS[name]
+  config.update(kind='autoencoder_kl', weights=str(path))
+  config.update(
+    factor=2 ** (len(network['widths']) - 1), channels=network['channels']
+  )
+  config.update(changes)
+  return config
+
+
+def refused(config, words):
+  """Checks that weights are refused in one sentence."""
+  with pytest.raises(import_weights.WeightsError, match=words) as error:
+    pretrained.load(config)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_the_groups_of_norms_are_those_of_config_json(name, tmp_path):
+  content = description(name, scaling_factor=2.0, shift_factor=None)
+  config = pretrained.resolve(options(tmp_path, name, content))
+  assert config.norm_groups == NETWORKS[name]['groups']
+  assert (config.scaling_factor, config.shift_factor) == (2.0, 0.0)
+  params, _ = pretrained.load(config)
+  codec = autoencoders.make_autoencoder(config)
+
+  @jax.jit
+  def through(params, x):
+    mean, logvar = codec.encode(params, x)
+    return mean, logvar, codec.decode(params, mean)
+
+  found = through(params, frame()[None, None])
+  golden = [GOLDEN[f'{name}/{key}'] for key in ('mean', 'logvar', 'y')]
+  assert relative(found[0][0, 0] / 2.0, golden[0]) < 1e-5
+  assert relative(found[1][0, 0] - 2 * np.log(2.0), golden[1]) < 1e-5
+  assert relative(found[2][0, 0], golden[2]) < 1e-5
+
+
+def test_without_config_json_the_groups_must_be_given(tmp_path):
+  config = options(tmp_path, 'sd')
+  refused(config, 'set config.autoencoder.norm_groups .32 in SD')
+  # Something else of that name says nothing.
+  refused(options(tmp_path, 'sd', {'model': 'unet'}), 'no config.json')
+  with pytest.raises(import_weights.WeightsError, match='norm_groups'):
+    pretrained.resolve(config)
+  config.norm_groups = 32
+  refused(config, 'norms of 32 groups do not divide its 16 channels')
+  config.norm_groups = 8
+  params, _ = pretrained.load(config)
+  codec = autoencoders.make_autoencoder(pretrained.resolve(config))
+  mean, _ = jax.jit(codec.encode)(params, frame()[None, None])
+  assert relative(mean[0, 0], GOLDEN['sd/mean']) < 1e-5
+  config.norm_groups = 16  # Another number gives something else.
+  codec = autoencoders.make_autoencoder(config)
+  mean, _ = jax.jit(codec.encode)(params, frame()[None, None])
+  assert relative(mean[0, 0], GOLDEN['sd/mean']) > 0.1
+
+
+def test_old_descriptions_leave_the_rest_to_their_library(tmp_path):
+  # That of sd-vae-ft-mse has neither scaling_factor nor use_quant_conv.
+  content = description('four_levels')
+  for key in ('scaling_factor', 'shift_factor', 'norm_num_groups'):
+    content.pop(key)
+  for key in ('use_quant_conv', 'use_post_quant_conv', 'layers_per_block'):
+    content.pop(key)
+  config = pretrained.resolve(options(tmp_path, 'four_levels', content))
+  assert config.norm_groups == 32  # The library's default.
+  assert (config.scaling_factor, config.shift_factor) == (1.0, 0.0)
+  pretrained.load(config)
+
+
+@pytest.mark.parametrize(
+  'changes, words',
+  [
+    (dict(_class_name='AutoencoderTiny'), 'says _class_name=AutoencoderTiny'),
+    (
+      dict(block_out_channels=[16, 32, 64]),
+      r'block_out_channels=\[16, 32, 64\], and .* with \[16, 32, 32\]',
+    ),
+    (dict(layers_per_block=3), 'layers_per_block=3, and .* with 2'),
+    (dict(latent_channels=16), 'latent_channels=16, and .* with 4'),
+    (dict(use_quant_conv=False), 'use_quant_conv=False'),
+    (dict(use_post_quant_conv=False), 'use_post_quant_conv=False'),
+    (dict(mid_block_add_attention=False), 'mid_block_add_attention=False'),
+    (dict(act_fn='relu'), 'act_fn=relu, and .* with silu'),
+    (dict(down_block_types=['AttnDownEncoderBlock2D'] * 3), 'down_block_types'),
+    (dict(norm_num_groups=32), 'norms of 32 groups do not divide'),
+    (dict(norm_num_groups=0), 'invalid norm_num_groups: 0'),
+    (dict(norm_num_groups=8.0), 'invalid norm_num_groups: 8.0'),
+    (dict(norm_num_groups=True), 'invalid norm_num_groups: True'),
+    (dict(norm_num_groups=10**400), 'norms of 1000'),
+    (dict(norm_num_groups=[8] * 9999), 'invalid norm_num_groups'),
+    (dict(scaling_factor=float('nan')), 'invalid scaling_factor: nan'),
+    (dict(scaling_factor=10**400), 'invalid scaling_factor: 1000'),
+    (dict(scaling_factor=-1.0), 'invalid scaling_factor: -1.0'),
+    (dict(scaling_factor='1'), 'invalid scaling_factor: 1'),
+    (dict(shift_factor=[0.1]), r'invalid shift_factor: \[0.1\]'),
+  ],
+)
+def test_what_config_json_says_otherwise_is_named(changes, words, tmp_path):
+  refused(options(tmp_path, 'sd', description('sd', **changes)), words)
+
+
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('[]', 'config.json is refused: it is not a JSON object'),
+    ('{', 'config.json is refused'),
+    ('[' * 100_000, 'config.json is refused'),
+    ('{"a": 1, "a": 2}', 'a name twice'),
+    ('{"a": "' + 'b' * 1_000_000 + '"}', 'more than 1000000 bytes'),
+    ('\xff', 'config.json is refused'),
+  ],
+)
+def test_a_config_json_that_is_none_is_refused(text, words, tmp_path):
+  refused(options(tmp_path, 'sd', text, norm_groups=8), words)
+
+
+@pytest.mark.parametrize(
+  'changes, words',
+  [
+    (dict(norm_groups=4), 'has norm_groups=8: set config.autoencoder.norm_gr'),
+    (dict(scaling_factor=0.5), 'has scaling_factor=0.3611: set config'),
+    (dict(shift_factor=0.5), 'has shift_factor=0.1159: set config'),
+    (dict(channels=16), 'channels=4: set config.autoencoder.channels'),
+    (dict(factor=8), 'factor=4: set config.autoencoder.factor'),
+  ],
+)
+def test_settings_of_another_network_are_named(changes, words, tmp_path):
+  refused(options(tmp_path, 'sd', description('sd'), **changes), words)
+  values = dict(norm_groups=8, scaling_factor=0.3611, shift_factor=0.1159)
+  pretrained.load(options(tmp_path, 'sd', description('sd'), **values))
+
+
+def test_sides_of_different_networks_are_refused(tmp_path):
+  sides = []
+  for side, name in (('encoder', 'sd'), ('decoder', 'flux1')):
+    sides.append(tmp_path / f'{side}.npz')
+    found = {k: v for k, v in tensors(name).items() if side in k}
+    np.savez(sides[-1], **found)
+  config = options(tmp_path, 'sd', norm_groups=8)
+  config.weights = ','.join(map(str, sides))
+  refused(config, 'channels is 4 in the encoder and 16 in the decoder')
+
+
+CLIPS = np.random.default_rng(0).integers(0, 256, (3, 2, 16, 16, 3), np.uint8)
+
+
+def test_a_run_remembers_what_config_json_said(tmp_path):
+  """So does a run that loads its autoencoder, without the files."""
+  config = options(tmp_path, 'sd', description('sd'))
+  directory = epath.Path(tmp_path) / 'run/autoencoder'
+  autoencoder_stage.adopt(config, directory, jax.random.key(0), CLIPS)
+  settings, params, stats, _ = files.load(directory)
+  found = (settings.norm_groups, settings.scaling_factor, settings.shift_factor)
+  assert found == (8, 0.3611, 0.1159)
+  codec = autoencoders.make_autoencoder(settings)
+  x = CLIPS.astype(np.float32) / 127.5 - 1
+  z = np.asarray(jax.jit(codec.encode)(params, x)[0]).reshape(-1, 4)
+  np.testing.assert_allclose(stats['mean'], z.mean(0), atol=1e-5)
+
+  # The same command again, when the files are gone.
+  (tmp_path / 'weights.npz').unlink()
+  (tmp_path / 'config.json').unlink()
+  again = autoencoder_stage.resolve(config, directory)
+  assert (again.norm_groups, again.scaling_factor) == (8, 0.3611)
+
+  other = config.copy_and_resolve_references()
+  other.update(weights='', load=str(directory.parent))
+  second = epath.Path(tmp_path) / 'second/autoencoder'
+  found = autoencoder_stage.resolve(other, second)
+  assert (found.norm_groups, found.scaling_factor) == (8, 0.3611)
+  autoencoder_stage.adopt(other, second, jax.random.key(0), None)
+  assert files.load(second)[3] == files.load(directory)[3]
+  third = epath.Path(tmp_path) / 'third'
+  for change in (dict(norm_groups=4), dict(scaling_factor=0.5)):
+    wrong = other.copy_and_resolve_references()
+    wrong.update(change)
+    (name,) = change
+    with pytest.raises(ValueError, match=f'set config.autoencoder.{name} to'):
+      autoencoder_stage.adopt(wrong, third, jax.random.key(0), None)
+
+
+def test_an_autoencoder_of_before_the_key_has_norms_of_32(tmp_path):
+  config = options(tmp_path, 'four_levels', norm_groups=32)
+  params, _ = pretrained.load(config)
+  stats = {'mean': np.zeros(4, 'f'), 'scale': np.ones(4, 'f')}
+  config.update(norm_groups=0, weights='')
+  directory = epath.Path(tmp_path) / 'old/autoencoder'
+  files.save(directory, config, params, stats)
+  assert 'norm_groups' not in files.load(directory)[0]
+  # Its own run's config.json stays as it was; one that loads it says 32.
+  assert autoencoder_stage.resolve(config, directory).norm_groups == 0
+  config.load = str(directory.parent)
+  new = epath.Path(tmp_path) / 'new'
+  assert autoencoder_stage.resolve(config, new).norm_groups == 32
+  config.norm_groups = 16
+  with pytest.raises(ValueError, match='has norm_groups=32'):
+    autoencoder_stage.resolve(config, new)
+
+
+def test_a_runs_config_json_says_what_was_used(
+  data_root, tmp_path, monkeypatch
+):
+  import tiny_train
+
+  config = tiny_train.make_config(data_root)
+  config.autoencoder.update(options(tmp_path, 'sd', description('sd')))
+  config.train.order = ('video',)
+  runs = []
+  monkeypatch.setattr(train, 'train_stages', lambda run, _: runs.append(run))
+  train.train(config, tmp_path / 'run')
+  used = runs[0].config.autoencoder
+  assert (used.norm_groups, used.scaling_factor) == (8, 0.3611)
+  assert config.autoencoder.norm_groups == 0

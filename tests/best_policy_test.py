@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -9,6 +10,10 @@ import pytest
 from vdm import generate
 from vdm.checkpoints import best_policy
 from vdm.checkpoints import manager
+from vdm.config import schema
+from vdm.training import counters
+from vdm.training import stage_saver
+from vdm.training import stages
 
 
 def score(value, measure='video/small_score/motion'):
@@ -66,11 +71,45 @@ def test_a_reader_finds_it(folder):
       generate.choose_step(store, 'newest')
 
 
+def test_by_default_no_checkpoint_is_chosen_by_a_score():
+  assert schema.default().score.best == 'none'
+
+
+@pytest.mark.parametrize('best', ['none', 'motion'])
+def test_a_score_is_saved_only_where_one_is_to_be_chosen_by(best):
+  class Store:
+    saved = None
+
+    def save(self, step, items, meta):
+      self.saved = step, items, meta
+
+  config = schema.default()
+  if best != 'none':
+    config.score.best = best
+  stage = schema.stage(steps=10)
+  saver = stage_saver.StageSaver(
+    config.train,
+    config.score.best,
+    stages.Span('video', stage, 0, 10),
+    'fingerprint',
+    Store(),
+    counters.Counters(10),
+    types.SimpleNamespace(flush=lambda: None),
+  )
+  assert saver.due(3, logged=False, scored=True) == (best != 'none')
+  state = types.SimpleNamespace(_asdict=dict)
+  saver.save(3, state, {'small_score/motion': 1.5}, False)
+  step, _, meta = saver._store.saved
+  assert step == 3 and ('score' in meta) == (best != 'none')
+
+
 def test_without_scores_there_is_no_best(tmp_path):
   with manager.Checkpoints(tmp_path) as store:
     store.save(1, {'params': {'w': np.ones(2)}}, {})
     store.wait()
-    with pytest.raises(FileNotFoundError, match='has a score'):
+    with pytest.raises(
+      FileNotFoundError, match='has a score.*config.score.best set to .*motion'
+    ):
       generate.choose_step(store, 'best')
 
 

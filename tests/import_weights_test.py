@@ -329,6 +329,49 @@ def safetensors(header, body=b'', length=None):
   return struct.pack('<Q', length) + text + body
 
 
+def of_length(length):
+  """A file with one tensor whose header is padded to a length."""
+  header = json.dumps({'a': entry([2], 0, 8)}).encode()
+  body = np.array([1.5, -2.0], '<f4').tobytes()
+  return safetensors(header.ljust(length), body)
+
+
+@pytest.mark.parametrize('high', [0, 1, 2, 3, 4, 5, 255])
+def test_no_byte_of_a_headers_length_makes_it_another_format(high):
+  for length in range(256 * high, 256 * high + 256):
+    if length >= 64:  # A header has at least its one entry.
+      tensors, layout = import_weights.parse(of_length(length))
+      assert layout == 'safetensors', length
+      np.testing.assert_array_equal(tensors['a'], [1.5, -2.0])
+
+
+def test_a_header_as_long_as_the_first_bytes_of_an_archive():
+  data = of_length(int.from_bytes(b'PK\x03\x04', 'little'))
+  assert data[:4] == b'PK\x03\x04'
+  assert import_weights.parse(data)[1] == 'safetensors'
+
+
+@pytest.mark.parametrize('length', [0x280, 0x480])
+def test_a_header_that_starts_like_a_pickle_is_checked(length, tmp_path):
+  data = of_length(length)
+  assert pickles.is_pickle(data)
+  assert 'belong to no tensor' in refused(tmp_path, data + b'abc')
+
+
+@pytest.mark.parametrize(
+  'data, words',
+  [
+    # The first byte of a pickle, but no protocol that there is.
+    (b'\x80\x06N.', 'neither safetensors nor'),
+    (b'\x80', 'neither safetensors nor'),
+    (b'PK\x05\x06' + bytes(18), 'neither safetensors nor'),
+    (b'\x80\x01' + bytes(6) + b'{', 'claims more bytes'),
+  ],
+)
+def test_a_first_byte_does_not_decide(data, words, tmp_path):
+  assert words in refused(tmp_path, data)
+
+
 def entry(shape, start, stop, dtype='F32'):
   return {'dtype': dtype, 'shape': shape, 'data_offsets': [start, stop]}
 
@@ -506,6 +549,32 @@ def test_files_of_the_hub_come_by_name_and_revision(monkeypatch):
   hub.hf_hub_download = offline
   with pytest.raises(import_weights.WeightsError, match='aded: no network$'):
     import_weights.read('hf://o/n@v1')
+
+
+def test_the_description_of_the_hub_is_beside_the_weights(
+  monkeypatch, tmp_path
+):
+  calls = []
+  (tmp_path / 'config.json').write_text('{"norm_num_groups": 8}')
+
+  def hf_hub_download(repo, file, revision):
+    calls.append((repo, file, revision))
+    if revision == 'none':
+      raise OSError('404: entry not found')
+    return str(tmp_path / 'config.json')
+
+  hub = types.ModuleType('huggingface_hub')
+  hub.hf_hub_download = hf_hub_download
+  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+  for source in ('hf://o/n@31f26fd', 'hf://o/n.m@v1/vae/a.safetensors'):
+    assert import_weights.read_config(source) == {'norm_num_groups': 8}
+  assert calls == [
+    ('o/n', 'config.json', '31f26fd'),
+    ('o/n.m', 'vae/config.json', 'v1'),
+  ]
+  assert import_weights.read_config('hf://o/n@none/a.safetensors') is None
+  with pytest.raises(import_weights.WeightsError, match='names no file'):
+    import_weights.read_config('hf://o/n')
 
 
 def test_the_hub_without_its_package_is_one_sentence(monkeypatch):

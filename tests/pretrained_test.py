@@ -31,7 +31,7 @@ def parts(tmp_path_factory):
   paths, hashes = [], []
   for side in ('encoder', 'decoder'):
     tensors = {}
-    for index, name in enumerate(tiny.order(side)):
+    for index, name in enumerate(ORDER[side]):
       for theirs, ours in tiny.PARTS.items():
         shape = SHAPES.get((name.split('_')[0], ours))
         if shape and (ours != 'bias' or name in ('stem', 'head')):
@@ -43,6 +43,17 @@ def parts(tmp_path_factory):
   return paths, hashes
 
 
+# The layers in the authors' order, '' without parameters.
+ORDER = {
+  'encoder': (
+    'stem block_0_0 down_1 block_1_0 block_1_1 block_1_2 down_2 block_2_0 '
+    'block_2_1 block_2_2 down_3 block_3_0 block_3_1 block_3_2 head'
+  ).split(' '),
+  'decoder': (
+    ' stem  block_0_0 block_0_1 block_0_2  up_0 block_1_0 block_1_1 block_1_2 '
+    ' up_1 block_2_0 block_2_1 block_2_2  up_2 block_3_0 head'
+  ).split(' '),
+}
 # (kind of layer, part): shape in PyTorch.
 SHAPES = {
   (kind, part): (64, 64, 3, 3) if 'kernel' in part else (64,)

@@ -5,6 +5,7 @@ tests/golden/make_tiny.py has made what they are compared with.
 
 import functools
 import importlib.util
+import json
 
 from conftest import ROOT
 from conftest import SHARED
@@ -16,6 +17,7 @@ import pytest
 import tiny_videos
 
 from vdm.common import trees
+from vdm.config import schema
 from vdm.models import import_weights
 from vdm.models.autoencoders import pretrained
 from vdm.models.autoencoders import tiny
@@ -168,6 +170,104 @@ def test_names_of_the_authors_and_of_diffusers_are_the_same_network():
     assert all(
       ours[k] is ours[k] and (ours[k] == theirs[k]).all() for k in ours
     )
+
+
+def with_more_blocks(tensors, zeros):
+  """A network with blocks of zeros, which change nothing after a block.
+
+  Args:
+    tensors: of a network of diffusers' names.
+    zeros: {side: place of the block that a block of zeros follows}.
+  """
+  found = {}
+  for name, array in tensors.items():
+    side, _, index, part = name.split('.', 3)
+    place = int(index)
+    found[f'{side}.layers.{place + (place > zeros[side])}.{part}'] = array
+    if place == zeros[side]:
+      found[f'{side}.layers.{place + 1}.{part}'] = np.zeros_like(array)
+  return found
+
+
+@pytest.mark.parametrize(
+  'zeros, blocks',
+  [
+    # Places in diffusers' order, in which the decoder's stem is 0.
+    (dict(encoder=1, decoder=4), ((2, 3, 3, 3), (4, 3, 3, 1))),
+    (dict(encoder=5, decoder=9), ((1, 4, 3, 3), (3, 4, 3, 1))),
+    (dict(encoder=13, decoder=17), ((1, 3, 3, 4), (3, 3, 3, 2))),
+  ],
+)
+def test_the_number_of_blocks_is_that_of_the_weights(zeros, blocks):
+  params = parameters(with_more_blocks(tensors('taesd'), zeros))
+  sides = [tiny.sizes(params, side).blocks for side in ('encoder', 'decoder')]
+  assert tuple(sides) == blocks
+  assert tiny.factor(params) == 8 and tiny.channels(params) == 4
+  mean, _ = jax.jit(tiny.encode)(params, frame('taesd')[None, None])
+  assert relative(mean[0, 0], GOLDEN['taesd/z']) < 1e-5
+  y = jax.jit(tiny.decode)(params, mean)
+  assert relative(y[0, 0], GOLDEN['taesd/y']) < 1e-5
+
+
+def smaller():
+  """A network of three levels with blocks (1, 2, 1) and (1, 1, 2)."""
+  kernel = np.zeros((8, 8, 3, 3), np.float32)
+  kinds = {'b': [f'conv.{i}' for i in (0, 2, 4)], 'c': ['']}
+  found = {}
+  for side, layout in (('encoder', 'cbcbbcbc'), ('decoder', 'c.b.cb.cbbc')):
+    for place, kind in enumerate(layout):
+      for part in kinds.get(kind, ()):
+        name = f'{side}.layers.{place}.{part}'.removesuffix('.')
+        ends = place in (0, len(layout) - 1)
+        found[f'{name}.weight'] = kernel
+        if kind == 'b' or ends:
+          found[f'{name}.bias'] = kernel[:, 0, 0, 0]
+  found['encoder.layers.0.weight'] = kernel[:, :3]
+  found['encoder.layers.7.weight'] = kernel[:5]
+  found['encoder.layers.7.bias'] = kernel[:5, 0, 0, 0]
+  found['decoder.layers.0.weight'] = kernel[:, :5]
+  found['decoder.layers.10.weight'] = kernel[:3]
+  found['decoder.layers.10.bias'] = kernel[:3, 0, 0, 0]
+  return found
+
+
+def test_so_are_levels_and_widths_and_config_json_must_agree(tmp_path):
+  params = parameters(smaller())
+  assert tiny.sizes(params, 'encoder') == (5, 8, (1, 2, 1), False)
+  assert tiny.sizes(params, 'decoder') == (5, 8, (1, 1, 2), False)
+  assert tiny.factor(params) == 4
+  mean, _ = tiny.encode(params, np.zeros((1, 1, 8, 12, 3), np.float32))
+  assert mean.shape == (1, 1, 2, 3, 5)
+  assert tiny.decode(params, mean).shape == (1, 1, 8, 12, 3)
+
+  np.savez(tmp_path / 'weights.npz', **smaller())
+  config = schema.default().autoencoder
+  config.update(kind='tiny', factor=4, channels=5)
+  config.weights = str(tmp_path / 'weights.npz')
+  pretrained.load(config)
+  content = tiny.describe(params)
+  assert content['num_encoder_blocks'] == [1, 2, 1]
+  for changes, words in (
+    ({}, ''),
+    ({'num_encoder_blocks': [1, 3, 3, 3]}, r'num_encoder_blocks=\[1, 3, 3, 3'),
+    ({'act_fn': 'silu'}, 'act_fn=silu, and .* with relu'),
+    ({'upsampling_scaling_factor': 4}, 'upsampling_scaling_factor=4'),
+    ({'_class_name': 'AutoencoderKL'}, '_class_name=AutoencoderKL'),
+  ):
+    (tmp_path / 'config.json').write_text(json.dumps(content | changes))
+    if not words:
+      pretrained.load(config)
+      continue
+    with pytest.raises(import_weights.WeightsError, match=words):
+      pretrained.load(config)
+
+
+def test_a_missing_layer_is_no_smaller_network():
+  good = tensors('taesd')
+  for layer in ('encoder.layers.3', 'encoder.layers.6', 'decoder.layers.3'):
+    left = {k: v for k, v in good.items() if not k.startswith(f'{layer}.')}
+    with pytest.raises(import_weights.WeightsError):
+      parameters(left)
 
 
 def test_what_is_no_such_network_is_named():

@@ -27,7 +27,7 @@ def make_config(root):
     num_classes=8,
   )
   config.sample.update(steps=2, num=2, batch=8, final=8)
-  config.score.update(every=2, num=4)
+  config.score.update(every=2, num=4, best='motion')
   config.train.update(
     order=('autoencoder', 'image', 'motion', 'video'),
     log_every=1,

@@ -206,6 +206,7 @@ def test_every_key_is_read_by_something(finished_run):
     'load',  # Another run's autoencoder: frozen_test.
     'weights',  # A published one's: pretrained_test.
     'weights_sha256',
+    'norm_groups',  # Autoencoder_kl_test.
     'scaling_factor',  # autoencoder_kl_test.
     'shift_factor',
     'levels',  # Of an FSQ bottleneck: kl_test.

@@ -310,7 +310,8 @@ def choose_step(store: manager.Checkpoints, checkpoint: str) -> int | None:
     if (step := store.best()) is None:
       raise FileNotFoundError(
         f'No checkpoint in {store.directory} has a score: take the latest, or '
-        'train with config.score.every set.'
+        'train with config.score.best set to the measure to choose by, such '
+        'as motion (it is none by default), and config.score.every above 0.'
       )
     return step
   if not str(checkpoint).isdigit():

@@ -78,6 +78,11 @@ def train(
     ) as health,
     preemption.StopSignal(health.vote) as signal,
   ):
+    # What the run's config.json says is what was used.
+    config = config.copy_and_resolve_references()
+    config.autoencoder = autoencoder_stage.resolve(
+      config.autoencoder, workdir / 'autoencoder'
+    )
     directory = datasets.ensure(config.data)
     sources = {
       split: builders.open_source(directory, split, config.data.split_list)

@@ -130,8 +130,11 @@ KEYS: dict[str, Any] = dict(
     load='',  # Another run's workdir: take its autoencoder instead.
     weights='',  # tiny, autoencoder_kl: their file, or encoder,decoder.
     weights_sha256='',  # Expected hashes of the files; '': any.
-    scaling_factor=positive(1.0),  # autoencoder_kl: (z - shift) * scaling is
-    shift_factor=signed(0.0),  # what published diffusion models see.
+    # autoencoder_kl: (z - shift) * scaling is what published diffusion models
+    # see; left at 1 and 0, they are as its config.json says.
+    scaling_factor=positive(1.0),
+    shift_factor=signed(0.0),
+    norm_groups=0,  # autoencoder_kl: of its norms; 0: as its config.json says.
     factor=one_of(8, 4),  # Spatial reduction.
     channels=positive(8),  # Channels of a latent.
     bottleneck=one_of('kl', 'fsq'),  # Noise and a prior, or tokens.
@@ -216,9 +219,11 @@ KEYS: dict[str, Any] = dict(
   score=dict(
     every=1000,  # Steps of a stage between small scores; 0: none.
     num=positive(32),  # Videos per score, and held-out clips to compare with.
-    # The measure whose lowest score is kept as a checkpoint.
+    # The measure whose lowest score is kept as a checkpoint. By default none:
+    # of so few clips, `motion` ranked shuffled real clips above the demo's
+    # samples and was lowest for a model that was half trained.
     best=one_of(
-      *('motion', 'spectrum', 'texture', 'appearance', 'panel', 'none')
+      *('none', 'motion', 'spectrum', 'texture', 'appearance', 'panel')
     ),
   ),
   train=dict(

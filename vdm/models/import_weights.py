@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import math
+import pathlib
 import re
 import struct
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ DTYPES = {
   'U8': np.dtype('u1'),
   'BOOL': np.dtype('?'),
 }
+MAX_CONFIG = 1_000_000  # Bytes of a config.json.
 MAX_HEADER = 100_000_000  # Bytes; the limit of the safetensors library.
 HUB_FILE = 'diffusion_pytorch_model.safetensors'  # The default.
 # What reading corrupt bytes may raise.
@@ -121,6 +123,43 @@ def read_files(sources: str, sha256: str = '') -> list[Weights]:
   return [read(path, part) for path, part in zip(paths, hashes)]
 
 
+def read_config(source: epath.PathLike) -> dict[str, Any] | None:
+  """Reads the `config.json` beside a file of weights.
+
+  Args:
+    source: of the weights, see `read`.
+
+  Returns:
+    Its content, None if there is no such file.
+
+  Raises:
+    WeightsError: it is not a JSON object, or larger than any description.
+  """
+  if str(source).startswith('hf://'):
+    repo, revision, file = _hub_parts(source)
+    file = str(pathlib.PurePosixPath(file).with_name('config.json'))
+    try:
+      path = epath.Path(_download(f'hf://{repo}@{revision}/{file}'))
+    except WeightsError as error:
+      logging.info('No config.json beside %s: %s', source, error)
+      return None
+  else:
+    path = epath.Path(source).parent / 'config.json'
+  if not path.is_file():
+    return None
+  with path.open('rb') as file:
+    data = file.read(MAX_CONFIG + 1)
+  try:
+    if len(data) > MAX_CONFIG:
+      raise pickles.FormatError(f'it has more than {MAX_CONFIG} bytes')
+    content = json.loads(data, object_pairs_hook=_unique)
+  except READ_ERRORS as error:
+    raise WeightsError(f'{path} is refused: {error}.') from None
+  if not isinstance(content, dict):
+    raise WeightsError(f'{path} is refused: it is not a JSON object.')
+  return content
+
+
 def match(
   source: epath.PathLike,
   flat: dict[str, np.ndarray],
@@ -161,17 +200,21 @@ def parse(data: bytes) -> tuple[dict[str, np.ndarray], str]:
   Raises:
     FormatError: it contains what is not allowed; READ_ERRORS: it is corrupt.
   """
-  if data[:4] == b'PK\x03\x04':
+  # The first bytes of safetensors are a length, which can be those of any
+  # other format: it comes first, as no other one fits its length and brace.
+  if has_header(data):
+    tensors, layout = _safetensors(data), 'safetensors'
+  elif data[:4] == b'PK\x03\x04':
     archive = torch_files.open_archive(data)
     if all(name.endswith('.npy') for name in archive.namelist()):
       tensors, layout = _npz(archive), 'npz'
     else:
       tensors, script = torch_files.read_archive(archive)
       layout = 'torchscript' if script else 'torch'
-  elif data[:1] == b'\x80':
+  elif pickles.is_pickle(data):
     tensors, layout = torch_files.read_legacy(data), 'torch'
   elif data[8:9] == b'{':
-    tensors, layout = _safetensors(data), 'safetensors'
+    raise pickles.FormatError('its header claims more bytes than it has')
   else:
     raise pickles.FormatError(
       'it is neither safetensors nor a PyTorch file nor .npz'
@@ -179,6 +222,12 @@ def parse(data: bytes) -> tuple[dict[str, np.ndarray], str]:
   if not tensors:
     raise pickles.FormatError('it has no tensors')
   return {k: _as_float32(k, v) for k, v in tensors.items()}, layout
+
+
+def has_header(data: bytes) -> bool:
+  """Returns whether bytes start like safetensors: a length, a JSON object."""
+  length = int.from_bytes(data[:8], 'little')
+  return data[8:9] == b'{' and length <= min(MAX_HEADER, len(data) - 8)
 
 
 def _as_float32(name, array):
@@ -195,14 +244,12 @@ def _as_float32(name, array):
 
 
 def _safetensors(data):
-  """Reads the safetensors format, strictly.
+  """Reads the safetensors format of bytes that `has_header`, strictly.
 
   Eight bytes with the length of a JSON header, the header {name: {dtype,
   shape, data_offsets}}, then the arrays without gaps.
   """
   length = int.from_bytes(data[:8], 'little')
-  if length > min(MAX_HEADER, len(data) - 8):
-    raise pickles.FormatError('its header claims more bytes than it has')
   header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique)
   header.pop('__metadata__', None)
   body = memoryview(data)[8 + length :]
@@ -233,7 +280,7 @@ def _safetensors(data):
 def _unique(pairs):
   result = dict(pairs)
   if len(result) < len(pairs):
-    raise pickles.FormatError('its header has a name twice')
+    raise pickles.FormatError('it has a name twice')
   return result
 
 
@@ -265,17 +312,23 @@ def _npz(archive):
   return tensors
 
 
-def _download(source):
-  """Downloads a file of the hub, or returns its path in the local cache."""
+def _hub_parts(source):
+  """Returns (repository, revision, file) of a source on the hub."""
   match = re.fullmatch(
     r'hf://(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w.-]+)(/(?P<file>.+))?',
-    source,
+    str(source),
   )
   if not match:
     raise WeightsError(
       f'{source} names no file on the hub: give hf://owner/name@revision/path, '
       'with a commit or tag as revision.'
     )
+  return match['repo'], match['revision'], match['file'] or HUB_FILE
+
+
+def _download(source):
+  """Downloads a file of the hub, or returns its path in the local cache."""
+  repo, revision, file = _hub_parts(source)
   try:
     import huggingface_hub
   except ImportError:
@@ -284,9 +337,7 @@ def _download(source):
       'the path of a file.'
     ) from None
   try:
-    return huggingface_hub.hf_hub_download(
-      match['repo'], match['file'] or HUB_FILE, revision=match['revision']
-    )
+    return huggingface_hub.hf_hub_download(repo, file, revision=revision)
   # Errors of the network, the library and the file system.
   except (OSError, ValueError) as error:
     reason = str(error).strip().split('\n')[0]

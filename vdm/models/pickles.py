@@ -27,6 +27,8 @@ STORAGES = {
   'torch.ByteStorage': np.dtype('u1'),
   'torch.BoolStorage': np.dtype('?'),
 }
+# Earlier ones have no first instruction, and PyTorch never wrote them.
+PROTOCOLS = (b'\x02', b'\x03', b'\x04', b'\x05')
 MAX_NAME = 200  # Characters of a key.
 
 
@@ -61,6 +63,11 @@ class Module:
 
   name: str
   state: Any = None
+
+
+def is_pickle(data: bytes) -> bool:
+  """Returns whether bytes start with the instruction of a known protocol."""
+  return data[:1] == b'\x80' and data[1:2] in PROTOCOLS
 
 
 def interpret(stream: io.BytesIO) -> Any:

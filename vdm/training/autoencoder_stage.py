@@ -17,6 +17,7 @@ import numpy as np
 
 from vdm import generate
 from vdm.models import autoencoders
+from vdm.models.autoencoders import autoencoder_kl
 from vdm.models.autoencoders import discriminator
 from vdm.models.autoencoders import files
 from vdm.models.autoencoders import latents
@@ -78,6 +79,35 @@ def write(
   _publish(directory, options, params, latents.statistics(means, options.scale))
 
 
+def resolve(options: ConfigDict, directory: epath.Path) -> ConfigDict:
+  """Fills in the settings of a published autoencoder that it brings along.
+
+  Args:
+    options: `config.autoencoder`.
+    directory: `<workdir>/autoencoder`; what is there comes before the run that
+      `load` names, and that before the files of `weights`.
+
+  Raises:
+    WeightsError: they are unknown, or `options` has others.
+    FileNotFoundError: the run to load has no autoencoder.
+  """
+  if options.kind != 'autoencoder_kl':
+    return options
+  if exists(directory):
+    source, known = directory, files.load(directory)[0].to_dict()
+  elif options.load:
+    source = epath.Path(options.load) / 'autoencoder'
+    # Files of before there was this key are of networks of 32.
+    known = {'norm_groups': autoencoder_kl.GROUPS}
+    known |= files.load(source)[0].to_dict()
+  else:
+    return pretrained.resolve(options)
+  options = options.copy_and_resolve_references()
+  if known['kind'] == options.kind:
+    pretrained.fill(options, known, str(source))
+  return options
+
+
 def adopt(
   options: ConfigDict,
   directory: epath.Path,
@@ -96,6 +126,7 @@ def adopt(
   Raises:
     ValueError: the loaded one is another network than the run's.
   """
+  options = resolve(options, directory)
   if options.load:
     settings, params, stats, _ = files.load(
       epath.Path(options.load) / 'autoencoder'

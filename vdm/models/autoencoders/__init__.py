@@ -92,7 +92,10 @@ def _make_tiny(config) -> Autoencoder:
 
 def _make_autoencoder_kl(config) -> Autoencoder:
   encode, decode = autoencoder_kl.make(
-    config.scaling_factor, config.shift_factor
+    config.scaling_factor,
+    config.shift_factor,
+    # Files of before there was this key are of networks of 32.
+    groups=config.get('norm_groups', 0) or autoencoder_kl.GROUPS,
   )
   factor = (1, config.factor, config.factor)
   return Autoencoder(factor, config.channels, None, encode, decode)

@@ -3,7 +3,8 @@
 AutoencoderKL (Rombach et al., 2112.10752): residual convolutions, three strided
 ones, attention over the frame in the middle, a Gaussian posterior. Its variants
 differ in sizes, in 1 x 1 convolutions around the latents and in whether there
-is attention, which the names and shapes of the parameters determine:
+is attention, which the names and shapes of the parameters determine, and in
+the number of groups of their norms, which only their `config.json` says:
 
               channels  scaling_factor  shift_factor
   SD, ft-mse  4         0.18215         0
@@ -29,7 +30,7 @@ import numpy as np
 from vdm import models
 from vdm.models import layers
 
-GROUPS = 32  # Of every norm, in every variant.
+GROUPS = 32  # Of every norm of the variants above; diffusers' default.
 LOGVAR = (-30.0, 20.0)  # Range of the log-variance.
 
 
@@ -52,9 +53,7 @@ class Sizes(NamedTuple):
 
 
 def _norm(channels, groups):
-  return layers.GroupNorm(
-    channels, group_size=max(1, channels // groups), epsilon=1e-6
-  )
+  return layers.GroupNorm(channels, group_size=channels // groups, epsilon=1e-6)
 
 
 class Residual(nnx.Module):
@@ -227,20 +226,51 @@ def sizes(params: dict[str, Any], side: str) -> Sizes:
   return Sizes(channels, widths, blocks, attention, 'quant_conv' in params)
 
 
-def channels(params: dict[str, Any]) -> int:
+def channels(params: dict[str, Any], side: str = 'decoder') -> int:
   """Returns the number of channels of a latent."""
-  return sizes(params, 'decoder').channels
+  return sizes(params, side).channels
 
 
-def factor(params: dict[str, Any]) -> int:
+def factor(params: dict[str, Any], side: str = 'decoder') -> int:
   """Returns the pixels per latent along h and w."""
-  return 2 ** (len(sizes(params, 'decoder').widths) - 1)
+  return 2 ** (len(sizes(params, side).widths) - 1)
+
+
+def describe(params: dict[str, Any]) -> dict[str, Any]:
+  """Returns what the `config.json` of a network of such parameters says."""
+  encoder, decoder = sizes(params, 'encoder'), sizes(params, 'decoder')
+  levels = len(encoder.widths)
+  return {
+    '_class_name': 'AutoencoderKL',
+    'block_out_channels': list(encoder.widths),
+    'layers_per_block': encoder.blocks,
+    'latent_channels': encoder.channels,
+    'mid_block_add_attention': encoder.attention,
+    'use_quant_conv': encoder.quant,
+    'use_post_quant_conv': decoder.quant,
+    'down_block_types': ['DownEncoderBlock2D'] * levels,
+    'up_block_types': ['UpDecoderBlock2D'] * levels,
+    'act_fn': 'silu',
+    'in_channels': 3,
+    'out_channels': 3,
+  }
+
+
+def check_groups(params: dict[str, Any], groups: int) -> None:
+  """Raises a ValueError if norms of this many groups do not exist."""
+  ends = [sizes(params, side).widths for side in ('encoder', 'decoder')]
+  for width in sum(ends, ()):
+    if width % groups:
+      raise ValueError(
+        f'norms of {groups} groups do not divide its {width} channels'
+      )
 
 
 def abstract_params(params: dict[str, Any]) -> dict[str, Any]:
   """Returns the shapes of all parameters of a network like that of `params`."""
   return {
-    side: network(side, sizes(params, side)).abstract_params()
+    # The shapes are those of any number of groups.
+    side: network(side, sizes(params, side), 1).abstract_params()
     for side in ('encoder', 'decoder')
   }
 

@@ -45,6 +45,9 @@ def save(
   directory = epath.Path(directory)
   weights = files.npz_bytes(_flat(params))
   settings = {k: v for k, v in config.items() if k not in ('load', 'weights')}
+  if not settings.get('norm_groups'):
+    # Of a network without; their fingerprints are older than the key.
+    settings.pop('norm_groups', None)
   content = {
     'settings': settings,
     'statistics': {k: np.asarray(v).tolist() for k, v in stats.items()},
