@@ -76,11 +76,10 @@ def write(
     config.data, stage, videos, labels, real, reconstruction
   )
   if config.data.fixed_clips:
+    sets = {'samples': videos, 'reconstruction': reconstruction}
     metrics['fixed_clips_psnr'] = {
-      'samples': frame_metrics.nearest_psnr(videos, real['video']),
-      'reconstruction': frame_metrics.nearest_psnr(
-        reconstruction, real['video']
-      ),
+      name: frame_metrics.nearest_psnr(clips, real['video'])
+      for name, clips in sets.items()
     }
     logging.info('PSNR, dB: %s', metrics['fixed_clips_psnr'])
   files.write_json(folder / 'metrics.json', metrics)

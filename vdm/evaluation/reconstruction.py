@@ -100,7 +100,7 @@ def report(
     'clips': [
       {
         'clip': name,
-        **{k: _number(v[i]) for k, v in methods[settings.kind].items()},
+        **{k: _mean(v[i : i + 1]) for k, v in methods[settings.kind].items()},
       }
       for i, name in enumerate(names(source, clips))
     ],
@@ -218,14 +218,9 @@ def _write(folder, content, video, reconstruction, frame_rate) -> None:
 
 
 def _mean(values: np.ndarray) -> float | None:
-  """Returns the mean of the finite values; None if there are none."""
+  """Returns the mean of the finite values; None of none: JSON has no NaN."""
   values = values[np.isfinite(values)]
   return float(values.mean()) if len(values) else None
-
-
-def _number(value: float) -> float | None:
-  """Returns a float; None if it is not finite, which JSON cannot store."""
-  return float(value) if np.isfinite(value) else None
 
 
 def _text(column: str, value: float | None) -> str:

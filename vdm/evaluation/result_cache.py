@@ -21,12 +21,6 @@ from vdm.multihost import coordination
 FOLDER = 'kept'  # Of a card's cache, in the folder of the card.
 
 
-def digest(key: dict[str, Any]) -> str:
-  """Returns 16 hex digits of a key."""
-  text = json.dumps(key, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def fingerprint(tree: Any) -> str:
   """Returns 16 hex digits of the values of a tree of arrays."""
   total = hashlib.sha256()
@@ -54,15 +48,16 @@ def get(
     compute: () -> {name: array}, called on every process; only the first one
       needs to return arrays.
   """
-  path = epath.Path(folder) / f'{digest(key)}.npz'
+  text = json.dumps(key, sort_keys=True)
+  digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+  path = epath.Path(folder) / f'{digest}.npz'
   cached = read(path, key) if coordination.is_first() else None
   if coordination.first_says(str(path), cached is not None):
     return cached
   arrays = compute()
   if coordination.is_first():
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = np.array(json.dumps(key, sort_keys=True))
-    files.write_npz(path, {'key': text, **arrays})
+    files.write_npz(path, {'key': np.array(text), **arrays})
   return arrays
 
 

@@ -45,11 +45,8 @@ def world(data: ConfigDict, stage: ConfigDict) -> laws.World:
 
 def known_laws(data: ConfigDict, stage: ConfigDict) -> dict[str, Any]:
   """Returns 'world' and 'straight', as `clip_set.describe` takes them."""
-  known = is_synthetic(data)
-  return {
-    'world': world(data, stage) if known else None,
-    'straight': is_straight(data),
-  }
+  known = world(data, stage) if is_synthetic(data) else None
+  return {'world': known, 'straight': is_straight(data)}
 
 
 def score(
@@ -83,18 +80,19 @@ def score(
     measure = functools.partial(laws.measure, world=world(data, stage))
   else:
     return {}
-  video, label = real['video'], real['label']
-  reference = measure(video)
+  video = real['video']
   sets = {
-    'samples': (samples, labels),
-    'real': (video, label),
-    'reconstruction': (reconstruction, label),
-    'shuffled': (corruptions.shuffle_frames(video, seed=0), label),
-    'mixed': (corruptions.mix_clips(video, seed=0), label),
+    'samples': samples,
+    'real': video,
+    'reconstruction': reconstruction,
+    'shuffled': corruptions.shuffle_frames(video, seed=0),
+    'mixed': corruptions.mix_clips(video, seed=0),
   }
+  measured = {key: measure(clips) for key, clips in sets.items()}
+  classes = dict.fromkeys(sets, real['label']) | {'samples': labels}
   rows = {
-    name: metric.summarise(measure(clips), label, reference)
-    for name, (clips, label) in sets.items()
+    key: metric.summarise(measured[key], classes[key], measured['real'])
+    for key in sets
   }
   logging.info('\n%s', metric.table(rows))
   return {name: rows}

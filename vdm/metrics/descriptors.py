@@ -26,9 +26,7 @@ NAMES = ('motion', 'spectrum', 'texture', 'appearance')
 
 _SIDE = 64  # Px: frames are shrunk to this size for spectra and colours.
 _ROUNDING = 1 / 12  # Variance of rounding to a grey level.
-_SPEEDS = np.arange(
-  -4.0, 7.0
-)  # Bin edges of speeds and accelerations, log2 px.
+_SPEEDS = np.arange(-4.0, 7.0)  # Bin edges, log2 px, also of accelerations.
 _TIME = (0.0, 0.25, 0.5, 1.0)  # Band edges, in shares of the highest frequency.
 _SPACE = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 _COLOURS = (16, 8, 8)  # Bins of hue, saturation, value.

@@ -193,12 +193,8 @@ def spread(reference: Measured) -> dict[str, dict[str, float]]:
   """Returns {measure: {'median', 'low', 'high'}}, 10th and 90th percentile."""
   rows = {}
   for name, values in reference.panel.items():
-    low, median, high = np.percentile(values, [10, 50, 90])
-    rows[name] = {
-      'median': float(median),
-      'low': float(low),
-      'high': float(high),
-    }
+    found = np.percentile(values, [50, 10, 90]).tolist()
+    rows[name] = dict(zip(('median', 'low', 'high'), found, strict=True))
   return rows
 
 

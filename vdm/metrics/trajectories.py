@@ -1,7 +1,7 @@
 """Statistics of the trajectories of tracked objects.
 
 Where an object flies freely and how far its motion is from the simulator's
-laws, in px of the clip. `scale` is px per px at 64 px.
+laws, in px of the clip. `scale` is the width of the clip over 64 px.
 """
 
 from etils.array_types import BoolArray, FloatArray
