@@ -15,7 +15,7 @@ class Best:
   """Orbax's preservation policy for the best of the scored steps.
 
   Attributes:
-    scores: {step: score}, of steps that have one.
+    scores: {step: score, or None if it has none}.
   """
 
   def __init__(self):

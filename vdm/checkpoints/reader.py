@@ -47,12 +47,11 @@ def read_record(directory: epath.Path, step: int) -> manifest.Record:
 
 
 def check_match(record: manifest.Record, abstract: Mapping[str, Any]) -> None:
-  """Raises CheckpointMismatch if a record has not what is to be restored.
+  """Raises CheckpointMismatch unless a record matches what is to be restored.
 
   Args:
     record: of a step.
-    abstract: {item: tree of jax.ShapeDtypeStruct or arrays; None for one that
-      is not known}.
+    abstract: {item: tree of jax.ShapeDtypeStruct or arrays; None matches any}.
   """
   for item, tree in abstract.items():
     if item not in record.items:

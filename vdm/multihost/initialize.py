@@ -77,8 +77,7 @@ def initialize(
     mode: 'auto' decides by `should_initialize`, 'on' leaves it to jax to find
       the other processes and fails where there are none, 'off' does nothing.
     join_timeout: seconds to wait for the other processes.
-    process_timeout: seconds of silence after which `heartbeat` takes a process
-      for dead.
+    process_timeout: seconds of silence after which a process counts as dead.
 
   Raises:
     ValueError: unknown mode, or 'on' where jax finds no other process.
