@@ -1,6 +1,7 @@
 """Preview files, read back."""
 
 import io
+import types
 
 import av
 from etils import epath
@@ -9,7 +10,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from vdm.config import schema
 from vdm.evaluation import evaluator
+from vdm.training import stages
+from vdm.training import train_state
 
 CLIPS = {
   'real': np.full((1, 3, 16, 16, 3), 40, np.uint8),
@@ -20,7 +24,8 @@ CLIPS = {
 def test_videos_give_a_sheet_a_grid_and_a_gif(tmp_path):
   folder = epath.Path(tmp_path) / 'samples' / 'step_00000007'
   gif = evaluator.write_preview(folder, CLIPS, 5.0)
-  assert {p.name for p in folder.iterdir()} == {'sheet.png', 'grid.mp4'}
+  names = {'sheet.png', 'grid.mp4', 'grid.gif'}
+  assert {p.name for p in folder.iterdir()} == names
   sheet = np.asarray(Image.open(folder / 'sheet.png'))
   # Three rows of three frames at twice their size, and both clips are there.
   assert sheet.shape[0] >= 3 * 32 and sheet.shape[1] >= 3 * 32
@@ -29,7 +34,8 @@ def test_videos_give_a_sheet_a_grid_and_a_gif(tmp_path):
   with av.open(str(folder / 'grid.mp4')) as video:
     frames = [f.to_ndarray(format='rgb24') for f in video.decode(video=0)]
     assert video.streams.video[0].average_rate == 5
-  assert len(frames) == 3
+  assert len(frames) == 12  # Three frames of 0.2 s, until 2 s are over.
+  assert Image.open(folder / 'grid.gif').info['loop'] == 0
   image = Image.open(io.BytesIO(gif))
   assert image.format == 'GIF'
 
@@ -54,3 +60,39 @@ def test_the_grid_has_one_row_for_each_kind(tmp_path, n):
   width, height = Image.open(io.BytesIO(gif)).size
   # n columns and 2 rows of 16 px, 2 px between them, enlarged alike.
   assert width * (2 * 18 - 2) == height * (n * 18 - 2)
+
+
+def test_previews_are_labelled_by_kind_class_and_seed(tmp_path, monkeypatch):
+  config = schema.default()
+  config.sample.seed = 40
+  clips = {
+    'video': np.zeros((2, 3, 16, 16, 3), np.uint8),
+    'label': np.array([1, -1]),
+  }
+  objective = types.SimpleNamespace(
+    preview=lambda *_: CLIPS, validate=lambda *_: {}, samples=None
+  )
+  span = stages.Span('video', schema.stage(frames=3), 0, 10)
+  log = types.SimpleNamespace(write_gifs=lambda *_: None, write=lambda *_: None)
+  judge = evaluator.Evaluator(
+    config,
+    span,
+    objective,
+    {},
+    lambda num: clips,
+    log,
+    epath.Path(tmp_path),
+    5.0,
+    ['left', 'right'],
+  )
+  monkeypatch.setattr(train_state, 'averaged', lambda *_: {})
+  shown = []
+  monkeypatch.setattr(
+    evaluator, 'write_preview', lambda *args: shown.append(args)
+  )
+  judge(10, None)
+  assert shown[0][3] == [
+    'real 0\nright',
+    'samples 0\nright, seed 40',
+    'samples 1\nseed 41',
+  ]

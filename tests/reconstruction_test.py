@@ -101,7 +101,7 @@ def test_an_untrained_one_is_its_linear_part(source, tmp_path):
   assert next(x for x in lines if '+' in x).startswith(worst)
   with av.open(str(out / 'worst_01.mp4')) as container:
     shown = [f.to_ndarray(format='rgb24') for f in container.decode(video=0)]
-  assert len(shown) == 4
+  assert len(shown) == 52  # Four frames, played for 2 s at 25 per second.
   assert shown[0].shape[1] > 3 * 16  # Clip, reconstruction and difference.
 
 

@@ -203,6 +203,23 @@ def make_generator(
   return Generator(samples, reconstructions)
 
 
+def describe_samples(
+  config: ConfigDict, workdir: epath.PathLike, step: int
+) -> dict[str, Any]:
+  """Returns what made samples, for their record.
+
+  Args:
+    config: the run's, `sample` as it was used.
+    workdir: the run's.
+    step: global step of the checkpoint.
+  """
+  counts = ('num', 'batch', 'final', 'seed')
+  options = {k: v for k, v in config.sample.items() if k not in counts}
+  if not config.model.num_classes:
+    options['guidance'] = 1.0
+  return {'run': str(workdir), 'step': int(step), **options}
+
+
 def batched(
   function: Callable[..., Any],
   inputs: Sequence[np.ndarray],

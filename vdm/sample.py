@@ -1,11 +1,14 @@
 """Makes videos with a trained run.
 
-  python -m vdm.sample --workdir runs/synthetic --label right --num 8 --out out
+  python -m vdm.sample --workdir runs/synthetic --label right --num 8
 
-Video i uses seed + i, so any one of them can be made again alone.
+They go to <workdir>/samples_from_step_XXXXXXXX or --out; samples.json there
+says how they were made. Video i uses seed + i, so any one of them can be made
+again alone.
 """
 
 from collections.abc import Sequence
+import itertools
 
 from absl import app
 from absl import flags
@@ -13,10 +16,18 @@ from absl import logging
 from etils import epath
 
 from vdm.common import console
+from vdm.common import progress
 from vdm.config import flag
 
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
-_OUT = flags.DEFINE_string('out', 'samples', 'Folder for the videos.')
+_OUT = flags.DEFINE_string(
+  'out',
+  None,
+  'Folder for the videos; by default <workdir>/samples_from_step_XXXXXXXX.',
+)
+_OVERWRITE = flags.DEFINE_bool(
+  'overwrite', False, 'Replace samples that are in the folder already.'
+)
 _LABEL = flags.DEFINE_string(
   'label', None, 'Class by name or number; by default one after the other.'
 )
@@ -32,7 +43,7 @@ _METHOD = flags.DEFINE_enum(
   'method', None, ['ddim', 'heun', 'dpmpp'], "By default the run's."
 )
 _CHECKPOINT = flags.DEFINE_string(
-  'checkpoint', 'latest', 'latest, best (lowest small score) or a step.'
+  'checkpoint', 'latest', 'latest, a step, or best (see score.best).'
 )
 _EMA = flags.DEFINE_float(
   'ema', None, "Width of the average to use; by default the run's."
@@ -56,27 +67,74 @@ def main(argv: Sequence[str]) -> None:
     labels = choose_labels(
       run.config.model.num_classes, run.label_names, _LABEL.value, _NUM.value
     )
-  except (FileNotFoundError, ValueError) as error:
+    if _GUIDANCE.value is not None and not run.config.model.num_classes:
+      raise ValueError('The run knows no classes: leave --guidance out.')
+    out = choose_folder(_WORKDIR.value, run.step, _OUT.value, _OVERWRITE.value)
+  except (OSError, ValueError) as error:
     flag.stop(error)
+  options = run.config.sample
   for name, value in {
+    'ema': _EMA.value,
     'steps': _STEPS.value,
     'guidance': _GUIDANCE.value,
     'method': _METHOD.value,
   }.items():
     if value is not None:
-      run.config.sample[name] = value
-  logging.info('Making %d videos with step %d.', _NUM.value, run.step)
+      options[name] = value
+  if options.method != 'ddim':
+    options.eta = 0.0  # The run's may be of ddim.
+  made_with = generate.describe_samples(run.config, _WORKDIR.value, run.step)
+  logging.info(
+    'Making %d videos with step %d: %s, %d steps, guidance %g, EMA %g.',
+    *(_NUM.value, run.step, options.method, options.steps),
+    *(made_with['guidance'], options.ema),
+  )
   seeds = _SEED.value + np.arange(_NUM.value)
+  report = progress.reporter('Sampling', _NUM.value, 'video')
+  done = itertools.count(options.batch, options.batch)
   try:
-    make = generate.make_generator(run.config, run.stage)
+    make = generate.make_generator(
+      run.config, run.stage, poll=lambda: report(min(next(done), _NUM.value))
+    )
   except ValueError as error:
     flag.stop(error)
   videos = make.samples(run.params, run.frozen, labels, seeds)
-  out = epath.Path(_OUT.value)
   samples.write(
-    out, videos, labels, run.label_names, seeds, run.frame_rate, each=True
+    out,
+    videos,
+    labels,
+    run.label_names,
+    seeds,
+    run.frame_rate,
+    made_with,
+    each=True,
   )
   logging.info('The videos are in %s.', out)
+
+
+def choose_folder(
+  workdir: epath.PathLike, step: int, out: str | None, overwrite: bool
+) -> epath.Path:
+  """Returns the folder to write to.
+
+  Raises:
+    FileExistsError: it holds samples and is not to be overwritten, or it is
+      the run's `final/`, whose numbers are of its samples.
+  """
+  from vdm.evaluation import final_score
+  from vdm.media import samples
+
+  folder = epath.Path(
+    out or epath.Path(workdir) / f'samples_from_step_{step:08d}'
+  )
+  if (folder / final_score.DONE).exists():
+    raise FileExistsError(
+      f"{folder} has a run's final videos and their numbers: give another "
+      '--out.'
+    )
+  if not overwrite:
+    samples.check_free(folder)
+  return folder
 
 
 def choose_labels(

@@ -214,6 +214,7 @@ def train_stage(
     run.log,
     run.workdir / 'samples',
     run.sources['train'].info['frame_rate'] / config.data.stride,
+    run.sources['train'].info['label_names'],
   )
   if pending_evaluation:
     try:

@@ -1,6 +1,6 @@
 """Judges a run while it trains, always on the same clips and seeds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import logging
@@ -32,6 +32,7 @@ class Evaluator:
     log: writer.Writer,
     folder: epath.Path,
     frame_rate: float,
+    label_names: Sequence[str] = (),
   ):
     """Reads the clips.
 
@@ -44,6 +45,7 @@ class Evaluator:
       log: where rows go.
       folder: `<workdir>/samples`.
       frame_rate: of the clips, frames a second.
+      label_names: of their classes, for the captions of previews.
     """
     self._span, self._objective, self._frozen = span, objective, frozen
     self._clips = clips(config.train.eval_clips)
@@ -51,6 +53,7 @@ class Evaluator:
       config.score, span.stage, objective, lambda: clips(config.score.num)
     )
     self._log, self._folder, self._frame_rate = log, folder, frame_rate
+    self._seed, self._label_names = config.sample.seed, label_names
     self._validated, self._shown = config.optim.ema[-1], config.sample.ema
     self._every = {
       'validation': config.train.eval_every,
@@ -82,7 +85,10 @@ class Evaluator:
     if 'preview' in due:
       clips = self._objective.preview(average, self._frozen, self._clips)
       gif = write_preview(
-        self._folder / f'step_{step:08d}', clips, self._frame_rate
+        self._folder / f'step_{step:08d}',
+        clips,
+        self._frame_rate,
+        self._captions(clips),
       )
       self._log.write_gifs(step, {'samples': gif} if gif else {})
     if 'score' in due:
@@ -90,32 +96,55 @@ class Evaluator:
       self._write(step, scores)
     return scores
 
+  def _captions(self, clips):
+    """Returns a caption for each preview: kind, class and seed."""
+    labels, captions = self._clips['label'], []
+    for name, videos in clips.items():
+      for i in range(len(videos)):
+        label = labels[i % len(labels)]
+        known = 0 <= label < len(self._label_names)
+        words = [self._label_names[label]] if known else []
+        words += [f'seed {self._seed + i}'] if name == 'samples' else []
+        captions.append(f'{name} {i}\n{", ".join(words)}')
+    return captions
+
   def _write(self, step, values):
     self._log.write(step, self._span.name, values)
     logging.info('%s', throughput.line(self._span, step, values))
 
 
 def write_preview(
-  folder: epath.Path, clips: dict[str, ui8['n t h w 3']], frame_rate: float
+  folder: epath.Path,
+  clips: dict[str, ui8['n t h w 3']],
+  frame_rate: float,
+  captions: Sequence[str] = (),
 ) -> bytes | None:
-  """Writes a contact sheet and, for videos, a grid to watch.
+  """Writes a contact sheet and, for videos, a grid to watch as mp4 and GIF.
 
   Args:
     folder: `<workdir>/samples/step_XXXXXXXX`.
     clips: by their names, such as 'real' and 'samples'.
     frame_rate: frames a second.
+    captions: of all clips, in their order; by default kind and number.
 
   Returns:
-    The grid as a GIF, for TensorBoard; None on all processes but the first.
+    The grid without captions as a GIF, for TensorBoard; None on all processes
+    but the first.
   """
   if not coordination.is_first():
     return None
   rows = np.concatenate(list(clips.values()))
-  names = [f'{name} {i}' for name, c in clips.items() for i in range(len(c))]
+  names = captions or [
+    f'{name} {i}' for name, c in clips.items() for i in range(len(c))
+  ]
   sheet = video_files.contact_sheet(rows, names, upscale=2)
   video_files.write_png(folder / 'sheet.png', sheet)
   # One column for each clip and what was made of it.
-  grid = video_files.tile(rows, columns=max(map(len, clips.values())))
+  columns = max(map(len, clips.values()))
+  grid = video_files.tile(rows, columns)
   if len(grid) > 1:
-    video_files.write_mp4(folder / 'grid.mp4', grid, frame_rate, upscale=2)
+    labelled = video_files.tile(
+      video_files.enlarge(rows, 2), columns, pad=4, captions=names
+    )
+    video_files.write_loop(folder / 'grid', labelled, frame_rate)
   return video_files.gif_bytes(grid, frame_rate)

@@ -68,8 +68,16 @@ def write(
   if not coordination.is_first():
     return
   frame_rate = source.info['frame_rate'] / config.data.stride
+  # While the videos are replaced, the folder is complete for no step.
+  (folder / DONE).unlink(missing_ok=True)
   samples.write(
-    folder, videos, labels, source.info['label_names'], seeds, frame_rate
+    folder,
+    videos,
+    labels,
+    source.info['label_names'],
+    seeds,
+    frame_rate,
+    generate.describe_samples(config, folder.parent, step),
   )
   metrics = {'step': step, 'protocol': how}
   metrics |= synthetic_score.score(

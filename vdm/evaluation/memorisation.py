@@ -76,5 +76,5 @@ def compare(
   video_files.write_png(out / 'nearest.png', sheet)
   pairs = video_files.enlarge(np.stack(pairs), 2)
   grid = video_files.tile(pairs, columns=4, captions=names)
-  video_files.write_mp4(out / 'nearest.mp4', grid, run.frame_rate)
+  video_files.write_loop(out / 'nearest', grid, run.frame_rate)
   return neighbours.summarise(nearest, held_out)

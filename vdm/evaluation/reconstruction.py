@@ -210,8 +210,12 @@ def _write(folder, content, video, reconstruction, frame_rate) -> None:
     difference = video[i].astype(np.int16) - reconstruction[i]
     difference = np.clip(128 + 4 * difference, 0, 255).astype(np.uint8)
     shown = np.stack([video[i], reconstruction[i], difference])
-    path = folder / f'worst_{rank + 1:02d}.mp4'
-    video_files.write_mp4(path, video_files.tile(shown, columns=3), frame_rate)
+    grid = video_files.tile(
+      video_files.enlarge(shown, 2),
+      columns=3,
+      captions=['original', 'reconstruction', 'difference x 4'],
+    )
+    video_files.write_loop(folder / f'worst_{rank + 1:02d}', grid, frame_rate)
   text = f'{table(content)}\n\n{_clip_table(content)}\n'
   files.write_text(folder / 'table.txt', text)
   files.write_json(folder / 'report.json', content, allow_nan=False)

@@ -1,16 +1,38 @@
-"""Writes generated videos: samples.npz, a contact sheet and a grid."""
+"""Writes generated videos, for metrics and for people.
+
+`samples.npz` has the arrays, which metrics read, and `samples.json` how they
+were made. The rest is to be watched: a contact sheet, and a grid as mp4 and
+GIF, labelled and repeated. A folder never mixes the files of two calls.
+"""
 
 from collections.abc import Sequence
+import re
+from typing import Any
 
 from etils import epath
 from etils.array_types import IntArray, ui8
 import numpy as np
 
 from vdm.common import files
+from vdm.common import progress
 from vdm.media import video_files
 
 SHEET_VIDEOS = 16
 GRID_VIDEOS = 64
+ARRAYS, RECORD = 'samples.npz', 'samples.json'
+# The names of all files that `write` writes.
+NAMES = re.compile(
+  r'samples\.(npz|json)|sheet\.png|grid\.(mp4|gif)|seed_\d+\.(mp4|gif)'
+)
+
+
+def check_free(folder: epath.PathLike) -> None:
+  """Raises a FileExistsError if a folder holds samples."""
+  if _written(epath.Path(folder)):
+    raise FileExistsError(
+      f'{folder} already holds samples: give another --out, or --overwrite to '
+      'replace them.'
+    )
 
 
 def write(
@@ -20,23 +42,27 @@ def write(
   label_names: Sequence[str],
   seeds: IntArray[' n'],
   frame_rate: float,
+  made_with: dict[str, Any],
   each: bool = False,
 ) -> None:
-  """Writes samples.npz with all videos, sheet.png and grid.mp4 of the first.
+  """Writes samples.npz with all videos, sheet.png and a grid of the first.
 
   Args:
-    folder: where to write.
+    folder: where to write; samples that are there are removed.
     videos: the samples.
     labels: their classes, -1 for none.
     label_names: names of the classes.
     seeds: of the samples.
     frame_rate: frames per second.
-    each: also write every video as seed_XXXXXX.mp4.
+    made_with: how they were made, for samples.json, which is written last.
+    each: also write every video as seed_XXXXXX.mp4 and .gif.
   """
   folder = epath.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
+  for path in _written(folder):
+    path.unlink()
   files.write_npz(
-    folder / 'samples.npz',
+    folder / ARRAYS,
     {
       'videos': videos,
       'labels': np.asarray(labels, np.int32),
@@ -44,16 +70,36 @@ def write(
       'seeds': np.asarray(seeds, np.int64),
     },
   )
-  captions = [
-    f'{label_names[label] if label >= 0 else "sample"}\nseed {seed}'
-    for label, seed in zip(labels, seeds)
-  ]
+  names = [label_names[n] if n >= 0 else 'sample' for n in labels]
+  captions = [f'{name}\nseed {seed}' for name, seed in zip(names, seeds)]
   sheet = video_files.contact_sheet(
     videos[:SHEET_VIDEOS], captions[:SHEET_VIDEOS], upscale=2
   )
   video_files.write_png(folder / 'sheet.png', sheet)
-  grid = video_files.tile(videos[:GRID_VIDEOS])
-  video_files.write_mp4(folder / 'grid.mp4', grid, frame_rate, upscale=2)
-  for video, seed in zip(videos, seeds) if each else ():
-    path = folder / f'seed_{seed:06d}.mp4'
-    video_files.write_mp4(path, video, frame_rate, upscale=None)
+  grid = video_files.tile(
+    video_files.enlarge(videos[:GRID_VIDEOS], 2),
+    pad=4,
+    captions=captions[:GRID_VIDEOS],
+  )
+  video_files.write_loop(folder / 'grid', grid, frame_rate)
+  single = list(zip(videos, names, seeds)) if each else []
+  for video, name, seed in progress.track(single, len(single), 'Files'):
+    video = video_files.tile(
+      video_files.enlarge(video[None]), captions=[f'{name}, seed {seed}']
+    )
+    video_files.write_loop(folder / f'seed_{seed:06d}', video, frame_rate)
+  record = {
+    **made_with,
+    'frame_rate': float(frame_rate),
+    'seeds': np.asarray(seeds).tolist(),
+    'labels': np.asarray(labels).tolist(),
+    'label_names': list(label_names),
+  }
+  files.write_json(folder / RECORD, record)
+
+
+def _written(folder) -> list[epath.Path]:
+  """Returns the files of an earlier call of `write`."""
+  if not folder.exists():
+    return []
+  return [path for path in folder.iterdir() if NAMES.fullmatch(path.name)]

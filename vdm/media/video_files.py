@@ -8,6 +8,7 @@ pixel is shown as it is. Metrics never read mp4 or GIF: both lose colours.
 from collections.abc import Sequence
 import fractions
 import io
+import math
 import os
 import tempfile
 
@@ -24,6 +25,8 @@ from vdm.common import files
 _DISPLAY_SIZE = 256  # Px: about the size that the factor None enlarges to.
 _FONT_SIZE = 13  # Px.
 _BACKGROUND = 255  # Grey level behind captions.
+_LOOP_SECONDS = 2.0  # A shorter video is over before it is seen.
+_COLOURS = 2**20  # Pixels that a GIF's palette is chosen from, at most.
 _GAP = 4  # Px between the frames of a contact sheet.
 
 # ITU-R BT.709, limited range: Y' 16..235, Cb and Cr 16..240.
@@ -128,6 +131,7 @@ def write_mp4(
   video: ui8['t h w 3'],
   frame_rate: float,
   upscale: int | None = 1,
+  repeats: int = 1,
 ) -> None:
   """Writes H.264 that browsers play: 4:2:0, BT.709, the index at the front.
 
@@ -139,6 +143,7 @@ def write_mp4(
     video: the video.
     frame_rate: frames per second.
     upscale: integer factor; None for about 256 px.
+    repeats: how many times it is played.
   """
   _check(video, 4)
   video = enlarge(video, upscale)
@@ -158,8 +163,9 @@ def write_mp4(
       stream.codec_context.color_primaries = _BT709
       stream.codec_context.color_trc = _BT709
       stream.codec_context.color_range = _LIMITED
-      for image in video:
-        frame = av.VideoFrame.from_ndarray(_yuv420(image), format='yuv420p')
+      images = map(_yuv420, video)
+      for image in list(images) * repeats if repeats > 1 else images:
+        frame = av.VideoFrame.from_ndarray(image, format='yuv420p')
         frame.colorspace, frame.color_range = _BT709, _LIMITED
         container.mux(stream.encode(frame))
       container.mux(stream.encode(None))
@@ -186,9 +192,7 @@ def gif_bytes(
   _check(video, 4)
   # All frames as one image of the original size: one palette, no flicker.
   t, h, w, _ = video.shape
-  film = Image.fromarray(video.reshape(t * h, w, 3)).quantize(
-    256, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE
-  )
+  film = _quantize(video.reshape(t * h, w, 3))
   indices = enlarge(np.asarray(film).reshape(t, h, w, 1), upscale)[..., 0]
   images = [Image.fromarray(frame, mode='P') for frame in indices]
   for image in images:
@@ -207,6 +211,29 @@ def gif_bytes(
   return buffer.getvalue()
 
 
+def write_gif(
+  path: epath.PathLike, video: ui8['t h w 3'], frame_rate: float
+) -> None:
+  """Writes a GIF that loops, see `gif_bytes`."""
+  _write(path, gif_bytes(video, frame_rate))
+
+
+def write_loop(
+  path: epath.PathLike, video: ui8['t h w 3'], frame_rate: float
+) -> None:
+  """Writes an mp4 that is repeated to last 2 s at least, and a looping GIF.
+
+  Args:
+    path: of both files, without suffix.
+    video: the video.
+    frame_rate: frames per second.
+  """
+  path = epath.Path(path)
+  repeats = max(1, math.ceil(_LOOP_SECONDS * frame_rate / len(video) - 1e-6))
+  write_mp4(path.with_suffix('.mp4'), video, frame_rate, repeats=repeats)
+  write_gif(path.with_suffix('.gif'), video, frame_rate)
+
+
 def png_bytes(image: ui8['h w 3']) -> bytes:
   """Encodes an image as PNG."""
   _check(image, 3)
@@ -218,6 +245,19 @@ def png_bytes(image: ui8['h w 3']) -> bytes:
 def write_png(path: epath.PathLike, image: ui8['h w 3']) -> None:
   """Writes or replaces a PNG file."""
   _write(path, png_bytes(image))
+
+
+def _quantize(image: ui8['h w 3']) -> Image.Image:
+  """Returns an image of 256 colours, chosen from a part of a large one."""
+  step = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / _COLOURS))
+  part = Image.fromarray(np.ascontiguousarray(image[::step, ::step]))
+  dither = Image.Dither.NONE  # It would flicker.
+  part = part.quantize(
+    256, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=dither
+  )
+  if step == 1:
+    return part
+  return Image.fromarray(image).quantize(palette=part, dither=dither)
 
 
 def _check(array: np.ndarray, rank: int) -> None:

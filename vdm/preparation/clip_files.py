@@ -129,6 +129,15 @@ def _open(path: pathlib.Path) -> Iterator[sources.Tree]:
     if no_videos:
       counts = ', '.join(f'{n} {name}' for name, n in no_videos.most_common())
       logging.warning('%s: left out as no videos: %s.', path, counts)
+    # Beside the arrays of samples are the same videos to watch, labelled.
+    paths = {file.name: pathlib.PurePosixPath(file.name) for file in files}
+    arrays = {p.parent for p in paths.values() if p.name == 'samples.npz'}
+    files = [
+      file
+      for file in files
+      if file.name.lower().endswith('.npz')
+      or paths[file.name].parent not in arrays
+    ]
     # Folder by folder, as paths are sorted.
     files = sorted(files, key=lambda file: file.name.split('/'))
     yield sources.Tree(files, skipped)

@@ -1,0 +1,129 @@
+"""The command that makes videos: where they go, and what is recorded."""
+
+import json
+
+from absl import flags
+from absl.testing import flagsaver
+import numpy as np
+import pytest
+import tiny_train
+
+from vdm import generate
+from vdm import sample
+from vdm.common import progress
+from vdm.config import schema
+
+LABELS = ['right', 'left', *'abcdef']
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+  """Runs the command on a run whose videos are grey, and returns its folder."""
+  config = tiny_train.make_config('')
+  config.sample.update(batch=2, eta=0.5)
+  classes = [8]
+
+  def load_run(workdir, ema, checkpoint):
+    config.model.num_classes = classes[0]
+    stage = schema.stage(frames=4, resolution=16)
+    return generate.Run(
+      config.copy_and_resolve_references(), stage, 120, {}, {}, LABELS, 25.0
+    )
+
+  def make_generator(config, stage, poll):
+    def samples(params, frozen, labels, seeds):
+      for _ in range(0, len(seeds), config.sample.batch):
+        poll()
+      grey = np.asarray(seeds, np.uint8)[:, None, None, None, None]
+      return np.broadcast_to(grey, (len(seeds), 4, 16, 16, 3)).copy()
+
+    return generate.Generator(samples, None)
+
+  monkeypatch.setattr(generate, 'load_run', load_run)
+  monkeypatch.setattr(generate, 'make_generator', make_generator)
+  flags.FLAGS.mark_as_parsed()
+  workdir = tmp_path / 'run'
+
+  def run(num_classes=8, **values):
+    classes[0] = num_classes
+    with flagsaver.flagsaver(**{'workdir': str(workdir), 'num': 3} | values):
+      sample.main([])
+    return workdir / 'samples_from_step_00000120'
+
+  return run
+
+
+def test_videos_go_into_the_run_with_what_made_them(command):
+  folder = command(label='left', seed=5, guidance=3.5, steps=7, ema=0.05)
+  record = json.loads((folder / 'samples.json').read_text())
+  expected = {
+    'run': str(folder.parent),
+    'step': 120,
+    'ema': 0.05,
+    'method': 'ddim',
+    'eta': 0.5,
+    'steps': 7,
+    'guidance': 3.5,
+    'seeds': [5, 6, 7],
+    'labels': [1, 1, 1],
+    'frame_rate': 25.0,
+  }
+  assert {name: record[name] for name in expected} == expected
+  with np.load(folder / 'samples.npz', allow_pickle=False) as file:
+    assert file['videos'][:, 0, 0, 0, 0].tolist() == [5, 6, 7]
+
+
+def test_what_is_not_given_is_recorded_as_it_was_used(command):
+  folder = command(num_classes=0)
+  record = json.loads((folder / 'samples.json').read_text())
+  config = tiny_train.make_config('')
+  assert record['guidance'] == 1.0 and record['labels'] == [-1] * 3
+  assert record['steps'] == config.sample.steps
+  assert record['ema'] == config.sample.ema
+
+
+def test_the_noise_of_ddim_is_left_out_of_other_samplers(command):
+  folder = command(method='heun')
+  record = json.loads((folder / 'samples.json').read_text())
+  assert (record['method'], record['eta']) == ('heun', 0.0)
+
+
+def refused(command, capsys, words, **values):
+  with pytest.raises(SystemExit) as error:
+    command(**values)
+  assert error.value.code == 2
+  said = capsys.readouterr().err.strip()
+  assert words in said and '\n' not in said
+
+
+def test_samples_are_never_mixed_with_others(command, capsys, tmp_path):
+  folder = command(seed=5)
+  before = (folder / 'samples.npz').read_bytes()
+  refused(command, capsys, 'already holds samples', seed=90)
+  assert (folder / 'samples.npz').read_bytes() == before
+  assert command(seed=90, num=1, overwrite=True) == folder
+  names = {path.name for path in folder.glob('seed_*')}
+  assert names == {'seed_000090.mp4', 'seed_000090.gif'}
+  out = tmp_path / 'out'
+  command(out=str(out))
+  assert (out / 'samples.json').exists()
+  (out / 'step.txt').write_text('120')  # As of a run's final videos.
+  refused(command, capsys, "a run's final videos", out=str(out), overwrite=True)
+
+
+def test_guidance_without_classes_is_refused(command, capsys):
+  refused(command, capsys, 'knows no classes', num_classes=0, guidance=2.0)
+
+
+def test_progress_is_reported(command, monkeypatch):
+  reports = []
+
+  def reporter(title, total, unit=''):
+    return lambda done: reports.append((title, done, total))
+
+  monkeypatch.setattr(progress, 'reporter', reporter)
+  command(num=5)
+  found = [
+    (done, total) for title, done, total in reports if title == 'Sampling'
+  ]
+  assert found == [(2, 5), (4, 5), (5, 5)]
