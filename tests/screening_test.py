@@ -197,6 +197,128 @@ def test_overlays_are_scored_where_the_picture_moves():
   assert score(burn(frames[:30], 1.0)) is None
 
 
+def greys(frames, seed=0):
+  """Samples of a shot with a little sensor noise."""
+  noise = np.random.default_rng(seed).normal(0, 1, np.shape(frames))
+  return list(np.clip(frames + noise, 0, 255).round().astype(np.uint8))
+
+
+def rooms(offsets, seed=0, size=(144, 256)):
+  """A picture with hard edges, seen by a camera at offsets (x, y), px."""
+  rng = np.random.default_rng(seed)
+  height, width = size
+  wide = np.full((height + 80, width + 400), 110, np.float32)
+  for _ in range(60):
+    x, y = rng.integers(0, (wide.shape[1], wide.shape[0])).tolist()
+    a, b = rng.integers(10, 70, 2).tolist()
+    level = float(rng.uniform(20, 230))
+    cv2.rectangle(wide, (x, y), (x + a, y + b), level, -1)
+  wide += cv2.resize(rng.normal(0, 20, (28, 82)), wide.shape[::-1])
+  return np.stack(
+    [
+      cv2.warpAffine(
+        wide, np.float32([[1, 0, -x - 30], [0, 1, -y - 30]]), (width, height)
+      )
+      for x, y in offsets
+    ]
+  )
+
+
+def pans(step, n=16):
+  return [(step * i, 0) for i in range(n)]
+
+
+def lit(frames, start, stop):
+  """Light that goes from one share to another."""
+  return frames * np.linspace(start, stop, len(frames))[:, None, None]
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_what_becomes_brighter_or_darker_is_no_overlay(seed):
+  """Nothing can be told of a picture that does not move under an edge."""
+  still = rooms(pans(0), seed)
+  x = np.arange(256)
+  places = 16 * np.arange(16)[:, None, None]
+  spot = 0.3 + np.exp(-((x - places) ** 2) / 5e3)
+  side = [0.3 + 0.9 * (x / 256 * a + (1 - x / 256) * (1 - a)) for a in (0, 1)]
+  curve = np.linspace(0.5, 2, 16)[:, None, None]
+  for frames in (
+    lit(still, 1, 0),  # A fade-out,
+    np.concatenate([still[:8], lit(still[:8], 1, 0)]),  # a quick one,
+    lit(still, 0, 1),  # a fade-in,
+    255 - lit(255 - still, 1, 0),  # and one to white.
+    lit(still, 1, 0.4),
+    lit(still, 1, 2),
+    255 * (np.clip(still, 0, 255) / 255) ** curve,
+    still * spot,  # A lamp that moves,
+    still * np.linspace(*side, 16)[:, None],  # and one that takes over.
+    still * np.random.default_rng(seed).uniform(0.5, 1.1, (16, 1, 1)),
+  ):
+    assert overlay.score(greys(frames)) is None
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_a_camera_in_the_hand_is_no_overlay(seed):
+  rng = np.random.default_rng(seed)
+  limit = screening()['max_overlay']
+  for amount in (0.5, 1, 2, 3, 5):
+    frames = rooms(rng.normal(0, amount, (16, 2)), seed)
+    assert overlay.score(greys(frames)) is None
+    assert overlay.score(greys(lit(frames, 1, 0.4))) is None
+  # Held still, then moved; or moved so slowly that most of it stays.
+  for offsets in (
+    [(max(0, i - 7) * 20, 0) for i in range(16)],
+    pans(1),
+    pans(4),
+    pans(20),
+  ):
+    for frames in (rooms(offsets, seed), lit(rooms(offsets, seed), 1, 0.1)):
+      share = overlay.score(greys(frames))
+      assert share is None or share < limit
+
+
+@pytest.mark.parametrize(
+  'text, place, opacity',
+  [
+    ('WHO IS THERE?', (30, 130), 1.0),  # A subtitle.
+    ('CHANNEL 5', (165, 30), 1.0),  # A logo in the corner.
+    ('shutterstock', (50, 80), 0.3),
+  ],
+)
+@pytest.mark.parametrize('seed', range(3))
+def test_overlays_are_found_over_any_motion(seed, text, place, opacity):
+  limit = screening()['max_overlay']
+  mark = np.zeros((144, 256), np.uint8)
+  cv2.putText(mark, text, place, 0, 0.6, 255, 1, cv2.LINE_AA)
+  weight = opacity * mark / 255
+
+  def score(frames):
+    return overlay.score(greys(frames * (1 - weight) + 255 * weight))
+
+  jumps = np.random.default_rng(seed).uniform(-25, 25, (16, 2))
+  for offsets in (pans(8), pans(20), jumps):
+    frames = rooms(offsets, seed)
+    assert score(frames) > limit
+    assert score(lit(frames, 1, 0.3)) > limit
+  # Over a still picture one cannot tell it from the scene.
+  for frames in (rooms(pans(0), seed), lit(rooms(pans(0), seed), 1, 0.2)):
+    assert score(frames) is None
+
+
+def test_real_clips_have_no_overlay_and_burned_in_ones_are_found(shared):
+  limit = screening()['max_overlay']
+  for name in ('v_IceDancing_g02_c05.mp4', 'v_HorseRiding_g01_c03.mp4'):
+    observer = observe.Observer(25.0)
+    with av.open(str(shared / 'clips/raw_mpeg4' / name)) as container:
+      for frame in container.decode(video=0):
+        observer.visit(frame)
+    frames = np.stack([s.grey for s in observer.samples])
+    assert overlay.score(list(frames)) < limit / 2
+    assert overlay.score(greys(lit(frames, 1, 0.2))) in (None, 0)
+    marked = burn(frames[..., None], 0.5)[..., 0]
+    assert overlay.score(list(marked)) > limit
+
+
 def test_rules_object_to_what_they_are_about():
   fine = dict(distinct=1.0, overlay=None, motion=0.1)
   settings = screening()

@@ -65,7 +65,8 @@ KEYS: dict[str, Any] = dict(
     # What is left out, see vdm/preparation/screening/rules.py.
     screening=dict(
       rules=some_of(SCREENING),  # Rules in force; the others only measure.
-      cut_distance=positive(20.0),  # Between shots, grey levels (0 to 255).
+      # Between shots, grey levels (0 to 255); less between dark pictures.
+      cut_distance=positive(20.0),
       cut_ratio=positive(2.5),  # To the second largest of 10 steps around it.
       blank_contrast=6.0,  # Standard deviation over a frame, grey levels.
       frozen_seconds=positive(2.0),  # Shorter stretches without motion stay.

@@ -2,17 +2,22 @@
 
 A hard cut is a step between two frames that stands out from the steps around
 it and persists between frames that are two and three apart, so that a flash,
-one odd frame or fast motion is none. A gradual transition (fade, dissolve) is a
-run of frames that lie on a straight line between its ends, in equal steps,
-where the ends have little structure in common: motion leaves that line, and a
-change of exposure keeps the structure.
+one odd frame or fast motion is none. The two frames must also be as different
+as unrelated pictures are, in distance and in structure: a lamp that is switched
+on or a step of exposure changes every pixel and keeps the edges. A gradual
+transition (fade, dissolve) is a run of frames that lie on a straight line
+between its ends, in equal steps, where the ends have little structure in
+common: motion leaves that line, and a change of exposure keeps the structure.
 
-Distances are mean absolute differences of RGB values, 0 to 255. A hard cut
-loses no frame; of a gradual transition the mixed frames belong to no shot.
+Distances are mean absolute differences of RGB values, 0 to 255. What counts as
+far is relative to what the pictures can differ by: two dark shots are only a
+few grey levels apart, and so is everything else in them. A hard cut loses no
+frame; of a gradual transition the mixed frames belong to no shot.
 """
 
 import dataclasses
 
+import cv2
 from etils.array_types import BoolArray, FloatArray, ui8
 import numpy as np
 
@@ -24,6 +29,14 @@ _LINE = 0.13  # Greatest distance from the straight line, of that of the ends.
 _PURE = 0.03  # Share of the other shot below which a frame is of one.
 _ALIKE = 0.5  # Ends that correlate more are of one shot.
 _SHIFT = 4  # Px that two frames of one shot may have jumped, each way.
+_USUAL = 48.0  # Grey levels that unrelated pictures of full contrast differ by.
+_LEAST = 4.0  # Grey levels below which nothing counts as a change of shot.
+_DIFFERENT = 0.28  # Share of the difference of unrelated pictures, of a cut.
+_SAME = 0.55  # Images that share more of their structure are of one shot.
+_BLACK = 6.0  # Grey levels of black bars, at most.
+_WINDOW = (5, 5)  # Px over which the structure of two pictures is compared.
+_STRUCTURE = 0.6  # Grey levels that a window's values vary by, at least.
+_MIN_WINDOWS = 60  # Fewer windows with structure count as less alike.
 _CHUNK = 2048  # Frames compared at once, which bounds the memory.
 
 
@@ -49,7 +62,8 @@ def find_transitions(
 
   Args:
     images: thumbnails of all its frames.
-    distance: least distance of two shots' frames, grey levels.
+    distance: least distance of two shots' frames, grey levels; in proportion
+      less where the pictures have little contrast.
     ratio: of a hard cut to the second largest of the steps around it, at least
       (not the largest, so that two cuts in a row do not hide each other).
   """
@@ -86,11 +100,11 @@ def find_cuts(
     [one, *_across(steps[2], 2, len(one)), *_across(steps[3], 3, len(one))],
     axis=0,
   )
-  is_cut = (one >= ratio * np.maximum(others, 1.0)) & (across >= distance)
+  stands_out = (one >= ratio * np.maximum(others, 1.0)) & (across >= _LEAST)
   return [
     int(i) + 1
-    for i in np.flatnonzero(is_cut)
-    if _aligned_distance(images[i], images[i + 1]) >= distance
+    for i in np.flatnonzero(stands_out)
+    if _are_of_two_shots(images[i], images[i + 1], across[i], distance)
   ]
 
 
@@ -165,22 +179,101 @@ def _correlation(
   return np.where(scale > 1, (a * b).mean(1) / np.maximum(scale, 1), 0)
 
 
+def _are_of_two_shots(
+  a: ui8['h w 3'], b: ui8['h w 3'], across: float, distance: float
+) -> bool:
+  """Returns whether two images differ as unrelated pictures do.
+
+  Args:
+    a: the last image before a step.
+    b: the first image after it.
+    across: least distance of images on the two sides.
+    distance: see `find_transitions`.
+  """
+  unrelated = max(_unrelated_distance(a, b), 1.0)
+  least = max(distance * min(1.0, unrelated / _USUAL), _LEAST)
+  if across < least:
+    return False
+  aligned = _aligned_distance(a, b)
+  share = aligned / unrelated
+  if aligned < least or share < _DIFFERENT:
+    return False
+  alike = _similarity(a, b)
+  return alike <= _SAME and share * (1 - alike) >= _DIFFERENT
+
+
+def _unrelated_distance(a: ui8['h w 3'], b: ui8['h w 3']) -> float:
+  """Returns the distance that the images' pixels have on average in any order.
+
+  It is that of unrelated pictures with the same grey levels: of independent X
+  and Y, E|X - Y| is the integral of F (1 - G) + G (1 - F).
+  """
+  f, g = (
+    np.stack([np.bincount(channel, minlength=256) for channel in pixels])
+    for pixels in (a.reshape(-1, 3).T, b.reshape(-1, 3).T)
+  )
+  f, g = np.cumsum(f, 1) / f[0].sum(), np.cumsum(g, 1) / g[0].sum()
+  return float((f + g - 2 * f * g).sum(1).mean())
+
+
 def _aligned_distance(a: ui8['h w 3'], b: ui8['h w 3']) -> float:
   """Returns the least distance of two images under a shift of a few px.
 
   A camera that jerks, or frames that the recording lost, make no cut.
   """
   a, b = a.astype(np.float32), b.astype(np.float32)
-  h, w = a.shape[:2]
-
-  def overlap(image, dy, dx):
-    return image[max(dy, 0) : h + min(dy, 0), max(dx, 0) : w + min(dx, 0)]
-
   return min(
-    float(np.abs(overlap(a, dy, dx) - overlap(b, -dy, -dx)).mean())
-    for dy in range(-_SHIFT, _SHIFT + 1)
-    for dx in range(-_SHIFT, _SHIFT + 1)
+    float(np.abs(a[here] - b[there]).mean())
+    for here, there in _shifts(*a.shape[:2])
   )
+
+
+def _similarity(a: ui8['h w 3'], b: ui8['h w 3']) -> float:
+  """Returns how much of their structure two images have in common, 0 to 1.
+
+  It is the mean correlation of small windows that have structure in both, under
+  the best shift of a few px: light that varies slowly over the picture changes
+  it little. Black bars, which all shots of a film share, do not count.
+  """
+  a, b = a.astype(np.float32).mean(-1), b.astype(np.float32).mean(-1)
+  lit = np.maximum(a, b) > _BLACK
+  rows, columns = (_inside_bars(lit.any(axis)) for axis in (1, 0))
+  a, b = (np.ascontiguousarray(image[rows, columns]) for image in (a, b))
+  if min(a.shape) <= _SHIFT:
+    return 0.0
+  a, b = a - cv2.blur(a, _WINDOW), b - cv2.blur(b, _WINDOW)
+  levels = [np.sqrt(cv2.blur(image * image, _WINDOW)) for image in (a, b)]
+  best = 0.0
+  for here, there in _shifts(*a.shape):
+    one, other = levels[0][here], levels[1][there]
+    has_structure = (one > _STRUCTURE) & (other > _STRUCTURE)
+    common = cv2.blur(a[here] * b[there], _WINDOW)[has_structure]
+    correlations = common / (one * other)[has_structure]
+    total = max(correlations.size, _MIN_WINDOWS)
+    best = max(best, float(correlations.sum()) / total)
+  return min(best, 1.0)
+
+
+def _inside_bars(lit: BoolArray[' n']) -> slice:
+  """Returns the part within dark bars, without the mixed row beside each."""
+  n, found = len(lit), np.flatnonzero(lit)
+  if not found.size:
+    return slice(0, n)
+  first, last = int(found[0]), int(found[-1]) + 1
+  return slice(first + (first > 0), last - (last < n))
+
+
+def _shifts(h: int, w: int) -> list[tuple[tuple, tuple]]:
+  """Returns the overlapping parts of two images of a size, for each shift."""
+
+  def part(dy, dx):
+    return (
+      slice(max(dy, 0), h + min(dy, 0)),
+      slice(max(dx, 0), w + min(dx, 0)),
+    )
+
+  offsets = range(-_SHIFT, _SHIFT + 1)
+  return [(part(y, x), part(-y, -x)) for y in offsets for x in offsets]
 
 
 def _distances(images: ui8['n h w 3'], gap: int) -> FloatArray[' n-gap']:
