@@ -102,3 +102,20 @@ def test_only_float32_is_stored(tmp_path):
   half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
   with pytest.raises(ValueError, match='float32'):
     files.save(tmp_path, CONFIG, half, STATS)
+
+
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('[]', 'is not the config.json of an autoencoder'),
+    ('{"settings": [], "statistics": {}}', 'is not the config.json'),
+    ('{"settings": ', 'is not valid JSON'),
+    ('[' * 20_000 + ']' * 20_000, 'is not valid JSON'),
+  ],
+)
+def test_a_foreign_config_json_is_refused(tmp_path, text, words):
+  _, params, _ = make()
+  files.save(tmp_path, CONFIG, params, STATS)
+  (tmp_path / 'config.json').write_text(text)
+  with pytest.raises(ValueError, match=words):
+    files.load(tmp_path)

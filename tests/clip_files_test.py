@@ -1,6 +1,7 @@
 """Clips from folders: which ones, of which frames, and what is left out."""
 
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -122,3 +123,34 @@ def test_nothing_to_read_is_one_sentence(tmp_path):
   np.savez(tmp_path / 'a.npz', videos=np.array([{}], dtype=object))
   with pytest.raises(ValueError, match='holds no clip of 4 frames and 32 px'):
     read(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'write, words',
+  [
+    (
+      lambda f: np.savez(f, images=np.zeros((2, 4, 32, 32, 3), np.uint8)),
+      'no array `videos`, only images',
+    ),
+    (lambda f: np.savez(f), 'no array `videos`, only nothing'),
+    (lambda f: np.save(f, np.zeros(3)), 'is no .npz but a single array'),
+    (
+      lambda f: zipfile.ZipFile(f, 'w').writestr('notes.txt', 'x'),
+      'no array `videos`, only notes.txt',
+    ),
+    (
+      lambda f: zipfile.ZipFile(f, 'w').writestr('videos', 'x'),
+      'is a zip but no .npz',
+    ),
+    (lambda f: None, 'left out'),
+    (lambda f: f.write(b'PK\x03\x04' + bytes(99)), 'left out'),
+  ],
+)
+def test_arrays_of_other_files_are_left_out_with_the_reason(
+  tmp_path, caplog, write, words
+):
+  with (tmp_path / 'clips.npz').open('wb') as file:
+    write(file)
+  with pytest.raises(ValueError, match='holds no clip'):
+    read(tmp_path)
+  assert words in caplog.text

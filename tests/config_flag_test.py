@@ -38,6 +38,10 @@ def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('command')
   (folder / 'configs').mkdir()
   (folder / 'configs/synthetic.py').write_text(CONFIG)
+  (folder / 'configs/raises.py').write_text('surely_not_defined')
+  (folder / 'configs/exits.py').write_text('raise SystemExit(0)')
+  (folder / 'configs/number.py').write_text('def get_config(): return 5')
+  (folder / 'README.md').write_text('# Title\n\nNo code: at all.\n')
   (folder / 'command.py').write_text(SCRIPT)
   return folder
 
@@ -86,6 +90,16 @@ def test_overrides_reach_the_command(folder):
     ('-- --config.seed=1', 'belongs to no flag'),
     ('--config=configs/synthetik.py', 'did you mean configs/synthetic.py?'),
     ('--config=configs/synthetic.py:smok', "'smok' is no variant"),
+    # Nothing is near: what there is, or nothing.
+    ('--config=configs/nope.py', "configs/nope.py': there are configs/exits"),
+    ('--config.optim.lr=1', '--config.stages.video.learning_rate?'),
+    ('--config.optim.qqqq=1', 'is not a key of the configuration.'),
+    # Whatever a file that is no configuration does.
+    ('--config=README.md', 'is not a configuration, see'),
+    ('--config=configs/raises.py', 'NameError'),
+    ('--config=configs/exits.py', 'SystemExit'),
+    ('--config=configs/number.py', 'get_config returns 5, not a ConfigDict'),
+    ('--config=configs', "there is no file 'configs'"),
   ],
 )
 def test_mistakes_end_in_one_sentence(folder, arguments, words):

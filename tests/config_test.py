@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from vdm.common import errors
 from vdm.config import check
 from vdm.config import keys
 from vdm.config import rules
@@ -255,12 +256,24 @@ def test_batches_divide_over_devices_and_processes():
     ('learning_rate', 'stages.video.learning_rate'),
     ('model.guidance', 'sample.guidance'),
     ('stages.vidoe.batch', 'stages.video.batch'),
+    ('optim.lr', 'stages.video.learning_rate'),
+    ('optim.wd', 'optim.weight_decay'),
+    ('model.zzz', None),
+    ('9', None),
   ],
 )
 def test_nearest(name, nearest):
   keys = list(serialize.flatten(make_config()))
   keys = [key for key in keys if not key.startswith('stages.autoencoder.')]
   assert suggest.nearest(name, keys) == nearest
+
+
+def test_hints_name_what_is_near_or_the_few_there_are():
+  assert suggest.hint('9', ['right', 'left']) == ': there are right, left.'
+  assert suggest.hint('rihgt', ['right', 'left']) == ': did you mean right?'
+  assert suggest.hint('x', ['smoke'], '--') == ': there is --smoke.'
+  assert suggest.hint('x', map(str, range(100, 200))) == '.'
+  assert suggest.hint('x', []) == '.'
 
 
 def test_hash_is_of_the_values():
@@ -303,6 +316,54 @@ def test_changed_and_corrupt_files_are_refused(tmp_path):
   path.write_text('[]')
   with pytest.raises(ValueError, match='not the config.json of a run'):
     serialize.load(path)
+
+
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('[' * 20_000 + ']' * 20_000, 'not the config.json of a run'),
+    ('{"hash": "", "label_names": [], "config": 5}', 'not the config.json'),
+    ('{"hash": 5, "label_names": [], "config": {}}', 'not the config.json'),
+    ('{"hash": "", "label_names": [5], "config": {}}', 'not the config.json'),
+    ('{"hash": "", "label_names": [], "config": {"a.b": 1}}', 'config.json'),
+    (
+      '{"hash": "", "label_names": [], "config": {"a": %s}}'
+      % ('[' * 500 + ']' * 500),
+      'config.json',
+    ),
+  ],
+)
+def test_what_is_no_configuration_is_refused(tmp_path, text, words):
+  path = tmp_path / 'config.json'
+  path.write_text(text)
+  with pytest.raises(errors.UsageError, match=words):
+    serialize.load(path)
+
+
+def test_bytes_are_refused(tmp_path):
+  path = tmp_path / 'config.json'
+  path.write_bytes(bytes(range(128, 256)))
+  with pytest.raises(errors.UsageError, match='is not valid JSON'):
+    serialize.load(path)
+
+
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    ({'data': 5}, 'config.data=5 is not a group'),
+    ({'seed': {'x': {'y': 1}}}, 'config.seed is not a value'),
+    ({'seed': 'one'}, "config.seed='one' is not an integer"),
+    ({'model': {'widths': 8}}, 'config.model.widths=8 is not a tuple'),
+    ({'stages': 5}, 'config.stages is not a group'),
+    ({'stages': {'video': 5}}, 'config.stages.video=5 is not a group'),
+    ({'train': {'order': ('vido',)}}, 'did you mean video?'),
+  ],
+)
+def test_stored_values_of_other_types_are_refused(change, words):
+  config = make_config().to_dict() | change
+  with pytest.raises(errors.UsageError) as raised:
+    schema.complete(schema.ConfigDict(config))
+  assert words in str(raised.value)
 
 
 def test_runs_of_earlier_versions_are_completed():

@@ -73,3 +73,8 @@ def test_labels_by_name_and_number(run):
   assert list(sample.choose_labels(*classes, None, 3)) == [0, 1, 2]
   with pytest.raises(ValueError, match="did you mean 'up-right'"):
     sample.choose_labels(*classes, 'upright', 1)
+  with pytest.raises(ValueError) as raised:
+    sample.choose_labels(*classes, '9', 1)
+  assert 'did you mean' not in str(raised.value)
+  assert 'there are right, ' in str(raised.value)
+  assert 'Numbers are 0 to 7.' in str(raised.value)

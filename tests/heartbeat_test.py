@@ -5,10 +5,13 @@ import re
 import time
 
 import memory_store
+import numpy as np
 import pytest
 
+from vdm import generate
 from vdm.multihost import coordination
 from vdm.multihost import heartbeat
+from vdm.multihost import main_thread
 
 
 @pytest.fixture
@@ -76,7 +79,7 @@ def test_heartbeats_say_where_the_main_thread_is(several):
   def wait_at_barrier(name, timeout_in_ms):
     del name, timeout_in_ms
     with futures.ThreadPoolExecutor() as pool:
-      place = pool.submit(heartbeat._main_thread_place).result()
+      place = pool.submit(main_thread.place).result()
     assert place.startswith('vdm/multihost/coordination.py:')
     assert place.endswith('(gather)')
     raise KeyboardInterrupt
@@ -89,3 +92,20 @@ def test_heartbeats_say_where_the_main_thread_is(several):
 def test_one_process_has_no_heartbeat():
   with heartbeat.Heartbeat(5.0, 60.0) as beats, beats.reporting():
     assert beats.vote is None
+
+
+def test_a_program_that_compiles_is_said():
+  found, names = [], {}
+  source = 'def compile_it(function):\n  function()\n'
+  exec(compile(source, '/lib/jax/_src/compiler.py', 'exec'), names)
+
+  def work(rows):
+    names['compile_it'](
+      lambda: found.append(pool.submit(main_thread.place).result())
+    )
+    return rows
+
+  with futures.ThreadPoolExecutor() as pool:
+    generate.batched(work, (np.zeros(1),), 1)
+  assert found[0].startswith('vdm/generate.py:')
+  assert found[0].endswith('(batched), which compiles')

@@ -2,6 +2,7 @@
 
 import pytest
 
+from vdm.common import errors
 from vdm.multihost import initialize
 
 SLURM = {
@@ -134,3 +135,15 @@ def test_on_outside_a_cluster_says_what_to_do(joined, monkeypatch):
   monkeypatch.setattr(initialize.jax.distributed, 'initialize', refuse)
   with pytest.raises(ValueError, match='use --distributed=off'):
     initialize.initialize('on')
+
+
+@pytest.mark.parametrize(
+  'error', [AssertionError(), RuntimeError('Unable to initialize backend')]
+)
+def test_a_platform_that_is_not_there_is_one_sentence(monkeypatch, error):
+  def refuse():
+    raise error
+
+  monkeypatch.setattr(initialize.jax, 'devices', refuse)
+  with pytest.raises(errors.UsageError, match='no device for JAX_PLATFORMS='):
+    initialize.devices()

@@ -5,13 +5,16 @@ import subprocess
 import sys
 
 from conftest import ROOT
+import pytest
+
+from vdm import __main__
 
 
-def run(*arguments, module='vdm.main'):
+def run(*arguments, module='vdm.main', platform='cpu'):
   return subprocess.run(
     [sys.executable, '-m', module, *arguments],
     cwd=ROOT,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    env={**os.environ, 'JAX_PLATFORMS': platform},
     capture_output=True,
     text=True,
     timeout=120,
@@ -45,3 +48,79 @@ def test_sampling_without_a_run_is_one_sentence(tmp_path):
   assert done.returncode == 2
   assert 'holds no run' in done.stderr
   assert 'Traceback' not in done.stderr
+
+
+# In a process: flags of two commands would be defined twice here.
+EXPLAIN = """
+from vdm import main
+from vdm.checkpoints import manager
+from vdm.common import errors
+from vdm.data import clip_reader
+for error in (
+  errors.UsageError('set x'),
+  PermissionError(13, 'Permission denied', 'runs'),
+  NotADirectoryError(20, 'Not a directory', 'runs'),
+  FileExistsError(17, 'File exists', 'runs'),
+  IsADirectoryError(21, 'Is a directory', 'runs'),
+  manager.CheckpointError('corrupt'),
+  clip_reader.BadRecordsError('many'),
+  ValueError('a mistake of the program'),
+):
+  print(main.explain(error), flush=True)
+"""
+
+
+def test_what_a_person_can_mend_is_one_sentence():
+  done = subprocess.run(
+    [sys.executable, '-c', EXPLAIN],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.split() == ['2'] * 5 + ['1'] * 3
+  lines = done.stderr.splitlines()
+  assert lines[0] == 'set x'
+  assert lines[5:7] == ['corrupt', 'many']
+  # A mistake of the program keeps its traceback.
+  assert lines[7:] == ['ValueError: a mistake of the program']
+
+
+def test_a_platform_that_is_not_there_stops_in_one_sentence(tmp_path):
+  done = run(
+    *('--config', 'configs/synthetic.py', f'--workdir={tmp_path}/run'),
+    platform='nope',
+  )
+  assert done.returncode == 2
+  assert 'JAX_PLATFORMS=nope' in done.stderr.strip().splitlines()[-1]
+  assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('command', __main__.COMMANDS)
+def test_help_says_where_the_keys_are(command):
+  done = run('--help', module=f'vdm.{command}')
+  assert (done.returncode, done.stderr) == (0, '')
+  assert f'python -m vdm.{command} ' in done.stdout
+  assert '--config' in done.stdout
+  assert 'vdm/config/schema.py' in done.stdout
+  assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_the_package_lists_its_commands():
+  done = run(module='vdm')
+  assert done.returncode == 0
+  lines = done.stdout.splitlines()
+  for command, line in zip(__main__.COMMANDS, lines):
+    assert line.startswith(f'  python -m vdm.{command} ')
+  assert '  Trains a model' in lines[1]
+  done = run('trian', module='vdm')
+  assert done.returncode == 2 and 'python -m vdm.main' in done.stderr
+
+
+def test_every_command_is_listed():
+  commands = {
+    path.stem
+    for path in (ROOT / 'vdm').glob('*.py')
+    if 'app.run(main' in path.read_text()
+  }
+  assert commands == set(__main__.COMMANDS)

@@ -11,8 +11,10 @@ import time
 
 from conftest import ROOT
 import memory_store
+import numpy as np
 import pytest
 
+from vdm import generate
 from vdm.multihost import coordination
 from vdm.multihost import preemption
 
@@ -74,6 +76,52 @@ def test_several_processes_are_asked_and_exit_together(left):
     os.kill(os.getpid(), signal.SIGTERM)
     wait_until(lambda: vote.asked)
     assert not stop.received() and not left
+
+
+def test_sigusr1_asks_and_the_sigterm_after_it_does_not_hurry(left, caplog):
+  with preemption.StopSignal(leave=left.append) as stop:
+    assert not stop.received()
+    for count, number in enumerate(
+      (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM), 1
+    ):
+      os.kill(os.getpid(), number)
+      wait_until(lambda count=count: len(caplog.messages) == count)
+    wait_until(lambda: stop._asked)
+    assert stop.received() and not left
+    os.kill(os.getpid(), signal.SIGTERM)
+    wait_until(lambda: left)
+  assert left == [75]
+  assert 'SIGUSR1: stopping' in caplog.messages[0]
+
+
+def test_sigusr1_before_the_first_poll(left):
+  with preemption.StopSignal(leave=left.append):
+    os.kill(os.getpid(), signal.SIGUSR1)
+    wait_until(lambda: left)
+  assert left == [75]
+
+
+@pytest.mark.parametrize('vote', [None, 'several'])
+def test_the_log_says_at_once_what_is_waited_for(
+  left, vote, monkeypatch, caplog
+):
+  monkeypatch.setattr(preemption, 'REMINDER_SECONDS', 0.05)
+  with (
+    caplog.at_level('WARNING', logger='absl'),
+    preemption.StopSignal(vote and FakeVote(), left.append) as stop,
+  ):
+    stop.received()
+
+    def work(rows):
+      os.kill(os.getpid(), signal.SIGTERM)
+      wait_until(lambda: 'Still stopping, after vdm/generate.py' in caplog.text)
+      return np.zeros(len(rows))
+
+    generate.batched(work, (np.zeros(1),), 1)
+  first = caplog.messages[0]
+  assert 'SIGTERM: stopping' in first
+  assert 'vdm/generate.py' in first and '(batched)' in first
+  assert ('that all processes reach' in first) == bool(vote)
 
 
 BUSY = """
@@ -180,3 +228,15 @@ def test_a_process_that_has_not_polled_waits_for_one_that_has(make_vote):
   assert not left
   assert not votes[1].poll()  # The second's first poll is the first's too.
   assert votes[0].poll() and votes[1].poll()
+
+
+def test_a_process_that_was_not_asked_says_that_it_stops_too(make_vote, caplog):
+  votes = [make_vote(i, 2, []) for i in range(2)]
+  for vote in (*votes, votes[1]):
+    vote.poll()
+  votes[0].ask()
+  with caplog.at_level('INFO', logger='absl'):
+    for vote in (*votes, *votes):
+      vote.tick()
+  assert 'Process 0 was asked to stop' in caplog.text
+  assert 'All processes stop 2 steps or parts from here' in caplog.text

@@ -49,7 +49,7 @@ def test_clips(config_file):
   clip = config_file.parent / 'ucf/UCF-101/Biking/v_Biking_g01_c01.avi'
   clip.unlink()
   result = prepare('clips', '--config', config_file)
-  assert result.returncode == 1
+  assert result.returncode == 2
   assert '--allow_missing' in result.stderr.splitlines()[-1]
   assert 'Traceback' not in result.stderr
   result = prepare('clips', '--config', config_file, '--allow_missing')

@@ -81,6 +81,10 @@ def test_a_border_says_what_it_does():
   assert 'are new' in first[1]
   assert 'are new' in stages.describe(image, codec, PARAMS, trained)[1]
   last = stages.describe(video, image, PARAMS, trained)
-  assert '16 frame(s) of 64 px, batch 2' in last[0]
+  assert '16 frames of 64 px, batch 2' in last[0]
+  assert ' 1 frame of 64 px' in first[0]
   assert 'carry over from image' in last[1]
   assert 'warms up again' in last[1]
+  # Inside of a stage it does not.
+  (_, resumed) = stages.describe(video, video, PARAMS, trained)
+  assert 'Resumed' in resumed and 'warms up' not in resumed

@@ -64,17 +64,46 @@ def test_memory_has_the_name_of_what_it_measures():
     assert name == 'device_peak_gib' and value > 0
 
 
+def test_the_pace_is_of_steps_and_what_lies_between_them(clock):
+  meter = throughput.Throughput(clips=1, dtype='float32')
+  clock[0] += 50
+  meter.count(1.0, compiled=True)
+  for _ in range(3):
+    clock[0] += 1.0
+    meter.count(1.0, compiled=False)
+  meter.read()
+  clock[0] += 5.0  # An evaluation: no part of seconds_per_step.
+  meter.restart()
+  clock[0] += 1.0
+  meter.count(1.0, compiled=False)
+  assert meter.pace() == pytest.approx((3 + 5 + 1) / 5)
+  assert meter.read()['seconds_per_step'] == pytest.approx(1.0)
+
+
 def test_the_line_says_where_and_how_long():
   span = stages.Span('video', schema.stage(steps=100), 50, 150)
   values = {'loss': 0.123456, 'grad_norm': 2.0, 'param_norm': 7.0}
-  values['seconds_per_step'] = 90.0
-  assert throughput.line(span, 110, values) == (
-    'video 60/100  loss 0.1235  grad_norm 2  90 s/step'
-    '  1:00:00 left in this stage'
+  values |= {'seconds_per_step': 90.0, 'clips_per_second': 0.0889}
+  values |= {'host_rss_peak_gib': 1.5}
+  assert throughput.line(span, 110, values, (3600.0, 7260.0)) == (
+    'video 60/100  loss 0.1235  grad_norm 2  90 s/step  0.0889 clips/s'
+    '  1.5 GiB of memory at most'
+    '  1:00:00 left in this stage, about 2:01:00 in the run'
   )
+  values = {'device_peak_gib': 70.25}
+  assert '70.2 GiB of the device' in throughput.line(span, 110, values)
   assert (
     throughput.line(span, 51, {'val_loss': 1.5}) == 'video 1/100  val_loss 1.5'
   )
+
+
+def test_later_stages_cost_what_their_pixels_do():
+  first = schema.stage(steps=100, batch=4, frames=1, resolution=64)
+  last = schema.stage(steps=50, batch=2, frames=16, resolution=64, crop=32)
+  spans = [stages.Span('a', first, 0, 100), stages.Span('b', last, 100, 150)]
+  # 60 steps of 0.5 s; then 50 of twice the pixels, 2 x 16 x 32^2 / 4 x 64^2.
+  assert throughput.time_left(spans, 40, 0.5) == (30.0, 30.0 + 50.0)
+  assert throughput.time_left(spans[1:], 140, 0.5) == (5.0, 5.0)
 
 
 def test_clock():

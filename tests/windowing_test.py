@@ -77,11 +77,15 @@ def test_what_the_data_set_lacks_is_refused():
     find(source, 4, resolution=16)
 
 
-def test_the_duration_of_a_clip_is_logged(caplog):
-  with caplog.at_level('INFO', logger='absl'):
-    find(make_source(RECORDS), 4, 3)
-  assert '4 frames, stride 3 at 10 frames a second: 1.2 s' in caplog.text
-  assert '1 shots, 2 more are too short' in caplog.text
+def test_windows_say_how_long_they_are():
+  source = make_source(RECORDS)
+  assert find(source, 4, 3).describe(10.0) == (
+    'windows of 4 frames = 1.2 s at stride 3, from 1 shot; 2 more are too short'
+  )
+  assert find(source, 4).describe(25.0) == (
+    'windows of 4 frames = 0.16 s, from 2 shots; 1 more is too short'
+  )
+  assert find(source, 1).describe(25.0) == 'single frames, from 3 shots'
 
 
 def test_middle_order_gives_middles_first_and_every_window_once():

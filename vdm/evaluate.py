@@ -18,6 +18,7 @@ import pathlib
 from absl import app
 from absl import flags
 
+from vdm.common import console
 from vdm.config import flag
 
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
@@ -129,12 +130,15 @@ def main(argv: Sequence[str]) -> None:
       flag.stop(f'--{name} is missing: name a folder.')
   cache = pathlib.Path.home() / '.cache' / 'vdm' / 'jax'
   os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
-  from vdm.common import console
+  from vdm.multihost import initialize
 
   console.start()
   try:
+    if _command[0] == 'run':
+      initialize.initialize(_DISTRIBUTED.value)
+    initialize.devices()
     COMMANDS[_command[0]]()
-  except (FileNotFoundError, ValueError) as error:
+  except (OSError, ValueError) as error:
     flag.stop(f'vdm.evaluate: {error}')
 
 
@@ -143,9 +147,7 @@ def _run() -> None:
   from vdm.evaluation import card_text
   from vdm.evaluation import run_card
   from vdm.multihost import coordination
-  from vdm.multihost import initialize
 
-  initialize.initialize(_DISTRIBUTED.value)
   coordination.set_limit(_BARRIER_SECONDS)
   out = _OUT.value or os.path.join(_WORKDIR.value, 'evaluation', 'run')
   changes = {
@@ -280,8 +282,7 @@ COMMANDS = {'run': _run, 'folders': _folders, 'autoencoder': _autoencoder}
 
 def _parse(argv: Sequence[str]) -> list[str]:
   """Removes the command from the command line and parses the rest."""
-  wants_help = any(a.lstrip('-') in ('help', 'helpfull') for a in argv[1:])
-  if wants_help:
+  if flag.wants_help(argv):
     return flag.parse(argv)
   if len(argv) < 2 or argv[1] not in COMMANDS:
     flag.stop(

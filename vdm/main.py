@@ -17,6 +17,7 @@ from absl import flags
 from absl import logging
 
 from vdm.common import console
+from vdm.common import errors
 from vdm.config import flag
 
 _CONFIG = flag.define()
@@ -64,11 +65,12 @@ def main(argv: Sequence[str]) -> None:
     initialize.initialize(
       _DISTRIBUTED.value, 60 * options.barrier_minutes, options.peer_seconds
     )
+    devices = initialize.devices()
     logging.info(
       'jax %s on %d x %s',
       jax.__version__,
-      jax.device_count(),
-      jax.devices()[0].device_kind,
+      len(devices),
+      devices[0].device_kind,
     )
     code = train.train(_CONFIG.value, workdir(), _ACCEPT_CHANGES.value)
   except Exception as error:
@@ -86,26 +88,30 @@ def explain(error: Exception) -> int:
   """
   from vdm.checkpoints import manager
   from vdm.checkpoints import reader
+  from vdm.data import clip_reader
   from vdm.data import latent_cache
   from vdm.multihost import coordination
   from vdm.training import nonfinite
-  from vdm.training import resume
 
   text = ' '.join(str(error).split())
   if isinstance(
     error,
     (
-      resume.ResumeError,
+      errors.UsageError,
       reader.CheckpointMismatch,
       latent_cache.CacheError,
-      FileNotFoundError,
+      *errors.PATH_ERRORS,
     ),
   ):
     print(text, file=sys.stderr)
     return flag.USAGE_ERROR
   if isinstance(
     error,
-    (manager.CheckpointError, nonfinite.NonFiniteError),
+    (
+      manager.CheckpointError,
+      nonfinite.NonFiniteError,
+      clip_reader.BadRecordsError,
+    ),
   ):
     print(text, file=sys.stderr)
   elif isinstance(error, coordination.CoordinationError):

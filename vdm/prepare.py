@@ -14,12 +14,13 @@ import collections
 from collections.abc import Sequence
 import functools
 import os
-import sys
 
 from absl import app
 from absl import flags
 from ml_collections import ConfigDict
 
+from vdm.common import console
+from vdm.common import errors
 from vdm.config import flag
 from vdm.data import builders
 from vdm.preparation import beam_runner
@@ -65,17 +66,21 @@ def _latents() -> None:
       '--workdir is missing: name the folder of the run whose autoencoder '
       'encodes.'
     )
-  from vdm.common import console
   from vdm.data import latent_cache
   from vdm.multihost import initialize
   from vdm.training import cache_latents
 
   console.start()
-  initialize.initialize(_DISTRIBUTED.value)
   try:
+    initialize.initialize(_DISTRIBUTED.value)
+    initialize.devices()
     plan = cache_latents.build(_CONFIG.value, _WORKDIR.value)
-  except (latent_cache.CacheError, FileNotFoundError) as error:
-    sys.exit(f'vdm.prepare: {error}')
+  except (
+    errors.UsageError,
+    latent_cache.CacheError,
+    *errors.PATH_ERRORS,
+  ) as error:
+    flag.stop(f'vdm.prepare: {error}')
   print(
     f'Latents of {plan["frames"]} frames ({plan["unreadable"]} unreadable) in '
     f'{_CONFIG.value.data.latents}\n'
@@ -97,7 +102,7 @@ def _clips() -> None:
     *(builders.BuildError, builders.MissingDataset),
     *(ImportError, OSError, ValueError),
   ) as error:
-    sys.exit(f'vdm.prepare: {error}')
+    flag.stop(f'vdm.prepare: {error}')
   print(_summary(directory))
 
 
@@ -142,8 +147,7 @@ def _summary(directory: str) -> str:
 
 def _parse(argv: Sequence[str]) -> list[str]:
   """Parses the command line; returns the program's name and the command."""
-  wants_help = any(a.lstrip('-') in ('help', 'helpfull') for a in argv[1:])
-  if wants_help:
+  if flag.wants_help(argv):
     return flag.parse(argv)
   if len(argv) < 2 or argv[1] not in ('clips', 'latents'):
     flag.stop(

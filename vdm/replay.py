@@ -28,12 +28,14 @@ def main(argv: Sequence[str]) -> None:
   del argv
   if not _BUNDLE.value:
     flag.stop('Give a step: --bundle runs/NAME/nonfinite/step_XXXXXXXX.')
+  from vdm.multihost import initialize
   from vdm.training import nonfinite
 
   console.start()
   try:
+    initialize.devices()
     bundle = nonfinite.read(_BUNDLE.value)
-  except (FileNotFoundError, ValueError) as error:
+  except (OSError, ValueError) as error:
     flag.stop(error)
   found, rows = nonfinite.replay(_BUNDLE.value, *bundle, _FLOAT32.value)
   lines, same = nonfinite.compare(bundle[1], found, rows)

@@ -16,8 +16,10 @@ from absl import logging
 from etils import epath
 
 from vdm.common import console
+from vdm.common import errors
 from vdm.common import progress
 from vdm.config import flag
+from vdm.config import suggest
 
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
 _OUT = flags.DEFINE_string(
@@ -58,9 +60,11 @@ def main(argv: Sequence[str]) -> None:
 
   from vdm import generate
   from vdm.media import samples
+  from vdm.multihost import initialize
 
   console.start()
   try:
+    initialize.devices()
     run = generate.load_run(
       _WORKDIR.value, ema=_EMA.value, checkpoint=_CHECKPOINT.value
     )
@@ -99,16 +103,19 @@ def main(argv: Sequence[str]) -> None:
   except ValueError as error:
     flag.stop(error)
   videos = make.samples(run.params, run.frozen, labels, seeds)
-  samples.write(
-    out,
-    videos,
-    labels,
-    run.label_names,
-    seeds,
-    run.frame_rate,
-    made_with,
-    each=True,
-  )
+  try:
+    samples.write(
+      out,
+      videos,
+      labels,
+      run.label_names,
+      seeds,
+      run.frame_rate,
+      made_with,
+      each=True,
+    )
+  except errors.PATH_ERRORS as error:
+    flag.stop(error)
   logging.info('The videos are in %s.', out)
 
 
@@ -146,7 +153,6 @@ def choose_labels(
     ValueError: the run has no such class.
   """
   from vdm import generate
-  from vdm.config import suggest
 
   if label is None:
     return generate.preview_labels(num_classes, num)
@@ -157,9 +163,11 @@ def choose_labels(
     return [int(label)] * num
   if not num_classes:
     raise ValueError('The run knows no classes: leave --label out.')
+  if (near := suggest.nearest(label, names)) is not None:
+    raise ValueError(f'The run has no class {label!r}: did you mean {near!r}?')
   raise ValueError(
-    f'The run has no class {label!r}: did you mean '
-    f'{suggest.nearest(label, names)!r}?'
+    f'The run has no class {label!r}{suggest.hint("", names)} Numbers are 0 to '
+    f'{num_classes - 1}.'
   )
 
 

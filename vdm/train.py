@@ -29,6 +29,7 @@ from vdm.training import counters
 from vdm.training import inputs
 from vdm.training import nonfinite
 from vdm.training import objectives
+from vdm.training import preflight
 from vdm.training import resume
 from vdm.training import sharding
 from vdm.training import stage_saver
@@ -49,6 +50,7 @@ class Run(NamedTuple):
   workdir: epath.Path
   sources: dict[str, Any]  # Clips of 'train' and of 'validation'.
   mesh: jax.sharding.Mesh
+  objectives: dict[str, objectives.Objective]  # By the name of the stage.
   store: manager.Checkpoints
   log: writer.Writer
   signal: preemption.StopSignal
@@ -70,6 +72,7 @@ def train(
   """
   workdir = epath.Path(workdir)
   check.validate(config)
+  preflight.check_workdir(workdir)
   check.check_devices(config, jax.device_count(), jax.process_count())
   options = config.train
   with (
@@ -88,7 +91,8 @@ def train(
       split: builders.open_source(directory, split, config.data.split_list)
       for split in ('train', 'validation')
     }
-    inputs.check_flip(config, sources['train'].info)
+    mesh = sharding.make_mesh(options.fsdp)
+    made = preflight.check(config, sources, mesh, signal.check)
     with (
       manager.Checkpoints(
         workdir / 'checkpoints',
@@ -102,7 +106,8 @@ def train(
         config=config,
         workdir=workdir,
         sources=sources,
-        mesh=sharding.make_mesh(options.fsdp),
+        mesh=mesh,
+        objectives=made,
         store=store,
         log=log,
         signal=signal,
@@ -124,6 +129,9 @@ def train_stages(run: Run, accept_changes: bool) -> int:
   step, previous, state, meta = resume.restore(
     config, run.store, run.mesh, info['fingerprint'], accept_changes
   )
+  starting = previous is None or previous.stage.objective == 'autoencoder'
+  if config.train.init_from and starting:
+    preflight.check_init_from(config.train.init_from)
   run.counters.resume(meta)
   # An interrupted evaluation is made again as a whole.
   pending = bool(meta.get('pending_evaluation'))
@@ -135,9 +143,7 @@ def train_stages(run: Run, accept_changes: bool) -> int:
     spans = spans[spans.index(previous) :]
 
   for span in spans:
-    objective = objectives.make_objective(
-      config, span.stage, run.mesh, run.signal.check
-    )
+    objective = run.objectives[span.name]
     if previous is None or previous.stage.objective != span.stage.objective:
       state = train_state.initialise(
         config.optim,
@@ -226,8 +232,13 @@ def train_stage(
 
   source, bad_before = run.sources['train'], run.counters.bad_records
   rates = throughput.Throughput(stage.batch, config.train.compute_dtype)
+  spans = stages.spans(config)
   log = step_log.StepLog(
-    span, config.train.log_every, rates, run.counters, run.log
+    spans[spans.index(span) :],
+    config.train.log_every,
+    rates,
+    run.counters,
+    run.log,
   )
   saver = stage_saver.StageSaver(
     config.train,

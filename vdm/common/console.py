@@ -1,4 +1,8 @@
-"""What a command logs while it runs."""
+"""What a command logs while it runs.
+
+Commands import this module before TensorFlow and jax: their C++ libraries read
+the environment once, when they are loaded.
+"""
 
 import os
 
@@ -6,6 +10,17 @@ from absl import logging
 
 # Libraries that log every file and lookup at INFO.
 CHATTY = ('orbax', 'jax')
+# Banners on stderr: oneDNN's and the CPU's features of TensorFlow, which only
+# writes TensorBoard's events here; XLA's asterisks around a slow compilation;
+# and the warning of absl's C++ side that precedes the first of them. Errors
+# that matter are raised as Python exceptions. A value of the user's own stays.
+QUIET = {
+  'TF_CPP_MIN_LOG_LEVEL': '3',
+  'TF_ENABLE_ONEDNN_OPTS': '0',
+  'GRPC_VERBOSITY': 'ERROR',
+}
+for _name, _value in QUIET.items():
+  os.environ.setdefault(_name, _value)
 
 
 def start() -> None:

@@ -1,14 +1,14 @@
 """Rejects impossible configurations, with one sentence that says why.
 
 `validate` needs no device and no data; `check_devices` adds what depends on
-the machine. What only the mathematics can tell (a weighting that vanishes at
-zero terminal SNR) is checked where it is computed.
+the machine. `vdm.training.preflight` adds what data set and mathematics decide.
 """
 
 import math
 
 from ml_collections import ConfigDict
 
+from vdm.common import errors
 from vdm.config import rules
 from vdm.config import schema
 from vdm.config import serialize
@@ -19,26 +19,25 @@ def validate(config: ConfigDict) -> None:
   """Checks everything that needs neither a device nor the data.
 
   Raises:
-    ValueError: one sentence about the first problem.
+    UsageError: one sentence about the first problem.
   """
   keys = schema.keys(config.get('stages', ()))
   values = serialize.flatten(config)
   for name in values:
     if name not in keys:
-      raise ValueError(
-        f'config.{name} is not a key: did you mean '
-        f'config.{suggest.nearest(name, keys)}?'
+      raise errors.UsageError(
+        f'config.{name} is not a key{suggest.hint(name, keys, "config.")}'
       )
   for name, key in keys.items():
     if name not in values:
-      raise ValueError(
+      raise errors.UsageError(
         f'config.{name} is missing: start from default() and stage() of '
         'vdm/config/schema.py.'
       )
     if problem := key.problem(values[name]):
-      raise ValueError(f'config.{name}={problem}')
+      raise errors.UsageError(f'config.{name}={problem}')
   for problem in rules.problems(config):
-    raise ValueError(problem)
+    raise errors.UsageError(problem)
 
 
 def check_devices(
@@ -47,19 +46,19 @@ def check_devices(
   """Checks that every stage's batch divides over the devices and processes.
 
   Raises:
-    ValueError: one sentence about the first problem.
+    UsageError: one sentence about the first problem.
   """
   if num_devices % config.train.fsdp:
-    raise ValueError(
+    raise errors.UsageError(
       f'config.train.fsdp={config.train.fsdp} does not divide the '
-      f'{num_devices} devices.'
+      f'{num_devices} devices: use one of their divisors.'
     )
   for name in config.train.order:
     stage = config.stages[name]
     parts = math.lcm(num_devices, num_processes) * stage.accumulate
     if stage.batch % parts:
       above = -(-stage.batch // parts) * parts
-      raise ValueError(
+      raise errors.UsageError(
         f'config.stages.{name}.batch={stage.batch} does not divide over '
         f'{num_devices} devices of {num_processes} processes in '
         f'{stage.accumulate} parts (accumulate): take a multiple of {parts}, '

@@ -16,20 +16,22 @@ import os
 import pathlib
 import runpy
 import sys
+import textwrap
 from typing import Any, NoReturn
 
 from absl import flags
 from ml_collections import config_flags
+from ml_collections import ConfigDict
 
+from vdm.common import errors
 from vdm.config import check
 from vdm.config import serialize
 from vdm.config import suggest
 
+WHERE_KEYS = (
+  'the keys, their defaults and what they mean are in vdm/config/schema.py'
+)
 USAGE_ERROR = 2  # Exit code: the command line or the configuration is wrong.
-
-
-class _UsageError(Exception):
-  """A mistake on the command line, as one sentence."""
 
 
 def define() -> flags.FlagHolder:
@@ -37,8 +39,9 @@ def define() -> flags.FlagHolder:
   return config_flags.DEFINE_config_file(
     'config',
     None,
-    'Configuration file, with :VARIANT after it if it takes one. '
-    '--config.KEY=VALUE overrides a key.',
+    'Configuration file, as in --config configs/synthetic.py, with :VARIANT '
+    'after it if it takes one. --config.KEY=VALUE overrides a key: '
+    f'{WHERE_KEYS}.',
     lock_config=True,
   )
 
@@ -53,21 +56,63 @@ def parse(argv: Sequence[str]) -> list[str]:
     [the program's name].
 
   Exits:
-    with code 2 and one sentence on stderr if anything is wrong.
+    with code 2 and one sentence on stderr if anything is wrong; with code 0
+    after the text of --help.
   """
+  if wants_help(argv):
+    print(_help())
+    sys.exit()
   try:
     _check_arguments(list(_arguments(argv[1:])))
     rest = flags.FLAGS(list(argv))
     if len(rest) > 1:
-      raise _UsageError(
+      raise errors.UsageError(
         f'{rest[1]!r} belongs to no flag: write --flag=value, with quotes '
         'around a value with spaces.'
       )
     if 'config' in flags.FLAGS:
       check.validate(flags.FLAGS.config)
-  except (_UsageError, ValueError, flags.Error) as error:
+  except (ValueError, flags.Error) as error:
     stop(error)
   return rest
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+  """Returns whether a command line asks for help."""
+  names = ('help', 'helpshort', 'helpfull', '?')
+  return any(x.startswith('-') and x.lstrip('-') in names for x in argv[1:])
+
+
+def _help() -> str:
+  """Returns what --help prints: the command's docstring and its flags."""
+  lines = [(sys.modules['__main__'].__doc__ or '').strip(), '', 'Flags:']
+  for flag in _own_flags():
+    default = '' if flag.default is None else f' (default: {flag.default})'
+    lines += textwrap.wrap(
+      f'--{flag.name}  {flag.help}{default}',
+      width=80,
+      initial_indent='  ',
+      subsequent_indent='      ',
+      break_on_hyphens=False,
+    )
+  if 'config' not in flags.FLAGS:
+    text = (
+      'The settings are those of the run, in its config.json. --config is for '
+      f'vdm.main and vdm.prepare; {WHERE_KEYS}.'
+    )
+    lines += ['', *textwrap.wrap(text, width=80)]
+  return '\n'.join(lines)
+
+
+def _own_flags() -> list[flags.Flag]:
+  """Returns the flags of the command, without absl's and other libraries'."""
+  modules = flags.FLAGS.flags_by_module_dict().items()
+  return [
+    flag
+    for module, defined in modules
+    if module.startswith(('vdm', 'ml_collections')) or module == sys.argv[0]
+    for flag in defined
+  ]
 
 
 def stop(problem: object) -> NoReturn:
@@ -98,40 +143,53 @@ def _check_arguments(given: Sequence[tuple[str, str | None, str]]) -> None:
     ]
     if paths:
       values = serialize.flatten(_load(paths[-1]))
-    elif not any(name.startswith('help') for name, *_ in given):
-      raise _UsageError(
+    else:
+      raise errors.UsageError(
         '--config is missing: name a file, as in --config configs/synthetic.py.'
       )
-  modules = flags.FLAGS.flags_by_module_dict().items()
-  own = [
-    flag.name
-    for module, defined in modules
-    if module.startswith(('vdm', 'ml_collections')) or module == sys.argv[0]
-    for flag in defined
-  ] + [f'config.{key}' for key in values]
+  own = [flag.name for flag in _own_flags()]
+  own += [f'config.{key}' for key in values]
   known = {*flags.FLAGS, 'flagfile', 'undefok'}
   for name, value, following in given:
     if values and name.startswith(('config.', 'noconfig.')):
       _check_override(name, value, following, values)
     elif name not in known and name.removeprefix('no') not in known:
-      hint = f': did you mean --{suggest.nearest(name, own)}?' if own else '.'
-      raise _UsageError(f'--{name} is not a flag{hint}')
+      hint = suggest.hint(name, own, '--')
+      raise errors.UsageError(f'--{name} is not a flag{hint}')
 
 
 def _load(value: str) -> Any:
   """Returns the configuration of `path` or `path:variant`."""
   path, *variant = value.split(':', 1)
   if not os.path.isfile(path):
-    near = sorted(map(str, pathlib.Path('configs').glob('*.py')))
-    hint = f': did you mean {suggest.nearest(path, near)}?' if near else '.'
-    raise _UsageError(f'--config={value}: there is no file {path!r}{hint}')
+    # By their stems: the folder and the suffix are alike.
+    files = {x.stem: str(x) for x in sorted(pathlib.Path('configs').glob('*'))}
+    files = {stem: x for stem, x in files.items() if x.endswith('.py')}
+    near = suggest.nearest(pathlib.Path(path).stem, files)
+    hint = (
+      f': did you mean {files[near]}?'
+      if near
+      else suggest.hint('', files.values())
+    )
+    raise errors.UsageError(
+      f'--config={value}: there is no file {path!r}{hint}'
+    )
   try:
     module = runpy.run_path(path)
     if 'get_config' not in module:
       raise ValueError('the file has no function get_config')
-    return module['get_config'](*variant)
+    config = module['get_config'](*variant)
+    if not isinstance(config, ConfigDict):
+      raise TypeError(f'get_config returns {config!r:.50}, not a ConfigDict')
+    return config
   except (TypeError, ValueError, AttributeError, KeyError) as error:
-    raise _UsageError(f'--config={value}: {error}') from error
+    raise errors.UsageError(f'--config={value}: {error}') from error
+  # It is any Python file, so it may raise anything.
+  except (Exception, SystemExit) as error:
+    raise errors.UsageError(
+      f'--config={value} is not a configuration, see configs/synthetic.py: '
+      f'{type(error).__name__}: {error}'
+    ) from error
 
 
 def _check_override(
@@ -141,18 +199,18 @@ def _check_override(
   key = name.partition('.')[2]
   inside = [other for other in values if other.startswith(f'{key}.')]
   if inside:
-    raise _UsageError(
+    raise errors.UsageError(
       f'--{name} is a group of keys: set one of them, such as '
       f'--config.{inside[0]}.'
     )
   if key not in values:
-    raise _UsageError(
-      f'--{name} is not a key of the configuration: did you mean '
-      f'--config.{suggest.nearest(key, values)}?'
+    raise errors.UsageError(
+      f'--{name} is not a key of the configuration'
+      f'{suggest.hint(key, values, "--config.")}'
     )
   kind = type(values[key])
   if kind is not bool and name.startswith('no'):
-    raise _UsageError(f'--{name}: config.{key} is not True or False.')
+    raise errors.UsageError(f'--{name}: config.{key} is not True or False.')
   if kind is bool and text is None:
     return
   text = following if text is None else text
@@ -160,7 +218,7 @@ def _check_override(
   try:
     read(text)
   except (SyntaxError, ValueError):
-    raise _UsageError(
+    raise errors.UsageError(
       f'--config.{key}={text} is wrong: it takes {example}.'
     ) from None
 

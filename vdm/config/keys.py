@@ -35,6 +35,10 @@ class Key:
 
   def problem(self, value: Any) -> str:
     """Returns what is wrong, such as '-1 is negative.', or ''."""
+    return self.type_problem(value) or self.constraint(value)
+
+  def type_problem(self, value: Any) -> str:
+    """Returns what is wrong with the type of a value, or ''."""
     elements, like = (value,), self.default
     if isinstance(self.default, tuple):
       if not isinstance(value, tuple):
@@ -47,7 +51,7 @@ class Key:
         return f'{element!r} is not {_TYPES[kind]}.'
       if kind is float and not math.isfinite(element):
         return f'{element} is not a finite number.'
-    return self.constraint(value)
+    return ''
 
 
 def plain(default: Any) -> Key:
@@ -151,9 +155,8 @@ def _among(choices: Sequence[Any]) -> Callable[[Any], str]:
   def problem(value):
     if value in choices:
       return ''
-    return (
-      f'{value!r} is not one of {", ".join(names)}: did you mean '
-      f'{suggest.nearest(str(value), names)}?'
-    )
+    near = suggest.nearest(str(value), names)
+    hint = f': did you mean {near}?' if near else '.'
+    return f'{value!r} is not one of {", ".join(names)}{hint}'
 
   return problem

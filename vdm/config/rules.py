@@ -54,9 +54,7 @@ def _order_problems(config: ConfigDict) -> Iterator[str]:
     yield 'config.train.order is empty: name the stages to run, in order.'
   for name in order:
     if name not in stages:
-      hint = (
-        f': did you mean {suggest.nearest(name, stages)}?' if stages else '.'
-      )
+      hint = suggest.hint(name, stages)
       yield f'config.train.order names {name!r}, which is not a stage{hint}'
   if len(set(order)) < len(order):
     yield 'config.train.order names a stage twice.'

@@ -13,7 +13,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vdm.common import errors
 from vdm.config import serialize
+from vdm.config import suggest
 from vdm.config.keys import (
   at_least,
   below,
@@ -297,17 +299,39 @@ def complete(config: ConfigDict) -> ConfigDict:
 
   Keys that it did not know get their defaults, which by rule are what the code
   did before the key existed. Renamed keys get their new names.
+
+  Raises:
+    UsageError: it is no configuration of a run: a group or a value is missing
+      or of another type.
   """
-  stages = list(config.stages)
+  stages = config.get('stages')
+  if not isinstance(stages, ConfigDict):
+    raise errors.UsageError('config.stages is not a group of keys.')
+  stages = list(stages)
   renamed = {
     old.replace('*', name): new and new.replace('*', name)
     for old, new in RENAMED.items()
     for name in stages
   }
-  values = {name: key.default for name, key in keys(stages).items()}
+  known = keys(stages)
+  values = {name: key.default for name, key in known.items()}
   for old, value in serialize.flatten(config).items():
-    if (new := renamed.get(old, old)) is not None:
-      values[new] = value
+    if (new := renamed.get(old, old)) is None:
+      continue
+    if any(name.startswith(f'{new}.') for name in known):
+      raise errors.UsageError(f'config.{new}={value!r} is not a group of keys.')
+    for parent in known:
+      if new.startswith(f'{parent}.'):
+        raise errors.UsageError(f'config.{parent} is not a value.')
+    if new in known and (problem := known[new].type_problem(value)):
+      raise errors.UsageError(f'config.{new}={problem}')
+    values[new] = value
+  for name in values['train.order']:
+    if name not in stages:
+      raise errors.UsageError(
+        f'config.train.order names {name!r}, which is not a stage'
+        f'{suggest.hint(name, stages)}'
+      )
   return serialize.unflatten(values)
 
 

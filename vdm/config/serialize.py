@@ -12,6 +12,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
 
@@ -83,12 +84,17 @@ def load(path: epath.PathLike) -> ConfigDict:
   """Returns the configuration that `save` wrote.
 
   Raises:
-    ValueError: the file is not as `save` wrote it.
+    UsageError: the file is not as `save` wrote it.
   """
   content = _read(path)
-  config = ConfigDict(_lists_to_tuples(content['config']))
-  if config_hash(config) != content['hash']:
-    raise ValueError(
+  try:
+    config = ConfigDict(_lists_to_tuples(content['config']))
+    found = config_hash(config)
+  # Whatever a file that something else wrote may lead to.
+  except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    raise _foreign(path) from error
+  if found != content['hash']:
+    raise errors.UsageError(
       f'{path} was changed after the run wrote it: restore it, or start a '
       'new run.'
     )
@@ -103,13 +109,25 @@ def load_label_names(path: epath.PathLike) -> list[str]:
 def _read(path: epath.PathLike) -> dict[str, Any]:
   try:
     content = json.loads(epath.Path(path).read_text())
-  except json.JSONDecodeError as error:
-    raise ValueError(f'{path} is not valid JSON: {error}.') from error
-  if not isinstance(content, dict) or not (
-    {'hash', 'label_names', 'config'} <= content.keys()
+  except RecursionError as error:
+    raise _foreign(path) from error
+  except ValueError as error:  # Also bytes that are no text.
+    raise errors.UsageError(f'{path} is not valid JSON: {error}.') from error
+  parts = {'hash': str, 'label_names': list, 'config': dict}
+  if not isinstance(content, dict) or not all(
+    isinstance(content.get(name), kind) for name, kind in parts.items()
   ):
-    raise ValueError(f'{path} is not the config.json of a run.')
+    raise _foreign(path)
+  if not all(isinstance(name, str) for name in content['label_names']):
+    raise _foreign(path)
   return content
+
+
+def _foreign(path: epath.PathLike) -> errors.UsageError:
+  return errors.UsageError(
+    f'{path} is not the config.json of a run: restore it, or name another '
+    '--workdir.'
+  )
 
 
 def _lists_to_tuples(node: Any) -> Any:

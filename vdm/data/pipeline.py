@@ -76,6 +76,7 @@ def _start_worker(index: int, count: int):
   # trainer decides what they mean, and closes its workers.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  signal.signal(signal.SIGUSR1, signal.SIG_IGN)
   parent = multiprocessing.parent_process().pid
 
   # A trainer that is killed closes nothing. (PR_SET_PDEATHSIG would signal the

@@ -11,7 +11,6 @@ Worker processes import this module: neither jax nor TensorFlow here.
 from collections.abc import Iterator
 import dataclasses
 
-from absl import logging
 from etils.array_types import IntArray
 import numpy as np
 
@@ -29,6 +28,7 @@ class Windows:
     offsets: the frame of its shot at which a record starts.
     bounds: shot i consists of `entries[bounds[i]:bounds[i + 1]]`.
     counts: how many windows a shot has; they start at its frames 0, 1, ...
+    too_short: how many more shots there are, which have no window.
   """
 
   spec: clip_spec.ClipSpec
@@ -36,10 +36,30 @@ class Windows:
   offsets: IntArray[' records']
   bounds: IntArray[' shots+1']
   counts: IntArray[' shots']
+  too_short: int = 0
 
   def __len__(self) -> int:
     """Returns the number of shots that are long enough for a window."""
     return len(self.counts)
+
+  def describe(self, frame_rate: float) -> str:
+    """Returns how long the windows are, and how many shots have any.
+
+    Args:
+      frame_rate: of the stored frames, frames a second.
+    """
+    frames, stride = self.spec.frames, self.spec.stride
+    text = 'single frames'
+    if frames > 1:
+      text = (
+        f'windows of {frames} frames = {frames * stride / frame_rate:.3g} s'
+      )
+      text += f' at stride {stride}' * (stride > 1)
+    text += f', from {len(self)} {"shot" if len(self) == 1 else "shots"}'
+    if self.too_short:
+      are = 'is' if self.too_short == 1 else 'are'
+      text += f'; {self.too_short} more {are} too short'
+    return text
 
   def locate(self, shot: int, start: int) -> list[tuple[int, IntArray[' n']]]:
     """Returns a window's frames as (entry, frames within that record)."""
@@ -56,7 +76,7 @@ class Windows:
 def find_windows(
   source: builders.ClipSource, spec: clip_spec.ClipSpec
 ) -> Windows:
-  """Returns the windows that a clip source offers, and logs their duration.
+  """Returns the windows that a clip source offers.
 
   Records of one shot that do not adjoin, as when part of it is in another
   split, count as separate shots. The order of the shots depends on their names
@@ -67,7 +87,7 @@ def find_windows(
   """
   spec.check(source)
   index = source.index
-  name, rate = source.info['name'], float(source.info['frame_rate'])
+  name = source.info['name']
   count = np.asarray(index['n'], np.int64)
   start = np.asarray(index['start'], np.int64)
   _, shot = np.unique(np.asarray(index['shot']), return_inverse=True)
@@ -93,23 +113,13 @@ def find_windows(
     )
   owner = np.cumsum(opens) - 1
   used = legal[owner]
-  logging.info(
-    '%s: clips of %d frames, stride %d at %g frames a second: %.3g s; '
-    '%d shots, %d more are too short.',
-    name,
-    spec.frames,
-    spec.stride,
-    rate,
-    spec.frames * spec.stride / rate,
-    legal.sum(),
-    (~legal).sum(),
-  )
   return Windows(
     spec=spec,
     entries=entries[used],
     offsets=(start - start[first][owner])[used],
     bounds=np.append(0, np.cumsum((last - first + 1)[legal])),
     counts=lengths[legal] - span + 1,
+    too_short=int((~legal).sum()),
   )
 
 

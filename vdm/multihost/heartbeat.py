@@ -18,22 +18,19 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import faulthandler
 import itertools
-import pathlib
-import sys
 import threading
 import time
-import traceback
 
 from absl import logging
 import jax
 
 from vdm.multihost import coordination
+from vdm.multihost import main_thread
 from vdm.multihost import preemption
 
 PERIOD = 1.0  # Seconds between heartbeats.
 
 _FAILED = 'failed: '
-_PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
 
 class Heartbeat:
@@ -105,7 +102,7 @@ class Heartbeat:
         polls = self.vote.polls
         with self._lock:
           if not self._failed:
-            place = _main_thread_place()
+            place = main_thread.place()
             self._write(f'beat {beat}, {polls} steps or parts done, in {place}')
         heard = coordination.read(coordination.ALIVE)
         self._check_others(heard, time.monotonic())
@@ -165,14 +162,3 @@ class Heartbeat:
     if not self._closed.is_set():
       logging.error('%s. Stopping too: run the same command again.', reason)
       coordination.leave(coordination.STOPPED)
-
-
-def _main_thread_place() -> str:
-  """Returns the line of this package that the main thread executes."""
-  main = sys._current_frames().get(threading.main_thread().ident)
-  for frame, line in traceback.walk_stack(main):
-    path = pathlib.Path(frame.f_code.co_filename)
-    if path.is_relative_to(_PACKAGE):
-      place = path.relative_to(_PACKAGE.parent)
-      return f'{place}:{line} ({frame.f_code.co_name})'
-  return 'another package'

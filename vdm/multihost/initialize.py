@@ -17,6 +17,8 @@ import urllib.request
 from absl import logging
 import jax
 
+from vdm.common import errors
+
 MODES = ('auto', 'on', 'off')
 
 _METADATA = 'http://metadata.google.internal/computeMetadata/v1/instance/'
@@ -80,10 +82,10 @@ def initialize(
     process_timeout: seconds of silence after which a process counts as dead.
 
   Raises:
-    ValueError: unknown mode, or 'on' where jax finds no other process.
+    UsageError: unknown mode, or 'on' where jax finds no other process.
   """
   if mode not in MODES:
-    raise ValueError(
+    raise errors.UsageError(
       f'--distributed={mode} is unknown: it is one of {", ".join(MODES)}.'
     )
   several, reason = False, '--distributed=off'
@@ -103,7 +105,7 @@ def initialize(
       heartbeat_timeout_seconds=math.ceil(4 * process_timeout),
     )
   except ValueError as error:
-    raise ValueError(
+    raise errors.UsageError(
       f'--distributed={mode} found {reason}, but jax found no other process '
       f'({error}): set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and '
       'JAX_PROCESS_ID, or use --distributed=off.'
@@ -116,6 +118,28 @@ def initialize(
     jax.local_device_count(),
     '' if ids is None else ' (all GPUs of the node)',
   )
+
+
+def devices() -> list[jax.Device]:
+  """Returns the devices of all processes; the first use of the backend.
+
+  Raises:
+    UsageError: JAX_PLATFORMS names a platform that this machine or this
+      installation of jax does not have.
+  """
+  try:
+    return jax.devices()
+  # Without its plugin, jax says AssertionError() and nothing else.
+  except (AssertionError, RuntimeError) as error:
+    platforms = jax.config.jax_platforms
+    if not platforms:
+      raise
+    why = ' '.join(str(error).split())
+    raise errors.UsageError(
+      f'jax has no device for JAX_PLATFORMS={platforms}'
+      f'{f" ({why[:200]})" if why else ""}: install jax for it, see '
+      'launch/setup.sh, or unset JAX_PLATFORMS.'
+    ) from error
 
 
 def is_several() -> bool:

@@ -1,10 +1,14 @@
-"""SIGTERM and SIGINT: all processes of a run save and stop at the same poll.
+"""SIGTERM, SIGINT, SIGUSR1: all processes save and stop at the same poll.
 
 Polls lie between steps and between the parts of evaluations, previews and
 sampling. The first signal, to any process, asks the run to save and stop at the
 next poll. Before the first poll of a process nothing can be lost, so it exits
-at once: a compilation can take minutes, during which nothing is polled. The
-second signal always exits at once.
+at once: a compilation can take minutes, during which nothing is polled. A later
+signal is acknowledged at once, and the log says what the run waits for.
+
+A second SIGTERM or SIGINT exits at once. SIGUSR1 is what Slurm sends some time
+before the end (`--signal=USR1@120`). The SIGTERM that Slurm sends at the end is
+then the first: it does not interrupt a checkpoint that is being written.
 
 Python runs a signal handler between two bytecodes of the main thread, so never
 inside a compilation. The number of the signal is also written to a pipe when it
@@ -18,14 +22,17 @@ cannot tell that no process has polled yet.
 from collections.abc import Callable, Iterable
 import contextlib
 import os
+import select
 import signal
 import threading
 
 from absl import logging
 
 from vdm.multihost import coordination
+from vdm.multihost import main_thread
 
-NUMBERS = (signal.SIGTERM, signal.SIGINT)
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+REMINDER_SECONDS = 30.0  # Between two lines of the log while a run stops.
 
 
 class Stopped(Exception):
@@ -77,8 +84,13 @@ class Vote:
     if not self._answered:
       if self._asked:
         coordination.write(f'vdm/asked/{self._index}', 'yes')
-      elif not coordination.read('vdm/asked/'):
+      elif not (asked := coordination.read('vdm/asked/')):
         return
+      else:
+        logging.warning(
+          'Process %s was asked to stop: all save and stop at the same step.',
+          ', '.join(map(str, sorted(asked))),
+        )
       answer = str(self._first_open_poll())
       coordination.write(f'vdm/stop/{self._index}', answer)
     answers = coordination.read('vdm/stop/')
@@ -105,7 +117,10 @@ class Vote:
   def _agree(self, answers: Iterable[int]) -> None:
     with self._lock:
       self._agreed = max(answers)
+      ahead = self._agreed - self.polls
       self._lock.notify_all()
+    if ahead > 1:
+      logging.info('All processes stop %d steps or parts from here.', ahead)
     if self._agreed == 0:
       logging.warning('Stopped before the first step: nothing is lost.')
       self._leave(coordination.STOPPED)
@@ -129,7 +144,8 @@ class StopSignal(contextlib.AbstractContextManager):
       leave: ends the process with an exit code.
     """
     self._vote, self._leave = vote or Vote(0, 1, leave), leave
-    self._asked = False
+    self._asked, self._urgent = False, 0
+    self._several = vote is not None
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     thread = threading.Thread(target=self._listen, args=[reader], daemon=True)
@@ -161,15 +177,29 @@ class StopSignal(contextlib.AbstractContextManager):
     self._undo.close()
 
   def _listen(self, reader: int):
-    while number := os.read(reader, 1):
-      if number[0] in NUMBERS:
-        self._handle(signal.Signals(number[0]).name)
+    while True:
+      wait = REMINDER_SECONDS if self._asked else None
+      if not select.select([reader], [], [], wait)[0]:
+        logging.warning('Still stopping, after %s.', main_thread.place())
+      elif not (number := os.read(reader, 1)):
+        return
+      elif number[0] in NUMBERS:
+        self._handle(signal.Signals(number[0]))
 
-  def _handle(self, name: str):
-    if self._asked:
-      logging.warning('%s again: exiting at once.', name)
+  def _handle(self, number: signal.Signals):
+    self._urgent += number != signal.SIGUSR1
+    if self._urgent > 1:
+      logging.warning('%s again: exiting at once.', number.name)
       self._leave(coordination.STOPPED)
-    else:
-      logging.warning('%s: stopping at the next step; again: at once.', name)
+      return
+    logging.warning(
+      '%s: stopping at the next step%s, after what runs now in %s. SIGTERM or '
+      'Ctrl-C%s: at once.',
+      number.name,
+      ' that all processes reach' if self._several else '',
+      main_thread.place(),
+      ' again' if self._urgent else ' twice',
+    )
+    if not self._asked:
       self._vote.ask()
       self._asked = True

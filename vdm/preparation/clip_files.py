@@ -1,10 +1,9 @@
 """Reads clips from any folder or archive of videos or of arrays.
 
 A folder, walked to its leaves and through links, may hold video files, one clip
-or more taken from each, and .npz files with uint8 arrays `videos` [n t h w 3]
-(the first array where there is none of that name), which are taken as they are.
-What cannot be used is named in the log and left out, with the reason; files
-that are no videos by their names are counted there.
+or more taken from each, and .npz files with a uint8 array `videos` [n t h w 3],
+which is taken as it is. What cannot be used is named in the log and left out,
+with the reason; files that are no videos by their names are counted there.
 """
 
 import collections
@@ -14,6 +13,7 @@ import functools
 import os
 import pathlib
 import zipfile
+import zlib
 
 from absl import logging
 import cv2
@@ -27,6 +27,8 @@ from vdm.preparation import inspection
 from vdm.preparation import sources
 
 _SUFFIXES = sources.VIDEO_SUFFIXES | {'.npz'}
+# What a file that is not what it seems may lead to.
+_READ_ERRORS = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def read_clips(
@@ -91,7 +93,7 @@ def read_clips(
             names.append(
               f'{file.name}/{len(names)}' if is_arrays else file.name
             )
-      except (ValueError, OSError, zipfile.BadZipFile) as error:
+      except _READ_ERRORS as error:
         logging.warning('%s is left out: %s.', file.name, error)
       if len(clips) >= num:
         break
@@ -181,9 +183,17 @@ def _from_arrays(
   file: str, frames: int, stride: int, resolution: int
 ) -> Iterator[ui8['t h w 3']]:
   """Yields the clips of an .npz file."""
-  with np.load(file, allow_pickle=False) as arrays:
-    names = arrays.files
-    videos = arrays['videos' if 'videos' in names else names[0]]
+  loaded = np.load(file, allow_pickle=False)
+  # NumPy also opens a single array, and any zip: its members are then bytes.
+  if not isinstance(loaded, np.lib.npyio.NpzFile):
+    raise ValueError('it is no .npz but a single array')
+  with loaded as arrays:
+    if 'videos' not in arrays.files:
+      names = ', '.join(arrays.files)[:200]
+      raise ValueError(f'it has no array `videos`, only {names or "nothing"}')
+    videos = arrays['videos']
+  if not isinstance(videos, np.ndarray):
+    raise ValueError('it is a zip but no .npz')
   if videos.ndim == 4:
     videos = videos[None]
   if videos.dtype != np.uint8 or videos.ndim != 5 or videos.shape[-1] != 3:

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
+from vdm.common import errors
 from vdm.models import autoencoders
 from vdm.models.autoencoders import autoencoder_kl
 from vdm.models.autoencoders import discriminator
@@ -124,16 +125,18 @@ def adopt(
     clips: training clips for the statistics; not used with `load`.
 
   Raises:
-    ValueError: the loaded one is another network than the run's.
+    UsageError: what is to be loaded cannot be read, or is another network
+      than the run's.
   """
   options = resolve(options, directory)
   if options.load:
-    settings, params, stats, _ = files.load(
-      epath.Path(options.load) / 'autoencoder'
-    )
+    with errors.as_usage('config.autoencoder.load: '):
+      settings, params, stats, _ = files.load(
+        epath.Path(options.load) / 'autoencoder'
+      )
     for name in NETWORK + (BRANCHES if options.kind == 'kl' else ()):
       if settings.get(name) != options[name]:
-        raise ValueError(
+        raise errors.UsageError(
           f'The autoencoder of {options.load} has '
           f'{name}={settings.get(name)!r}: set config.autoencoder.{name} to '
           f'that, not to {options[name]!r}.'
@@ -141,7 +144,8 @@ def adopt(
     _publish(directory, settings, params, stats)
     return
   if options.weights:
-    params, sha256 = pretrained.load(options)
+    with errors.as_usage('config.autoencoder.weights: '):
+      params, sha256 = pretrained.load(options)
     options = options.copy_and_resolve_references()
     options.weights_sha256 = sha256
   else:
@@ -178,7 +182,8 @@ def load(
   directory: epath.Path, mesh: jax.sharding.Mesh
 ) -> tuple[dict[str, Any], str]:
   """Returns the run's autoencoder, copied to every device; see `ensure`."""
-  _, params, stats, fingerprint = files.load(directory)
+  with errors.as_usage():
+    _, params, stats, fingerprint = files.load(directory)
   logging.info('Autoencoder %s, %s.', directory, fingerprint[:12])
   frozen = arrays.replicate(mesh, {'params': params, 'stats': stats})
   return frozen, fingerprint

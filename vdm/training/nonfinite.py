@@ -18,6 +18,8 @@ import io
 import json
 import math
 from typing import Any
+import zipfile
+import zlib
 
 from etils import epath
 import jax
@@ -26,6 +28,7 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
+from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
 from vdm.config import serialize
@@ -186,6 +189,7 @@ def read(
 
   Raises:
     FileNotFoundError: there is none.
+    UsageError: it is damaged.
   """
   folder = epath.Path(folder)
   if not (folder / 'step.json').exists():
@@ -193,9 +197,18 @@ def read(
       f'{folder} holds no step: name a folder under <workdir>/nonfinite.'
     )
   data = io.BytesIO((folder / 'arrays.npz').read_bytes())
-  with np.load(data, allow_pickle=False) as loaded:
-    values = dict(loaded)
-  report = json.loads((folder / 'step.json').read_text())
+  try:
+    with np.load(data, allow_pickle=False) as loaded:
+      values = dict(loaded)
+    report = json.loads((folder / 'step.json').read_text())
+  # Whatever else than an .npz and JSON there is.
+  except (
+    *(ValueError, TypeError, EOFError, RecursionError),
+    *(zipfile.BadZipFile, zlib.error),
+  ) as error:
+    raise errors.UsageError(
+      f'{folder} is damaged ({error}): name another step.'
+    ) from error
   return serialize.load(folder / 'config.json'), report, values
 
 

@@ -14,6 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from vdm.checkpoints import manager
+from vdm.common import errors
 from vdm.config import schema
 from vdm.config import serialize
 from vdm.multihost import coordination
@@ -34,7 +35,7 @@ FREE = (
 )
 
 
-class ResumeError(ValueError):
+class ResumeError(errors.UsageError):
   """The run in the folder is not the one that was asked for."""
 
 

@@ -105,13 +105,21 @@ def describe(
   def size(paths):
     return sum(flat[p].size for p in paths)
 
+  frames = '1 frame'
+  if span.stage.frames > 1:
+    frames = f'{span.stage.frames} frames'
   lines = [
     f'Stage {span.name}: steps {span.start} to {span.stop}, '
-    f'{span.stage.frames} frame(s) of {span.stage.resolution} px, batch '
+    f'{frames} of {span.stage.resolution} px, batch '
     f'{span.stage.batch}; trains {size(trained):,} of {size(flat):,} '
     f'parameters, {len(flat) - len(trained)} of {len(flat)} arrays frozen.'
   ]
-  if previous is None or previous.stage.objective != span.stage.objective:
+  if previous is not None and previous.name == span.name:
+    lines.append(
+      'Resumed: parameters, moments and averages are those of the checkpoint; '
+      "the learning rate goes on in the stage's schedule."
+    )
+  elif previous is None or previous.stage.objective != span.stage.objective:
     lines.append('Parameters, moments and averages are new.')
   else:
     lines.append(

@@ -1,5 +1,6 @@
 """Rows of the log while a stage trains, each written one step late."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
@@ -19,7 +20,7 @@ class StepLog:
 
   def __init__(
     self,
-    span: stages.Span,
+    spans: Sequence[stages.Span],
     every: int,
     rates: throughput.Throughput,
     totals: counters.Counters,
@@ -28,13 +29,14 @@ class StepLog:
     """Holds no row yet.
 
     Args:
-      span: the stage.
+      spans: of the run, from this stage on.
       every: steps between two rows; the first and the last step have one too.
       rates: of the stage.
       totals: of the run.
       log: where rows go.
     """
-    self._span, self._every, self._rates = span, every, rates
+    self._spans, self._span = spans, spans[0]
+    self._every, self._rates = every, rates
     self._totals, self._log, self._row = totals, log, None
 
   def due(self, step: int) -> bool:
@@ -68,4 +70,5 @@ class StepLog:
     values |= self._rates.read() | cost
     values |= self._totals.totals(step, bad_records)
     self._log.write(step, self._span.name, values)
-    logging.info('%s', throughput.line(self._span, step, values))
+    left = throughput.time_left(self._spans, step, self._rates.pace())
+    logging.info('%s', throughput.line(self._span, step, values, left))

@@ -1,6 +1,6 @@
 """Throughput, memory and the one line that says how a run is doing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import resource
 import sys
 import time
@@ -25,6 +25,7 @@ class Throughput:
       dtype: that the network computes in, for the devices' peak.
     """
     self.clips, self.dtype = clips, dtype
+    self._run_started, self._run_steps = time.perf_counter(), 0
     self.restart()
 
   def restart(self) -> None:
@@ -43,8 +44,18 @@ class Throughput:
     """Counts a step; one that had to be compiled starts a new interval."""
     if compiled:
       self.restart()
+      self._run_started, self._run_steps = time.perf_counter(), 0
     self.steps += 1
+    self._run_steps += 1
     self.tflops += tflops
+
+  def pace(self) -> float:
+    """Returns the seconds of a step, with evaluations and saving between them.
+
+    Since the last compilation, which does not come again.
+    """
+    seconds = time.perf_counter() - self._run_started
+    return seconds / max(self._run_steps, 1)
 
   def read(self) -> dict[str, float]:
     """Returns the interval's rates, and starts the next one."""
@@ -77,13 +88,19 @@ def memory() -> dict[str, float]:
   return {'host_rss_peak_gib': peak * unit / 2**30}
 
 
-def line(span: stages.Span, step: int, values: Mapping[str, float]) -> str:
+def line(
+  span: stages.Span,
+  step: int,
+  values: Mapping[str, float],
+  left: tuple[float, float] | None = None,
+) -> str:
   """Returns one line: where a stage is, how it does and when it ends.
 
   Args:
     span: the stage.
     step: the global step.
     values: of a row of the log.
+    left: seconds of the stage and of the run, see `time_left`.
   """
   n = step - span.start
   shown = ('loss', 'grad_norm', 'val_psnr', 'val_loss')
@@ -92,10 +109,42 @@ def line(span: stages.Span, step: int, values: Mapping[str, float]) -> str:
   parts += [
     f'{k} {v:.4g}' for k, v in values.items() if k.startswith('small_score/')
   ]
-  if seconds := values.get('seconds_per_step'):
-    left = clock((span.stage.steps - n) * seconds)
-    parts += [f'{seconds:.3g} s/step', f'{left} left in this stage']
+  units = {
+    'seconds_per_step': 's/step',
+    'clips_per_second': 'clips/s',
+    'device_peak_gib': 'GiB of the device at most',
+    'host_rss_peak_gib': 'GiB of memory at most',
+  }
+  parts += [f'{values[k]:.3g} {u}' for k, u in units.items() if k in values]
+  if left is not None:
+    stage, run = map(clock, left)
+    parts.append(f'{stage} left in this stage, about {run} in the run')
   return '  '.join(parts)
+
+
+def time_left(
+  spans: Sequence[stages.Span], step: int, seconds: float
+) -> tuple[float, float]:
+  """Estimates the seconds until the end of a stage and until that of the run.
+
+  A step of a later stage is taken to cost as much for each pixel of its batch
+  as one of this stage; compiling, and the last videos, come on top.
+
+  Args:
+    spans: of the run, from the stage of the step on.
+    step: the global step.
+    seconds: of a step of this stage.
+  """
+  costs = [
+    s.stage.batch * s.stage.frames * (s.stage.crop or s.stage.resolution) ** 2
+    for s in spans
+  ]
+  stage = (spans[0].stop - step) * seconds
+  later = sum(
+    span.stage.steps * seconds * cost / costs[0]
+    for span, cost in zip(spans[1:], costs[1:])
+  )
+  return stage, stage + later
 
 
 def clock(seconds: float) -> str:

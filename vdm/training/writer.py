@@ -253,7 +253,6 @@ class _TensorBoard:
 
 def _make_clu_writer(workdir: str) -> Any:
   """Imports TensorFlow, without a GPU, and returns clu's writer."""
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   import tensorflow as tf
 
   # It would take the memory that training needs.

@@ -55,11 +55,11 @@ def save(
   }
   content['fingerprint'] = fingerprint(content)
   if exists(directory):
-    found = json.loads((directory / CONFIG).read_text())['fingerprint']
+    found = _read_config(directory / CONFIG).get('fingerprint')
     if found != content['fingerprint']:
       raise FileExistsError(
         f'{directory} already holds another autoencoder '
-        f'({found[:12]}): choose a new --workdir.'
+        f'({str(found)[:12]}): choose a new --workdir.'
       )
     return found
   directory.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def load(
       f'No autoencoder in {directory}: name the workdir of a run that has '
       'finished its autoencoder stage.'
     )
-  content = json.loads((directory / CONFIG).read_text())
+  content = _read_config(directory / CONFIG)
   weights = (directory / WEIGHTS).read_bytes()
   sha256 = hashlib.sha256(weights).hexdigest()
   if sha256 != content.get('sha256'):
@@ -114,6 +114,30 @@ def load(
   with np.load(io.BytesIO(weights), allow_pickle=False) as arrays:
     params = trees.unflatten(arrays)
   return config, params, stats, content['fingerprint']
+
+
+def _read_config(path: epath.Path) -> dict[str, Any]:
+  """Returns what `config.json` holds, its parts of the types they should have.
+
+  Raises:
+    ValueError: it is not the file of an autoencoder.
+  """
+  try:
+    content = json.loads(path.read_text())
+  except (ValueError, RecursionError) as error:
+    raise ValueError(
+      f'{path} is not valid JSON ({error}): copy the autoencoder again or '
+      'retrain it.'
+    ) from error
+  parts = ('settings', 'statistics')
+  if not isinstance(content, dict) or not all(
+    isinstance(content.get(name), dict) for name in parts
+  ):
+    raise ValueError(
+      f'{path} is not the config.json of an autoencoder: copy the autoencoder '
+      'again or retrain it.'
+    )
+  return content
 
 
 def exists(directory: epath.PathLike) -> bool:
