@@ -157,6 +157,20 @@ def test_dark_pictures_of_other_brightness_are_two_shots():
   assert [t.start for t in find(a, b)] == [30]
 
 
+@pytest.mark.parametrize('levels', [6, 10, 16])
+@pytest.mark.parametrize('length', [10, 24])
+def test_dissolves_and_fades_of_dark_pictures_are_found(levels, length):
+  for seed in range(3):
+    a, b = (dark(30, s, levels, 2 * levels) for s in (seed, seed + 10))
+    black = np.zeros_like(a)
+    for before, after in ((a, b), (a, black), (black, a)):
+      mixed = blend(before[-1], after[0], length)
+      (found,) = find(before, mixed, after)
+      assert not found.is_cut
+      assert abs(found.start - 30) <= 4
+      assert abs(found.stop - 30 - length) <= 4
+
+
 def test_a_cut_on_a_dark_stage_with_people_is_found():
   def stage(seed, places):
     images = dark(30, seed, 5, mean=9)
@@ -259,17 +273,27 @@ def test_listed_cuts_are_found_in_real_clips(shared):
   assert false['own'] == 0 < min(false['adaptive'], false['content'])
 
 
+def real_frames(path, start, stop):
+  """Thumbnails of a part of a clip."""
+  observer = observe.Observer(25.0)
+  with av.open(str(path)) as container:
+    for i, frame in zip(range(stop), container.decode(video=0)):
+      if i >= start:
+        observer.visit(frame)
+  return observer.thumbnails()
+
+
 def test_a_cut_in_dark_film_is_found(shared):
   """Two shots by candlelight that are 9 grey levels apart."""
-  observer = observe.Observer(24.0)
   path = shared / 'clips/natural/mpy_sintel_trailer.mp4'
-  with av.open(str(path)) as container:
-    for i, frame in enumerate(container.decode(video=0)):
-      if i >= 370:
-        break
-      if i >= 300:
-        observer.visit(frame)
-  assert [t.start for t in find(observer.thumbnails())] == [334 - 300]
+  cuts = [t.start for t in find(real_frames(path, 302, 356)) if t.is_cut]
+  assert cuts == [334 - 302]
+
+
+def test_a_car_that_leaves_a_flat_road_is_no_dissolve(shared):
+  """Automatic exposure brightens the picture meanwhile."""
+  path = shared / 'clips/natural/traffic_car-detection.mp4'
+  assert find(real_frames(path, 80, 125)) == []
 
 
 @pytest.mark.parametrize('gain', [0.5, 0.2])
@@ -278,11 +302,8 @@ def test_cuts_in_real_clips_are_found_at_low_light(shared, gain):
     'skv_bikes_cuts.mp4': [30, 76, 137, 187, 242],
     'tc_nasa_13013.mp4': [202],
   }.items():
-    observer = observe.Observer(25.0)
-    with av.open(str(shared / 'clips/natural' / name)) as container:
-      for frame in container.decode(video=0):
-        observer.visit(frame)
-    darker = (observer.thumbnails() * gain).round().astype(np.uint8)
+    frames = real_frames(shared / 'clips/natural' / name, 0, 1000)
+    darker = (frames * gain).round().astype(np.uint8)
     assert [t.start for t in find(darker) if t.is_cut] == cuts
 
 

@@ -153,19 +153,25 @@ def _are_blends(
   # Without the change of the mean, which a change of exposure makes too.
   change = last - first
   far = np.abs(change - change.mean(1, keepdims=True)).mean(1)
-  chosen = np.flatnonzero(far >= distance)
-  if not chosen.size:
-    return np.zeros(m, bool)
-  first, last = first[chosen], last[chosen]
-  length_of_line = np.abs(last - first).mean(1)
-  good = _correlation(first, last) <= _ALIKE
-  for part in (length // 4, length // 2, length - length // 4):
+  # Of two unrelated normal distributions, E|X - Y| is 0.8 of this.
+  contrast = flat.std(1)
+  unrelated = 0.8 * np.hypot(contrast[:m], contrast[length:])
+  chosen = np.flatnonzero(far >= _least_distance(distance, unrelated))
+  # The middle first: most of what moves leaves the line there.
+  for part in (length // 2, length // 4, length - length // 4):
     share = part / length
-    line = (1 - share) * first + share * last
-    apart = np.abs(flat[chosen + part] - line).mean(1)
-    good &= apart <= _LINE * length_of_line
+    begin, end = first[chosen], last[chosen]
+    apart = flat[chosen + part] - ((1 - share) * begin + share * end)
+    good = np.abs(apart).mean(1) <= _LINE * np.abs(end - begin).mean(1)
+    # A change of light alone makes a line that is long for what else moves in
+    # a picture of low contrast.
+    apart -= apart.mean(1, keepdims=True)
+    own = far[chosen]
+    good &= (own >= distance) | (np.abs(apart).mean(1) <= _LINE * own)
+    chosen = chosen[good]
+  chosen = chosen[_correlation(first[chosen], last[chosen]) <= _ALIKE]
   blends = np.zeros(m, bool)
-  blends[chosen[good]] = True
+  blends[chosen] = True
   return blends
 
 
@@ -191,7 +197,7 @@ def _are_of_two_shots(
     distance: see `find_transitions`.
   """
   unrelated = max(_unrelated_distance(a, b), 1.0)
-  least = max(distance * min(1.0, unrelated / _USUAL), _LEAST)
+  least = _least_distance(distance, unrelated)
   if across < least:
     return False
   aligned = _aligned_distance(a, b)
@@ -200,6 +206,18 @@ def _are_of_two_shots(
     return False
   alike = _similarity(a, b)
   return alike <= _SAME and share * (1 - alike) >= _DIFFERENT
+
+
+def _least_distance(
+  distance: float, unrelated: float | FloatArray[' n']
+) -> float | FloatArray[' n']:
+  """Returns the least distance of two shots' frames.
+
+  Args:
+    distance: see `find_transitions`.
+    unrelated: distance of unrelated pictures of their grey levels.
+  """
+  return np.maximum(distance * np.minimum(1, unrelated / _USUAL), _LEAST)
 
 
 def _unrelated_distance(a: ui8['h w 3'], b: ui8['h w 3']) -> float:
