@@ -127,3 +127,11 @@ def test_progress_is_reported(command, monkeypatch):
     (done, total) for title, done, total in reports if title == 'Sampling'
   ]
   assert found == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_every_sampler_can_be_chosen_for_a_run_of_noisy_ddim():
+  for method, eta in (('ddim', 0.5), ('heun', 0.0), ('dpmpp', 0.0)):
+    options = tiny_train.make_config('').sample
+    options.eta = 0.5
+    generate.change_sampler(options, {'method': method})
+    assert (options.method, options.eta) == (method, eta)

@@ -203,6 +203,13 @@ def make_generator(
   return Generator(samples, reconstructions)
 
 
+def change_sampler(options: ConfigDict, changes: dict[str, Any]) -> None:
+  """Changes `config.sample` in place; eta is of ddim and not of others."""
+  options.update(changes)
+  if options.method != 'ddim':
+    options.eta = 0.0
+
+
 def describe_samples(
   config: ConfigDict, workdir: epath.PathLike, step: int
 ) -> dict[str, Any]:

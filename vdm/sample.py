@@ -77,16 +77,15 @@ def main(argv: Sequence[str]) -> None:
   except (OSError, ValueError) as error:
     flag.stop(error)
   options = run.config.sample
-  for name, value in {
+  changes = {
     'ema': _EMA.value,
     'steps': _STEPS.value,
     'guidance': _GUIDANCE.value,
     'method': _METHOD.value,
-  }.items():
-    if value is not None:
-      options[name] = value
-  if options.method != 'ddim':
-    options.eta = 0.0  # The run's may be of ddim.
+  }
+  generate.change_sampler(
+    options, {k: v for k, v in changes.items() if v is not None}
+  )
   made_with = generate.describe_samples(run.config, _WORKDIR.value, run.step)
   logging.info(
     'Making %d videos with step %d: %s, %d steps, guidance %g, EMA %g.',

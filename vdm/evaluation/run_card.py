@@ -89,7 +89,7 @@ def evaluate(
   """
   out = epath.Path(out)
   run = generate.load_run(workdir, options.ema, options.checkpoint)
-  run.config.sample.update(options.sample)
+  generate.change_sampler(run.config.sample, options.sample)
   card = _Evaluation(run, epath.Path(workdir), out, options).card()
   if card is not None:
     card = metrics_card.write(out, card)
