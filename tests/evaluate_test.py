@@ -76,6 +76,7 @@ def test_every_number_has_its_floor_its_ceiling_and_its_protocol(card):
     assert row['samples']['low'] <= row['samples']['high']
   assert card['panel'].keys() == {'reference', *SETS}
   assert card['panel']['samples'].keys() == motion.PANEL.keys()
+  assert card['from_samples'].keys() == {*SETS} - {'samples'}
   assert card['fvd'].keys() == {'samples', 'real', 'autoencoder'}
   assert {'frechet_interval', 'kernel_interval'} <= card['fvd'][
     'samples'
@@ -102,6 +103,7 @@ def test_it_is_written_for_machines_and_for_people(card, workdir):
   text = (out / 'metrics_card.txt').read_text()
   for words in ('motion', 'flow, px at 128', 'fvd', 'Inception', 'PSNR'):
     assert words.lower() in text.lower(), words
+  assert text.startswith('Too few clips for a verdict')
   for name in ('samples.png', 'nearest.png', 'nearest.mp4'):
     assert (out / name).stat().st_size > 1000
 
@@ -309,6 +311,30 @@ def test_flags_say_how_clips_are_brought_to_the_network():
     ('a:b.pt', None),
     {'resize': 'tf1', 'crop': 'squash', 'epsilon': 1e-5},
   )
+
+
+PRINTED = """
+from absl import flags
+from vdm import evaluate
+from vdm.evaluation import card_text
+from vdm.evaluation import folder_card
+folder_card.evaluate = lambda *unused: {}
+card_text.text = lambda card: 'the card'
+flags.FLAGS(['x', '--real=a', '--fake=b', '--out=there'])
+evaluate._folders()
+"""
+
+
+def test_the_card_and_the_path_of_its_numbers_are_printed():
+  result = subprocess.run(
+    [sys.executable, '-c', PRINTED],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  path = 'Raw numbers and protocol: there/metrics_card.json.'
+  assert result.stdout == f'the card\n{path}\n'
 
 
 SCRIPT = """

@@ -230,5 +230,5 @@ def test_clips_of_nothing_count_against_the_set():
 def test_table_has_a_line_for_what_was_measured():
   videos, labels, world, _ = make(4)
   text = laws.table({'real': judge(videos, world, labels)})
-  assert 'label agreement, %' in text and '100.00' in text
+  assert 'label agreement in both halves, %' in text and '100.00' in text
   assert 'bounce' not in text

@@ -63,6 +63,8 @@ def test_summaries_have_intervals_and_limits_and_the_panel_its_units():
     assert row['low'] <= row['high']
   limits = suite.chance(real, other)
   assert rows['appearance']['energy'] > max(limits['appearance'], 0.5)
+  between = suite.between(real, real, dark)
+  assert between == {k: pytest.approx(row['energy']) for k, row in rows.items()}
   same = suite.panel(real, real)
   assert all(row['distance'] == 0 for row in same.values())
   assert all(row['separation'] == 0.5 for row in same.values())

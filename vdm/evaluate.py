@@ -169,7 +169,7 @@ def _run() -> None:
   )
   if card is not None:
     print(card_text.text(card))
-    print(f'All numbers are in {out}/metrics_card.json; see also nearest.mp4.')
+    print(f'Raw numbers, protocol: {out}/metrics_card.json; see nearest.mp4.')
 
 
 def _folders() -> None:
@@ -192,7 +192,7 @@ def _folders() -> None:
     ),
   )
   print(card_text.text(card))
-  print(f'All numbers are in {out}/metrics_card.json.')
+  print(f'Raw numbers and protocol: {out}/metrics_card.json.')
 
 
 def _shared_options():

@@ -14,23 +14,28 @@ def lay_out(rows: Sequence[Sequence[str]]) -> str:
 
 
 def by_set(
-  sets: dict[str, dict[str, float]], titles: dict[str, tuple[str, float]]
+  sets: dict[str, dict[str, float | str]],
+  titles: dict[str, tuple[str, float]],
 ) -> str:
   """Returns a table, a line for each measure and a column for each set.
 
   Args:
-    sets: {set: {measure: number}}; '-' stands for a missing one.
+    sets: {set: {measure: number, or words instead}}; '-' stands for a missing
+      one.
     titles: {measure: (title, factor)}, in the order of the lines.
   """
   rows = [['', *sets]]
   for name, (title, factor) in titles.items():
     values = [values.get(name) for values in sets.values()]
     if any(value is not None for value in values):
-      cells = [
-        '-' if value is None else number(value * factor) for value in values
-      ]
-      rows.append([title, *cells])
+      rows.append([title, *(_cell(value, factor) for value in values)])
   return lay_out(rows)
+
+
+def _cell(value: float | str | None, factor: float) -> str:
+  if value is None:
+    return '-'
+  return value if isinstance(value, str) else number(value * factor)
 
 
 def number(value: float) -> str:

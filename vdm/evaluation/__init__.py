@@ -7,5 +7,5 @@ The training loop and the commands call this room.
 During training: `small_score`, `reconstruction` (an autoencoder) and
 `final_score` (the final videos of a run). For finished runs and folders, the
 metrics cards: `run_card` and `folder_card` assemble `clip_set`s, `metrics_card`
-compares them.
+compares them, and `card_text` prints the numbers after a `verdict`.
 """

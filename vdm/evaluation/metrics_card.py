@@ -59,6 +59,13 @@ def make(
       **{name: len(clips.groups) for name, clips in sets.items()},
     },
     'energy': _energy(pairs),
+    'from_samples': {
+      name: suite.between(
+        reference.measured, sets['samples'].measured, clips.measured
+      )
+      for name, clips in sets.items()
+      if name != 'samples'
+    },
     'panel': {
       'reference': suite.spread(reference.measured),
       **{

@@ -28,13 +28,13 @@ from vdm.metrics import trajectories
 # Title of each number, and a factor for printing.
 TITLES = {
   'clips': ('clips', 1),
-  'label_agreement': ('label agreement, %', 100),
+  'label_agreement': ('label agreement in both halves, %', 100),
   'count_error': ('object count error, per frame', 1),
   'tracked': ('tracked throughout, % of the frames', 100),
   'switches': ('changes of identity, per clip', 1),
   'hue_drift': ('hue drift, degrees', 1),
-  'size_variation': ('size variation, %', 100),
-  'shape_variation': ('shape variation, %', 100),
+  'size_variation': ('size variation while in full view, %', 100),
+  'shape_variation': ('shape variation while in full view, %', 100),
   'shape_distance': ('shape distance from real, %', 100),
   'acceleration': ('acceleration in free flight, px', 1),
   'bounce': ('error of a bounce, % of the speed', 100),
@@ -51,7 +51,8 @@ _MEDIANS = (
   'bounce',
   'speed',
 )
-_DISTANCES = {'speed_distance': 'speed', 'shape_distance': 'kind'}
+# Distances between distributions, and of which measure.
+DISTANCES = {'speed_distance': 'speed', 'shape_distance': 'kind'}
 # Of clips without an object: as bad as the worst.
 _WORST = {
   'hue_drift': 90.0,
@@ -131,7 +132,7 @@ def summarise(
   if not values['bounces']:
     del values['bounces']
   if reference is not None:
-    for name, source in _DISTANCES.items():
+    for name, source in DISTANCES.items():
       ours, theirs = (
         x[source][np.isfinite(x[source])] for x in (measured, reference)
       )

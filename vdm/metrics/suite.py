@@ -146,6 +146,24 @@ def summarise(
   return rows
 
 
+def between(
+  reference: Measured, first: Measured, second: Measured
+) -> dict[str, float]:
+  """Returns {name of `SUMMARY`: energy distance of two sets}.
+
+  Args:
+    reference: real clips, which scale the vectors.
+    first: a set of clips.
+    second: another set of clips.
+  """
+  return {
+    name: distances.Pooled(
+      *(vectors(reference, clips, name) for clips in (first, second))
+    ).energy()
+    for name in SUMMARY
+  }
+
+
 def chance(
   reference: Measured,
   other: Measured,

@@ -29,14 +29,15 @@ _UNDEFINED = 100.0  # Residual where no line can be fitted, % of the width.
 _FARTHEST = 255 * 3**0.5  # Greatest distance of two colours, grey levels.
 
 _TITLES = {
-  'label_agreement': ('label agreement, %', 100),
+  'label_agreement': ('label agreement of the fitted line, %', 100),
   'residual_percent': ('residual, % of width', 1),
   'present_share': ('present throughout, %', 100),
   'single_share': ('never two objects, %', 100),
   'colour_drift': ('colour drift, %', 100),
-  'size_variation': ('size variation, %', 100),
+  'size_variation': ('size variation of the biggest patch, %', 100),
 }
-_RATIOS = {
+# Compared with the real clips as a set.
+RATIOS = {
   'speed_ratio': ('speed / real', 1),
   'spread_start_x': ('spread of starts, x / real', 1),
   'spread_start_y': ('spread of starts, y / real', 1),
@@ -124,7 +125,7 @@ def summarise(
 
 def table(rows: dict[str, dict[str, float]]) -> str:
   """Formats summaries {set: numbers} as text, a column per set."""
-  return tables.by_set(rows, {'clips': ('clips', 1), **_TITLES, **_RATIOS})
+  return tables.by_set(rows, {'clips': ('clips', 1), **_TITLES, **RATIOS})
 
 
 def _measure(video: np.ndarray) -> dict[str, np.ndarray]:
@@ -241,7 +242,7 @@ def _spreads(measured: dict[str, np.ndarray]) -> dict[str, float]:
   speed = np.linalg.norm(measured['velocity'], axis=-1)
   known = np.isfinite(speed)
   if known.sum() < 2:
-    return dict.fromkeys(_RATIOS, 0.0)
+    return dict.fromkeys(RATIOS, 0.0)
   start, place = measured['start'][known], measured['place'][known]
   speed, hue = speed[known], measured['hue'][known]
   first, second = np.triu_indices(len(hue), 1)
@@ -249,4 +250,4 @@ def _spreads(measured: dict[str, np.ndarray]) -> dict[str, float]:
   columns = np.column_stack([start, place, speed])
   low, high = np.percentile(columns, [10, 90], axis=0)
   values = [np.median(speed), *(high - low), hues.mean()]
-  return dict(zip(_RATIOS, values, strict=True))
+  return dict(zip(RATIOS, values, strict=True))
