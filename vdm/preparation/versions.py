@@ -13,7 +13,11 @@ _MENDED = {
     ' pictures are no longer left out as truncated, and more damaged ones are;'
     ' of two copies the one that its header agrees with is kept; mirroring'
     ' display matrices are applied, HLG and PQ are left out, interlaced'
-    ' pictures are deinterlaced, untagged HD is read as BT.709'
+    ' pictures are deinterlaced, untagged HD is read as BT.709; cuts, fades'
+    ' and dissolves between dark pictures are found, lamps and exposure steps'
+    ' no longer cut; fades, changing light and hand-held cameras are no longer'
+    ' left out as overlays; hidden files and a folder around the classes make'
+    ' no classes, GIFs and other suffixes are read'
   ),
 }
 
