@@ -13,7 +13,7 @@ SPOILED = {
 }
 
 
-def make(samples, nearest, copies=0.0, clips=256):
+def make(samples, nearest, copies=0.0, least=20.0, clips=256):
   """A card: energies from real clips, those from another set, and copies."""
   energy = {
     row: {
@@ -31,7 +31,11 @@ def make(samples, nearest, copies=0.0, clips=256):
       **dict.fromkeys(SPOILED, far),
       nearest: dict.fromkeys(ROWS, -0.001),
     },
-    'memorisation': {'copies': copies},
+    'memorisation': {
+      'copies': copies,
+      'least': least,
+      'held_out_median': 37.0,
+    },
   }
 
 
@@ -64,14 +68,21 @@ def make(samples, nearest, copies=0.0, clips=256):
       'Nothing looks copied',
     ),
     (
-      ((0.0, 0.0, 0.0), 'real', 0.9),
+      ((0.0, 0.0, 0.0), 'real', 0.9, 2.0),
       'other real clips',
       'No measure tells them',
       'Training clips may be copied: 230 of 256 samples are nearer to a '
-      'training clip than held-out clips are (2.6 by chance).',
+      'training clip than held-out clips are (2.6 by chance), the nearest at '
+      '2.0 grey levels (held-out median 37.0).',
+    ),
+    (
+      ((0.9, 0.9, 0.9), 'autoencoder', 1.0, 24.0),
+      'reconstructions of the autoencoder',
+      'Worst against real clips: motion, 90.0 % away',
+      'Nothing looks copied: 256 of 256 samples',
     ),
   ],
-  ids=['good', 'decoded', 'frozen', 'shuffled', 'copies'],
+  ids=['good', 'decoded', 'frozen', 'shuffled', 'copies', 'blurred'],
 )
 def test_verdict_names_the_closest_the_worst_and_copies(
   arguments, closest, worst, copied
@@ -84,7 +95,7 @@ def test_verdict_names_the_closest_the_worst_and_copies(
 
 
 def test_of_few_clips_there_is_no_verdict():
-  card = make((0.8, 0.9, 0.7), 'frozen', 1.0, clips=15)
+  card = make((0.8, 0.9, 0.7), 'frozen', 1.0, 0.0, clips=15)
   assert verdict.text(card).startswith('Too few clips for a verdict')
   card = make((0.8, 0.9, 0.7), 'frozen', clips=16)
   assert 'frozen clips' in verdict.text(card)
@@ -101,7 +112,7 @@ def test_samples_nearer_than_other_real_clips_are_not_told_from_them():
 
 def test_chance_copies_grow_with_fewer_held_out_clips():
   """One of 17 clips is the nearest by chance: 2 of 16 say nothing."""
-  found = verdict.text(make((0.0, 0.0, 0.0), 'real', 2 / 16, clips=16))
+  found = verdict.text(make((0.0, 0.0, 0.0), 'real', 2 / 16, 2.0, clips=16))
   assert 'Nothing looks copied: 2 of 16' in found and '(0.9 by' in found
 
 

@@ -12,7 +12,9 @@
   that of the floor, and beyond that of the autoencoder, of those that are
   neither as real nor below the floor.
 - Copied: the samples that are nearer to a training clip than the nearest 1 % of
-  held-out clips are more than chance gives, by three standard deviations.
+  held-out clips are more than chance gives, by three standard deviations, and
+  the nearest is at less than half of the held-out clips' median distance.
+  Without this, blurred samples would count, which are nearer to every clip.
 """
 
 import math
@@ -95,16 +97,19 @@ def _worst(card) -> str:
 def _memorised(card) -> str:
   if 'memorisation' not in card:
     return 'Whether training clips are copied was not measured.'
-  counts, share = card['counts'], card['memorisation']['copies']
+  counts, values = card['counts'], card['memorisation']
   # The nearest 1 % of few held-out clips is their nearest one.
   chance = max(0.01, 1 / (counts['reference'] + 1))
   expected = chance * counts['samples']
-  found = round(share * counts['samples'])
-  copied = found > expected + 3 * math.sqrt(expected)
+  found = round(values['copies'] * counts['samples'])
+  many = found > expected + 3 * math.sqrt(expected)
+  copied = many and values['least'] < values['held_out_median'] / 2
   start = 'Training clips may be copied' if copied else 'Nothing looks copied'
   return (
     f'{start}: {found} of {counts["samples"]} samples are nearer to a training '
-    f'clip than held-out clips are ({expected:.1f} by chance).'
+    f'clip than held-out clips are ({expected:.1f} by chance), the nearest at '
+    f'{values["least"]:.1f} grey levels (held-out median '
+    f'{values["held_out_median"]:.1f}).'
   )
 
 
