@@ -96,7 +96,7 @@ def trusted_times(
   seconds = _seconds(stamps)
   steps, restarts = np.diff(seconds), _restarts(seconds)
   if restarts.any():
-    steps[restarts] = np.median(steps[~restarts])  # As if it had gone on.
+    steps[restarts] = np.median(steps[~restarts])  # As if it continued.
     seconds = np.concatenate([[0.0], np.cumsum(steps)])
   if not np.all((steps > 0) & (steps < _MAX_GAP)):
     return None

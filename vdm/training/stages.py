@@ -117,7 +117,7 @@ def describe(
   if previous is not None and previous.name == span.name:
     lines.append(
       'Resumed: parameters, moments and averages are those of the checkpoint; '
-      "the learning rate goes on in the stage's schedule."
+      "the learning rate continues in the stage's schedule."
     )
   elif previous is None or previous.stage.objective != span.stage.objective:
     lines.append('Parameters, moments and averages are new.')
