@@ -22,6 +22,7 @@ from etils import epath
 import jax.numpy as jnp
 import numpy as np
 
+from vdm.common import errors
 from vdm.common import trees
 from vdm.models import pickles
 from vdm.models import torch_files
@@ -58,7 +59,7 @@ READ_ERRORS = (
 )
 
 
-class WeightsError(ValueError):
+class WeightsError(errors.UsageError):
   """Weights cannot be read; the message is one sentence."""
 
 

@@ -95,12 +95,14 @@ def resolve(options: ConfigDict, directory: epath.Path) -> ConfigDict:
   if options.kind != 'autoencoder_kl':
     return options
   if exists(directory):
-    source, known = directory, files.load(directory)[0].to_dict()
+    with errors.as_usage():
+      source, known = directory, files.load(directory)[0].to_dict()
   elif options.load:
     source = epath.Path(options.load) / 'autoencoder'
     # Files of before there was this key are of networks of 32.
     known = {'norm_groups': autoencoder_kl.GROUPS}
-    known |= files.load(source)[0].to_dict()
+    with errors.as_usage('config.autoencoder.load: '):
+      known |= files.load(source)[0].to_dict()
   else:
     return pretrained.resolve(options)
   options = options.copy_and_resolve_references()
