@@ -39,7 +39,9 @@ OWNERS = {
   'jax._src.distributed': ('vdm.multihost',),
 }
 # What Grain's workers and preparation's processes import: no jax in there.
-WITHOUT_JAX = ('vdm.data', 'vdm.preparation', 'vdm.media', 'vdm.config')
+WITHOUT_JAX = (
+  *('vdm.data', 'vdm.preparation', 'vdm.media', 'vdm.config', 'vdm.common'),
+)
 
 
 @functools.cache
