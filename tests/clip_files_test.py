@@ -101,7 +101,7 @@ def test_the_files_are_those_of_preparation(folder, tmp_path, caplog):
   frames = tiny_videos.grey_steps(6)
   tiny_videos.write_video(tmp_path / 'c.mpg', frames, codec='mpeg1video')
   video_files.write_gif(tmp_path / 'd.GIF', frames, 25)
-  with caplog.at_level('INFO'):
+  with caplog.at_level('INFO', logger='absl'):
     levels, names = read(tmp_path, sampling='first')
   assert names == ['a.mp4', 'c.mpg', 'd.GIF', 'linked/b.mp4']
   assert levels == [[0, 1, 2, 3]] * 4

@@ -53,7 +53,7 @@ def refused(config, **sources):
 
 
 def test_a_good_run_passes_and_says_its_windows_once_a_stage(config, caplog):
-  with caplog.at_level('INFO'):
+  with caplog.at_level('INFO', logger='absl'):
     made = check(config)
   assert list(made) == list(config.train.order)
   said = [r.message for r in caplog.records if 'Stage ' in r.message]
