@@ -13,10 +13,10 @@ import pytest
 # From the top; rooms of one floor do not know each other.
 FLOORS = (
   ('__main__', 'main', 'prepare', 'sample', 'evaluate', 'replay'),
-  ('train',),
+  ('train', 'publishing'),
   ('evaluation',),
   ('training',),
-  ('generate',),
+  ('generate', 'trained'),
   ('preparation',),
   ('data',),
   ('checkpoints',),

@@ -337,7 +337,7 @@ def freeze_autoencoder(
   reported = (directory / 'report.json').exists()
   if not coordination.first_says('the report', reported):
     content = reconstruction.report(
-      directory,
+      run.workdir,
       judged_source(run),
       directory,
       num=config.data.fixed_clips or config.train.eval_clips,
