@@ -39,6 +39,7 @@ from vdm.training import throughput
 from vdm.training import train_state
 from vdm.training import train_step
 from vdm.training import writer
+from vdm.training.destinations import chosen
 
 STOPPED = coordination.STOPPED  # Exit code: run the same command again.
 
@@ -81,6 +82,7 @@ def train(
     ) as health,
     preemption.StopSignal(health.vote) as signal,
   ):
+    chosen.check(config.log)
     # What the run's config.json says is what was used.
     config = config.copy_and_resolve_references()
     config.autoencoder = autoencoder_stage.resolve(
@@ -99,7 +101,7 @@ def train(
         keep=options.keep,
         keep_every=options.keep_every,
       ) as store,
-      writer.make_writer(workdir, options.tensorboard) as log,
+      writer.make_writer(config, workdir) as log,
       health.reporting(),
     ):
       run = Run(
@@ -113,7 +115,10 @@ def train(
         signal=signal,
         counters=counters.Counters(options.max_skipped),
       )
-      return train_stages(run, accept_changes)
+      code = train_stages(run, accept_changes)
+      store.wait()  # Before a tracker's server is waited for.
+      log.close(code)
+      return code
 
 
 def train_stages(run: Run, accept_changes: bool) -> int:
@@ -372,6 +377,7 @@ def finish(run: Run, span: stages.Span, state: train_state.TrainState) -> None:
     span.stop,
     run.signal.check,
   )
+  run.log.write_final(span.stop, run.workdir / 'final')
 
 
 def statistics_clips(run: Run, span: stages.Span) -> dict[str, Any]:
