@@ -342,10 +342,10 @@ def test_a_destination_that_cannot_be_opened_is_dropped(caplog, tmp_path):
     raise ImportError('no TensorFlow')
 
   thread = background.Background('Broken', fail)
-  with caplog.at_level('WARNING', logger='absl'):
-    with writer.Writer(tmp_path, [thread]) as log:
-      for step in (1, 2):
-        log.write(step, 'video', {'loss': 0.5})
+  caplog.set_level('WARNING', logger='absl')
+  with writer.Writer(tmp_path, [thread]) as log:
+    for step in (1, 2):
+      log.write(step, 'video', {'loss': 0.5})
   assert [row['step'] for row in writer.read_rows(tmp_path)] == [1, 2]
   assert len(opened) == 1
   assert len(caplog.records) == 1

@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 
 from vdm.checkpoints import manager
 from vdm.config import check
-from vdm.data import builders
 from vdm.evaluation import evaluator
 from vdm.evaluation import final_score
 from vdm.evaluation import reconstruction
@@ -23,7 +22,8 @@ from vdm.multihost import arrays
 from vdm.multihost import coordination
 from vdm.multihost import heartbeat
 from vdm.multihost import preemption
-from vdm.preparation import datasets
+from vdm.multihost import workdir_lock
+from vdm.training import agreement
 from vdm.training import autoencoder_stage
 from vdm.training import counters
 from vdm.training import inputs
@@ -82,20 +82,18 @@ def train(
     ) as health,
     preemption.StopSignal(health.vote) as signal,
   ):
+    agreement.check_config(config)
     chosen.check(config.log)
     # What the run's config.json says is what was used.
     config = config.copy_and_resolve_references()
     config.autoencoder = autoencoder_stage.resolve(
       config.autoencoder, workdir / 'autoencoder'
     )
-    directory = datasets.ensure(config.data)
-    sources = {
-      split: builders.open_source(directory, split, config.data.split_list)
-      for split in ('train', 'validation')
-    }
+    sources = agreement.open_sources(config.data)
     mesh = sharding.make_mesh(options.fsdp)
     made = preflight.check(config, sources, mesh, signal.check)
     with (
+      workdir_lock.WorkdirLock(workdir),
       manager.Checkpoints(
         workdir / 'checkpoints',
         keep=options.keep,

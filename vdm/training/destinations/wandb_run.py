@@ -78,7 +78,7 @@ class Run:
       allow_val_change=True,  # What a run that resumes may change.
       dir=os.fspath(workdir) if local else tempfile.mkdtemp(),
       settings=wandb.Settings(
-        console='off', show_info=False, finish_timeout=UPLOAD_SECONDS
+        console='off', quiet=True, finish_timeout=UPLOAD_SECONDS
       ),
     )
     self._run.define_metric('step')
