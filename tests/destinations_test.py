@@ -6,9 +6,11 @@ import struct
 import sys
 import threading
 import time
+import tomllib
 import types
 
 import av
+from conftest import ROOT
 from etils import epath
 import jax
 import numpy as np
@@ -246,9 +248,14 @@ def test_a_package_that_is_missing_is_one_sentence(name, monkeypatch):
   monkeypatch.setitem(sys.modules, name, None)  # An import then fails.
   with pytest.raises(errors.UsageError) as raised:
     chosen.check(make_config(**{name: 'clips'}).log)
+  extras = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project'][
+    'optional-dependencies'
+  ]
+  (wanted,) = extras[name]
   assert str(raised.value) == (
-    f"log.{name} needs the package {name}: pip install 'vdm[{name}]'."
+    f"log.{name} needs the package {name}: pip install '{wanted}'."
   )
+  assert wanted in extras['dev']
   chosen.check(make_config().log)
 
 

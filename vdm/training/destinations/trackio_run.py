@@ -21,7 +21,9 @@ def problem() -> str:
   try:
     import trackio  # noqa: F401
   except ImportError:
-    return "log.trackio needs the package trackio: pip install 'vdm[trackio]'."
+    return (
+      "log.trackio needs the package trackio: pip install 'trackio>=0.43,<1'."
+    )
   return ''
 
 

@@ -31,7 +31,7 @@ def problem() -> str:
   try:
     import wandb
   except ImportError:
-    return "log.wandb needs the package wandb: pip install 'vdm[wandb]'."
+    return "log.wandb needs the package wandb: pip install 'wandb>=0.31,<1'."
   if wandb.setup().settings.mode in OFFLINE:
     return ''
   try:
