@@ -108,7 +108,7 @@ describe_machine() {
 
 # Prints 'Found 2 GPUs (NVIDIA H100, driver 580.65.06)'.
 describe_gpus() {
-  local name driver names= count=0 details= s=s
+  local name driver names='' count=0 details='' s=s
   while IFS=, read -r driver name; do
     name=${name# }
     count=$((count + 1))

@@ -1,4 +1,4 @@
-"""The locked requirements: they satisfy the bounds, and every file has a hash."""
+"""The locked requirements satisfy the bounds, and every file has a hash."""
 
 import functools
 import importlib.metadata
