@@ -1,8 +1,11 @@
 # shellcheck shell=bash
-# Sourced by the scripts here: `setup` makes the folder .venv and installs what
-# launch/packages.py lists for this machine's accelerator, in the versions of
-# requirements/ACCELERATOR.lock on Linux x86_64. A stamp of their hash makes a
-# second start install nothing.
+# Makes the folder .venv and installs what launch/packages.py lists for this
+# machine's accelerator, in the versions of requirements/ACCELERATOR.lock on
+# Linux x86_64. A stamp of their hash makes a second start install nothing.
+#
+#   bash launch/setup.sh
+#
+# The other scripts here source it, and call `setup`.
 #
 # VDM_PYTHON       the interpreter to make .venv with; else the first of
 #                  python3.13, python3.12, python3.11, python3 that works.
@@ -164,3 +167,8 @@ print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' \
       "same command again."
   printf '%s\n' "$wanted" >"$stamp"
 }
+
+# By itself it installs and starts nothing.
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  setup
+fi

@@ -203,7 +203,7 @@ def test_a_run_is_stopped_requeued_and_finished(clone, nodes):
   assert clone.cluster.read('scontrol') == f'requeue {job.id}\n'
   # One file has the output of both starts.
   said = job.output.read_text()
-  assert re.findall(r'resumed_from (\d+)', said) == [str(int(saved))]
+  assert re.findall(r'resumed_from (\d+)', said) == [str(int(saved))] * nodes
   assert f'job {job.id} is in the queue again' in said
   assert 'Finished: the autoencoder is in runs/tiny' in said
   found = 'Distributed: 2 Slurm tasks; process 1 of 2'
