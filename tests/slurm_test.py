@@ -163,7 +163,9 @@ def test_places_where_it_cannot_run(clone, tmp_path):
   job = clone.cluster.sbatch({}, clone.script, cwd=tmp_path)
   job.start()
   assert job.wait() == (2, False)
-  assert 'has no launch/setup.sh: submit in the root' in job.output.read_text()
+  assert (
+    'has no launch/setup.sh: submit in the working' in job.output.read_text()
+  )
   del job._environ['SLURM_JOB_ID']
   job.start()
   assert job.wait() == (2, False)
