@@ -247,6 +247,10 @@ KEYS: dict[str, Any] = dict(
     barrier_minutes=positive(30.0),  # To wait for a process that is alive.
     tensorboard=True,
   ),
+  log=dict(  # Where else rows, videos and the configuration go.
+    wandb='',  # A project of Weights & Biases; '': not there.
+    trackio='',  # A project of Trackio; '': not there.
+  ),
   stages={},  # One STAGE by name.
 )
 
