@@ -15,6 +15,7 @@ from vdm.media import video_files
 from vdm.publishing import export_files
 from vdm.publishing import model_card
 from vdm.publishing import run_facts
+from vdm.trained import hub
 from vdm.trained import manifest
 
 UPSCALE = 2  # Of the videos of single samples, which are small.
@@ -85,7 +86,7 @@ def write(
     name=options.name or options.repo.split('/')[-1] or out.name,
     dtype=options.dtype,
     samples=options.samples,
-    repo=options.repo,
+    where=_where(out, options.repo),
     license_name=options.license_name,
     data_license=options.data_license,
     notes=options.notes,
@@ -99,6 +100,15 @@ def write(
     'The export is in %s: %d files, %.2f MB.', out, len(names) + 1, size / 1e6
   )
   return names
+
+
+def _where(out: epath.Path, repo: str) -> str:
+  """Returns the source for the card's commands; no path of this machine."""
+  if repo:
+    return f'{hub.PREFIX}{repo}@main'
+  if out.is_absolute() or '://' in str(out) or '..' in out.parts:
+    return 'THIS_FOLDER'
+  return out.as_posix()
 
 
 def _write_samples(

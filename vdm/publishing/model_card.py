@@ -24,7 +24,7 @@ def text(
   name: str,
   dtype: str,
   samples: int,
-  repo: str = '',
+  where: str = 'THIS_FOLDER',
   license_name: str = '',
   data_license: str = '',
   notes: str = '',
@@ -38,7 +38,7 @@ def text(
     name: of the export.
     dtype: of the parameters in the files.
     samples: how many videos are in samples/.
-    repo: owner/name on the hub, if the export goes there.
+    where: source for commands that sample from the export.
     license_name: of the parameters, as the hub spells it; '': not known.
     data_license: of the data; '': not known.
     notes: Markdown for the section on limits.
@@ -51,7 +51,7 @@ def text(
     f'The samples of seeds 0 to {samples - 1}, not selected, made by these '
     f'files ({_sampler(model)}).',
     '## Sampling',
-    _sampling(f'hf://{repo}@main' if repo else 'THIS_FOLDER'),
+    _sampling(where),
     '## Data',
     _data(model, facts['dataset'], data_license),
     '## Training',
