@@ -1,5 +1,6 @@
 """A run is exported with its card and videos, and goes to the hub and back."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -7,8 +8,6 @@ import re
 import subprocess
 import sys
 
-from absl import flags
-from absl.testing import flagsaver
 from conftest import ROOT
 from etils import epath
 import fake_hub
@@ -16,7 +15,6 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from vdm import export as command
 from vdm import generate
 from vdm import trained
 from vdm.common import errors
@@ -117,7 +115,7 @@ def test_the_card_says_what_the_run_recorded(folder):
     'licence of the data: **to be filled in**',
     '| autoencoder | autoencoder | 3 | 1 | 16 | 8 | 0 min',
     '| video | diffusion | 5 | 4 | 16 | 8 | 0 min',
-    'clips of 4 frames of 16 px (validation 01): PSNR (dB)',
+    'single frames of 16 px (validation 01): PSNR (dB)',
     '8 samples of the run, not selected',
     'label agreement',
     'It was trained on clips of 4 frames of 16 px',
@@ -187,38 +185,51 @@ def test_an_export_that_does_not_come_back_is_an_error(folder):
     export._check(folder, model)
 
 
-def run_command(capsys, **values):
-  """The last line that the command writes when it stops."""
-  flags.FLAGS.mark_as_parsed()
-  with flagsaver.flagsaver(**values), pytest.raises(SystemExit) as error:
-    command.main([])
-  assert error.value.code == 2
-  said = capsys.readouterr().err.strip()
-  assert '\n' not in said
-  return said
+# In a process of its own: no two commands can be imported together.
+MISTAKES = """
+import json, sys
+from absl import flags
+from absl.testing import flagsaver
+from vdm import export
+flags.FLAGS.mark_as_parsed()
+for values in json.loads(sys.argv[1]):
+  try:
+    with flagsaver.flagsaver(**values):
+      export.main([])
+  except SystemExit as stop:
+    print(stop.code, file=sys.stderr)
+"""
 
 
-def test_mistakes_are_one_line(
-  folder, finished_run, tmp_path, capsys, monkeypatch
-):
-  out = str(tmp_path / 'out')
-  run = str(finished_run)
-  assert '--out is missing' in run_command(capsys, workdir=run)
-  assert 'holds no run' in run_command(capsys, workdir=out, out=out)
-  said = run_command(capsys, workdir=str(folder), out=out)
-  assert 'is an export already' in said
-  assert "no export's" in run_command(capsys, workdir=run, out=run)
-  said = run_command(capsys, workdir=run, out=out, checkpoint='7')
-  assert 'keeps the steps' in said
+def test_mistakes_are_one_line(folder, finished_run, tmp_path):
   pytest.importorskip(
     'huggingface_hub', reason='the extra hub is not installed'
   )
-  monkeypatch.delenv('HF_TOKEN', raising=False)
-  said = run_command(capsys, workdir=run, out=out, push='owner/name')
-  assert 'set HF_TOKEN' in said
-  said = run_command(capsys, workdir=run, out=out, push='name')
-  assert 'names nothing on the hub' in said
-  assert not epath.Path(out).exists()
+  out, run = str(tmp_path / 'out'), str(finished_run)
+  cases = [
+    ({'workdir': run}, '--out is missing'),
+    ({'workdir': out, 'out': out}, 'holds no run'),
+    ({'workdir': str(folder), 'out': out}, 'is an export already'),
+    ({'workdir': run, 'out': run}, "is no export's"),
+    ({'workdir': run, 'out': out, 'checkpoint': '7'}, 'keeps the steps'),
+    ({'workdir': run, 'out': out, 'notes': out}, 'No such file'),
+    ({'workdir': run, 'out': out, 'push': 'owner/name'}, 'set HF_TOKEN'),
+    ({'workdir': run, 'out': out, 'push': 'name'}, 'names nothing on the hub'),
+  ]
+  done = subprocess.run(
+    [sys.executable, '-c', MISTAKES, json.dumps([x for x, _ in cases])],
+    cwd=ROOT,
+    env={k: v for k, v in os.environ.items() if k != 'HF_TOKEN'},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  lines = done.stderr.splitlines()
+  said = [line for line, code in itertools.pairwise(lines) if code == '2']
+  assert len(said) == len(cases), done.stderr
+  for line, (_, words) in zip(said, cases):
+    assert words in line
+  assert not (tmp_path / 'out').exists()
 
 
 # In a process of its own: the library reads HF_ENDPOINT when it is imported.

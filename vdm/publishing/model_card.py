@@ -188,9 +188,11 @@ def _numbers(model, numbers) -> str:
       for key, title in (('psnr', 'PSNR (dB)'), ('ssim', 'SSIM'))
       if mean.get(key) is not None
     )
+    clips = f'clips of {protocol["frames"]} frames'
     parts.append(
       'The autoencoder is the ceiling of the video model. On '
-      f'{protocol["clips"]} clips of {protocol["frames"]} frames of '
+      f'{protocol["clips"]} '
+      f'{clips if protocol["frames"] > 1 else "single frames"} of '
       f'{protocol["resolution"]} px ({protocol["split"]}): {values}.'
     )
   if (final := numbers.get(run_facts.FINAL)) is not None:
