@@ -12,9 +12,9 @@ import pytest
 
 # From the top; rooms of one floor do not know each other.
 FLOORS = (
-  ('__main__', 'main', 'prepare', 'sample', 'evaluate', 'replay'),
+  ('__main__', 'main', 'prepare', 'sample', 'evaluate', 'plan', 'replay'),
   ('train',),
-  ('evaluation',),
+  ('evaluation', 'planning'),
   ('training',),
   ('generate',),
   ('preparation',),
