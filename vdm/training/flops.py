@@ -107,6 +107,7 @@ _PEAKS = (
   ('NVIDIA L40S', 362e12),
   ('NVIDIA L4', 121e12),
   ('NVIDIA GeForce RTX 4090', 165e12),  # With float32 accumulation.
+  ('NVIDIA GeForce RTX 3090', 71e12),  # The same.
   ('Tesla T4', 65e12),
   ('NVIDIA T4', 65e12),
   ('TPU v2', 23e12),
