@@ -53,8 +53,9 @@ cloud() {
   ${become:-} "$@" </dev/null 2>>"$logs/gcloud.log" 3>&-
 }
 
+# Prints the end of what gcloud said, which may be nothing.
 last_words() {
-  grep -v '^$' "$logs/gcloud.log" 2>/dev/null | tail -n 3
+  grep -v '^$' "$logs/gcloud.log" 2>/dev/null | tail -n 3 || true
 }
 
 # Sets `state`. A list, since describing what is absent is an error like others.
