@@ -4,6 +4,7 @@ The fake gcloud runs what is sent by ssh, so the worker's side is the real one;
 only Python is a stub, as in launch_test.py.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.skipif(
   reason='needs git and what a TPU VM has: flock, setsid, GNU tar',
 )
 
+GCLOUD = shutil.which('gcloud')
 TIMEOUT = 120  # Seconds, of what takes one or two on an idle machine.
 WORKDIR = 'gs://bucket/my runs/ucf101'
 TRAINER = ('--config', 'configs/a b.py:smoke', '--workdir', WORKDIR)
@@ -517,6 +519,44 @@ def test_failing_installation_is_counted(cloud):
 def test_documented_commands_are_understood(idle_cloud, words):
   result = idle_cloud.call(words[2], '--dry_run', *words[3:])
   assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(not GCLOUD, reason='gcloud is not installed')
+def test_gcloud_knows_every_flag(idle_cloud, tmp_path):
+  """Of the commands of a run and of docs/launch.md; gcloud only parses them."""
+  options = (
+    *('--spot', '--project', 'mine', '--service_account', 'a@b', '--dry_run'),
+    *('--before', "echo 'a  b'", '--env', 'SECRET'),
+    *('--create_flag=--internal-ips', '--ssh_flag=--internal-ip'),
+  )
+  result = idle_cloud.call(*run_arguments(*options), SECRET='x')
+  page = (ROOT / 'docs/launch.md').read_text()
+  blocks = re.findall(r'```sh\n(.*?)```', page, re.DOTALL)
+  lines = '\n'.join([result.stdout, *blocks]).replace('\\\n', ' ').splitlines()
+  commands = [line for line in lines if line.startswith('gcloud ')]
+  assert sum(' tpus ' in command for command in commands) >= 12
+  wrong = 'gcloud compute tpus tpu-vm ssh demo --no-such-flag'
+  file = tmp_path / 'commands.json'
+  file.write_text(
+    json.dumps([{'command_string': x} for x in [*commands, wrong]])
+  )
+  result = subprocess.run(
+    [GCLOUD, 'meta', 'lint-gcloud-commands', f'--commands-file={file}'],
+    env={
+      'PATH': os.environ['PATH'],
+      'CLOUDSDK_CONFIG': os.fspath(tmp_path / 'gcloud'),
+      'CLOUDSDK_CORE_CHECK_GCE_METADATA': 'false',
+      'CLOUDSDK_CORE_DISABLE_USAGE_REPORTING': 'true',
+    },
+    capture_output=True,
+    text=True,
+    timeout=TIMEOUT,
+  )
+  if not result.stdout:
+    pytest.skip(f'This gcloud has no linter: {result.stderr[:200]}')
+  answers = json.loads(result.stdout)
+  refused = [x['command_string'] for x in answers if not x['success']]
+  assert refused == [wrong], result.stdout
 
 
 @pytest.mark.parametrize(
