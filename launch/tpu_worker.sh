@@ -8,7 +8,7 @@
 #   before COMMAND                runs a command of the user's in vdm/
 #   start ATTEMPT IDENTITY ARG... starts the trainer, unless it already did
 #   follow ATTEMPT [WORKER:LINE]  prints its log from that line, until it ends
-#   log [LINES]                   prints the end of the newest log
+#   log                           prints the newest log
 #   stop                          asks the trainer to save and stop
 #   pack FOLDER                   writes a folder to stdout as a tar archive
 #
@@ -212,13 +212,20 @@ follow() {
     done
 }
 
+# Asks the trainer to save and stop: once, since a second SIGTERM would end it
+# without. Five minutes later it is killed.
 stop() {
-  local attempt
-  [ -f "$runs/current" ] || fail 'Nothing has been started here.'
+  local attempt folder
+  [ -f "$runs/current" ] || return 0
   attempt=$(cat "$runs/current")
+  folder=$runs/$attempt
   [ "$(state_of "$attempt")" = 'running -' ] || return 0
-  touch "$runs/$attempt/stopped"
-  kill -TERM "$(cat "$runs/$attempt/trainer_pid")"
+  if [ ! -f "$folder/stopped" ]; then
+    touch "$folder/stopped"
+    kill -TERM "$(cat "$folder/trainer_pid")"
+  elif [ -n "$(find "$folder/stopped" -mmin +5)" ]; then
+    kill -KILL "$(cat "$folder/trainer_pid")"
+  fi
 }
 
 before() {
@@ -229,7 +236,7 @@ before() {
 
 log() {
   [ -f "$runs/current" ] || fail 'Nothing has been started here.'
-  tail -n "${1:-+1}" "$runs/$(cat "$runs/current")/log"
+  cat "$runs/$(cat "$runs/current")/log"
 }
 
 # Packs a folder given as --workdir, relative to vdm/; one that the run never
