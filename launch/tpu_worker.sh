@@ -22,9 +22,6 @@ runs=$HOME/vdm_runs
 code=$HOME/vdm
 boot_id=/proc/sys/kernel/random/boot_id
 metadata=http://metadata.google.internal/computeMetadata/v1/instance/attributes
-# Newer Pythons than the images have; a fixed uv carries the sha256 of the
-# Pythons that it installs.
-uv='uv==0.13.9 --hash=sha256:d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19'
 
 fail() {
   printf '%s\n' "$*" >&2
@@ -101,7 +98,9 @@ choose_python() {
   else
     echo 'The Python of this image is too old: installing 3.12.'
     python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
-    python3 -m pip install --quiet --user --require-hashes -r <(echo "$uv")
+    # A fixed uv knows the sha256 of the Pythons that it installs.
+    python3 -m pip install --quiet --user --require-hashes \
+      -r "$code/requirements/uv.txt"
     python3 -m uv python install --quiet 3.12
     python3 -m uv python find --managed-python 3.12 >"$runs/python"
     return

@@ -181,5 +181,8 @@ esac
     *['update'] * 3,
     'python3-pip',
   ]
-  assert re.fullmatch(r'uv==[\d.]+ --hash=sha256:\w{64}', *cloud.lines('uv'))
+  assert re.search(
+    r'uv==[\d.]+ .*\n +--hash=sha256:\w{64}',
+    ((cloud.folder / 'uv').read_text()),
+  )
   assert len(cloud.lines('starts')) == 1
