@@ -203,6 +203,17 @@ def test_environment_made_by_hand_is_kept(machine):
   assert not any(call.startswith('-m|venv|') for call in calls)
 
 
+def test_videos_of_the_demo_or_of_what_is_named(machine):
+  result, calls = machine.run('launch/sample.sh')
+  assert result.returncode == 0, result.stderr
+  assert sum(map(is_install, calls)) == 1
+  assert calls[-1] == (
+    '-m|vdm.sample|--workdir|colabs/demo|--num|8|--overwrite|'
+  )
+  _, calls = machine.run('launch/sample.sh', '--workdir', 'my runs/a')
+  assert calls[-1] == '-m|vdm.sample|--workdir|my runs/a|'
+
+
 def test_exit_code_of_the_command_is_kept(machine):
   result, _ = machine.run('launch/local.sh', FAKE_EXIT='75')
   assert result.returncode == 75

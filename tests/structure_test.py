@@ -12,7 +12,7 @@ import pytest
 
 # From the top; rooms of one floor do not know each other.
 FLOORS = (
-  ('__main__', 'main', 'prepare', 'sample', 'evaluate', 'replay'),
+  ('__main__', 'main', 'prepare', 'sample', 'evaluate', 'export', 'replay'),
   ('train', 'publishing'),
   ('evaluation',),
   ('training',),
