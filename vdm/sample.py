@@ -127,13 +127,12 @@ def choose_folder(
     FileExistsError: it holds samples and is not to be overwritten, or it is
       the run's `final/`, whose numbers are of its samples.
   """
-  from vdm.evaluation import final_score
   from vdm.media import samples
 
   folder = epath.Path(
     out or epath.Path(workdir) / f'samples_from_step_{step:08d}'
   )
-  if (folder / final_score.DONE).exists():
+  if (folder / samples.FINAL_STEP).exists():
     raise FileExistsError(
       f"{folder} has a run's final videos and their numbers: give another "
       '--out.'

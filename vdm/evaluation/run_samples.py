@@ -11,8 +11,8 @@ import numpy as np
 
 from vdm import generate
 from vdm.common import progress
-from vdm.evaluation import final_score
 from vdm.evaluation import result_cache
+from vdm.media import samples
 from vdm.media import video_files
 from vdm.multihost import arrays
 from vdm.multihost import coordination
@@ -100,7 +100,7 @@ def final_videos(
   """Returns the run's final videos; None if labels or settings differ."""
   folder, num = workdir / 'final', len(labels)
   try:
-    step = int((folder / final_score.DONE).read_text())
+    step = int((folder / samples.FINAL_STEP).read_text())
     metrics = json.loads((folder / 'metrics.json').read_text())
     settings = metrics['protocol']['sample']
     with (folder / 'samples.npz').open('rb') as file:
