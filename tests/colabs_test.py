@@ -1,0 +1,193 @@
+"""The notebooks of colabs/: in step with their sources, and executed in small.
+
+The slow tests make the environment of Colab, which takes PyPI and python3.13,
+and train for real:
+
+  bash launch/test.sh -m slow tests/colabs_test.py
+"""
+
+import json
+import re
+import shutil
+import sys
+
+from conftest import ROOT
+import jupytext
+import notebooks
+import numpy as np
+import pytest
+
+NAMES = ('sample', 'train')
+# The .venv/bin/python of a copy of the repository: installs nothing, and takes
+# `vdm.main` from a script. Everything else is this Python.
+PYTHON = """#!/bin/bash
+case "$1 $2 ${{3:-}}" in
+  '-m pip install') ;;
+  '-m vdm.main '*) exec {python} {script} "${{@:3}}" ;;
+  *) exec {python} "$@" ;;
+esac
+"""
+# In the place of vdm.main: first a mistake, then training that somebody stops,
+# then the rest of a run. Pressing the stop button is SIGINT to the kernel,
+# which is this process's parent.
+TRAINER = """
+import os, pathlib, shutil, signal, sys, time
+run, workdir = pathlib.Path({run!r}), pathlib.Path(sys.argv[4])
+assert sys.argv[1:] == ['--config', 'configs/synthetic.py', '--workdir',
+                        str(workdir), '--config.seed=1'], sys.argv
+starts = workdir.with_suffix('.starts')
+number = len(starts.read_text()) if starts.exists() else 0
+starts.write_text('x' * (number + 1))
+if number == 0:
+  print('The configuration has no key seeed.')
+  sys.exit(2)
+if number == 1:
+  workdir.mkdir()
+  rows = (run / 'metrics.jsonl').read_text().splitlines()[:4]
+  (workdir / 'metrics.jsonl').write_text('\\n'.join(rows) + '\\n')
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+  print('training', flush=True)
+  time.sleep(1)
+  os.kill(os.getppid(), signal.SIGINT)
+  time.sleep(60)
+  sys.exit(1)
+shutil.copytree(run, workdir, dirs_exist_ok=True)
+print('trained')
+"""
+# Presses the panel's button. What is shown goes to the cell: nbclient waits for
+# ever for a cell that writes into an Output widget.
+PRESS = """
+import contextlib
+
+class Here(contextlib.nullcontext):
+  clear_output = staticmethod(lambda: None)
+
+videos_here = Here()
+controls['number'].value = 2
+button.click()
+"""
+
+
+def copy(folder, script):
+  """A copy of the repository, in which `script` is what vdm.main does."""
+  root = folder / 'a copy'
+  (root / '.venv/bin').mkdir(parents=True)
+  for name in ('vdm', 'configs', 'requirements.txt', 'pyproject.toml'):
+    (root / name).symlink_to(ROOT / name)
+  shutil.copytree(ROOT / 'launch', root / 'launch')
+  python = root / '.venv/bin/python'
+  python.write_text(PYTHON.format(python=sys.executable, script=script))
+  python.chmod(0o755)
+  (root / '.venv/bin/pip').touch()
+  return root
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_notebook_is_what_its_source_says_and_has_no_outputs(name):
+  source = jupytext.read(notebooks.FOLDER / f'{name}.py')
+  notebook = notebooks.read(name)
+  found = [(x.cell_type, x.source, x.metadata) for x in notebook.cells]
+  made = [(x.cell_type, x.source, x.metadata) for x in source.cells]
+  assert found == made, 'Run python -m jupytext --to ipynb colabs/*.py.'
+  for key in ('accelerator', 'colab', 'kernelspec'):
+    assert notebook.metadata.get(key) == source.metadata.get(key)
+  code = [x for x in notebook.cells if x.cell_type == 'code']
+  assert not any(x.outputs or x.execution_count for x in code)
+
+
+def test_both_notebooks_begin_alike():
+  first, second = (
+    notebooks.cell(notebooks.read(name), 'Set up').source for name in NAMES
+  )
+  assert first == second
+
+
+def test_badges_and_cells_name_the_address_of_the_project():
+  text = (ROOT / 'pyproject.toml').read_text()
+  (address,) = re.findall(
+    r"^repository = '(https://github.com/.*)'", text, re.M
+  )
+  place = address.removeprefix('https://github.com/')
+  readme = (ROOT / 'README.md').read_text()
+  for name in NAMES:
+    source = (notebooks.FOLDER / f'{name}.py').read_text()
+    badge = f'research.google.com/github/{place}/blob/main/colabs/{name}.ipynb'
+    assert badge in source and badge in readme
+    assert f"repository = '{address}'" in source
+
+
+def test_sampling_in_a_notebook(finished_run, tmp_path):
+  notebook = notebooks.read('sample')
+  notebooks.set_fields(
+    notebook, source=str(finished_run), number=2, seed=3, label='left', steps=2
+  )
+  notebooks.set_fields(notebook, save_in=str(tmp_path / 'samples'))
+  notebook.cells += [notebooks.code(PRESS), notebooks.code('button.click()')]
+  notebooks.client(notebook, notebooks.FOLDER).execute()
+  assert 'Labels: right, ' in notebooks.output(
+    notebooks.cell(notebook, 'Choose a model')
+  )
+  form = notebooks.output(notebooks.cell(notebook, 'Sample with a form'))
+  assert form.count('<video ') == 2 and '.zip' in form
+  first, second, third = sorted((tmp_path / 'samples').iterdir())
+  made = [json.loads((x / 'samples.json').read_text()) for x in (first, second)]
+  assert made[0]['seeds'] == [3, 4] and made[0]['labels'] == [4, 4]
+  assert made[1]['seeds'] == [0, 1] and made[1]['labels'] == [0, 1]
+  assert made[0]['run'] == str(finished_run)
+  with np.load(finished_run / 'final/samples.npz', allow_pickle=False) as file:
+    expected = file['videos'][:2].astype(int)
+  with np.load(second / 'samples.npz', allow_pickle=False) as file:
+    # Another batch size may round otherwise.
+    assert np.abs(file['videos'] - expected).max() <= 1
+  shown = notebooks.output(notebook.cells[-1])
+  assert shown.count('<video ') == 2 and third.name in shown
+
+
+def test_mistakes_in_a_notebook_are_one_sentence(tmp_path):
+  notebook = notebooks.read('sample')
+  notebooks.set_fields(notebook, source=str(tmp_path))
+  titles = ('Set up', 'Versions and devices', 'Choose a model')
+  notebook.cells = [notebooks.cell(notebook, title) for title in titles]
+  # As on a runtime of Colab's past.
+  old = notebooks.code('jax.version.__version_info__ = (0, 7, 1)')
+  notebook.cells[1:1] = [notebooks.code('import jax'), old]
+  for i in (3, 4):
+    notebook.cells[i].metadata.tags = ['raises-exception']
+  notebooks.client(notebook, notebooks.FOLDER).execute()
+  said = [notebooks.traceback(notebook.cells[i]) for i in (3, 4)]
+  assert said[0].startswith('jax ') and said[0].endswith('runtime type).')
+  assert said[1] == (
+    f'{tmp_path} holds no run: give the folder that training printed.'
+  )
+
+
+def test_training_is_stopped_resumed_and_sampled(finished_run, tmp_path):
+  script = tmp_path / 'trainer.py'
+  script.write_text(TRAINER.format(run=str(finished_run)))
+  root = copy(tmp_path, script)
+  notebook = notebooks.read('train')
+  notebooks.set_fields(notebook, number=2, flags='--config.seed=1')
+  train = notebooks.cell(notebook, 'Train or resume')
+  stopped = notebooks.code(train.source)
+  mistaken = notebooks.code(train.source)
+  mistaken.metadata.tags = ['raises-exception']
+  at = notebook.cells.index(train)
+  notebook.cells[at:at] = [mistaken, stopped]
+  notebooks.client(notebook, root).execute()
+  assert 'has no key seeed' in notebooks.traceback(mistaken)
+  shown = notebooks.output(stopped)
+  assert 'the trainer saves a checkpoint first' in shown
+  assert 'run this cell again to resume' in shown
+  shown = notebooks.output(train)
+  assert 'Finished: ' in shown and 'trained</pre>' in shown
+  assert 'data:image/png;base64' in shown
+  assert '<p>step_00000012</p>' in shown and '<video ' in shown
+  shown = notebooks.output(notebooks.cell(notebook, 'Sample from the run'))
+  assert shown.count('<video ') == 2
+  (samples,) = (root / 'runs/colab_samples').iterdir()
+  with (
+    np.load(finished_run / 'final/samples.npz', allow_pickle=False) as real,
+    np.load(samples / 'samples.npz', allow_pickle=False) as made,
+  ):
+    difference = made['videos'] - real['videos'][:2].astype(int)
+    assert np.abs(difference).max() <= 1
