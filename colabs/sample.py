@@ -67,21 +67,21 @@ print(jax.devices()[0].device_kind)
 
 # %%
 # @title Choose a model
-# @markdown The folder of a run (what `--workdir` of the training named).
-source = 'runs/synthetic'  # @param {type: 'string'}
-# @markdown The latest checkpoint, a step, or `best`.
+# @markdown The folder of an export or of a run, or `hf://owner/name@revision`.
+source = 'colabs/demo'  # @param {type: 'string'}
+# @markdown Of a run: the latest checkpoint, a step, or `best`.
 checkpoint = 'latest'  # @param {type: 'string'}
 # @markdown Whether the folder is on Google Drive, in `/content/drive/MyDrive`.
 on_drive = False  # @param {type: 'boolean'}
 
-from vdm import generate
+from vdm import trained
 
 if on_drive:
   from google.colab import drive
 
   drive.mount('/content/drive')
 try:
-  run = generate.load_run(source, checkpoint=checkpoint)
+  run = trained.load(source, checkpoint=checkpoint)
 except (OSError, ValueError) as error:
   raise errors.UsageError(error) from None
 generators = {}  # Compiled, by steps, guidance and method.
@@ -115,6 +115,7 @@ from IPython.display import display
 from IPython.display import HTML
 import numpy as np
 
+from vdm import generate
 from vdm import sample
 from vdm.media import notebook
 from vdm.media import samples
@@ -141,7 +142,7 @@ def make_videos(label, seed, number, steps, guidance, method, save_in, show):
   started = time.time()
   videos = make.samples(run.params, run.frozen, labels, seeds)
   print(f'{number} videos in {time.time() - started:.1f} s')
-  made_with = generate.describe_samples(config, source, run.step)
+  made_with = generate.describe_samples(config, run.source, run.step)
   now = datetime.datetime.now().strftime('%Y%m%d_%H%M%S_%f')
   folder = pathlib.Path(save_in) / now
   samples.write(

@@ -222,11 +222,12 @@ import numpy as np
 
 from vdm import generate
 from vdm import sample
+from vdm import trained
 from vdm.media import samples
 
 sampled = True
 try:
-  run = generate.load_run(workdir)
+  run = trained.load(workdir)
   names = run.label_names[: run.config.model.num_classes]
   labels = sample.choose_labels(len(names), names, label or None, number)
 except (OSError, ValueError) as error:
@@ -235,7 +236,7 @@ make = generate.make_generator(run.config, run.stage)
 seeds = seed + np.arange(number)
 videos = make.samples(run.params, run.frozen, labels, seeds)
 folder = pathlib.Path(f'{workdir}_samples') / time.strftime('%Y%m%d_%H%M%S')
-made_with = generate.describe_samples(run.config, workdir, run.step)
+made_with = generate.describe_samples(run.config, run.source, run.step)
 samples.write(
   folder, videos, labels, names, seeds, run.frame_rate, made_with, each=True
 )

@@ -14,10 +14,10 @@ import pytest
 # From the top; rooms of one floor do not know each other.
 FLOORS = (
   ('__main__', 'main', 'prepare', 'sample', 'evaluate', 'replay'),
-  ('train',),
+  ('train', 'publishing'),
   ('evaluation',),
   ('training',),
-  ('generate',),
+  ('generate', 'trained'),
   ('preparation',),
   ('data',),
   ('checkpoints',),
@@ -29,8 +29,10 @@ FLOORS = (
 # Libraries, and the only places that import them.
 OWNERS = {
   'flax': ('vdm.models',),
-  'clu': ('vdm.training.writer',),
-  'tensorflow': ('vdm.training.writer',),
+  'clu': ('vdm.training.destinations.tensorboard',),
+  'tensorflow': ('vdm.training.destinations.tensorboard',),
+  'wandb': ('vdm.training.destinations.wandb_run',),
+  'trackio': ('vdm.training.destinations.trackio_run',),
   'tensorflow_datasets': ('vdm.data.builders',),
   'grain': ('vdm.data',),
   'orbax': ('vdm.checkpoints',),

@@ -21,11 +21,17 @@ from absl import flags
 from vdm.common import console
 from vdm.config import flag
 
-_WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
+_WORKDIR = flags.DEFINE_string(
+  'workdir',
+  None,
+  "A run's folder, an export's, or an export on the hub: "
+  'hf://owner/name@revision.',
+)
 _OUT = flags.DEFINE_string(
   'out',
   None,
-  'Where to write; by default <workdir>/evaluation/<command>, or evaluation.',
+  'Where to write; by default <workdir>/evaluation/<command>, of an export '
+  'outputs/NAME/evaluation/<command>, of folders evaluation.',
 )
 _SPLIT = flags.DEFINE_enum(
   'split', 'validation', ['train', 'validation'], 'Split of the real clips.'
@@ -144,12 +150,14 @@ def main(argv: Sequence[str]) -> None:
 
 def _run() -> None:
   """Writes the card of a run and prints it."""
+  from vdm import trained
   from vdm.evaluation import card_text
   from vdm.evaluation import run_card
   from vdm.multihost import coordination
 
   coordination.set_limit(_BARRIER_SECONDS)
-  out = _OUT.value or os.path.join(_WORKDIR.value, 'evaluation', 'run')
+  model = trained.output_folder(_WORKDIR.value)
+  out = _OUT.value or os.path.join(model, 'evaluation', 'run')
   changes = {
     'steps': _STEPS.value,
     'guidance': _GUIDANCE.value,
@@ -244,28 +252,21 @@ def _classifier():
 
 def _autoencoder() -> None:
   """Writes the report of a run's autoencoder and prints it."""
-  from etils import epath
-
-  from vdm.config import schema
-  from vdm.config import serialize
+  from vdm import trained
   from vdm.data import builders
   from vdm.evaluation import reconstruction
   from vdm.preparation import datasets
   from vdm.training import sharding
 
-  workdir = epath.Path(_WORKDIR.value)
-  out = _OUT.value or f'{workdir}/evaluation/autoencoder'
-  if not (workdir / 'config.json').exists():
-    raise FileNotFoundError(
-      f'{workdir} holds no run: give the folder that training printed.'
-    )
-  config = schema.complete(serialize.load(workdir / 'config.json'))
+  model = trained.output_folder(_WORKDIR.value)
+  out = _OUT.value or f'{model}/evaluation/autoencoder'
+  config = trained.load_config(_WORKDIR.value)
   source = builders.open_source(
     datasets.ensure(config.data), _SPLIT.value, config.data.split_list
   )
   last = config.stages[config.train.order[-1]]
   content = reconstruction.report(
-    workdir / 'autoencoder',
+    _WORKDIR.value,
     source,
     out,
     num=_NUM.value,

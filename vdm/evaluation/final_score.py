@@ -18,6 +18,8 @@ from vdm.media import samples
 from vdm.metrics import frame_metrics
 from vdm.multihost import coordination
 
+DONE = samples.FINAL  # Written last.
+
 
 def write(
   config: ConfigDict,
@@ -67,7 +69,7 @@ def write(
     return
   frame_rate = source.info['frame_rate'] / config.data.stride
   # While the videos are replaced, the folder is complete for no step.
-  (folder / samples.FINAL_STEP).unlink(missing_ok=True)
+  (folder / DONE).unlink(missing_ok=True)
   samples.write(
     folder,
     videos,
@@ -89,17 +91,17 @@ def write(
     }
     logging.info('PSNR, dB: %s', metrics['fixed_clips_psnr'])
   files.write_json(folder / 'metrics.json', metrics)
-  files.write_text(folder / samples.FINAL_STEP, str(step))
+  files.write_text(folder / DONE, str(step))
   logging.info('The final videos are in %s; see grid.mp4.', folder)
 
 
 def _is_complete(folder, step, protocol) -> bool:
   """Returns whether a folder is complete for this step and protocol."""
-  if not (folder / samples.FINAL_STEP).exists():
+  if not (folder / DONE).exists():
     return False
   metrics = json.loads((folder / 'metrics.json').read_text())
   protocol = json.loads(json.dumps(protocol))  # Tuples become lists.
-  done = (folder / samples.FINAL_STEP).read_text() == str(step)
+  done = (folder / DONE).read_text() == str(step)
   return done and metrics['protocol'] == protocol
 
 

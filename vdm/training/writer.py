@@ -1,4 +1,4 @@
-"""Metrics of a run: rows of `metrics.jsonl`, and TensorBoard events.
+"""Metrics of a run: rows of `metrics.jsonl`, and what shows them elsewhere.
 
 `metrics.jsonl` is the record: one JSON object a row with `step`, `stage` and
 the values. JSON has no NaN and no infinity: they are written as the strings
@@ -9,23 +9,24 @@ writer keeps its own segment, `metrics.jsonl.00000`, `.00001` and so on, which
 it rewrites as a whole at every flush; `read_rows` joins them. Segments are
 tested on local folders only, never on a real bucket.
 
-TensorBoard's events go through clu, which needs some 15 s to import
-TensorFlow: a background thread imports it and writes, so the training loop
-never waits for it; `flush` and `close` do.
+What is written here also goes to the destinations that the configuration names
+(`vdm.training.destinations`): TensorBoard, Weights & Biases, Trackio.
 """
 
-from collections.abc import Callable, Mapping
-from concurrent import futures
+from collections.abc import Callable, Mapping, Sequence
 import json
 import os
 from typing import Any
 
-from absl import logging
 from etils import epath
+from ml_collections import ConfigDict
 import numpy as np
 
 from vdm.common import files
+from vdm.config import serialize
 from vdm.multihost import coordination
+from vdm.training.destinations import background
+from vdm.training.destinations import chosen
 
 NAME = 'metrics.jsonl'
 
@@ -43,12 +44,19 @@ def read_rows(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
 
 def make_writer(
-  workdir: epath.PathLike, tensorboard: bool
+  config: ConfigDict, workdir: epath.PathLike
 ) -> 'Writer | Silent':
-  """Returns the writer of a run; only the first process's writes anything."""
-  if coordination.is_first():
-    return Writer(workdir, tensorboard=tensorboard)
-  return Silent()
+  """Returns the writer of a run; only the first process's writes anything.
+
+  Args:
+    config: the run's, which the destinations are told.
+    workdir: its folder.
+  """
+  if not coordination.is_first():
+    return Silent()
+  workdir = epath.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  return Writer(workdir, chosen.start(config, workdir))
 
 
 class Silent:
@@ -70,15 +78,15 @@ class Writer:
   def __init__(
     self,
     workdir: epath.PathLike,
+    destinations: Sequence[background.Background] = (),
     *,
-    tensorboard: bool = True,
     append: bool | None = None,
   ):
     """Opens the metrics of `workdir`, which is made if it is not there.
 
     Args:
       workdir: the run's folder, local or on an object store.
-      tensorboard: whether to write TensorBoard events too.
+      destinations: where everything goes too.
       append: whether files can be appended to; from the kind of path, if None.
     """
     self._workdir = epath.Path(workdir)
@@ -93,7 +101,7 @@ class Writer:
     self._segment = None  # Object stores: where this writer's rows go.
     self._lines: list[str] = []
     self._file = None
-    self._tensorboard = _TensorBoard(self._workdir) if tensorboard else None
+    self._destinations, self._closed = destinations, False
 
   def write(self, step: int, stage: str, scalars: Mapping[str, float]) -> None:
     """Adds one row; values may be arrays of one element."""
@@ -107,13 +115,22 @@ class Writer:
       self._file.flush()
     else:
       self._lines.append(line)
-    if self._tensorboard:
-      self._tensorboard.put(_write_scalars, int(step), values)
+    self._tell('write', int(step), stage, values)
 
-  def write_gifs(self, step: int, gifs: Mapping[str, bytes]) -> None:
-    """Adds animations to TensorBoard, {tag: contents of a GIF file}."""
-    if self._tensorboard:
-      self._tensorboard.put(_write_gifs, int(step), dict(gifs))
+  def write_preview(self, step: int, preview: background.Preview) -> None:
+    """Shows a step's videos at the destinations."""
+    self._tell('write_preview', int(step), preview)
+
+  def write_final(self, step: int, folder: epath.Path) -> None:
+    """Shows the run's last numbers and videos there, from its `final/`."""
+    scores = {
+      f'final/{name.replace(".", "/")}': value
+      for name, value in serialize.flatten(
+        json.loads((folder / 'metrics.json').read_text())
+      ).items()
+      if isinstance(value, (int, float)) and not name.startswith('protocol.')
+    }
+    self._tell('write_final', int(step), scores, folder / 'grid.mp4')
 
   def rewind(self, step: int, prefixes: tuple[str, ...] = ()) -> None:
     """Drops the rows past `step`; opening has dropped an incomplete one.
@@ -124,8 +141,8 @@ class Writer:
       step: the last one to keep.
       prefixes: of its own rows, those with a value named so go too.
 
-    Every file is replaced as a whole, by renaming. TensorBoard's events stay:
-    it shows the newest of two values for one step.
+    Every file is replaced as a whole, by renaming. What the destinations have
+    stays: the rows that follow are the same.
     """
     self._close_file()
     for path in _files(self._workdir):
@@ -144,21 +161,31 @@ class Writer:
         used = sum(1 for _ in _files(self._workdir))
         self._segment = self._workdir / f'{NAME}.{used:05d}'
       files.write_text(self._segment, ''.join(self._lines))
-    if self._tensorboard:
-      self._tensorboard.flush()
+    for destination in self._destinations:
+      destination.flush()
 
-  def close(self) -> None:
-    """Flushes and closes the files."""
-    self.flush()
+  def close(self, code: int = 0) -> None:
+    """Flushes and closes everything; the first call counts.
+
+    Args:
+      code: exit code of the command.
+    """
+    if self._closed:
+      return
+    self._closed = True
     self._close_file()
-    if self._tensorboard:
-      self._tensorboard.close()
+    for destination in self._destinations:
+      destination.close(code)
 
   def __enter__(self) -> 'Writer':
     return self
 
-  def __exit__(self, *_) -> None:
-    self.close()
+  def __exit__(self, error: type[BaseException] | None, *_) -> None:
+    self.close(0 if error is None else 1)
+
+  def _tell(self, method, *args) -> None:
+    for destination in self._destinations:
+      destination.call(method, *args)
 
   def _close_file(self) -> None:
     self.flush()
@@ -212,78 +239,3 @@ def _dump(row: Mapping[str, Any]) -> str:
     for name, x in row.items()
   }
   return json.dumps(plain, allow_nan=False) + '\n'
-
-
-class _TensorBoard:
-  """Writes through clu on a thread, which imports TensorFlow first."""
-
-  def __init__(self, workdir: epath.Path):
-    self._workdir, self._writer, self._failed = workdir, None, False
-    self._thread = futures.ThreadPoolExecutor(1)
-    self._last = self._thread.submit(lambda: None)
-
-  def put(self, write: Callable[..., None], *args: Any) -> None:
-    """Calls write(clu's writer, *args) after the calls before."""
-    self._last = self._thread.submit(self._work, write, *args)
-
-  def flush(self) -> None:
-    self._last.result()
-
-  def close(self) -> None:
-    self._thread.shutdown()
-    if self._writer is not None:
-      self._writer.close()
-
-  def _work(self, write, *args):
-    # After an error, calls are dropped: metrics.jsonl has the numbers.
-    if self._failed:
-      return
-    try:
-      self._writer = self._writer or _make_clu_writer(os.fspath(self._workdir))
-      write(self._writer, *args)
-      self._writer.flush()
-    except Exception as error:
-      self._failed = True
-      logging.warning(
-        'TensorBoard stays empty from here on: %s: %s',
-        type(error).__name__,
-        error,
-      )
-
-
-def _make_clu_writer(workdir: str) -> Any:
-  """Imports TensorFlow, without a GPU, and returns clu's writer."""
-  import tensorflow as tf
-
-  # It would take the memory that training needs.
-  tf.config.set_visible_devices([], 'GPU')
-  from clu.metric_writers import summary_writer
-
-  return summary_writer.SummaryWriter(workdir)
-
-
-def _write_scalars(writer: Any, step: int, values: dict[str, float]) -> None:
-  writer.write_scalars(step, values)
-
-
-def _write_gifs(writer: Any, step: int, gifs: Mapping[str, bytes]) -> None:
-  """Writes image summaries that TensorBoard plays.
-
-  clu's `write_videos` does nothing; an image summary holds encoded images
-  after their width and height, which nothing reads.
-  """
-  from tensorboard.plugins.image import metadata
-
-  writer.write_summaries(
-    step,
-    {
-      tag: np.array([b'0', b'0', content], object)
-      for tag, content in gifs.items()
-    },
-    {
-      tag: metadata.create_summary_metadata(
-        display_name=tag, description='', converted_to_tensor=None
-      )
-      for tag in gifs
-    },
-  )
