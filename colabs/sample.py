@@ -84,7 +84,7 @@ try:
   run = trained.load(source, checkpoint=checkpoint)
 except (OSError, ValueError) as error:
   raise errors.UsageError(error) from None
-generators = {}  # Compiled, by steps, guidance and method.
+generators = {}  # Compiled, by their settings.
 
 size = sum(x.size for x in jax.tree.leaves(run.params))
 print(f'Step {run.step}, {size / 1e6:.1f} million parameters.', end=' ')
@@ -121,23 +121,22 @@ from vdm.media import notebook
 from vdm.media import samples
 
 
-def generator(steps, guidance, method):
-  """The run's config with these settings, and the functions that sample."""
-  key = steps, guidance, method
+def generator(**changes):
+  """The run's config with these changes, and the functions that sample."""
+  config = run.config.copy_and_resolve_references()
+  changes = {name: x for name, x in changes.items() if x is not None}
+  generate.change_sampler(config.sample, changes)
+  key = config.sample.to_json()
   if key not in generators:
-    config = run.config.copy_and_resolve_references()
-    changes = {'steps': steps, 'guidance': guidance, 'method': method}
-    changes = {k: v for k, v in changes.items() if v is not None}
-    generate.change_sampler(config.sample, changes)
-    generators[key] = config, generate.make_generator(config, run.stage)
-  return generators[key]
+    generators[key] = generate.make_generator(config, run.stage)
+  return config, generators[key]
 
 
-def make_videos(label, seed, number, steps, guidance, method, save_in, show):
+def make_videos(label='', seed=0, number=4, **settings):
   """Makes videos, writes them to a new folder and plays them here."""
   with errors.as_usage():  # A mistake is one sentence.
     labels = sample.choose_labels(len(names), names, label or None, number)
-    config, make = generator(steps, guidance, method)
+    config, make = generator(**settings)
   seeds = seed + np.arange(number)
   started = time.time()
   videos = make.samples(run.params, run.frozen, labels, seeds)
@@ -166,7 +165,8 @@ method = None  # @param [None, "'ddim'", "'heun'", "'dpmpp'"] {type: 'raw'}
 save_in = 'runs/samples'  # @param {type: 'string'}
 show = 'mp4'  # @param ['mp4', 'gif']
 
-make_videos(label, seed, number, steps, guidance, method, save_in, show)
+settings = {'steps': steps, 'guidance': guidance, 'method': method}
+make_videos(label, seed, number, **settings)
 
 # %%
 # @title Sample with a panel
@@ -184,6 +184,8 @@ controls = {
     value=options.method, options=['ddim', 'heun', 'dpmpp']
   ),
 }
+if not names:
+  del controls['label'], controls['guidance']
 for name, control in controls.items():
   control.description = name
 button = widgets.Button(description='Sample', button_style='primary')
@@ -195,16 +197,10 @@ def on_click(_):
   videos_here.clear_output()
   try:
     with videos_here:
-      values = {name: control.value for name, control in controls.items()}
-      make_videos(**values, save_in=save_in, show=show)
+      make_videos(**{name: x.value for name, x in controls.items()})
   finally:
     button.disabled, button.description = False, 'Sample'
 
 
 button.on_click(on_click)
-shown = [
-  x
-  for name, x in controls.items()
-  if names or name not in ('label', 'guidance')
-]
-display(widgets.VBox([*shown, button, videos_here]))
+display(widgets.VBox([*controls.values(), button, videos_here]))

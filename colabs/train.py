@@ -78,37 +78,20 @@ command += shlex.split(flags)
 print(shlex.join(command))
 
 # %%
-# @title Functions
-import atexit
+# @title What the page shows
 import html
 import io
-import signal
-import time
 
 from IPython.display import display
 from IPython.display import HTML
-import jax
 from matplotlib import figure
 
-from vdm.common import errors
 from vdm.media import notebook
 from vdm.media import page
 from vdm.training import writer
 
 log = pathlib.Path(f'{workdir}.log')
 log.parent.mkdir(parents=True, exist_ok=True)
-trainer = None
-sampled = False  # Whether this session has used the device itself.
-
-
-def make_venv():
-  """Makes .venv where Python has no ensurepip, as in Colab."""
-  if importlib.util.find_spec('ensurepip') or os.path.exists('.venv/bin/pip'):
-    return
-  python = [sys.executable, '-m']
-  subprocess.run([*python, 'venv', '--without-pip', '.venv'], check=True)
-  pip = [*python, 'pip', '--python', '.venv/bin/python', 'install', '--quiet']
-  subprocess.run([*pip, 'pip'], check=True)
 
 
 def curves(rows):
@@ -119,15 +102,15 @@ def curves(rows):
     for name, value in row.items():
       if name == 'loss' or name.startswith('val_loss/'):
         losses.setdefault(name, []).append((row['step'], value))
-  drawing = figure.Figure(figsize=(5 * len(stages), 3))
+  drawing = figure.Figure(figsize=(6 * len(stages), 3), layout='tight')
   for i, (stage, losses) in enumerate(stages.items(), 1):
     axis = drawing.add_subplot(1, len(stages), i, title=stage, xlabel='step')
     axis.set_yscale('log')
     for name, points in losses.items():
       axis.plot(*zip(*points), marker='.', label=name)
-    axis.legend(fontsize='small')
+    axis.legend(fontsize='small', loc='upper left', bbox_to_anchor=(1, 1))
   data = io.BytesIO()
-  drawing.savefig(data, dpi=80, bbox_inches='tight')
+  drawing.savefig(data, dpi=80)
   return page.picture(data.getvalue(), wide=True)
 
 
@@ -146,6 +129,30 @@ def preview():
 def last_lines(number=3):
   """The end of what the trainer has printed."""
   return '\n'.join(log.read_text(errors='replace').splitlines()[-number:])
+
+
+# %%
+# @title How the trainer starts, is watched and stops
+import atexit
+import signal
+import time
+
+import jax
+
+from vdm.common import errors
+
+trainer = None
+sampled = False  # Whether this session has used the device itself.
+
+
+def make_venv():
+  """Makes .venv where Python has no ensurepip, as in Colab."""
+  if importlib.util.find_spec('ensurepip') or os.path.exists('.venv/bin/pip'):
+    return
+  python = [sys.executable, '-m']
+  subprocess.run([*python, 'venv', '--without-pip', '.venv'], check=True)
+  pip = [*python, 'pip', '--python', '.venv/bin/python', 'install', '--quiet']
+  subprocess.run([*pip, 'pip'], check=True)
 
 
 def watch():

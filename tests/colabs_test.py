@@ -1,7 +1,7 @@
 """The notebooks of colabs/: in step with their sources, and executed in small.
 
-The slow tests make the environment of Colab, which takes PyPI and python3.13,
-and train for real:
+The slow tests make an environment like Colab's, which takes PyPI and
+python3.13, and train for real:
 
   bash launch/test.sh -m slow tests/colabs_test.py
 """
@@ -9,6 +9,7 @@ and train for real:
 import json
 import re
 import shutil
+import subprocess
 import sys
 
 from conftest import ROOT
@@ -68,7 +69,7 @@ button.click()
 """
 
 
-def copy(folder, script):
+def copy(folder, script='-m vdm.main'):
   """A copy of the repository, in which `script` is what vdm.main does."""
   root = folder / 'a copy'
   (root / '.venv/bin').mkdir(parents=True)
@@ -88,7 +89,9 @@ def test_notebook_is_what_its_source_says_and_has_no_outputs(name):
   notebook = notebooks.read(name)
   found = [(x.cell_type, x.source, x.metadata) for x in notebook.cells]
   made = [(x.cell_type, x.source, x.metadata) for x in source.cells]
-  assert found == made, 'Run python -m jupytext --to ipynb colabs/*.py.'
+  assert found == made, (
+    'Run python -m jupytext --update --to ipynb colabs/*.py.'
+  )
   for key in ('accelerator', 'colab', 'kernelspec'):
     assert notebook.metadata.get(key) == source.metadata.get(key)
   code = [x for x in notebook.cells if x.cell_type == 'code']
@@ -191,3 +194,116 @@ def test_training_is_stopped_resumed_and_sampled(finished_run, tmp_path):
   ):
     difference = made['videos'] - real['videos'][:2].astype(int)
     assert np.abs(difference).max() <= 1
+
+
+# Presses the stop button once the first row is written.
+STOP = """
+import threading
+
+def stop():
+  while not writer.read_rows(workdir):
+    time.sleep(1)
+  os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=stop, daemon=True).start()
+"""
+
+
+@pytest.mark.slow
+def test_training_for_real_is_stopped_and_resumed(tmp_path):
+  root = copy(tmp_path)
+  notebook = notebooks.read('train')
+  small = (
+    '--config.stages.autoencoder.steps=20 --config.stages.video.steps=20 '
+    '--config.sample.final=8 --config.score.every=0'
+  )
+  notebooks.set_fields(notebook, config='configs/synthetic.py:smoke')
+  notebooks.set_fields(notebook, number=2, flags=small)
+  train = notebooks.cell(notebook, 'Train or resume')
+  stopped = notebooks.code(train.source)
+  at = notebook.cells.index(train)
+  notebook.cells[at:at] = [notebooks.code(STOP), stopped]
+  notebooks.client(notebook, root, seconds=1200).execute()
+  assert 'run this cell again to resume' in notebooks.output(stopped)
+  assert 'Finished: ' in notebooks.output(train)
+  assert '<p>step_' in notebooks.output(train)
+  assert (root / 'runs/colab/final/samples.npz').exists()
+  shown = notebooks.output(notebooks.cell(notebook, 'Sample from the run'))
+  assert shown.count('<video ') == 2
+
+
+@pytest.fixture(scope='module')
+def colab(tmp_path_factory):
+  """The Python of an environment with Colab's packages."""
+  folder = tmp_path_factory.mktemp('colab')
+  try:
+    subprocess.run(['python3.13', '-c', 'import ensurepip'], check=True)
+  except (OSError, subprocess.CalledProcessError):
+    pytest.skip('there is no python3.13 with venv')
+  pip = [sys.executable, '-m', 'pip', '--retries=0', '--timeout=15']
+  download = [*pip, 'download', '--no-deps', '-d', folder, 'ml_collections']
+  if subprocess.run(download).returncode:
+    pytest.skip('PyPI cannot be reached')
+  (folder / 'colabs').symlink_to(notebooks.FOLDER)
+  text = (notebooks.FOLDER / 'constraints.txt').read_text()
+  commands = re.findall(r'^#   (.*)$', text, re.M)
+  assert len(commands) == 2
+  for command in commands:
+    subprocess.run(command.split(), cwd=folder, check=True)
+  return folder / '.venv_colab/bin/python'
+
+
+def packages(python):
+  command = [python, '-m', 'pip', 'freeze']
+  done = subprocess.run(command, check=True, capture_output=True, text=True)
+  return set(done.stdout.splitlines())
+
+
+@pytest.mark.slow
+def test_sampling_in_the_environment_of_colab(colab, finished_run, tmp_path):
+  before = packages(colab)
+  notebook = notebooks.read('sample')
+  notebooks.set_fields(
+    notebook, source=str(finished_run), number=2, save_in=str(tmp_path / 'made')
+  )
+  km = notebooks.kernel(colab, tmp_path)
+  notebooks.client(notebook, notebooks.FOLDER, km, seconds=600).execute()
+  versions = notebooks.output(notebooks.cell(notebook, 'Versions and devices'))
+  assert 'Python 3.13.' in versions and 'jax 0.7.2, flax 0.11.2' in versions
+  after = packages(colab)
+  assert before <= after, 'a package of Colab was replaced'
+  assert {x.partition('==')[0] for x in after - before} == {
+    *('av', 'ml_collections')
+  }
+  form = notebooks.output(notebooks.cell(notebook, 'Sample with a form'))
+  assert form.count('<video ') == 2
+  (folder,) = (tmp_path / 'made').iterdir()
+  command = [colab, '-m', 'vdm.sample', '--workdir', finished_run, '--num=2']
+  subprocess.run([*command, '--out', tmp_path / 'out'], cwd=ROOT, check=True)
+  with np.load(finished_run / 'final/samples.npz', allow_pickle=False) as file:
+    expected = file['videos'][:2].astype(int)
+  for place in (folder, tmp_path / 'out'):
+    with np.load(place / 'samples.npz', allow_pickle=False) as file:
+      # Another version of XLA may round otherwise.
+      assert np.abs(file['videos'] - expected).max() <= 2
+
+
+@pytest.mark.slow
+def test_environment_for_training_without_ensurepip(colab, tmp_path):
+  root = copy(tmp_path)
+  shutil.rmtree(root / '.venv')
+  notebook = notebooks.read('train')
+  titles = (
+    *('Set up', 'Choose a run', 'What the page shows'),
+    'How the trainer starts, is watched and stops',
+  )
+  notebook.cells = [
+    notebooks.code("import sys; sys.modules['ensurepip'] = None"),
+    *(notebooks.cell(notebook, title) for title in titles),
+    notebooks.code('make_venv()'),
+  ]
+  km = notebooks.kernel(colab, tmp_path)
+  notebooks.client(notebook, root, km, seconds=600).execute()
+  # What launch/setup.sh asks of an environment that it keeps.
+  check = [root / '.venv/bin/python', '-m', 'pip', '--version']
+  subprocess.run(check, check=True)
