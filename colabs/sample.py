@@ -22,7 +22,7 @@
 # @title Set up
 # @markdown Clones the repository, if this notebook is not in a copy of it, and
 # @markdown installs what is missing. Nothing that is installed is replaced.
-repository = 'https://github.com/OWNER/vdm'  # @param {type: 'string'}
+repository = 'https://github.com/OWNER/vdm'  # @param {"type": "string"}
 
 import importlib.util
 import os
@@ -68,11 +68,11 @@ print(jax.devices()[0].device_kind)
 # %%
 # @title Choose a model
 # @markdown The folder of an export or of a run, or `hf://owner/name@revision`.
-source = 'colabs/demo'  # @param {type: 'string'}
+source = 'colabs/demo'  # @param {"type": "string"}
 # @markdown Of a run: the latest checkpoint, a step, or `best`.
-checkpoint = 'latest'  # @param {type: 'string'}
+checkpoint = 'latest'  # @param {"type": "string"}
 # @markdown Whether the folder is on Google Drive, in `/content/drive/MyDrive`.
-on_drive = False  # @param {type: 'boolean'}
+on_drive = False  # @param {"type": "boolean"}
 
 from vdm import trained
 
@@ -154,16 +154,16 @@ def make_videos(label='', seed=0, number=4, **settings):
 # %%
 # @title Sample with a form
 # @markdown A label by name or number; empty: one after the other.
-label = ''  # @param {type: 'string'}
-seed = 0  # @param {type: 'integer'}
-number = 4  # @param {type: 'integer'}
+label = ''  # @param {"type": "string"}
+seed = 0  # @param {"type": "integer"}
+number = 4  # @param {"type": "integer"}
 # @markdown `None` is what the run was configured with.
-steps = None  # @param [None, 10, 20, 50, 100] {type: 'raw', allow-input: true}
-guidance = None  # @param [None, 1.0, 2.0, 4.0] {type: 'raw', allow-input: true}
-method = None  # @param [None, "'ddim'", "'heun'", "'dpmpp'"] {type: 'raw'}
+steps = None  # @param ["None", "10", "20", "50", "100"] {"type": "raw", "allow-input": true}
+guidance = None  # @param ["None", "1.0", "2.0", "4.0"] {"type": "raw", "allow-input": true}
+method = None  # @param ["None", "'ddim'", "'heun'", "'dpmpp'"] {"type": "raw"}
 # @markdown Where folders of videos go, and what is played on this page.
-save_in = 'runs/samples'  # @param {type: 'string'}
-show = 'mp4'  # @param ['mp4', 'gif']
+save_in = 'runs/samples'  # @param {"type": "string"}
+show = 'mp4'  # @param ["mp4", "gif"]
 
 settings = {'steps': steps, 'guidance': guidance, 'method': method}
 make_videos(label, seed, number, **settings)

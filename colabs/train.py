@@ -25,7 +25,7 @@
 # @title Set up
 # @markdown Clones the repository, if this notebook is not in a copy of it, and
 # @markdown installs what is missing. Nothing that is installed is replaced.
-repository = 'https://github.com/OWNER/vdm'  # @param {type: 'string'}
+repository = 'https://github.com/OWNER/vdm'  # @param {"type": "string"}
 
 import importlib.util
 import os
@@ -60,12 +60,12 @@ if missing:
 
 # %%
 # @title Choose a run
-config = 'configs/synthetic.py'  # @param ['configs/synthetic.py', 'configs/synthetic.py:smoke'] {allow-input: true}
-workdir = 'runs/colab'  # @param {type: 'string'}
+config = 'configs/synthetic.py'  # @param ["configs/synthetic.py", "configs/synthetic.py:smoke"] {"allow-input": true}
+workdir = 'runs/colab'  # @param {"type": "string"}
 # @markdown Whether the folder is on Google Drive, in `/content/drive/MyDrive`.
-on_drive = False  # @param {type: 'boolean'}
+on_drive = False  # @param {"type": "boolean"}
 # @markdown Other flags, such as `--config.stages.video.steps=4000`.
-flags = ''  # @param {type: 'string'}
+flags = ''  # @param {"type": "string"}
 
 import shlex
 
@@ -220,9 +220,9 @@ else:
 
 # %%
 # @title Sample from the run
-label = ''  # @param {type: 'string'}
-seed = 0  # @param {type: 'integer'}
-number = 4  # @param {type: 'integer'}
+label = ''  # @param {"type": "string"}
+seed = 0  # @param {"type": "integer"}
+number = 4  # @param {"type": "integer"}
 
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 import numpy as np

@@ -6,6 +6,7 @@ python3.13, and train for real:
   bash launch/test.sh -m slow tests/colabs_test.py
 """
 
+import ast
 import json
 import re
 import shutil
@@ -96,6 +97,24 @@ def test_notebook_is_what_its_source_says_and_has_no_outputs(name):
     assert notebook.metadata.get(key) == source.metadata.get(key)
   code = [x for x in notebook.cells if x.cell_type == 'code']
   assert not any(x.outputs or x.execution_count for x in code)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_forms_are_what_colab_reads(name):
+  """A literal, then a list of choices, options or both, as JSON."""
+  text = (notebooks.FOLDER / f'{name}.py').read_text()
+  fields = re.findall(r'^(.*?) *# @param(.*)$', text, re.M)
+  assert len(fields) >= 5
+  for line, form in fields:
+    value = ast.literal_eval(re.fullmatch(r'\w+ = (.*)', line)[1])
+    choices, options = re.fullmatch(r' ?(\[.*\])? ?({.*})?', form).groups()
+    options = json.loads(options or '{}')
+    if choices:
+      raw = options.get('type') == 'raw'
+      assert (repr(value) if raw else value) in json.loads(choices)
+    else:
+      kinds = {'string': str, 'integer': int, 'boolean': bool}
+      assert type(value) is kinds[options['type']]
 
 
 def test_both_notebooks_begin_alike():
