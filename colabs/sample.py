@@ -61,9 +61,11 @@ if jax.version.__version_info__ < (0, 7, 2):
     f'jax {jax.__version__} is too old: vdm needs 0.7.2 or newer, as in '
     "Colab's newest runtime (Runtime > Change runtime type)."
   )
-print(f'Python {platform.python_version()}, jax {jax.__version__}, ', end='')
-print(f'flax {flax.__version__}, {len(jax.devices())} x ', end='')
-print(jax.devices()[0].device_kind)
+devices = jax.devices()
+print(
+  f'Python {platform.python_version()}, jax {jax.__version__},',
+  f'flax {flax.__version__}, {len(devices)} x {devices[0].device_kind}',
+)
 
 # %%
 # @title Choose a model
@@ -86,21 +88,22 @@ except (OSError, ValueError) as error:
   raise errors.UsageError(error) from None
 generators = {}  # Compiled, by their settings.
 
+stage = run.stage
 size = sum(x.size for x in jax.tree.leaves(run.params))
-print(f'Step {run.step}, {size / 1e6:.1f} million parameters.', end=' ')
 print(
-  f'Videos of {run.stage.frames} frames, {run.frame_rate:g} a second,', end=' '
+  f'Step {run.step}, {size / 1e6:.1f} million parameters.',
+  f'Videos of {stage.frames} frames, {run.frame_rate:g} a second,',
+  f'{stage.resolution} x {stage.resolution} px.',
 )
-print(f'{run.stage.resolution} x {run.stage.resolution} px.')
 names = run.label_names[: run.config.model.num_classes]
 print('Labels:', ', '.join(names) or 'none')
 
 # %% [markdown]
 # ## Sample
 #
-# Video $i$ is a function of the seed $+\ i$, the label and the settings alone,
-# so any one of many can be made again. The first video of new settings takes
-# longer, because the sampler is compiled for them.
+# Video i is made from seed + i, its label and the settings alone, so any one of
+# many can be made again. The first videos of new settings take longer, because
+# the sampler is compiled for them.
 #
 # - **guidance** trades variety for agreement with the label; 1 is none.
 # - **steps** of the sampler: each evaluates the network once (`heun`: twice).
