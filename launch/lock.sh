@@ -14,7 +14,7 @@ python=$(find_python)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 "$python" -m venv "$scratch/env"
-"$scratch/env/bin/python" -m pip install --quiet uv==0.13.9
+"$scratch/env/bin/python" -m pip install --quiet -r "$root/requirements/uv.txt"
 
 # $1: an accelerator, then arguments of packages.py.
 packages() {

@@ -19,7 +19,8 @@ import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ACCELERATORS = ('cpu', 'cuda12', 'cuda13', 'tpu')
-EXTRAS = ('dev', 'hub')  # Not beam, which is for preparation at scale.
+# Of a working copy; without beam, which is for preparation at scale.
+EXTRAS = ('dev', 'hub', 'trackio', 'wandb')
 PLATFORM = 'Linux x86_64'  # Where the locks are tested.
 MARK = '# Bounds: '  # Begins the line of a lock that has their sha256.
 

@@ -121,9 +121,8 @@ def test_sky_scripts_are_shell(sky):
     assert scripts
     for script in scripts:
       assert (ROOT / script).is_file()
-  # The same uv as launch/lock.sh.
-  (version,) = re.findall(r'uv==(\S+)', sky['setup'])
-  assert f'uv=={version}\n' in (ROOT / 'launch/lock.sh').read_text()
+  for file in re.findall(r'-r (\S+)', sky['setup']):
+    assert '--hash=sha256:' in (ROOT / file).read_text()
 
 
 GKE = ROOT / 'launch/gke_jobset.yaml'

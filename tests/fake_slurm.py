@@ -142,7 +142,7 @@ class Job:
     for task in [*self.tasks(), self.process.pid]:
       os.kill(task, signal.SIGTERM)
 
-  def wait(self, timeout=300):
+  def wait(self, timeout=900):
     """Returns the script's exit code and whether it asked to be requeued."""
     code = self.process.wait(timeout)
     return code, (self._cluster.folder / 'requeued').exists()

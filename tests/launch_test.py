@@ -143,6 +143,13 @@ def test_without_a_lock_pip_chooses(machine):
   assert any(package.startswith('pytest>=') for package in packages)
 
 
+def test_setup_by_itself_installs_and_starts_nothing(machine):
+  result, calls = machine.run('launch/setup.sh')
+  assert result.returncode == 0, result.stderr
+  assert sum(map(is_install, calls)) == 1
+  assert not any('vdm.main' in call for call in calls)
+
+
 def test_both_scripts_share_the_environment(machine):
   machine.run('launch/local.sh')
   result, calls = machine.run('launch/test.sh', '-m', 'slow', 'tests/a b.py')

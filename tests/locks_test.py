@@ -5,6 +5,8 @@ import importlib.metadata
 import importlib.util
 import itertools
 import re
+import shutil
+import subprocess
 
 from conftest import ROOT
 from packaging import requirements
@@ -130,3 +132,23 @@ def test_locks_are_made_from_these_bounds(accelerator, monkeypatch):
   assert packages.why_not('a.lock', None, other) == 'there is no a.lock'
   monkeypatch.setattr(packages.platform, 'machine', lambda: 'aarch64')
   assert 'this is Linux aarch64' in packages.why_not('a', text, accelerator)
+
+
+@pytest.mark.slow
+def test_lock_sh_makes_these_locks(tmp_path):
+  for name in ('launch', 'requirements'):
+    shutil.copytree(ROOT / name, tmp_path / name)
+  for name in ('requirements.txt', 'pyproject.toml'):
+    shutil.copy(ROOT / name, tmp_path / name)
+  done = subprocess.run(
+    ['bash', tmp_path / 'launch/lock.sh'],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  if 'Could not find a version' in done.stderr:
+    pytest.skip('no package index answers')
+  assert done.returncode == 0, done.stderr
+  for accelerator in packages.ACCELERATORS:
+    name = f'requirements/{accelerator}.lock'
+    assert (tmp_path / name).read_text() == (ROOT / name).read_text()

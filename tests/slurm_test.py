@@ -59,7 +59,7 @@ def clone(tmp_path):
   return Clone(tmp_path)
 
 
-def wait_until(condition, job, seconds=120):
+def wait_until(condition, job, seconds=600):
   deadline = time.monotonic() + seconds
   while not condition():
     assert job.process.poll() is None, job.output.read_text()
