@@ -14,7 +14,7 @@ README = ROOT / 'README.md'
 DOCS = sorted((ROOT / 'docs').glob('*.md'))
 PAGES = (README, *DOCS)
 # Folders whose paths, written as code, are those of the repository.
-FOLDERS = ('benchmarks', 'configs', 'docs', 'launch', 'tests', 'vdm')
+FOLDERS = ('benchmarks', 'colabs', 'configs', 'docs', 'launch', 'tests', 'vdm')
 
 
 def name_of(path):
