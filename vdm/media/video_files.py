@@ -229,9 +229,14 @@ def write_loop(
     frame_rate: frames per second.
   """
   path = epath.Path(path)
-  repeats = max(1, math.ceil(_LOOP_SECONDS * frame_rate / len(video) - 1e-6))
-  write_mp4(path.with_suffix('.mp4'), video, frame_rate, repeats=repeats)
+  times = repeats(len(video), frame_rate)
+  write_mp4(path.with_suffix('.mp4'), video, frame_rate, repeats=times)
   write_gif(path.with_suffix('.gif'), video, frame_rate)
+
+
+def repeats(frames: int, frame_rate: float) -> int:
+  """Returns how often a video is repeated to last 2 s at least."""
+  return max(1, math.ceil(_LOOP_SECONDS * frame_rate / frames - 1e-6))
 
 
 def png_bytes(image: ui8['h w 3']) -> bytes:

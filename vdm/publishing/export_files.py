@@ -11,6 +11,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 from etils.array_types import FloatArray
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
@@ -30,6 +31,20 @@ PATHS = (
   *('autoencoder.load', 'autoencoder.weights', 'train.init_from'),
 )
 SAMPLES = 'samples'  # The folder of videos.
+
+
+def rounded(model: trained.Model, dtype: str) -> trained.Model:
+  """Returns a model as it is read from an export in `dtype`."""
+
+  def as_read(x):
+    return np.asarray(x).astype(jnp.dtype(dtype)).astype(np.float32)
+
+  frozen = {
+    **model.frozen,
+    'params': jax.tree.map(as_read, model.frozen['params']),
+  }
+  params = jax.tree.map(as_read, model.params)
+  return model._replace(params=params, frozen=frozen)
 
 
 def write_parameters(

@@ -47,6 +47,7 @@ def download(source: str) -> tuple[pathlib.Path, pathlib.Path, str]:
   """
   repo, revision = split(source)
   try:
+    import httpx  # What huggingface_hub sends with.
     import huggingface_hub
   except ImportError:
     raise errors.UsageError(
@@ -60,7 +61,7 @@ def download(source: str) -> tuple[pathlib.Path, pathlib.Path, str]:
       )
     )
   # Errors of the network, the library and the file system.
-  except (OSError, ValueError, RuntimeError) as error:
+  except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
     reason = str(error).strip().split('\n')[0]
     raise errors.UsageError(
       f'{source} could not be downloaded: {reason or type(error).__name__}'

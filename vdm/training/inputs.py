@@ -95,7 +95,6 @@ def make_batches(
     make_spec(config, span),
     start=start,
     stop=stage.steps,
-    num_classes=config.model.num_classes,
     cache=open_cache(config, source, span, autoencoder),
     posterior=config.diffusion.sample_posterior,
     threads=data.threads,

@@ -1,0 +1,158 @@
+"""Exports a run's model: weights, card and videos, `config.json` last."""
+
+import dataclasses
+
+from absl import logging
+from etils import epath
+import numpy as np
+
+from vdm import generate
+from vdm import trained
+from vdm.common import errors
+from vdm.common import files
+from vdm.common import trees
+from vdm.media import video_files
+from vdm.publishing import export_files
+from vdm.publishing import model_card
+from vdm.publishing import run_facts
+from vdm.trained import hub
+from vdm.trained import manifest
+
+UPSCALE = 2  # Of the videos of single samples, which are small.
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How a run is exported.
+
+  Attributes:
+    checkpoint: latest, best or a step.
+    ema: width of the average; None for the run's.
+    dtype: of the parameters in the files, one of `manifest.DTYPES`.
+    samples: number of videos.
+    overwrite: replace an export that is there.
+    name: of the model, for the card; '' for the folder's.
+    repo: owner/name on the hub, for the card; '' for none.
+    license_name: of the parameters, as the hub spells it.
+    data_license: of the data.
+    notes: Markdown for the card's section on limits.
+  """
+
+  checkpoint: str = 'latest'
+  ema: float | None = None
+  dtype: str = 'float32'
+  samples: int = 8
+  overwrite: bool = False
+  name: str = ''
+  repo: str = ''
+  license_name: str = ''
+  data_license: str = ''
+  notes: str = ''
+
+
+def write(
+  workdir: epath.PathLike, out: epath.PathLike, options: Options
+) -> list[str]:
+  """Writes an export and returns the names of its files but `config.json`.
+
+  Args:
+    workdir: of the run.
+    out: folder to write to.
+    options: how.
+
+  Raises:
+    FileNotFoundError: there is no run, or no such checkpoint.
+    FileExistsError: something is in the folder already.
+    UsageError: the source is an export; what was written cannot be read.
+  """
+  out = epath.Path(out)
+  model = trained.load(workdir, options.ema, options.checkpoint)
+  if model.workdir is None:
+    raise errors.UsageError(
+      f'{workdir} is an export already: copy it, or name the workdir of a run.'
+    )
+  settings = trained.load_autoencoder(workdir)[0]
+  facts, numbers = run_facts.collect(model), run_facts.measured(model)
+  rounded = export_files.rounded(model, options.dtype)
+  generator = generate.make_generator(model.config, model.stage)
+  export_files.make_room(out, options.overwrite)
+  export_files.write_parameters(out, model, options.dtype)
+  logging.info('Making %d videos with the exported weights.', options.samples)
+  _write_samples(out / export_files.SAMPLES, rounded, generator, options)
+  card = model_card.text(
+    model,
+    facts,
+    numbers,
+    name=options.name or options.repo.split('/')[-1] or out.name,
+    dtype=options.dtype,
+    samples=options.samples,
+    where=_where(out, options.repo),
+    license_name=options.license_name,
+    data_license=options.data_license,
+    notes=options.notes,
+  )
+  files.write_text(out / manifest.CARD, card)
+  export_files.write_manifest(out, model, settings, options.dtype, facts)
+  _check(out, rounded)
+  names = export_files.written(out)
+  size = sum((out / x).stat().length for x in (*names, manifest.CONFIG))
+  logging.info(
+    'The export is in %s: %d files, %.2f MB.', out, len(names) + 1, size / 1e6
+  )
+  return names
+
+
+def _where(out: epath.Path, repo: str) -> str:
+  """Returns the source for the card's commands; no path of this machine."""
+  if repo:
+    return f'{hub.PREFIX}{repo}@main'
+  if out.is_absolute() or '://' in str(out) or '..' in out.parts:
+    return 'THIS_FOLDER'
+  return out.as_posix()
+
+
+def _write_samples(
+  folder: epath.Path,
+  model: trained.Model,
+  generator: generate.Generator,
+  options: Options,
+) -> None:
+  """Makes videos of the seeds 0, 1, ... and writes each, and a grid of all."""
+  seeds = np.arange(options.samples)
+  labels = generate.preview_labels(
+    model.config.model.num_classes, options.samples
+  )
+  videos = generator.samples(model.params, model.frozen, labels, seeds)
+  names = [model.label_names[n] if n >= 0 else 'sample' for n in labels]
+  captions = [f'{name}\nseed {seed}' for name, seed in zip(names, seeds)]
+  folder.mkdir(parents=True, exist_ok=True)
+  grid = video_files.tile(
+    video_files.enlarge(videos, 2), pad=4, captions=captions
+  )
+  gif = video_files.gif_bytes(grid, model.frame_rate)
+  files.write_bytes(folder / 'grid.gif', gif)
+  for video, seed in zip(videos, seeds):
+    video_files.write_mp4(
+      folder / f'seed_{seed:06d}.mp4',
+      video,
+      model.frame_rate,
+      upscale=UPSCALE,
+      repeats=video_files.repeats(len(video), model.frame_rate),
+    )
+
+
+def _check(folder: epath.Path, written: trained.Model) -> None:
+  """Reads an export and compares it with what was to be written."""
+  found = trained.load(folder)
+  for old, new in (
+    (written.params, found.params),
+    (written.frozen['params'], found.frozen['params']),
+  ):
+    old, new = trees.flatten(old), trees.flatten(new)
+    if old.keys() != new.keys() or not all(
+      np.array_equal(x, new[name]) for name, x in old.items()
+    ):
+      raise errors.UsageError(
+        f'{folder} does not come back as it was written: check the disk and '
+        'export again with --overwrite.'
+      )

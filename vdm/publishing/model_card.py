@@ -1,0 +1,267 @@
+"""The card of an export: README.md, with the front matter of the hub.
+
+It says what a run recorded, and marks what only a person knows: the licences.
+"""
+
+import json
+from typing import Any
+
+from vdm import trained
+from vdm.common import trees
+from vdm.evaluation import card_text
+from vdm.metrics import laws
+from vdm.metrics import synthetic_truth
+from vdm.publishing import run_facts
+
+TO_FILL_IN = '**to be filled in**'
+
+
+def text(
+  model: trained.Model,
+  facts: dict[str, Any],
+  numbers: dict[str, Any],
+  *,
+  name: str,
+  dtype: str,
+  samples: int,
+  where: str = 'THIS_FOLDER',
+  license_name: str = '',
+  data_license: str = '',
+  notes: str = '',
+) -> str:
+  """Returns the card in Markdown.
+
+  Args:
+    model: what is exported.
+    facts: see `run_facts.collect`.
+    numbers: see `run_facts.measured`.
+    name: of the export.
+    dtype: of the parameters in the files.
+    samples: how many videos are in samples/.
+    where: source for commands that sample from the export.
+    license_name: of the parameters, as the hub spells it; '': not known.
+    data_license: of the data; '': not known.
+    notes: Markdown for the section on limits.
+  """
+  parts = [
+    _front_matter(model, license_name),
+    f'# {name}',
+    _summary(model, dtype),
+    f'![Generated videos of the seeds 0 to {samples - 1}](samples/grid.gif)',
+    f'The samples of seeds 0 to {samples - 1}, not selected, made by these '
+    f'files ({_sampler(model)}).',
+    '## Sampling',
+    _sampling(where),
+    '## Data',
+    _data(model, facts['dataset'], data_license),
+    '## Training',
+    _training(facts['stages']),
+    '## Numbers',
+    _numbers(model, numbers),
+    '## Limits',
+    _limits(model, notes),
+    '## Files',
+    _files(dtype),
+  ]
+  return '\n\n'.join(parts) + '\n'
+
+
+def _front_matter(model, license_name) -> str:
+  tags = ['video-generation', 'diffusion', 'video', 'jax', 'flax']
+  # The hub has no task for videos that are made from a label or from nothing.
+  return '\n'.join(
+    [
+      '---',
+      'library_name: vdm',
+      f'license: {json.dumps(license_name)}'
+      if license_name
+      else 'license: other  # To be filled in.',
+      'pipeline_tag: other',
+      f'tags: {json.dumps(tags)}',
+      '---',
+    ]
+  )
+
+
+def _summary(model, dtype) -> str:
+  stage, config = model.stage, model.config
+  classes = config.model.num_classes
+  count = sum(x.size for x in trees.flatten(model.params).values())
+  kind = f'of {classes} classes' if classes else 'without labels'
+  words = (
+    f'A video diffusion model trained from scratch with `vdm`. It generates '
+    f'clips {kind}: {stage.frames} frames of {stage.resolution} x '
+    f'{stage.resolution} px at {model.frame_rate:g} frames a second '
+    f'({stage.frames / model.frame_rate:.2f} s). The denoiser is a factorised '
+    f'space-time U-Net of {count:,} parameters'
+  )
+  if config.autoencoder.kind != 'identity':
+    words += (
+      f' in the latents of an autoencoder (`{config.autoencoder.kind}`, '
+      f'{config.autoencoder.factor} px per latent, '
+      f'{config.autoencoder.channels} channels)'
+    )
+  words += (
+    f'. These files hold step {model.step}, the average of width '
+    f'{config.sample.ema:g}, in {dtype}.'
+  )
+  if names := model.label_names[:classes]:
+    words += f'\n\nClasses: {", ".join(names)}.'
+  return words
+
+
+def _sampler(model) -> str:
+  options = model.config.sample
+  guidance = options.guidance if model.config.model.num_classes else 1
+  return f'{options.method}, {options.steps} steps, guidance {guidance:g}'
+
+
+def _sampling(source) -> str:
+  return f"""```bash
+python -m vdm.sample --workdir {source} --num 8
+```
+
+or from Python, as uint8 arrays [n t h w c]:
+
+```python
+from vdm import generate, trained
+
+model = trained.load('{source}')
+make = generate.make_generator(model.config, model.stage)
+videos = make.samples(model.params, model.frozen, labels=[0], seeds=[0])
+```
+
+Both read JSON and safetensors only, check every file's sha256 first, and run no
+code of this folder."""
+
+
+def _data(model, dataset, data_license) -> str:
+  lines = [f'- data set: `{dataset["name"]}`']
+  if 'version' in dataset:
+    lines[0] += (
+      f', version {dataset["version"]}, stored at {dataset["resolution"]} px '
+      f'and {dataset["frame_rate"]:g} frames a second'
+    )
+    lines += [
+      f'- {name}: {split["shots"]:,} shots, {split["frames"]:,} frames'
+      for name, split in dataset['splits'].items()
+    ]
+  else:
+    lines.append('- number of videos: not recorded in this export')
+  lines += [
+    f'- fingerprint: `{dataset["fingerprint"] or "not recorded"}`',
+    f'- licence of the data: {data_license or TO_FILL_IN}',
+  ]
+  return '\n'.join(lines)
+
+
+def _training(stages) -> str:
+  lines = [
+    '| stage | objective | steps | frames | px | batch | time of the steps |',
+    '|---|---|---|---|---|---|---|',
+  ]
+  for stage in stages:
+    seconds = stage.get('step_seconds')
+    time = _duration(seconds) if seconds else 'not recorded'
+    keys = ('name', 'objective', 'steps', 'frames', 'resolution', 'batch')
+    cells = [str(stage[key]) for key in keys]
+    lines.append(f'| {" | ".join(cells)} | {time} |')
+  lines.append(
+    '\nTimes are of training steps alone, without compiling, previews and '
+    'measurements. The run does not record the hardware.'
+  )
+  return '\n'.join(lines)
+
+
+def _duration(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return (f'{hours} h ' if hours else '') + f'{minutes} min {seconds} s'
+
+
+def _numbers(model, numbers) -> str:
+  parts = []
+  if (report := numbers.get(run_facts.AUTOENCODER)) is not None:
+    protocol, mean = report['protocol'], next(iter(report['mean'].values()))
+    values = ', '.join(
+      f'{title} {mean[key]:.3g}'
+      for key, title in (('psnr', 'PSNR (dB)'), ('ssim', 'SSIM'))
+      if mean.get(key) is not None
+    )
+    parts.append(
+      'The autoencoder is the ceiling of the video model. On '
+      f'{protocol["clips"]} clips of {protocol["frames"]} frames of '
+      f'{protocol["resolution"]} px ({protocol["split"]}): {values}.'
+    )
+  if (final := numbers.get(run_facts.FINAL)) is not None:
+    parts.append(_final(final))
+  if (card := numbers.get(run_facts.CARD)) is not None:
+    protocol = card['protocol']
+    reference = protocol['reference']
+    parts.append(
+      'The metrics card of the run, before any rounding of this export. '
+      f'Reference: {card["counts"]["reference"]} clips of the split '
+      f'`{reference["split"]}` of `{reference["dataset"]}` '
+      f'(`{reference["fingerprint"][:12]}`), chosen by {reference["sampling"]} '
+      f'with seed {reference["seed"]}; {reference["frames"]} frames of '
+      f'{reference["resolution"]} px, stride {reference["stride"]}. The floor '
+      'is the column `real`, the ceiling of the video model the column '
+      '`autoencoder`.\n\n'
+      f'```\n{card_text.text(card).rstrip()}\n```\n\n'
+      f'Protocol: `{json.dumps(protocol, sort_keys=True)}`'
+    )
+  if not numbers.keys() & {run_facts.FINAL, run_facts.CARD}:
+    parts.append(
+      'The samples of this checkpoint were not measured before it was '
+      'exported; `python -m vdm.evaluate run` does that.'
+    )
+  return '\n\n'.join(parts)
+
+
+def _final(final) -> str:
+  """Returns the numbers of a run's final videos."""
+  protocol = final['protocol']
+  words = (
+    f'{protocol["videos"]} samples of the run, not selected and before any '
+    f'rounding of this export, beside clips of the split `{protocol["split"]}` '
+    f'of `{protocol["dataset"]}` (`{protocol["dataset_fingerprint"][:12]}`); '
+    f'{protocol["frames"]} frames of {protocol["resolution"]} px, stride '
+    f'{protocol["stride"]}. `real` is the floor, `reconstruction` the ceiling.'
+  )
+  tables = [
+    metric.table(final[key])
+    for key, metric in (('synthetic_truth', synthetic_truth), ('laws', laws))
+    if key in final
+  ]
+  if psnr := final.get('fixed_clips_psnr'):
+    tables.append(f'PSNR to the training clips, dB: {json.dumps(psnr)}')
+  if not tables:
+    return ''
+  block = '\n\n'.join(tables)
+  return f'{words}\n\n```\n{block}\n```'
+
+
+def _limits(model, notes) -> str:
+  stage = model.stage
+  lines = [
+    f'- It was trained on clips of {stage.frames} frames of '
+    f'{stage.resolution} px, and nothing says how it does elsewhere.',
+    '- It knows what its data shows and no more; it has their errors and '
+    'biases too.',
+    '- It follows a class and no words.'
+    if model.config.model.num_classes
+    else '- Nothing can be asked for: it follows neither a class nor words.',
+    '- The numbers above are of the given numbers of samples; look at the '
+    'videos as well.',
+  ]
+  body = '\n'.join(lines)
+  return f'{body}\n\n{notes.strip()}' if notes.strip() else body
+
+
+def _files(dtype) -> str:
+  return (
+    f'`model.safetensors` and `autoencoder.safetensors` hold arrays in {dtype} '
+    "under '/'-joined names (kernels are HWIO: height, width, in, out). "
+    '`config.json` is plain data: the configuration of the run, the statistics '
+    'of the latents, and the size and sha256 of every file but this one.'
+  )

@@ -1,0 +1,155 @@
+"""What a run recorded about itself and its data, for the card of an export."""
+
+from collections.abc import Iterable
+import json
+import os
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from vdm import trained
+from vdm.checkpoints import manager
+from vdm.config import serialize
+from vdm.data import builders
+from vdm.evaluation import metrics_card
+from vdm.preparation import datasets
+from vdm.training import stages
+from vdm.training import writer
+
+# Where the numbers are, in the run's folder.
+FINAL = 'final/metrics.json'
+CARD = 'evaluation/run/metrics_card.json'
+AUTOENCODER = 'autoencoder/report.json'
+
+
+def collect(model: trained.Model) -> dict[str, Any]:
+  """Returns the facts that go into `config.json`, as JSON values.
+
+  Args:
+    model: read from a run's folder.
+  """
+  with manager.Checkpoints(
+    model.workdir / 'checkpoints', read_only=True
+  ) as store:
+    meta = store.read_meta(model.step)
+  config = serialize.load(model.workdir / 'config.json')
+  return {
+    'config_hash': serialize.config_hash(config),
+    'dataset': _dataset(model.config.data, meta.get('dataset', '')),
+    'stages': _stages(model),
+    'exported_with': metrics_card.versions(),
+  }
+
+
+def measured(model: trained.Model) -> dict[str, Any]:
+  """Returns the numbers about this checkpoint: {FINAL, CARD, AUTOENCODER: ...}.
+
+  A file that is missing, or is of another step or average, is left out.
+  """
+  found = {}
+  for name in (FINAL, CARD, AUTOENCODER):
+    try:
+      content = json.loads((model.workdir / name).read_text())
+    except FileNotFoundError:
+      continue
+    except ValueError as error:
+      logging.warning('%s/%s is left out: %s', model.workdir, name, error)
+      continue
+    if name == AUTOENCODER or _is_of(model, name, content):
+      found[name] = content
+  return found
+
+
+def _is_of(model: trained.Model, name: str, content: dict[str, Any]) -> bool:
+  """Returns whether numbers are of a model's checkpoint and average."""
+  protocol = content['protocol']
+  samples = content if name == FINAL else protocol['samples']
+  ema = (protocol if name == FINAL else samples)['sample']['ema']
+  same = samples['step'] == model.step and ema == model.config.sample.ema
+  if not same:
+    logging.warning(
+      '%s/%s is of step %d and EMA %g: the card leaves it out.',
+      *(model.workdir, name, samples['step'], ema),
+    )
+  return same
+
+
+def _dataset(data: ConfigDict, fingerprint: str) -> dict[str, Any]:
+  """Returns what is known of a run's data set.
+
+  Args:
+    data: `config.data`.
+    fingerprint: of the data set that the run was trained on.
+  """
+  facts = {'name': data.name, 'fingerprint': fingerprint}
+  directory = datasets.dataset_dir(data)
+  if not builders.is_complete(directory):
+    logging.warning('%s is not here: the card has no counts.', directory)
+    return facts
+  splits = {
+    name: builders.open_source(directory, name, data.split_list)
+    for name in ('train', 'validation')
+  }
+  info = splits['train'].info
+  if info['fingerprint'] != fingerprint:
+    logging.warning(
+      '%s is not what the run was trained on: the card has no counts.',
+      directory,
+    )
+    return facts
+  return facts | {
+    'version': os.path.basename(directory),
+    'resolution': info['resolution'],
+    'frame_rate': info['frame_rate'],
+    'splits': {
+      name: {
+        'shots': len(set(source.index['shot'].tolist())),
+        'frames': int(source.index['n'].sum()),
+      }
+      for name, source in splits.items()
+    },
+  }
+
+
+def _stages(model: trained.Model) -> list[dict[str, Any]]:
+  """Returns the stages that led to a model, with the time of their steps."""
+  try:
+    rows = writer.read_rows(model.workdir)
+  except ValueError as error:
+    logging.warning('The card has no times: %s', error)
+    rows = []
+  found = []
+  for span in stages.spans(model.config):
+    steps = min(span.stop, model.step) - span.start
+    if steps <= 0:
+      break
+    seconds = _seconds(rows, span.start, span.start + steps)
+    found.append(
+      {
+        'name': span.name,
+        'steps': steps,
+        **{k: span.stage[k] for k in ('objective', 'frames', 'resolution')},
+        'batch': span.stage.batch,
+        **({'step_seconds': round(seconds, 1)} if seconds else {}),
+      }
+    )
+  return found
+
+
+def _seconds(rows: Iterable[dict[str, Any]], start: int, stop: int) -> float:
+  """Returns the time of the steps from `start` to `stop`, without the rest.
+
+  A row has the mean over the steps since the row before. A step that was made
+  again after an interruption counts once.
+  """
+  paces = {
+    row['step']: row['seconds_per_step']
+    for row in rows
+    if start < row['step'] <= stop and 'seconds_per_step' in row
+  }
+  total, last = 0.0, start
+  for step in sorted(paces):
+    total += (step - last) * paces[step]
+    last = step
+  return total if last == stop else 0.0

@@ -1,0 +1,73 @@
+"""Sends an export to the Hugging Face hub.
+
+The token comes from the environment (HF_TOKEN) and from nowhere else, and is
+neither logged nor stored. A repository that is created is private unless asked
+otherwise.
+"""
+
+import os
+
+from absl import logging
+from etils import epath
+
+from vdm.common import errors
+from vdm.trained import hub
+from vdm.trained import manifest
+
+
+def check(repo: str) -> None:
+  """Checks that an upload can begin, before anything else is done.
+
+  Raises:
+    UsageError: the name is none, huggingface_hub is missing or HF_TOKEN is.
+  """
+  hub.split(f'{hub.PREFIX}{repo}@main')
+  try:
+    import huggingface_hub  # noqa: F401
+  except ImportError:
+    raise errors.UsageError(
+      '--push needs huggingface_hub: pip install huggingface_hub.'
+    ) from None
+  if not os.environ.get('HF_TOKEN'):
+    raise errors.UsageError(
+      '--push needs a token with write access: set HF_TOKEN in the environment.'
+    )
+
+
+def push(folder: epath.Path, repo: str, names: list[str], public: bool) -> str:
+  """Uploads the files of an export in one commit.
+
+  Args:
+    folder: of the export, a local one.
+    repo: owner/name, created if it does not exist.
+    names: of the files; `config.json` is sent too, and nothing else.
+    public: whether everybody may see a repository that is created.
+
+  Returns:
+    The source to read it from, with the commit.
+
+  Raises:
+    UsageError: the hub refused it or could not be reached.
+  """
+  import httpx  # What huggingface_hub sends with.
+  import huggingface_hub
+
+  api = huggingface_hub.HfApi(token=os.environ['HF_TOKEN'])
+  try:
+    api.create_repo(repo, private=not public, exist_ok=True)
+    commit = api.upload_folder(
+      repo_id=repo,
+      folder_path=os.fspath(folder),
+      allow_patterns=[*names, manifest.CONFIG],
+      commit_message='A model exported by vdm',
+    )
+  # Errors of the network, the library and the file system.
+  except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
+    reason = str(error).strip().split('\n')[0]
+    raise errors.UsageError(
+      f'The export is in {folder} and was not sent to {repo}: '
+      f'{reason or type(error).__name__}'
+    ) from error
+  source = f'{hub.PREFIX}{repo}@{commit.oid}'
+  logging.info('The export is on the hub: %s', source)
+  return source
