@@ -54,6 +54,7 @@ WITHOUT_JAX = (
 COLAB = {
   *('absl', 'av', 'etils', 'flax', 'huggingface_hub', 'jax', 'ml_collections'),
   *('numpy', 'orbax', 'PIL', 'tqdm'),
+  'httpx',  # Of huggingface_hub.
 }
 
 
