@@ -215,7 +215,7 @@ talk() {
   set -- gcloud compute tpus tpu-vm ssh "$name" "--zone=$zone" \
     ${project:+"--project=$project"} "--worker=$worker" \
     ${more_ssh_flags[@]+"${more_ssh_flags[@]}"} "$@"
-  if [ -n "$dry_run" ]; then quote "$@"; else exec "$@"; fi
+  if [ -n "$dry_run" ]; then quote "$@"; else exec "$@" 3>&-; fi
 }
 
 # Ends with what gcloud said.

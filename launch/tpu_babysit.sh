@@ -21,6 +21,7 @@ shown=      # The last state that was printed.
 ended=      # Whether nothing is left to warn about.
 
 babysit() {
+  local outage
   trap warn_of_costs EXIT
   trap 'exit 129' HUP
   trap 'exit 130' INT
@@ -37,19 +38,22 @@ babysit() {
       ACTIVE) attend ;;
       SUSPENDING | SUSPENDED)
         say 'The slice was preempted: making it anew. This is no failure.'
-        replace
+        delete_surely
         ;;
       FAILED)
         say "The request failed: $(why_failed)"
         count_failure "the request for $type in $zone failed"
-        replace
+        delete_surely
         ;;
       *) pause ;; # ACCEPTED, WAITING_FOR_RESOURCES, PROVISIONING, DELETING...
     esac
     # The queue cannot be asked while this machine has no network; the run goes
     # on without it.
+    outage=0
     until look; do
-      say "gcloud does not answer, trying again: $(last_words)"
+      [ $((outage % 30)) != 0 ] ||
+        say "gcloud does not answer, trying on: $(last_words)"
+      outage=$((outage + 1))
       pause
     done
   done
@@ -60,6 +64,7 @@ pause() {
 }
 
 create_slice() {
+  attempt='' reached='' has_results='' silences=0
   say "Requesting $name: $type in $zone${spot:+, spot}, image $runtime."
   if create; then
     asked=yes
@@ -72,12 +77,7 @@ create_slice() {
   fi
 }
 
-# Deletes the slice; the loop then creates it.
-replace() {
-  reached='' attempt='' silences=0 has_results=''
-  delete_surely
-}
-
+# Deletes the slice; the loop then finds it absent.
 delete_surely() {
   until delete; do
     say "Deleting failed, trying again: $(last_words)"
@@ -131,7 +131,7 @@ begin() {
   esac
   say "Sending commit ${commit:0:12} and installing; minutes, the first time."
   if ! push; then
-    count_silence
+    did_not_begin 'sending the code failed'
     return
   elif ! on_workers all setup "$commit" >"$setup_log"; then
     tail -n 20 "$setup_log"
@@ -169,7 +169,7 @@ follow() {
   for file in "$logs/$attempt"/worker-*.log; do
     [ -f "$file" ] || continue
     worker=${file##*-} worker=${worker%.log}
-    lines[worker]=$(wc -l <"$file")
+    lines[worker]=$(($(wc -l <"$file"))) # Without macOS's spaces.
     positions+=("$worker:$((lines[worker] + 1))")
   done
   exec 4< <(become='exec' on_workers all follow "$attempt" \
@@ -209,10 +209,9 @@ judge() {
     finish 0
   fi
   stays_active || return 0
-  if grep -qw rebooted <<<"$(states)"; then
-    say 'A machine was restarted: the same command again.'
-  elif [ "$codes" = 75 ] || [ "$codes" = '0 75' ]; then
-    [ "$ran" -ge "$short" ] || count_failure "it stopped after $ran s"
+  if grep -qw rebooted <<<"$(states)" || [ "$codes" = 75 ] ||
+    [ "$codes" = '0 75' ]; then
+    [ "$ran" -ge "$short" ] || count_failure "it was stopped after $ran s"
     say 'Stopped before the end: the same command again.'
   else
     [ "$ran" -lt "$long" ] || failures=0
@@ -255,7 +254,7 @@ count_silence() {
       finish 1
     fi
     count_failure 'the slice stopped answering'
-    replace
+    delete_surely
   fi
   pause
 }

@@ -18,12 +18,15 @@ ssh_flags=(
 
 # Prints its arguments as words of a POSIX shell.
 quote() {
-  local word line='' mark="'" escaped="'\\''"
+  local word flag line='' mark="'" escaped="'\\''"
   for word; do
+    flag=
+    [[ ! $word =~ ^--[a-z_-]+= ]] || flag=${BASH_REMATCH[0]}
+    word=${word#"$flag"}
     case $word in
       '' | *[!A-Za-z0-9_./:=@%+,-]*) word=$mark${word//$mark/$escaped}$mark ;;
     esac
-    line+=${line:+ }$word
+    line+=${line:+ }$flag$word
   done
   printf '%s\n' "$line"
 }
@@ -53,8 +56,9 @@ cloud() {
   ${become:-} "$@" </dev/null 2>>"$logs/gcloud.log" 3>&-
 }
 
+# Prints the end of what gcloud said, which may be nothing.
 last_words() {
-  grep -v '^$' "$logs/gcloud.log" 2>/dev/null | tail -n 3
+  grep -v '^$' "$logs/gcloud.log" 2>/dev/null | tail -n 3 || true
 }
 
 # Sets `state`. A list, since describing what is absent is an error like others.

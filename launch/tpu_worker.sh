@@ -8,7 +8,7 @@
 #   before COMMAND                runs a command of the user's in vdm/
 #   start ATTEMPT IDENTITY ARG... starts the trainer, unless it already did
 #   follow ATTEMPT [WORKER:LINE]  prints its log from that line, until it ends
-#   log [LINES]                   prints the end of the newest log
+#   log                           prints the newest log
 #   stop                          asks the trainer to save and stop
 #   pack FOLDER                   writes a folder to stdout as a tar archive
 #
@@ -22,9 +22,6 @@ runs=$HOME/vdm_runs
 code=$HOME/vdm
 boot_id=/proc/sys/kernel/random/boot_id
 metadata=http://metadata.google.internal/computeMetadata/v1/instance/attributes
-# Newer Pythons than the images have; a fixed uv carries the sha256 of the
-# Pythons that it installs.
-uv='uv==0.13.9 --hash=sha256:d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19'
 
 fail() {
   printf '%s\n' "$*" >&2
@@ -101,7 +98,9 @@ choose_python() {
   else
     echo 'The Python of this image is too old: installing 3.12.'
     python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
-    python3 -m pip install --quiet --user --require-hashes -r <(echo "$uv")
+    # A fixed uv knows the sha256 of the Pythons that it installs.
+    python3 -m pip install --quiet --user --require-hashes \
+      -r "$code/requirements/uv.txt"
     python3 -m uv python install --quiet 3.12
     python3 -m uv python find --managed-python 3.12 >"$runs/python"
     return
@@ -212,13 +211,20 @@ follow() {
     done
 }
 
+# Asks the trainer to save and stop: once, since a second SIGTERM would end it
+# without. Five minutes later it is killed.
 stop() {
-  local attempt
-  [ -f "$runs/current" ] || fail 'Nothing has been started here.'
+  local attempt folder
+  [ -f "$runs/current" ] || return 0
   attempt=$(cat "$runs/current")
+  folder=$runs/$attempt
   [ "$(state_of "$attempt")" = 'running -' ] || return 0
-  touch "$runs/$attempt/stopped"
-  kill -TERM "$(cat "$runs/$attempt/trainer_pid")"
+  if [ ! -f "$folder/stopped" ]; then
+    touch "$folder/stopped"
+    kill -TERM "$(cat "$folder/trainer_pid")"
+  elif [ -n "$(find "$folder/stopped" -mmin +5)" ]; then
+    kill -KILL "$(cat "$folder/trainer_pid")"
+  fi
 }
 
 before() {
@@ -229,7 +235,7 @@ before() {
 
 log() {
   [ -f "$runs/current" ] || fail 'Nothing has been started here.'
-  tail -n "${1:-+1}" "$runs/$(cat "$runs/current")/log"
+  cat "$runs/$(cat "$runs/current")/log"
 }
 
 # Packs a folder given as --workdir, relative to vdm/; one that the run never

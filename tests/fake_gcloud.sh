@@ -1,5 +1,5 @@
 #!/bin/bash
-# A cloud of one slice, for tests/tpu_script_test.py. $FAKE_CLOUD has its state:
+# A cloud of one slice, for tests/fake_cloud.py. $FAKE_CLOUD has its state:
 #
 #   state      of the queued resource; absent without one
 #   calls      the arguments of each call, quoted, one call a line

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The trainer of tests/tpu_script_test.py: logs its arguments, prints two lines
+# The trainer of tests/fake_cloud.py: logs its arguments, prints two lines
 # and does what the next line of $FAKE_CLOUD/plan says.
 
 cd "$FAKE_CLOUD" || exit
@@ -15,6 +15,11 @@ case $action in
     trap 'exit 75' TERM
     until [ -f go ]; do sleep 0.05; done
     action=0
+    ;;
+  deaf) # only notes that it should stop
+    trap 'echo TERM >>signals' TERM
+    touch waiting
+    while true; do sleep 0.05; done
     ;;
   preempt) # the machine is gone, and everything on it
     echo SUSPENDING >state

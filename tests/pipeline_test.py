@@ -341,7 +341,5 @@ def test_what_the_data_set_lacks_is_refused():
     take(source, 1, process_count=5)
   with pytest.raises(ValueError, match='stores 8 px'):
     take(source, 1, resolution=16)
-  with pytest.raises(ValueError, match=r'num_classes=7'):
-    take(source, 1, num_classes=5)
   with pytest.raises(ValueError, match='lower frames'):
     take(source, 1, frames=21)

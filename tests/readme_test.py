@@ -14,7 +14,7 @@ README = ROOT / 'README.md'
 DOCS = sorted((ROOT / 'docs').glob('*.md'))
 PAGES = (README, *DOCS)
 # Folders whose paths, written as code, are those of the repository.
-FOLDERS = ('benchmarks', 'configs', 'docs', 'launch', 'tests', 'vdm')
+FOLDERS = ('benchmarks', 'colabs', 'configs', 'docs', 'launch', 'tests', 'vdm')
 
 
 def name_of(path):
@@ -79,7 +79,7 @@ def program(words):
 def test_command_can_run(words):
   assert words[0] in ('python', 'bash')
   if words[1] == 'launch/tpu.sh' and '--' in words:
-    assert (ROOT / words[1]).exists()  # Its own: tests/tpu_script_test.py.
+    assert (ROOT / words[1]).exists()  # Its own: tests/tpu_commands_test.py.
     words = ['bash', 'launch/local.sh', *words[words.index('--') + 1 :]]
   file = program(words)
   assert file.exists()

@@ -6,15 +6,19 @@ circle, and some libraries belong to one room each.
 
 import ast
 import functools
+import sys
 
 from conftest import ROOT
 import pytest
 
 # From the top; rooms of one floor do not know each other.
 FLOORS = (
-  ('__main__', 'main', 'prepare', 'sample', 'evaluate', 'export', 'replay'),
+  (
+    *('__main__', 'main', 'prepare', 'plan', 'sample', 'evaluate'),
+    *('export', 'replay'),
+  ),
   ('train', 'publishing'),
-  ('evaluation',),
+  ('evaluation', 'planning'),
   ('training',),
   ('generate', 'trained'),
   ('preparation',),
@@ -44,6 +48,14 @@ OWNERS = {
 WITHOUT_JAX = (
   *('vdm.data', 'vdm.preparation', 'vdm.media', 'vdm.config', 'vdm.common'),
 )
+
+# What sampling imports, the commands and notebooks of it included: that much is
+# in Colab, or installed by the first cell of colabs/sample.py.
+COLAB = {
+  *('absl', 'av', 'etils', 'flax', 'huggingface_hub', 'jax', 'ml_collections'),
+  *('numpy', 'orbax', 'PIL', 'tqdm'),
+  'httpx',  # Of huggingface_hub.
+}
 
 
 @functools.cache
@@ -145,6 +157,28 @@ def test_rooms_that_workers_import_have_no_jax():
     if other.split('.')[0] in ('jax', 'flax', 'tensorflow')
   ]
   assert users == []
+
+
+def test_sampling_needs_no_more_than_colab_offers():
+  """Also what functions import: a notebook calls them all."""
+  names, graph = set(modules()), {}
+  for name, other in edges():
+    graph.setdefault(name, set()).add(other)
+  todo, needed = ['vdm.sample', 'vdm.media.notebook'], set()
+  while todo:
+    name = todo.pop()
+    if name not in needed:
+      needed.add(name)
+      parents = {name.rpartition('.')[0]} & names
+      todo += graph.get(name, set()) | parents
+  libraries = {
+    other.split('.')[0]
+    for name in needed
+    for other in imports(modules()[name], names)
+  }
+  libraries -= {'vdm', *sys.stdlib_module_names}
+  assert libraries - COLAB == set()
+  assert {'flax', 'orbax', 'av'} <= libraries
 
 
 def test_sub_rooms_say_what_belongs_there():

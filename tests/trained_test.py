@@ -388,3 +388,19 @@ heavy = {'tensorflow', 'tensorflow_datasets', 'clu', 'grain', 'torch',
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
   subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+
+def test_a_run_whose_checkpoints_are_all_corrupt_is_refused(
+  finished_run, tmp_path
+):
+  workdir = tmp_path / 'run'
+  shutil.copytree(finished_run, workdir)
+  averages = [
+    path
+    for path in (workdir / 'checkpoints').glob('*/ema/**/*')
+    if path.is_file()
+  ]
+  for path in averages:
+    path.write_bytes(b'')
+  with pytest.raises(errors.UsageError, match='No checkpoint in'):
+    trained.load(workdir)

@@ -146,20 +146,17 @@ def train_stages(run: Run, accept_changes: bool) -> int:
     spans = spans[spans.index(previous) :]
 
   for span in spans:
-    objective = run.objectives[span.name]
     if previous is None or previous.stage.objective != span.stage.objective:
       state = train_state.initialise(
         config.optim,
-        objective,
+        run.objectives[span.name],
         train_state.stream(config.seed, 'init', span.stage.objective),
         statistics_clips(run, span),
         run.mesh,
         config.train.init_from,
       )
     step = started = max(step, span.start)
-    step, state = train_stage(
-      run, span, previous, objective, step, state, pending
-    )
+    step, state = train_stage(run, span, previous, step, state, pending)
     last, pending = span is spans[-1], False
     if step < span.stop or (not last and run.signal.received()):
       logging.info('Stopped early: run the same command again to resume.')
@@ -180,7 +177,6 @@ def train_stage(
   run: Run,
   span: stages.Span,
   previous: stages.Span | None,
-  objective: objectives.Objective,
   step: int,
   state: train_state.TrainState,
   pending_evaluation: bool,
@@ -191,7 +187,6 @@ def train_stage(
     run: what the stages share.
     span: the stage.
     previous: the one before it, or itself if it is resumed; None at first.
-    objective: the stage's.
     step: global step of `state`.
     state: donated.
     pending_evaluation: whether the step's evaluation was interrupted.
@@ -199,7 +194,7 @@ def train_stage(
   Returns:
     (step, state); the step is before `span.stop` if a signal came.
   """
-  config, stage = run.config, span.stage
+  config, stage, objective = run.config, span.stage, run.objectives[span.name]
   frozen, fingerprint = ensure_autoencoder(run, span)
   steps = train_step.StageSteps(
     config.optim,

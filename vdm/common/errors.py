@@ -13,6 +13,10 @@ class UsageError(ValueError):
   says what to change.
   """
 
+  def _render_traceback_(self) -> list[str]:
+    """Returns what IPython shows in a notebook in place of a traceback."""
+    return [str(self)]
+
 
 # Of a path that a person gave: no such file, no permission, a file in place of
 # a folder, a folder in place of a file.

@@ -171,7 +171,6 @@ def make_batches(
   *,
   start: int = 0,
   stop: int | None = None,
-  num_classes: int = 0,
   cache: latent_cache.Cache | None = None,
   posterior: bool = False,
   process_index: int = 0,
@@ -186,7 +185,6 @@ def make_batches(
     spec: the clips of the stage.
     start: the first batch.
     stop: the batch before which to end; None: never.
-    num_classes: labels that the model knows; 0: it ignores labels.
     cache: of the source's latents, which are returned in place of frames: of
       the same windows, mirrored where those are. It is of whole frames.
     posterior: return the cache's log-variances, too.
@@ -211,12 +209,6 @@ def make_batches(
     raise RuntimeError(
       'Worker processes need parsed absl flags: start through absl.app.run, '
       'call absl.flags.FLAGS.mark_as_parsed(), or set data.workers=0.'
-    )
-  largest = int(np.max(source.index['label']))
-  if num_classes and largest >= num_classes:
-    raise ValueError(
-      f'{source.info["name"]} has label {largest}, but the model knows '
-      f'{num_classes}: set model.num_classes={largest + 1}.'
     )
   windows = windowing.find_windows(source, spec)
   own = spec.batch // process_count

@@ -4,6 +4,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vdm.checkpoints import manager
+from vdm.common import errors
 from vdm.common import trees
 from vdm.config import schema
 from vdm.config import serialize
@@ -25,12 +26,16 @@ def read(
   Raises:
     FileNotFoundError: there is no run, no diffusion model in it yet, or no
       such checkpoint.
+    UsageError: its checkpoints are corrupt.
     ValueError: the run keeps no such average.
   """
   workdir = epath.Path(workdir)
   config = read_config(workdir)
   with manager.Checkpoints(workdir / 'checkpoints', read_only=True) as store:
-    found = store.restore_item('ema', step=choose_step(store, checkpoint))
+    try:
+      found = store.restore_item('ema', step=choose_step(store, checkpoint))
+    except manager.CheckpointError as error:
+      raise errors.UsageError(str(error)) from error
   if found is None or 'autoencoder' == found[2]['objective']:
     raise FileNotFoundError(
       f'{workdir} has no diffusion model yet: train it further first.'

@@ -27,7 +27,7 @@ def check(options: ConfigDict) -> None:
   Raises:
     UsageError: one is not installed, or has no account.
   """
-  wanted = [tracker for name, tracker in _TRACKERS.items() if options[name]]
+  wanted = [_TRACKERS[name] for name, project in options.items() if project]
   if not wanted:
     return
   problems = []
@@ -52,8 +52,9 @@ def start(
   if config.train.tensorboard:
     make = functools.partial(tensorboard.TensorBoard, workdir)
     started.append(background.Background('TensorBoard', make))
-  for name, tracker in _TRACKERS.items():
-    if project := config.log[name]:
+  for name, project in config.log.items():
+    if project:
+      tracker = _TRACKERS[name]
       make = functools.partial(
         *(tracker.Run, project, run_id(workdir), workdir),
         serialize.to_dict(config),

@@ -18,11 +18,11 @@ from typing import Any
 from absl import logging
 from etils import epath
 
+from vdm.multihost import coordination
 from vdm.training.destinations import background
 
 TITLE = 'Weights & Biases'
 OFFLINE = ('offline', 'dryrun', 'disabled')
-STOPPED = 75  # See `vdm.multihost.coordination`.
 UPLOAD_SECONDS = 60.0  # For what is left at the end of the command.
 
 
@@ -68,7 +68,9 @@ class Run:
     import wandb
 
     self._wandb = wandb
-    local = '://' not in os.fspath(workdir)
+    folder = os.fspath(workdir)
+    if '://' in folder:
+      folder = tempfile.mkdtemp()
     self._run = wandb.init(
       project=project,
       id=run_id,
@@ -76,14 +78,14 @@ class Run:
       resume='allow',
       config=config,
       allow_val_change=True,  # What a run that resumes may change.
-      dir=os.fspath(workdir) if local else tempfile.mkdtemp(),
+      dir=folder,
       settings=wandb.Settings(
         console='off', quiet=True, finish_timeout=UPLOAD_SECONDS
       ),
     )
     self._run.define_metric('step')
     self._run.define_metric('*', step_metric='step')
-    where = 'in `wandb/`' if self._run.offline else self._run.url
+    where = f'in {folder}/wandb' if self._run.offline else self._run.url
     logging.info('%s: run %s, %s', TITLE, run_id, where)
 
   def write(self, step: int, stage: str, values: Mapping[str, float]) -> None:
@@ -110,6 +112,6 @@ class Run:
 
   def close(self, code: int) -> None:
     """Waits for the upload; W&B keeps on disk what it could not send."""
-    if code == STOPPED:
+    if code == coordination.STOPPED:
       self._run.mark_preempting()  # It then counts as preempted, not failed.
     self._run.finish(exit_code=code)

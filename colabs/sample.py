@@ -1,0 +1,209 @@
+# ---
+# jupyter:
+#   colab:
+#     name: sample.ipynb
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Sample videos from a trained model
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vdm/blob/main/colabs/sample.ipynb)
+#
+# Makes videos with the small model that the repository ships, with a run of
+# yours or with a model from the Hugging Face hub, plays them here and saves
+# them. It runs with the jax, Flax and Orbax that Colab has, on a CPU, GPU or
+# TPU: run the cells from top to bottom.
+
+# %%
+# @title Set up
+# @markdown Clones the repository, if this notebook is not in a copy of it, and
+# @markdown installs what is missing. Nothing that is installed is replaced.
+repository = 'https://github.com/OWNER/vdm'  # @param {"type": "string"}
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+here = pathlib.Path.cwd()
+copies = [x for x in (here, *here.parents) if (x / 'vdm/generate.py').exists()]
+root = copies[0] if copies else here / 'vdm'
+if not root.exists():
+  subprocess.run(['git', 'clone', '--depth=1', repository, root], check=True)
+os.chdir(root)
+sys.path.insert(0, str(root))
+
+packages = {'av': 'av>=17,<19', 'ml_collections': 'ml_collections>=1,<2'}
+missing = [
+  x for name, x in packages.items() if not importlib.util.find_spec(name)
+]
+if missing:
+  pip = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps']
+  subprocess.run([*pip, *missing], check=True)
+  importlib.invalidate_caches()
+
+# %%
+# @title Versions and devices
+import platform
+
+import flax
+import jax
+
+from vdm.common import errors
+
+if jax.version.__version_info__ < (0, 7, 2):
+  raise errors.UsageError(
+    f'jax {jax.__version__} is too old: vdm needs 0.7.2 or newer, as in '
+    "Colab's newest runtime (Runtime > Change runtime type)."
+  )
+devices = jax.devices()
+print(
+  f'Python {platform.python_version()}, jax {jax.__version__},',
+  f'flax {flax.__version__}, {len(devices)} x {devices[0].device_kind}',
+)
+
+# %%
+# @title Choose a model
+# @markdown The folder of an export or of a run, or `hf://owner/name@revision`.
+source = 'colabs/demo'  # @param {"type": "string"}
+# @markdown Of a run: the latest checkpoint, a step, or `best`.
+checkpoint = 'latest'  # @param {"type": "string"}
+# @markdown Whether the folder is on Google Drive, in `/content/drive/MyDrive`.
+on_drive = False  # @param {"type": "boolean"}
+
+from vdm import trained
+
+if on_drive:
+  from google.colab import drive
+
+  drive.mount('/content/drive')
+try:
+  run = trained.load(source, checkpoint=checkpoint)
+except (OSError, ValueError) as error:
+  raise errors.UsageError(error) from None
+generators = {}  # Compiled, by their settings.
+
+stage = run.stage
+size = sum(x.size for x in jax.tree.leaves(run.params))
+print(
+  f'Step {run.step}, {size / 1e6:.1f} million parameters.',
+  f'Videos of {stage.frames} frames, {run.frame_rate:g} a second,',
+  f'{stage.resolution} x {stage.resolution} px.',
+)
+names = run.label_names[: run.config.model.num_classes]
+print('Labels:', ', '.join(names) or 'none')
+
+# %% [markdown]
+# ## Sample
+#
+# Video i is made from seed + i, its label and the settings alone, so any one of
+# many can be made again. The first videos of new settings take longer, because
+# the sampler is compiled for them.
+#
+# - **guidance** trades variety for agreement with the label; 1 is none.
+# - **steps** of the sampler: each evaluates the network once (`heun`: twice).
+# - **method**: `ddim` is of first order, `heun` and `dpmpp` are of second.
+
+# %%
+# @title Functions
+import datetime
+import time
+
+from IPython.display import display
+from IPython.display import HTML
+import numpy as np
+
+from vdm import generate
+from vdm import sample
+from vdm.media import notebook
+from vdm.media import samples
+
+
+def generator(**changes):
+  """The run's config with these changes, and the functions that sample."""
+  config = run.config.copy_and_resolve_references()
+  changes = {name: x for name, x in changes.items() if x is not None}
+  generate.change_sampler(config.sample, changes)
+  key = config.sample.to_json()
+  if key not in generators:
+    generators[key] = generate.make_generator(config, run.stage)
+  return config, generators[key]
+
+
+def make_videos(label='', seed=0, number=4, **settings):
+  """Makes videos, writes them to a new folder and plays them here."""
+  with errors.as_usage():  # A mistake is one sentence.
+    labels = sample.choose_labels(len(names), names, label or None, number)
+    config, make = generator(**settings)
+  seeds = seed + np.arange(number)
+  started = time.time()
+  videos = make.samples(run.params, run.frozen, labels, seeds)
+  print(f'{number} videos in {time.time() - started:.1f} s')
+  made_with = generate.describe_samples(config, run.source, run.step)
+  now = datetime.datetime.now().strftime('%Y%m%d_%H%M%S_%f')
+  folder = pathlib.Path(save_in) / now
+  samples.write(
+    folder, videos, labels, names, seeds, run.frame_rate, made_with, each=True
+  )
+  display(HTML(notebook.players(sorted(folder.glob(f'seed_*.{show}')))))
+  display(HTML(notebook.download(folder)))
+
+
+# %%
+# @title Sample with a form
+# @markdown A label by name or number; empty: one after the other.
+label = ''  # @param {"type": "string"}
+seed = 0  # @param {"type": "integer"}
+number = 4  # @param {"type": "integer"}
+# @markdown `None` is what the run was configured with.
+steps = None  # @param ["None", "10", "20", "50", "100"] {"type": "raw", "allow-input": true}
+guidance = None  # @param ["None", "1.0", "2.0", "4.0"] {"type": "raw", "allow-input": true}
+method = None  # @param ["None", "'ddim'", "'heun'", "'dpmpp'"] {"type": "raw"}
+# @markdown Where folders of videos go, and what is played on this page.
+save_in = 'runs/samples'  # @param {"type": "string"}
+show = 'mp4'  # @param ["mp4", "gif"]
+
+settings = {'steps': steps, 'guidance': guidance, 'method': method}
+make_videos(label, seed, number, **settings)
+
+# %%
+# @title Sample with a panel
+import ipywidgets as widgets
+
+options = run.config.sample
+labels = [('one after the other', ''), *((name, name) for name in names)]
+controls = {
+  'label': widgets.Dropdown(options=labels),
+  'seed': widgets.BoundedIntText(0, min=0, max=2**31 - 1),
+  'number': widgets.IntSlider(4, min=1, max=16),
+  'steps': widgets.IntSlider(options.steps, min=1, max=max(100, options.steps)),
+  'guidance': widgets.FloatSlider(options.guidance, min=0, max=10, step=0.25),
+  'method': widgets.Dropdown(
+    value=options.method, options=['ddim', 'heun', 'dpmpp']
+  ),
+}
+if not names:
+  del controls['label'], controls['guidance']
+for name, control in controls.items():
+  control.description = name
+button = widgets.Button(description='Sample', button_style='primary')
+videos_here = widgets.Output()
+
+
+def on_click(_):
+  button.disabled, button.description = True, 'Sampling ...'
+  videos_here.clear_output()
+  try:
+    with videos_here:
+      make_videos(**{name: x.value for name, x in controls.items()})
+  finally:
+    button.disabled, button.description = False, 'Sample'
+
+
+button.on_click(on_click)
+display(widgets.VBox([*controls.values(), button, videos_here]))
