@@ -1,5 +1,7 @@
 """Where arrays live, on eight virtual devices."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
@@ -24,6 +26,24 @@ def test_mesh_has_all_devices():
   assert dict(one.shape) == {'data': 1, 'fsdp': 1}
   with pytest.raises(ValueError, match='fsdp=3 does not divide the 8 devices'):
     sharding.make_mesh(3)
+
+
+def test_devices_of_hosts_that_interleave():
+  """A 4 x 4 slice: each host has a square of four chips; then two slices."""
+
+  def device(number, slice_index=0):
+    y, x = divmod(number % 16, 4)
+    host = 4 * slice_index + 2 * (y // 2) + x // 2
+    return types.SimpleNamespace(id=number, process_index=host)
+
+  chips = [device(n) for n in range(16)]
+  assert [x.process_index for x in chips[:4]] == [0, 0, 1, 1]
+  found = sharding.by_process(chips)
+  assert [x.process_index for x in found] == np.repeat(range(4), 4).tolist()
+  assert [x.id for x in found[:4]] == [0, 1, 4, 5]
+  both = [device(n + 16, 1) for n in range(16)] + chips
+  hosts = [x.process_index for x in sharding.by_process(both)]
+  assert hosts == np.repeat(range(8), 4).tolist()
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,12 @@ import pytest
 
 # From the top; rooms of one floor do not know each other.
 FLOORS = (
-  ('__main__', 'main', 'prepare', 'sample', 'evaluate', 'export', 'replay'),
+  (
+    *('__main__', 'main', 'prepare', 'plan', 'sample', 'evaluate'),
+    *('export', 'replay'),
+  ),
   ('train', 'publishing'),
-  ('evaluation',),
+  ('evaluation', 'planning'),
   ('training',),
   ('generate', 'trained'),
   ('preparation',),
@@ -51,6 +54,7 @@ WITHOUT_JAX = (
 COLAB = {
   *('absl', 'av', 'etils', 'flax', 'huggingface_hub', 'jax', 'ml_collections'),
   *('numpy', 'orbax', 'PIL', 'tqdm'),
+  'httpx',  # Of huggingface_hub.
 }
 
 

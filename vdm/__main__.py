@@ -5,7 +5,9 @@ import pathlib
 import sys
 
 # In the order in which a person needs them.
-COMMANDS = ('prepare', 'main', 'sample', 'evaluate', 'replay')
+COMMANDS = (
+  *('prepare', 'plan', 'main', 'sample', 'evaluate', 'export', 'replay'),
+)
 
 
 def main() -> None:

@@ -179,6 +179,28 @@ def ensure(
   return load(directory, mesh)
 
 
+def abstract(options: ConfigDict) -> dict[str, Any]:
+  """Returns the shapes and dtypes of what `ensure` returns.
+
+  Args:
+    options: `config.autoencoder`, see `resolve`; with `load` or `weights` of a
+      published network, its files are read.
+  """
+  codec = autoencoders.make_autoencoder(options)
+  if codec.abstract_params is not None:
+    params = codec.abstract_params()
+    params.pop(discriminator.NAME, None)
+  elif options.load:
+    params = files.load(epath.Path(options.load) / 'autoencoder')[1]
+  else:
+    params, _ = pretrained.load(options)
+  params = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params
+  )
+  leaf = jax.ShapeDtypeStruct((codec.channels,), np.float32)
+  return {'params': params, 'stats': {'mean': leaf, 'scale': leaf}}
+
+
 def load(
   directory: epath.Path, mesh: jax.sharding.Mesh
 ) -> tuple[dict[str, Any], str]:

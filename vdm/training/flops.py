@@ -21,8 +21,8 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> float:
 
   Loops count their body as often as it runs. `jax.lax.while_loop`, whose
   count is not known, counts its body once; of the branches of `jax.lax.cond`
-  and `switch` the dearest counts. Element-wise work, reductions and custom
-  kernels count nothing.
+  and `switch` the most expensive counts. Element-wise work, reductions and
+  custom kernels count nothing.
 
   Args:
     fn: traceable function; jit, remat, grad, vmap and scan are looked into.
@@ -55,11 +55,12 @@ def _count(jaxpr: core.Jaxpr) -> float:
       total += inner * equation.params['mesh'].size
     elif name != 'pallas_call':
       # jit, remat, custom_jvp, custom_vjp and the like hold one jaxpr each.
-      total += sum(_count(inner) for inner in _inner(equation.params))
+      total += sum(_count(inner) for inner in inner_jaxprs(equation.params))
   return total
 
 
-def _inner(params: dict[str, Any]) -> list[core.Jaxpr]:
+def inner_jaxprs(params: dict[str, Any]) -> list[core.Jaxpr]:
+  """Returns the jaxprs among an equation's parameters."""
   found = []
   for value in params.values():
     if isinstance(value, core.ClosedJaxpr):
@@ -106,6 +107,7 @@ _PEAKS = (
   ('NVIDIA L40S', 362e12),
   ('NVIDIA L4', 121e12),
   ('NVIDIA GeForce RTX 4090', 165e12),  # With float32 accumulation.
+  ('NVIDIA GeForce RTX 3090', 71e12),  # The same.
   ('Tesla T4', 65e12),
   ('NVIDIA T4', 65e12),
   ('TPU v2', 23e12),

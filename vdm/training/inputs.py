@@ -11,6 +11,7 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
+from vdm import generate
 from vdm.data import builders
 from vdm.data import clip_reader
 from vdm.data import clip_spec
@@ -18,6 +19,7 @@ from vdm.data import eval_clips
 from vdm.data import latent_cache
 from vdm.data import pipeline
 from vdm.data import windowing
+from vdm.models import autoencoders
 from vdm.training import stages
 
 
@@ -160,6 +162,33 @@ def held_out_clips(
   fixed = config.data.fixed_clips
   source = sources['train' if fixed else 'validation']
   return load_eval_clips(config, source, span, fixed or num)
+
+
+def abstract_batch(
+  config: ConfigDict, span: stages.Span, *, single: bool = False
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes and dtypes of a stage's global batch.
+
+  Args:
+    config: the run's.
+    span: the stage.
+    single: of a step on the clips' single frames.
+  """
+  stage, size = span.stage, make_spec(config, span).size
+  shape, names, dtype = (stage.frames, size, size, 3), ('video',), np.uint8
+  if config.data.latents and stage.objective == 'diffusion':
+    codec = autoencoders.make_autoencoder(config.autoencoder)
+    shape = generate.latent_shape(codec, stage.frames, size)
+    names = (
+      ('mean', 'logvar') if config.diffusion.sample_posterior else ('mean',)
+    )
+    dtype = np.float16
+  rows, (frames, *rest) = stage.batch, shape
+  if single:
+    rows, frames = rows * frames, 1
+  arrays = dict.fromkeys(names, ((rows, frames, *rest), dtype))
+  arrays['label'] = ((rows,), np.int32)
+  return {name: jax.ShapeDtypeStruct(*array) for name, array in arrays.items()}
 
 
 def as_single_frames(batch: dict[str, Any]) -> dict[str, Any]:

@@ -138,13 +138,6 @@ def autoencoder(
     clips = {k: v[: config.sample.num] for k, v in clips.items()}
     return {'real': clips['video'], 'reconstruction': run(params, clips)[0]}
 
-  def abstract_params():
-    # The fit needs values; any will do for the shapes.
-    side = 8 * codec.factor[1]
-    clips = np.random.default_rng(0).integers(0, 256, (16, 1, side, side, 3))
-    params = init(jax.random.key(0), {'video': clips.astype(np.uint8)})
-    return jax.tree.map(jax.typeof, params)
-
   return Objective(
     init=init,
     draw=draw,
@@ -152,7 +145,7 @@ def autoencoder(
     validate=validate,
     preview=preview,
     excluded_paths=codec.excluded_paths,
-    abstract_params=abstract_params,
+    abstract_params=codec.abstract_params,
     inherits=False,
     samples=None,
   )
@@ -301,9 +294,6 @@ def diffusion(
       'samples': samples(params, frozen, clips),
     }
 
-  def abstract_params():
-    return jax.eval_shape(network.init, jax.random.key(0))
-
   def excluded_paths(single_frames):
     return (unet.TEMPORAL,) if single_frames else ()
 
@@ -314,7 +304,7 @@ def diffusion(
     validate=validate,
     preview=preview,
     excluded_paths=excluded_paths,
-    abstract_params=abstract_params,
+    abstract_params=network.abstract_params,
     inherits=True,
     samples=samples,
   )

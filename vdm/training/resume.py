@@ -19,7 +19,6 @@ from vdm.config import schema
 from vdm.config import serialize
 from vdm.multihost import coordination
 from vdm.training import objectives
-from vdm.training import sharding
 from vdm.training import stages
 from vdm.training import train_state
 
@@ -165,11 +164,7 @@ def restore(
     check_data(meta['dataset'], fingerprint, accept)
     span = span_of(config, step, meta['stage'])
     objective = objectives.make_objective(config, span.stage, mesh)
-    like = jax.eval_shape(
-      lambda params: train_state.create(config.optim, params),
-      objective.abstract_params(),
-    )
-    abstract = sharding.abstract(like, sharding.tree_sharding(mesh, like))
+    abstract = train_state.abstract(config.optim, objective, mesh)
     try:
       _, items, _ = store.restore(abstract._asdict(), step)
     except manager.CheckpointError:

@@ -35,12 +35,23 @@ def make_mesh(
       f'train.fsdp={fsdp} does not divide the {len(devices)} devices: use '
       'one of their divisors.'
     )
-  return jax.make_mesh(
-    (len(devices) // fsdp, fsdp),
-    ('data', 'fsdp'),
-    axis_types=(AxisType.Auto,) * 2,
-    devices=devices,
-  )
+  shape, axes = (len(devices) // fsdp, fsdp), ('data', 'fsdp')
+  types = (AxisType.Auto,) * 2
+  ordered = by_process(devices)
+  if ordered[0].process_index != ordered[-1].process_index:
+    return jax.sharding.Mesh(np.array(ordered).reshape(shape), axes, types)
+  # Of one process: neighbours in the mesh are neighbours in the hardware.
+  return jax.make_mesh(shape, axes, axis_types=types, devices=devices)
+
+
+def by_process(devices: Sequence[jax.Device]) -> list[jax.Device]:
+  """Returns devices in the order of their processes.
+
+  So that the rows that a process reads are its devices' rows of the global
+  batch: hosts of a TPU slice may interleave in the order of `jax.devices()`.
+  Processes are numbered slice by slice.
+  """
+  return sorted(devices, key=lambda x: (x.process_index, x.id))
 
 
 def leaf_sharding(mesh: jax.sharding.Mesh, leaf: jax.Array) -> NamedSharding:

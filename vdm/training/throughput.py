@@ -88,6 +88,23 @@ def memory() -> dict[str, float]:
   return {'host_rss_peak_gib': peak * unit / 2**30}
 
 
+def forecast(compiled: jax.stages.Compiled) -> str:
+  """Returns what a program will need of each device's memory, in words."""
+  found = compiled.memory_analysis()
+  if found is None:
+    return 'memory unknown'
+  needed = (
+    found.argument_size_in_bytes
+    + found.output_size_in_bytes
+    - found.alias_size_in_bytes
+    + found.temp_size_in_bytes
+  )
+  stats = jax.local_devices()[0].memory_stats() or {}
+  limit = stats.get('bytes_limit')
+  of = f' of the {limit / 2**30:.3g} GiB' if limit else ''
+  return f'{needed / 2**30:.3g} GiB{of} of a device'
+
+
 def line(
   span: stages.Span,
   step: int,

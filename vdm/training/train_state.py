@@ -50,6 +50,16 @@ def create(options: ConfigDict, params: dict[str, Any]) -> TrainState:
   return TrainState(params, optim.init(options, params), ema)
 
 
+def abstract(
+  options: ConfigDict, objective: objectives.Objective, mesh: jax.sharding.Mesh
+) -> TrainState:
+  """Returns the shapes, dtypes and shardings of an objective's state."""
+  state = jax.eval_shape(
+    lambda params: create(options, params), objective.abstract_params()
+  )
+  return sharding.abstract(state, sharding.tree_sharding(mesh, state))
+
+
 def initialise(
   options: ConfigDict,
   objective: objectives.Objective,

@@ -34,6 +34,8 @@ class Autoencoder:
     init: (key, clips float32 [n t h w 3] in [-1, 1]) -> params. Not traceable:
       what has a closed form is fitted on the host. None for published
       parameters, see `pretrained.load`.
+    abstract_params: () -> shapes and dtypes of what `init` returns; None for
+      published parameters.
     encode: (params, x [b t h w 3]) -> mean and log-variance, both of the shape
       of z [b t/factor h/factor w/factor channels].
     decode: (params, z) -> x, not clipped.
@@ -49,6 +51,7 @@ class Autoencoder:
   init: Callable[..., dict[str, Any]] | None
   encode: Callable[..., Any]
   decode: Callable[..., FloatArray['b t h w 3']]
+  abstract_params: Callable[[], dict[str, Any]] | None = None
   loss: Callable[..., Any] | None = None
   excluded_paths: Callable[[bool], tuple[str, ...]] = lambda single_frames: ()
   levels: tuple[int, ...] = ()
@@ -73,7 +76,7 @@ def make_autoencoder(config: ConfigDict) -> Autoencoder:
 def _make_identity(config) -> Autoencoder:
   del config
   return Autoencoder(
-    (1, 1, 1), 3, identity.init, identity.encode, identity.decode
+    (1, 1, 1), 3, identity.init, identity.encode, identity.decode, dict
   )
 
 
@@ -82,6 +85,7 @@ def _make_pca(config) -> Autoencoder:
     (1, config.factor, config.factor),
     config.channels,
     *pca.make(config.factor, config.channels),
+    lambda: pca.abstract(config.factor, config.channels),
   )
 
 
@@ -103,7 +107,7 @@ def _make_autoencoder_kl(config) -> Autoencoder:
 
 def _make_kl(config) -> Autoencoder:
   levels = tuple(config.levels) if config.bottleneck == 'fsq' else ()
-  init, encode, decode = kl.make(
+  init, encode, decode, abstract = kl.make(
     config.factor,
     config.channels,
     encoder=(config.encoder_width, config.encoder_blocks),
@@ -130,12 +134,19 @@ def _make_kl(config) -> Autoencoder:
       params[discriminator.NAME] = critic.init(jax.random.fold_in(key, 2))
     return params
 
+  def abstract_both():
+    params = abstract()
+    if adversarial_weight:
+      params[discriminator.NAME] = critic.abstract_params()
+    return params
+
   return Autoencoder(
     factor=(1, config.factor, config.factor),
     channels=config.channels,
     init=init_both,
     encode=encode,
     decode=decode,
+    abstract_params=abstract_both,
     loss=kl.make_loss(
       encode,
       decode,

@@ -106,7 +106,7 @@ def make(
   temporal: bool = False,
   levels: Sequence[int] = (),
 ) -> tuple[Callable[..., Any], ...]:
-  """Returns (init, encode, decode) over {'pca', 'encoder', 'decoder'}.
+  """Returns (init, encode, decode, abstract) over {pca, encoder, decoder}.
 
   Args:
     factor: spatial reduction, 4 or 8.
@@ -156,7 +156,18 @@ def make(
     branch = decoder_net.apply(params['decoder'], z)
     return linear + pca.depth_to_space(branch, factor)
 
-  return init, encode, decode
+  def abstract():
+    params = {
+      'pca': pca.abstract(factor, channels),
+      'encoder': encoder_net.abstract_params(),
+      'decoder': decoder_net.abstract_params(),
+    }
+    if levels:
+      leaf = jax.ShapeDtypeStruct((channels,), jnp.float32)
+      params['grid'] = {'gain': leaf, 'value': leaf}
+    return params
+
+  return init, encode, decode, abstract
 
 
 def fit_grid(

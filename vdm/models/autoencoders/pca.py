@@ -88,6 +88,16 @@ def fit(
   }
 
 
+def abstract(factor: int, channels: int) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes and dtypes of what `fit` returns."""
+  size = 3 * factor**2
+  shapes = {'basis': (channels, size), 'mean': (size,), 'scale': ()}
+  return {
+    name: jax.ShapeDtypeStruct(shape, jnp.float32)
+    for name, shape in shapes.items()
+  }
+
+
 def make(factor: int, channels: int) -> tuple[Callable[..., Any], ...]:
   """Returns (init, encode, decode) of the linear autoencoder by itself."""
 

@@ -1,0 +1,188 @@
+"""What a stage's step needs, counted without compiling anything.
+
+Parameters, the training state and operations are exact. Memory is estimated:
+
+  peak = state + gradients + frozen + rows * bytes that the backward pass keeps
+
+The last are what matrix products and convolutions of the forward pass read
+and write, see `kept_bytes`. A compiler fuses and needs workspace, so the sum
+is a guide where no compiler is at hand.
+"""
+
+from collections.abc import Callable
+import math
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend import core
+from ml_collections import ConfigDict
+
+from vdm.common import trees
+from vdm.training import autoencoder_stage
+from vdm.training import flops
+from vdm.training import inputs
+from vdm.training import objectives
+from vdm.training import sharding
+from vdm.training import stages
+from vdm.training import train_state
+from vdm.training import train_step
+
+
+class Cost(NamedTuple):
+  """What one stage's step needs.
+
+  Attributes:
+    parameters: number of them.
+    trained: of those, how many the step changes.
+    state: bytes of parameters, averages and moments, over all devices.
+    frozen: bytes of the autoencoder that the stage works in, on each device.
+    tflop: 10^12 operations of a step over the global batch, the mean over
+      steps on clips and on single frames.
+    kept: bytes that the backward pass keeps of one row of the batch.
+    gradients: bytes of the gradients, on each device.
+  """
+
+  parameters: int
+  trained: int
+  state: int
+  frozen: int
+  tflop: float
+  kept: float
+  gradients: int
+
+
+def find_span(config: ConfigDict, name: str) -> stages.Span:
+  """Returns the span of a stage."""
+  return next(span for span in stages.spans(config) if span.name == name)
+
+
+def lowerable(
+  config: ConfigDict,
+  name: str,
+  mesh: jax.sharding.Mesh,
+  *,
+  single: bool = False,
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+  """Returns the jitted step of a stage and abstract arguments to lower it with.
+
+  Args:
+    config: the run's.
+    name: of the stage.
+    mesh: of devices, which need not be there.
+    single: the step on single frames.
+  """
+  span = find_span(config, name)
+  objective, frozen = _objective(config, span, mesh)
+  state = train_state.abstract(config.optim, objective, mesh)
+  trained = stages.trained_paths(
+    state.params,
+    span.stage,
+    objective.excluded_paths(single or span.stage.frames == 1),
+  )
+  step = train_step.make_train_step(
+    config.optim, span.stage, objective, trained, mesh, state
+  )
+  batch = inputs.abstract_batch(config, span, single=single)
+  return step, train_step.abstract_arguments(mesh, state, frozen, batch)
+
+
+def count(config: ConfigDict, name: str) -> Cost:
+  """Counts what a stage's step needs; see the module's docstring."""
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  span = find_span(config, name)
+  objective, frozen = _objective(config, span, mesh)
+  state = train_state.abstract(config.optim, objective, mesh)
+  flat = trees.flatten(state.params)
+  trained = stages.trained_paths(
+    state.params, span.stage, objective.excluded_paths(span.stage.frames == 1)
+  )
+  share = span.stage.image_fraction if span.stage.frames > 1 else 0.0
+  tflop = sum(
+    weight
+    * flops.count_flops(*_flat(lowerable(config, name, mesh, single=one)))
+    for one, weight in ((False, 1.0 - share), (True, share))
+    if weight
+  )
+  return Cost(
+    parameters=sum(x.size for x in flat.values()),
+    trained=sum(flat[path].size for path in trained),
+    state=size(state),
+    frozen=size(frozen),
+    tflop=tflop / 1e12,
+    kept=_kept(config, span, objective, state.params, frozen),
+    gradients=sum(4 * flat[path].size for path in trained),
+  )
+
+
+def estimated_peak(cost: Cost, rows: float, fsdp: int, parts: int) -> float:
+  """Estimates the bytes of one device.
+
+  Args:
+    cost: of the stage.
+    rows: of the batch, on one device.
+    fsdp: devices over which the state is sharded.
+    parts: in which the rows are processed, see `accumulate`.
+  """
+  sums = cost.gradients * (1 + (parts > 1))
+  return (cost.state + sums) / fsdp + cost.frozen + cost.kept * rows / parts
+
+
+def size(tree: Any) -> int:
+  """Returns the bytes of a tree of arrays or abstract arrays."""
+  return sum(
+    math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+  )
+
+
+def _flat(lowered):
+  step, arguments = lowered
+  return step, *arguments
+
+
+def _objective(config, span, mesh):
+  objective = objectives.make_objective(config, span.stage, mesh)
+  if span.stage.objective == 'autoencoder':
+    return objective, {}
+  return objective, autoencoder_stage.abstract(config.autoencoder)
+
+
+def _kept(config, span, objective, params, frozen):
+  """Returns the bytes of a row that the backward pass keeps.
+
+  Parameters cancel in the difference between two rows and one.
+  """
+
+  def forward(params, frozen, batch, key):
+    return objective.loss(params, frozen, objective.draw(batch, key))
+
+  def kept(rows):
+    stage = span.stage.copy_and_resolve_references().unlock()
+    stage.batch = rows
+    batch = inputs.abstract_batch(config, span._replace(stage=stage))
+    key = jax.eval_shape(jax.random.key, 0)
+    return kept_bytes(jax.make_jaxpr(forward)(params, frozen, batch, key).jaxpr)
+
+  return kept(2) - kept(1)
+
+
+def kept_bytes(jaxpr: core.Jaxpr) -> int:
+  """Returns the bytes of what products and convolutions read and write.
+
+  Their gradients need what they read; what follows them, mostly a norm or a
+  nonlinearity, needs what they wrote. All else is cheap to compute again, and
+  compilers do. Of what is rematerialised, only the inputs are kept, and with
+  a policy what products wrote.
+  """
+  arrays, inner = {}, 0
+  for equation in jaxpr.eqns:
+    name, params = equation.primitive.name, equation.params
+    if name in ('dot_general', 'conv_general_dilated'):
+      found = [*equation.invars, *equation.outvars]
+    elif name in ('checkpoint', 'remat2') and params['policy'] is None:
+      found = equation.invars
+    else:
+      times = params['length'] if name == 'scan' else 1
+      inner += times * sum(map(kept_bytes, flops.inner_jaxprs(params)))
+      continue
+    arrays |= {id(x): x.aval for x in found if isinstance(x, core.Var)}
+  return inner + sum(x.size * x.dtype.itemsize for x in arrays.values())

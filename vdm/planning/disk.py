@@ -1,0 +1,60 @@
+"""What a run stores: its data set, latents, and checkpoints."""
+
+import os
+
+from ml_collections import ConfigDict
+
+from vdm.data import builders
+from vdm.preparation import datasets
+
+
+def data_set(config: ConfigDict) -> int | None:
+  """Returns the bytes of the configuration's data set; None: not built."""
+  directory = datasets.dataset_dir(config.data)
+  return folder(directory) if builders.is_complete(directory) else None
+
+
+def latents(config: ConfigDict) -> int | None:
+  """Returns the bytes of a latent cache of the data set; None: not built.
+
+  Mean and log-variance of every frame of both splits in float16, and again of
+  mirrored frames where training mirrors.
+  """
+  directory = datasets.dataset_dir(config.data)
+  if not builders.is_complete(directory):
+    return None
+  frames = sum(
+    int(builders.open_source(directory, split).index['n'].sum())
+    for split in ('train', 'validation')
+  )
+  options, side = config.autoencoder, config.data.resolution
+  factor = 1 if options.kind == 'identity' else options.factor
+  channels = 3 if options.kind == 'identity' else options.channels
+  copies = 2 if config.data.flip else 1
+  return 2 * 2 * copies * frames * (side // factor) ** 2 * channels
+
+
+def checkpoints(config: ConfigDict, state: int) -> int:
+  """Returns the most bytes that the checkpoints of a run take.
+
+  Args:
+    config: the run's.
+    state: bytes of the training state.
+  """
+  options = config.train
+  steps = sum(config.stages[name].steps for name in options.order)
+  kept = options.keep + (
+    steps // options.keep_every if options.keep_every else 0
+  )
+  best = config.score.best != 'none'
+  # One more is written before the oldest is deleted.
+  return state * (kept + best + 1)
+
+
+def folder(directory: str) -> int:
+  """Returns the bytes of all files in a folder."""
+  return sum(
+    os.path.getsize(os.path.join(where, name))
+    for where, _, names in os.walk(directory)
+    for name in names
+  )
