@@ -19,6 +19,8 @@ import notebooks
 import numpy as np
 import pytest
 
+from vdm import trained
+
 NAMES = ('sample', 'train')
 # The .venv/bin/python of a copy of the repository: installs nothing, and takes
 # `vdm.main` from a script. Everything else is this Python.
@@ -136,6 +138,12 @@ def test_badges_and_cells_name_the_address_of_the_project():
     badge = f'research.google.com/github/{place}/blob/main/colabs/{name}.ipynb'
     assert badge in source and badge in readme
     assert f"repository = '{address}'" in source
+
+
+def test_the_model_of_the_notebook_is_in_the_repository():
+  source = notebooks.field(notebooks.read('sample'), 'source')
+  model = trained.load(ROOT / source)
+  assert model.config.model.num_classes == len(model.label_names) == 8
 
 
 def test_sampling_in_a_notebook(finished_run, tmp_path):
@@ -278,6 +286,12 @@ def packages(python):
   return set(done.stdout.splitlines())
 
 
+def run_command(python, source, out, *flags):
+  """Makes two videos by the command."""
+  command = [python, '-m', 'vdm.sample', '--workdir', source, '--out', out]
+  subprocess.run([*command, '--num=2', *flags], cwd=ROOT, check=True)
+
+
 @pytest.mark.slow
 def test_sampling_in_the_environment_of_colab(colab, finished_run, tmp_path):
   before = packages(colab)
@@ -297,14 +311,28 @@ def test_sampling_in_the_environment_of_colab(colab, finished_run, tmp_path):
   form = notebooks.output(notebooks.cell(notebook, 'Sample with a form'))
   assert form.count('<video ') == 2
   (folder,) = (tmp_path / 'made').iterdir()
-  command = [colab, '-m', 'vdm.sample', '--workdir', finished_run, '--num=2']
-  subprocess.run([*command, '--out', tmp_path / 'out'], cwd=ROOT, check=True)
+  run_command(colab, finished_run, tmp_path / 'out')
   with np.load(finished_run / 'final/samples.npz', allow_pickle=False) as file:
     expected = file['videos'][:2].astype(int)
   for place in (folder, tmp_path / 'out'):
     with np.load(place / 'samples.npz', allow_pickle=False) as file:
       # Another version of XLA may round otherwise.
       assert np.abs(file['videos'] - expected).max() <= 2
+
+
+@pytest.mark.slow
+def test_the_model_of_the_repository_in_the_environment_of_colab(
+  colab, tmp_path
+):
+  install = [colab, '-m', 'pip', 'install', '--quiet', '--no-deps']
+  subprocess.run([*install, 'av>=17,<19', 'ml_collections>=1,<2'], check=True)
+  videos = []
+  for name, python in (('colab', colab), ('here', sys.executable)):
+    run_command(python, ROOT / 'colabs/demo', tmp_path / name, '--steps=5')
+    with np.load(tmp_path / name / 'samples.npz', allow_pickle=False) as file:
+      videos.append(file['videos'].astype(int))
+  assert np.abs(videos[0] - videos[1]).max() <= 2
+  assert videos[0].std() > 10  # Something is seen on the black.
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Executes the notebooks of colabs/ in small, for tests."""
 
+import ast
 import json
 import re
 
@@ -25,6 +26,13 @@ def set_fields(notebook, **values):
     assert len(found) == 1, f'{len(found)} fields are called {name}'
     text = f'{name} = {value!r}'.replace('\\', r'\\')
     found[0].source = field.sub(text, found[0].source)
+
+
+def field(notebook, name):
+  """What a field of the notebook's forms holds."""
+  line = re.compile(rf'^{name} = (.*?)  # @param', re.M)
+  (found,) = [x for cell in notebook.cells for x in line.findall(cell.source)]
+  return ast.literal_eval(found)
 
 
 def kernel(python, folder):
