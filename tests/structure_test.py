@@ -28,8 +28,10 @@ FLOORS = (
 # Libraries, and the only places that import them.
 OWNERS = {
   'flax': ('vdm.models',),
-  'clu': ('vdm.training.writer',),
-  'tensorflow': ('vdm.training.writer',),
+  'clu': ('vdm.training.event_files',),
+  'tensorflow': ('vdm.training.event_files',),
+  'google.cloud': ('vdm.common.buckets',),
+  'fsspec': ('vdm.common.buckets',),
   'tensorflow_datasets': ('vdm.data.builders',),
   'grain': ('vdm.data',),
   'orbax': ('vdm.checkpoints',),

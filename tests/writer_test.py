@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from vdm.training import event_files
 from vdm.training import writer
 
 
@@ -98,7 +99,7 @@ def test_a_broken_tensorboard_does_not_stop_the_run(tmp_path, monkeypatch):
   def fail(workdir):
     raise ImportError(f'no TensorFlow for {workdir}')
 
-  monkeypatch.setattr(writer, '_make_clu_writer', fail)
+  monkeypatch.setattr(event_files, '_make_clu_writer', fail)
   with writer.Writer(tmp_path) as log:
     for step in (1, 2):
       log.write(step, 'video', {'loss': 0.5})

@@ -18,7 +18,9 @@ import pathlib
 from absl import app
 from absl import flags
 
+from vdm.common import buckets
 from vdm.common import console
+from vdm.common import errors
 from vdm.config import flag
 
 _WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
@@ -137,6 +139,8 @@ def main(argv: Sequence[str]) -> None:
     if _command[0] == 'run':
       initialize.initialize(_DISTRIBUTED.value)
     initialize.devices()
+    if _WORKDIR.value:
+      buckets.given(_WORKDIR.value, '--workdir')
     COMMANDS[_command[0]]()
   except (OSError, ValueError) as error:
     flag.stop(f'vdm.evaluate: {error}')
@@ -149,7 +153,7 @@ def _run() -> None:
   from vdm.multihost import coordination
 
   coordination.set_limit(_BARRIER_SECONDS)
-  out = _OUT.value or os.path.join(_WORKDIR.value, 'evaluation', 'run')
+  out = _out(os.path.join(_WORKDIR.value, 'evaluation', 'run'))
   changes = {
     'steps': _STEPS.value,
     'guidance': _GUIDANCE.value,
@@ -177,7 +181,10 @@ def _folders() -> None:
   from vdm.evaluation import card_text
   from vdm.evaluation import folder_card
 
-  out = _OUT.value or 'evaluation'
+  out = _out('evaluation')
+  for name in ('real', 'fake'):
+    for problem in buckets.local_problems(flags.FLAGS[name].value, f'--{name}'):
+      raise errors.UsageError(problem)
   card = folder_card.evaluate(
     _REAL.value,
     _FAKE.value,
@@ -193,6 +200,11 @@ def _folders() -> None:
   )
   print(card_text.text(card))
   print(f'Raw numbers and protocol: {out}/metrics_card.json.')
+
+
+def _out(default):
+  """Returns the folder to write to."""
+  return buckets.given(_OUT.value or default, '--out')
 
 
 def _shared_options():
@@ -254,7 +266,7 @@ def _autoencoder() -> None:
   from vdm.training import sharding
 
   workdir = epath.Path(_WORKDIR.value)
-  out = _OUT.value or f'{workdir}/evaluation/autoencoder'
+  out = _out(f'{workdir}/evaluation/autoencoder')
   if not (workdir / 'config.json').exists():
     raise FileNotFoundError(
       f'{workdir} holds no run: give the folder that training printed.'

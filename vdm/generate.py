@@ -18,6 +18,7 @@ import numpy as np
 
 from vdm import models
 from vdm.checkpoints import manager
+from vdm.common import buckets
 from vdm.common import trees
 from vdm.config import rules
 from vdm.config import schema
@@ -281,7 +282,7 @@ def load_run(
   """Reads what sampling needs from a run's folder, and nothing else.
 
   Args:
-    workdir: of the run.
+    workdir: of the run, local or gs://.
     ema: width of the average to take; by default `config.sample.ema`.
     checkpoint: 'latest'; 'best', the one with the lowest small score; or a
       step.
@@ -289,9 +290,9 @@ def load_run(
   Raises:
     FileNotFoundError: there is no run, no diffusion model in it yet, or no
       such checkpoint.
-    ValueError: the run keeps no such average.
+    ValueError: the run keeps no such average, or its bucket cannot be reached.
   """
-  workdir = epath.Path(workdir)
+  workdir = buckets.given(workdir, 'workdir')
   if not (workdir / 'config.json').exists():
     raise FileNotFoundError(
       f'{workdir} holds no run: give the folder that training printed.'

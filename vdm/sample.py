@@ -15,6 +15,7 @@ from absl import flags
 from absl import logging
 from etils import epath
 
+from vdm.common import buckets
 from vdm.common import console
 from vdm.common import errors
 from vdm.common import progress
@@ -65,6 +66,7 @@ def main(argv: Sequence[str]) -> None:
   console.start()
   try:
     initialize.devices()
+    buckets.given(_WORKDIR.value, '--workdir')
     run = generate.load_run(
       _WORKDIR.value, ema=_EMA.value, checkpoint=_CHECKPOINT.value
     )
@@ -130,8 +132,8 @@ def choose_folder(
   from vdm.evaluation import final_score
   from vdm.media import samples
 
-  folder = epath.Path(
-    out or epath.Path(workdir) / f'samples_from_step_{step:08d}'
+  folder = buckets.given(
+    out or epath.Path(workdir) / f'samples_from_step_{step:08d}', '--out'
   )
   if (folder / final_score.DONE).exists():
     raise FileExistsError(
@@ -140,6 +142,7 @@ def choose_folder(
     )
   if not overwrite:
     samples.check_free(folder)
+  buckets.check_writable(folder, '--out')
   return folder
 
 

@@ -22,6 +22,7 @@ from etils import epath
 import jax.numpy as jnp
 import numpy as np
 
+from vdm.common import buckets
 from vdm.common import errors
 from vdm.common import trees
 from vdm.models import pickles
@@ -91,7 +92,7 @@ def read(source: epath.PathLike, sha256: str = '') -> Weights:
       or contains anything but tensors.
   """
   on_hub = str(source).startswith('hf://')
-  path = epath.Path(_download(source) if on_hub else source)
+  path = buckets.given(_download(source) if on_hub else source, 'weights')
   if not path.is_file():
     raise WeightsError(f'There is no file of weights {path}.')
   data = path.read_bytes()

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
+from vdm.common import buckets
 from vdm.common import errors
 from vdm.models import autoencoders
 from vdm.models.autoencoders import autoencoder_kl
@@ -98,7 +99,7 @@ def resolve(options: ConfigDict, directory: epath.Path) -> ConfigDict:
     with errors.as_usage():
       source, known = directory, files.load(directory)[0].to_dict()
   elif options.load:
-    source = epath.Path(options.load) / 'autoencoder'
+    source = _load_from(options)
     # Files of before there was this key are of networks of 32.
     known = {'norm_groups': autoencoder_kl.GROUPS}
     with errors.as_usage('config.autoencoder.load: '):
@@ -133,9 +134,7 @@ def adopt(
   options = resolve(options, directory)
   if options.load:
     with errors.as_usage('config.autoencoder.load: '):
-      settings, params, stats, _ = files.load(
-        epath.Path(options.load) / 'autoencoder'
-      )
+      settings, params, stats, _ = files.load(_load_from(options))
     for name in NETWORK + (BRANCHES if options.kind == 'kl' else ()):
       if settings.get(name) != options[name]:
         raise errors.UsageError(
@@ -189,6 +188,11 @@ def load(
   logging.info('Autoencoder %s, %s.', directory, fingerprint[:12])
   frozen = arrays.replicate(mesh, {'params': params, 'stats': stats})
   return frozen, fingerprint
+
+
+def _load_from(options) -> epath.Path:
+  run = buckets.given(options.load, 'config.autoencoder.load')
+  return run / 'autoencoder'
 
 
 def _publish(directory, options, params, stats):

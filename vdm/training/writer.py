@@ -4,28 +4,24 @@
 the values. JSON has no NaN and no infinity: they are written as the strings
 'nan', 'inf' and '-inf', which `read_rows` turns back into floats.
 
-Local files are appended to. An object store cannot append, so there each
-writer keeps its own segment, `metrics.jsonl.00000`, `.00001` and so on, which
-it rewrites as a whole at every flush; `read_rows` joins them. Segments are
-tested on local folders only, never on a real bucket.
-
-TensorBoard's events go through clu, which needs some 15 s to import
-TensorFlow: a background thread imports it and writes, so the training loop
-never waits for it; `flush` and `close` do.
+Local files are appended to. Nothing can be appended to in a bucket, so there
+each writer keeps its own segment, `metrics.jsonl.00000`, `.00001` and so on,
+which it uploads as a whole at every flush; `read_rows` joins them. Rows since
+the last flush are lost if the run is killed, and written again by the one that
+resumes: a checkpoint is preceded by a flush.
 """
 
 from collections.abc import Callable, Mapping
-from concurrent import futures
 import json
-import os
 from typing import Any
 
-from absl import logging
 from etils import epath
 import numpy as np
 
+from vdm.common import buckets
 from vdm.common import files
 from vdm.multihost import coordination
+from vdm.training import event_files
 
 NAME = 'metrics.jsonl'
 
@@ -77,23 +73,25 @@ class Writer:
     """Opens the metrics of `workdir`, which is made if it is not there.
 
     Args:
-      workdir: the run's folder, local or on an object store.
+      workdir: the run's folder, local or in a bucket.
       tensorboard: whether to write TensorBoard events too.
       append: whether files can be appended to; from the kind of path, if None.
     """
     self._workdir = epath.Path(workdir)
     self._workdir.mkdir(parents=True, exist_ok=True)
     if append is None:
-      append = '://' not in os.fspath(self._workdir)
+      append = not buckets.is_remote(self._workdir)
     self._append = append
     for path in _files(self._workdir):
       text = path.read_text()
       if _complete_lines(text) != text:
         files.write_text(path, _complete_lines(text))
-    self._segment = None  # Object stores: where this writer's rows go.
+    self._segment = None  # In a bucket: where this writer's rows go.
     self._lines: list[str] = []
     self._file = None
-    self._tensorboard = _TensorBoard(self._workdir) if tensorboard else None
+    self._events = None
+    if tensorboard:
+      self._events = event_files.EventFiles(self._workdir)
 
   def write(self, step: int, stage: str, scalars: Mapping[str, float]) -> None:
     """Adds one row; values may be arrays of one element."""
@@ -107,13 +105,13 @@ class Writer:
       self._file.flush()
     else:
       self._lines.append(line)
-    if self._tensorboard:
-      self._tensorboard.put(_write_scalars, int(step), values)
+    if self._events:
+      self._events.write_scalars(int(step), values)
 
   def write_gifs(self, step: int, gifs: Mapping[str, bytes]) -> None:
     """Adds animations to TensorBoard, {tag: contents of a GIF file}."""
-    if self._tensorboard:
-      self._tensorboard.put(_write_gifs, int(step), dict(gifs))
+    if self._events:
+      self._events.write_gifs(int(step), dict(gifs))
 
   def rewind(self, step: int, prefixes: tuple[str, ...] = ()) -> None:
     """Drops the rows past `step`; opening has dropped an incomplete one.
@@ -144,15 +142,15 @@ class Writer:
         used = sum(1 for _ in _files(self._workdir))
         self._segment = self._workdir / f'{NAME}.{used:05d}'
       files.write_text(self._segment, ''.join(self._lines))
-    if self._tensorboard:
-      self._tensorboard.flush()
+    if self._events:
+      self._events.flush()
 
   def close(self) -> None:
     """Flushes and closes the files."""
     self.flush()
     self._close_file()
-    if self._tensorboard:
-      self._tensorboard.close()
+    if self._events:
+      self._events.close()
 
   def __enter__(self) -> 'Writer':
     return self
@@ -162,7 +160,7 @@ class Writer:
 
   def _close_file(self) -> None:
     self.flush()
-    # After a rewind, an object store's rows go to a new segment.
+    # After a rewind, a bucket's rows go to a new segment.
     self._segment, self._lines = None, []
     if self._file is not None:
       self._file.close()
@@ -212,78 +210,3 @@ def _dump(row: Mapping[str, Any]) -> str:
     for name, x in row.items()
   }
   return json.dumps(plain, allow_nan=False) + '\n'
-
-
-class _TensorBoard:
-  """Writes through clu on a thread, which imports TensorFlow first."""
-
-  def __init__(self, workdir: epath.Path):
-    self._workdir, self._writer, self._failed = workdir, None, False
-    self._thread = futures.ThreadPoolExecutor(1)
-    self._last = self._thread.submit(lambda: None)
-
-  def put(self, write: Callable[..., None], *args: Any) -> None:
-    """Calls write(clu's writer, *args) after the calls before."""
-    self._last = self._thread.submit(self._work, write, *args)
-
-  def flush(self) -> None:
-    self._last.result()
-
-  def close(self) -> None:
-    self._thread.shutdown()
-    if self._writer is not None:
-      self._writer.close()
-
-  def _work(self, write, *args):
-    # After an error, calls are dropped: metrics.jsonl has the numbers.
-    if self._failed:
-      return
-    try:
-      self._writer = self._writer or _make_clu_writer(os.fspath(self._workdir))
-      write(self._writer, *args)
-      self._writer.flush()
-    except Exception as error:
-      self._failed = True
-      logging.warning(
-        'TensorBoard stays empty from here on: %s: %s',
-        type(error).__name__,
-        error,
-      )
-
-
-def _make_clu_writer(workdir: str) -> Any:
-  """Imports TensorFlow, without a GPU, and returns clu's writer."""
-  import tensorflow as tf
-
-  # It would take the memory that training needs.
-  tf.config.set_visible_devices([], 'GPU')
-  from clu.metric_writers import summary_writer
-
-  return summary_writer.SummaryWriter(workdir)
-
-
-def _write_scalars(writer: Any, step: int, values: dict[str, float]) -> None:
-  writer.write_scalars(step, values)
-
-
-def _write_gifs(writer: Any, step: int, gifs: Mapping[str, bytes]) -> None:
-  """Writes image summaries that TensorBoard plays.
-
-  clu's `write_videos` does nothing; an image summary holds encoded images
-  after their width and height, which nothing reads.
-  """
-  from tensorboard.plugins.image import metadata
-
-  writer.write_summaries(
-    step,
-    {
-      tag: np.array([b'0', b'0', content], object)
-      for tag, content in gifs.items()
-    },
-    {
-      tag: metadata.create_summary_metadata(
-        display_name=tag, description='', converted_to_tensor=None
-      )
-      for tag in gifs
-    },
-  )
