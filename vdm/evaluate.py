@@ -23,7 +23,9 @@ from vdm.common import console
 from vdm.common import errors
 from vdm.config import flag
 
-_WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, "The run's folder, local or gs://."
+)
 _OUT = flags.DEFINE_string(
   'out',
   None,

@@ -22,7 +22,9 @@ from vdm.common import progress
 from vdm.config import flag
 from vdm.config import suggest
 
-_WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, "The run's folder, local or gs://."
+)
 _OUT = flags.DEFINE_string(
   'out',
   None,

@@ -146,7 +146,7 @@ def read_config(source: epath.PathLike) -> dict[str, Any] | None:
       logging.info('No config.json beside %s: %s', source, error)
       return None
   else:
-    path = epath.Path(source).parent / 'config.json'
+    path = buckets.given(source, 'weights').parent / 'config.json'
   if not path.is_file():
     return None
   with path.open('rb') as file:
