@@ -75,13 +75,16 @@ def mount(tmp_path):
 @pytest.fixture(scope='session')
 def bucket():
   """gs://vdm-tests, served by a process of its own, for this one and others."""
+  import importlib.util
   import subprocess
   import sys
 
   import bucket_emulator
 
   for package in ('gcsfs', 'gcp_storage_emulator'):
-    pytest.importorskip(package)
+    # Not imported yet: gcsfs reads the environment when it is.
+    if importlib.util.find_spec(package) is None:
+      pytest.skip(f'{package} is not installed')
   command = [sys.executable, bucket_emulator.__file__, 'vdm-tests']
   with (
     subprocess.Popen(

@@ -2,7 +2,10 @@
 
 import os
 
-# Read by etils.epath when it meets its first path: it reaches gs:// through
-# gcsfs then, and not through TensorFlow, which takes long to import and which
-# sampling does without. See `vdm.common.buckets`.
+# How etils.epath reaches gs://, see `vdm.common.buckets`; it is read when the
+# first path is met. Through gcsfs, not through TensorFlow, which takes long to
+# import and which sampling does without.
 os.environ.setdefault('EPATH_USE_TF', 'false')
+# gcsfs would remember listings; but other processes write to the folders of a
+# run, and so does TensorStore.
+os.environ.setdefault('FSSPEC_GCS', '{"use_listings_cache": false}')

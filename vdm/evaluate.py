@@ -18,7 +18,6 @@ import pathlib
 from absl import app
 from absl import flags
 
-from vdm.common import buckets
 from vdm.common import console
 from vdm.common import errors
 from vdm.config import flag
@@ -134,6 +133,7 @@ def main(argv: Sequence[str]) -> None:
       flag.stop(f'--{name} is missing: name a folder.')
   cache = pathlib.Path.home() / '.cache' / 'vdm' / 'jax'
   os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
+  from vdm.common import buckets
   from vdm.multihost import initialize
 
   console.start()
@@ -180,6 +180,7 @@ def _run() -> None:
 
 def _folders() -> None:
   """Writes the card of a folder against another and prints it."""
+  from vdm.common import buckets
   from vdm.evaluation import card_text
   from vdm.evaluation import folder_card
 
@@ -206,6 +207,8 @@ def _folders() -> None:
 
 def _out(default):
   """Returns the folder to write to."""
+  from vdm.common import buckets
+
   return buckets.given(_OUT.value or default, '--out')
 
 

@@ -15,7 +15,6 @@ from absl import flags
 from absl import logging
 from etils import epath
 
-from vdm.common import buckets
 from vdm.common import console
 from vdm.common import errors
 from vdm.common import progress
@@ -62,6 +61,7 @@ def main(argv: Sequence[str]) -> None:
   import numpy as np
 
   from vdm import generate
+  from vdm.common import buckets
   from vdm.media import samples
   from vdm.multihost import initialize
 
@@ -131,6 +131,7 @@ def choose_folder(
     FileExistsError: it holds samples and is not to be overwritten, or it is
       the run's `final/`, whose numbers are of its samples.
   """
+  from vdm.common import buckets
   from vdm.evaluation import final_score
   from vdm.media import samples
 

@@ -18,6 +18,7 @@ from etils import epath
 import harness
 import numpy as np
 import pytest
+import several
 import tiny
 
 from vdm.checkpoints import manager
@@ -251,3 +252,26 @@ def test_a_step_that_is_not_finite_is_replayed(starts):
   assert code == 0, said
   assert f'Step {int(bundle.name[5:])}' in said
   assert tiny.get_config().train.order[0] in said
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_bucket(starts, reference):
+  starts, log = starts('several'), reference[0] / 'several_log'
+  runs = harness.start_several(
+    log,
+    2,
+    1,
+    f'--workdir={starts.workdir}',
+    f'--config.data.root={reference[0] / "data"}',
+    JAX_COMPILATION_CACHE_DIR=str(starts.cache),
+  )
+  wait_for(runs[0], prints(runs[0], 'image 1/'))
+  runs[0].process.send_signal(signal.SIGTERM)  # Both stop at the same step.
+  assert [run.wait() for run in runs] == [75, 75], runs[0].end()
+  saved = starts.saved()
+  run = starts.train()
+  assert run.wait() == 0, run.end()
+  assert harness.resumed_from(run) == saved[-1]
+  rows = harness.comparable(writer.read_rows(starts.workdir))
+  wanted = reference[2].rows
+  assert several.largest_difference(rows, wanted) < several.TOLERANCE

@@ -17,7 +17,7 @@ from etils import epath
 from vdm.common import errors
 
 _GCS = 'gs'
-_PACKAGES = ('fsspec', 'gcsfs', 'google.cloud.storage')
+_PACKAGES = ('gcsfs', 'google.cloud.storage')
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -89,8 +89,10 @@ def _connect(bucket: str) -> None:
   import fsspec
   from google.cloud import storage
 
-  # Other processes write to the folders, and so does TensorStore.
-  fsspec.config.conf.setdefault('gcs', {})['use_listings_cache'] = False
+  # As `vdm/__init__` asks for; fsspec may have been imported before.
+  fsspec.config.conf.setdefault('gcs', {}).setdefault(
+    'use_listings_cache', False
+  )
   storage.Client().get_bucket(bucket)
 
 
