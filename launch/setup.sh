@@ -1,7 +1,11 @@
 # shellcheck shell=bash
-# Sourced by local.sh and test.sh: `setup` makes the folder .venv and installs
-# requirements.txt, the tools of the tests and jax for this machine's
-# accelerator. A stamp of their hash makes a second start install nothing.
+# Makes the folder .venv and installs what launch/packages.py lists for this
+# machine's accelerator, in the versions of requirements/ACCELERATOR.lock on
+# Linux x86_64. A stamp of their hash makes a second start install nothing.
+#
+#   bash launch/setup.sh
+#
+# The other scripts here source it, and call `setup`.
 #
 # VDM_PYTHON       the interpreter to make .venv with; else the first of
 #                  python3.13, python3.12, python3.11, python3 that works.
@@ -50,7 +54,7 @@ find_python() {
 
 # Prints cpu, cuda12, cuda13 or tpu. $1: where devices are, /dev if not given.
 find_accelerator() {
-  local devices=${1:-/dev} gpus file
+  local gpus
   if [ "$(uname -s)" = Darwin ]; then
     echo cpu
     return
@@ -69,21 +73,69 @@ find_accelerator() {
     echo "$choice"
     return
   fi
-  for file in "$devices"/accel[0-9]* "$devices"/vfio/[0-9]*; do
-    if [ -e "$file" ]; then
-      echo tpu
-      return
-    fi
-  done
-  echo cpu
+  if [ "$(count_chips "${1:-/dev}")" -gt 0 ]; then
+    echo tpu
+  else
+    echo cpu
+  fi
 }
 
+# Prints how many chips of a TPU this host has. $1: where devices are.
+count_chips() {
+  local file count=0
+  for file in "$1"/accel[0-9]* "$1"/vfio/[0-9]*; do
+    [ ! -e "$file" ] || count=$((count + 1))
+  done
+  echo "$count"
+}
+
+# Prints what was found and which jax it gets. $1: the accelerator, $2: where
+# devices are, /dev if not given.
+describe_machine() {
+  local chips found="VDM_ACCELERATOR=$1" jax="jax[$1], one process"
+  if [ "$1" = cpu ]; then
+    jax="jax on CPU, $(nproc 2>/dev/null || sysctl -n hw.ncpu) cores"
+  fi
+  if [ -z "${VDM_ACCELERATOR:-}" ]; then
+    case $1 in
+      cpu) found='No accelerator found' ;;
+      tpu)
+        chips=$(count_chips "${2:-/dev}")
+        found="Found a TPU ($chips chips on this host)"
+        ;;
+      *) found=$(describe_gpus) ;;
+    esac
+  fi
+  echo "$found: $jax."
+}
+
+# Prints 'Found 2 GPUs (NVIDIA H100, driver 580.65.06)'.
+describe_gpus() {
+  local name driver names='' count=0 details='' s=s
+  while IFS=, read -r driver name; do
+    name=${name# }
+    count=$((count + 1))
+    case ", $names, " in
+      *", $name, "*) ;;
+      *) names=${names:+$names, }$name ;;
+    esac
+    details=", driver $driver"
+  done < <(nvidia-smi --query-gpu=driver_version,name --format=csv,noheader \
+    2>/dev/null)
+  [ "$count" != 1 ] || s=
+  if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+    details="$details, CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES"
+  fi
+  echo "Found $count GPU$s ($names$details)"
+}
+
+# Sets `accelerator`, makes .venv and installs.
 setup() {
-  local accelerator python stamp=$root/.venv/vdm_stamp wanted jax
+  local packages=$root/.venv/vdm_packages.txt stamp=$root/.venv/vdm_stamp
+  local python first wanted
   accelerator=${VDM_ACCELERATOR:-$(find_accelerator)}
   case $accelerator in
-    cpu) jax='jax' ;;
-    cuda12 | cuda13 | tpu) jax="jax[$accelerator]" ;;
+    cpu | cuda12 | cuda13 | tpu) ;;
     *) fail "VDM_ACCELERATOR=$accelerator is unknown:" \
       "it is cpu, cuda12, cuda13 or tpu." ;;
   esac
@@ -97,27 +149,26 @@ setup() {
       fail "$python could not make $root/.venv (its message is above)."
   fi
 
-  # The packages to install, one a line; the tests' tools have their bounds in
-  # pyproject.toml.
-  "$venv_python" - "$root" "$jax" >"$root/.venv/vdm_packages.txt" <<'END'
-import pathlib, sys, tomllib
-root = pathlib.Path(sys.argv[1])
-print((root / 'requirements.txt').read_text())
-project = tomllib.loads((root / 'pyproject.toml').read_text())['project']
-print(*project['optional-dependencies']['dev'], sys.argv[2], sep='\n')
-END
+  "$venv_python" "$root/launch/packages.py" "$accelerator" >"$packages"
   wanted=$("$venv_python" -c 'import hashlib, sys
 print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' \
-    "$root/.venv/vdm_packages.txt")
+    "$packages")
   if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     return
   fi
 
   echo "Installing into .venv for $accelerator: minutes, once."
+  read -r first <"$packages"
+  case $first in '# pip chooses'*) echo "${first#\# }" ;; esac
   rm -f "$stamp"
   "$venv_python" -m pip install --disable-pip-version-check \
-    -r "$root/.venv/vdm_packages.txt" ||
+    -r "$packages" ||
     fail "Installing failed (pip's message is above): mend that and run the" \
       "same command again."
   printf '%s\n' "$wanted" >"$stamp"
 }
+
+# By itself it installs and starts nothing.
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  setup
+fi

@@ -14,8 +14,8 @@ import pytest
 import tiny_runs
 import tiny_train
 
-from vdm import generate
 from vdm import sample
+from vdm import trained
 from vdm.checkpoints import manager
 from vdm.common import buckets
 from vdm.common import errors
@@ -24,9 +24,11 @@ from vdm.config import check
 from vdm.config import serialize
 from vdm.evaluation import result_cache
 from vdm.media import samples
+from vdm.multihost import workdir_lock
 from vdm.training import nonfinite
 from vdm.training import preflight
 from vdm.training import writer
+from vdm.training.destinations import background
 
 NUMBERS = itertools.count()
 
@@ -52,7 +54,7 @@ def test_what_is_no_bucket_is_refused(path):
     'gs://BUCKET/FOLDER.'
   )
   with pytest.raises(errors.UsageError, match='gs://BUCKET/FOLDER'):
-    generate.load_run(path)
+    trained.load(path)
 
 
 def test_missing_packages_are_named(monkeypatch):
@@ -208,7 +210,7 @@ def test_an_error_of_the_network_is_no_corrupt_step(folder, monkeypatch):
 
 def test_segments_of_metrics_are_read_in_order(folder):
   for start in (1, 4):  # The second start resumes from step 3.
-    with writer.Writer(folder, tensorboard=False) as log:
+    with writer.Writer(folder) as log:
       log.rewind(start - 1)
       for step in range(start, start + 4):
         log.write(step, 'video', {'loss': step + start / 8})
@@ -226,13 +228,16 @@ def test_events_of_every_flush_are_in_the_bucket(folder, tmp_path, monkeypatch):
   monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
   gif = io.BytesIO()
   Image.new('RGB', (8, 8)).save(gif, 'GIF')
-  with writer.Writer(folder) as log:
+  config = tiny_train.make_config('data')
+  config.train.tensorboard = True
+  with writer.make_writer(config, folder) as log:
     log.write(1, 'video', {'loss': 0.5})
     log.write(2, 'video', {'loss': 0.25})
     log.flush()
+    log.flush()  # Nothing new.
     first = [name for name in names(folder) if 'tfevents' in name]
     assert len(first) == 1
-    log.write_gifs(3, {'samples': gif.getvalue()})
+    log.write_preview(3, background.Preview(gif.getvalue(), folder / 'x.png'))
   assert not list(tmp_path.iterdir())  # What was staged there.
   copies = tmp_path / 'copies'
   copies.mkdir()
@@ -248,6 +253,16 @@ def test_events_of_every_flush_are_in_the_bucket(folder, tmp_path, monkeypatch):
   assert [event.step for event in events.Tensors('loss')] == [1, 2]
   (event,) = events.Tensors('samples')
   assert event.tensor_proto.string_val[2] == gif.getvalue()
+
+
+def test_a_run_locks_its_folder(folder):
+  with (
+    workdir_lock.WorkdirLock(folder),
+    pytest.raises(errors.UsageError, match='is in use by process'),
+    workdir_lock.WorkdirLock(folder),
+  ):
+    pass
+  assert not folder.exists()
 
 
 def test_a_bundle_is_read_as_it_was_written(folder):
@@ -301,4 +316,4 @@ def test_the_command_says_it_in_one_sentence(capsys):
   ):
     sample.main([])
   assert raised.value.code == 2
-  assert '--workdir=s3://bucket/run cannot be used' in capsys.readouterr().err
+  assert 's3://bucket/run cannot be used' in capsys.readouterr().err

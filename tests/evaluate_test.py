@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from vdm import generate
+from vdm import trained
 from vdm.evaluation import clip_set
 from vdm.evaluation import feature_extraction
 from vdm.evaluation import folder_card
@@ -139,7 +140,7 @@ def test_another_protocol_is_measured_anew(card, workdir, options):
 
 def test_samples_resume_where_they_stopped(workdir, monkeypatch, tmp_path):
   monkeypatch.setattr(run_samples, 'PART', 8)
-  run = generate.load_run(workdir)
+  run = trained.load(workdir)
   run.config.sample.update(guidance=1.5)
   generator = generate.make_generator(run.config, run.stage)
   made = []
@@ -152,9 +153,8 @@ def test_samples_resume_where_they_stopped(workdir, monkeypatch, tmp_path):
     return run_samples.make(
       run,
       generator._replace(samples=counted),
-      run_samples.key(run, ''),
+      run_samples.key(run),
       num,
-      workdir=workdir,
       folder=tmp_path,
     )
 
@@ -168,15 +168,15 @@ def test_samples_resume_where_they_stopped(workdir, monkeypatch, tmp_path):
 def test_the_runs_last_samples_are_taken_where_they_are_what_is_asked(workdir):
   with np.load(workdir / 'final/samples.npz', allow_pickle=False) as arrays:
     expected = arrays['videos']
-  run = generate.load_run(workdir)
+  run = trained.load(workdir)
   labels = np.arange(4)
   np.testing.assert_array_equal(
-    run_samples.final_videos(run, workdir, labels), expected[:4]
+    run_samples.final_videos(run, labels), expected[:4]
   )
-  assert run_samples.final_videos(run, workdir, labels[::-1]) is None
-  assert run_samples.final_videos(run, workdir, np.arange(9)) is None
+  assert run_samples.final_videos(run, labels[::-1]) is None
+  assert run_samples.final_videos(run, np.arange(9)) is None
   run.config.sample.update(steps=3)
-  assert run_samples.final_videos(run, workdir, labels) is None
+  assert run_samples.final_videos(run, labels) is None
 
 
 def write_folder(folder, videos):

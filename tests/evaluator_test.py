@@ -14,6 +14,7 @@ from vdm.config import schema
 from vdm.evaluation import evaluator
 from vdm.training import stages
 from vdm.training import train_state
+from vdm.training import writer
 
 CLIPS = {
   'real': np.full((1, 3, 16, 16, 3), 40, np.uint8),
@@ -23,7 +24,8 @@ CLIPS = {
 
 def test_videos_give_a_sheet_a_grid_and_a_gif(tmp_path):
   folder = epath.Path(tmp_path) / 'samples' / 'step_00000007'
-  gif = evaluator.write_preview(folder, CLIPS, 5.0)
+  gif, path = evaluator.write_preview(folder, CLIPS, 5.0)
+  assert path == folder / 'grid.mp4'
   names = {'sheet.png', 'grid.mp4', 'grid.gif'}
   assert {p.name for p in folder.iterdir()} == names
   sheet = np.asarray(Image.open(folder / 'sheet.png'))
@@ -43,7 +45,8 @@ def test_videos_give_a_sheet_a_grid_and_a_gif(tmp_path):
 def test_images_give_a_sheet_alone(tmp_path):
   folder = epath.Path(tmp_path)
   images = {name: clips[:, :1] for name, clips in CLIPS.items()}
-  assert evaluator.write_preview(folder, images, 5.0)[:3] == b'GIF'
+  gif, path = evaluator.write_preview(folder, images, 5.0)
+  assert gif[:3] == b'GIF' and path == folder / 'sheet.png'
   assert {p.name for p in folder.iterdir()} == {'sheet.png'}
 
 
@@ -56,7 +59,7 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
 @pytest.mark.parametrize('n', [1, 3])
 def test_the_grid_has_one_row_for_each_kind(tmp_path, n):
   clips = {k: CLIPS['real'].repeat(n, axis=0) for k in ('real', 'samples')}
-  gif = evaluator.write_preview(epath.Path(tmp_path), clips, 5.0)
+  gif, _ = evaluator.write_preview(epath.Path(tmp_path), clips, 5.0)
   width, height = Image.open(io.BytesIO(gif)).size
   # n columns and 2 rows of 16 px, 2 px between them, enlarged alike.
   assert width * (2 * 18 - 2) == height * (n * 18 - 2)
@@ -73,7 +76,7 @@ def test_previews_are_labelled_by_kind_class_and_seed(tmp_path, monkeypatch):
     preview=lambda *_: CLIPS, validate=lambda *_: {}, samples=None
   )
   span = stages.Span('video', schema.stage(frames=3), 0, 10)
-  log = types.SimpleNamespace(write_gifs=lambda *_: None, write=lambda *_: None)
+  log = writer.Silent()
   judge = evaluator.Evaluator(
     config,
     span,

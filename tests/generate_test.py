@@ -7,11 +7,12 @@ import tiny_runs
 
 from vdm import generate
 from vdm import sample
+from vdm import trained
 
 
 @pytest.fixture(scope='module')
 def run(finished_run):
-  return generate.load_run(finished_run)
+  return trained.load(finished_run)
 
 
 def test_a_run_is_loaded_with_all_that_sampling_needs(run):
@@ -34,9 +35,9 @@ def test_a_video_is_the_same_alone_and_in_any_batch(run, finished_run):
 
 def test_no_run_and_no_such_average_are_one_sentence(finished_run, tmp_path):
   with pytest.raises(FileNotFoundError, match='holds no run'):
-    generate.load_run(tmp_path)
+    trained.load(tmp_path)
   with pytest.raises(ValueError, match='averages of width'):
-    generate.load_run(finished_run, ema=0.2)
+    trained.load(finished_run, ema=0.2)
 
 
 def test_guidance_needs_a_trained_null_label():

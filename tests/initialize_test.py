@@ -14,6 +14,18 @@ SLURM = {
   'SLURM_STEP_TASKS_PER_NODE': '1(x2)',
   'SLURM_GPUS_ON_NODE': '8',
 }
+# Eight tasks, or two, on each of two nodes; the fourth or second of a node.
+EIGHT = {
+  'SLURM_STEP_TASKS_PER_NODE': '8(x2)',
+  'SLURM_STEP_NUM_TASKS': '16',
+  'SLURM_NODEID': '1',
+  'SLURM_LOCALID': '3',
+}
+TWO = {
+  'SLURM_STEP_TASKS_PER_NODE': '2(x2)',
+  'SLURM_STEP_NUM_TASKS': '4',
+  'SLURM_LOCALID': '1',
+}
 
 
 @pytest.mark.parametrize(
@@ -60,20 +72,47 @@ def test_one_process(environ):
   [
     ({}, list(range(8))),
     ({'CUDA_VISIBLE_DEVICES': '0,1,2,3'}, [0, 1, 2, 3]),
-    # One GPU on each node: jax chooses right.
-    ({'SLURM_GPUS_ON_NODE': '1'}, None),
+    ({'SLURM_GPUS_ON_NODE': '1'}, [0]),
+    # No GPUs, or Slurm does not say.
     ({'SLURM_GPUS_ON_NODE': ''}, None),
-    # One task for each GPU: jax gives every task its own.
+    ({'SLURM_STEP_TASKS_PER_NODE': ''}, None),
+    # One task for each GPU, and each sees all (--ntasks-per-node=8).
+    (EIGHT, [3]),
+    (EIGHT | {'CUDA_VISIBLE_DEVICES': '0,1,2,3,4,5,6,7'}, [3]),
+    # Each sees its own (--gpus-per-task=1): with cgroups that is always 0.
+    (EIGHT | {'CUDA_VISIBLE_DEVICES': '0', 'SLURM_GPUS_PER_TASK': '1'}, [0]),
+    (EIGHT | {'CUDA_VISIBLE_DEVICES': '3'}, [0]),
+    # --gpus-per-task=1 --gpu-bind=none: all see all.
     (
-      {'SLURM_STEP_TASKS_PER_NODE': '8(x2)', 'SLURM_STEP_NUM_TASKS': '16'},
-      None,
+      EIGHT
+      | {
+        'CUDA_VISIBLE_DEVICES': '0,1,2,3,4,5,6,7',
+        'SLURM_GPUS_PER_TASK': '1',
+      },
+      [3],
     ),
-    ({'SLURM_STEP_TASKS_PER_NODE': '1,2'}, None),
+    # Two tasks with four GPUs each, their own and divided.
+    (
+      TWO | {'CUDA_VISIBLE_DEVICES': '0,1,2,3', 'SLURM_GPUS_PER_TASK': '4'},
+      [0, 1, 2, 3],
+    ),
+    (TWO | {'CUDA_VISIBLE_DEVICES': '0,1,2,3,4,5,6,7'}, [4, 5, 6, 7]),
+    (TWO, [4, 5, 6, 7]),
+    # Nodes that differ: this is the second, with two tasks for eight GPUs.
+    (
+      {
+        'SLURM_STEP_TASKS_PER_NODE': '1,2',
+        'SLURM_STEP_NUM_TASKS': '3',
+        'SLURM_NODEID': '1',
+        'SLURM_LOCALID': '1',
+      },
+      [4, 5, 6, 7],
+    ),
     # One task alone: no cluster.
     ({'SLURM_STEP_TASKS_PER_NODE': '1', 'SLURM_STEP_NUM_TASKS': '1'}, None),
   ],
 )
-def test_one_slurm_task_on_a_node_gets_all_its_gpus(changes, ids):
+def test_slurm_tasks_get_the_gpus_of_their_node(changes, ids):
   assert initialize.local_device_ids(SLURM | changes) == ids
 
 

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -10,8 +12,9 @@ import sys
 from conftest import ROOT
 import pytest
 
-# Logs its arguments, one call a line. Short programs run in a real Python,
-# `-m venv` leaves a copy of this script, and nothing else happens.
+# Logs its arguments, one call a line. Short programs and launch/packages.py run
+# in a real Python, `-m venv` leaves a copy of this script, and nothing else
+# happens.
 FAKE = f"""#!/bin/bash
 if [ "$1" = -c ] || [ "$1" = - ]; then
   case "$2" in
@@ -21,6 +24,7 @@ if [ "$1" = -c ] || [ "$1" = - ]; then
   esac
   exit
 fi
+case "$1" in */packages.py) exec {shlex.quote(sys.executable)} "$@" ;; esac
 printf '%s|' "$@" >>"$FAKE_LOG"; echo >>"$FAKE_LOG"
 case "$2" in
   venv)
@@ -47,11 +51,13 @@ class Machine:
     self.log = folder / 'log'
     shutil.copytree(ROOT / 'launch', self.root / 'launch')
     shutil.copytree(ROOT / '.ci', self.root / '.ci')
+    shutil.copytree(ROOT / 'requirements', self.root / 'requirements')
     for name in ('requirements.txt', 'pyproject.toml'):
       shutil.copy(ROOT / name, self.root / name)
     self.bin.mkdir()
-    for name in ('bash', 'cat', 'cp', 'dirname', 'env', 'mkdir', 'rm', 'uname'):
-      (self.bin / name).symlink_to(shutil.which(name))
+    for name in 'bash cat cp dirname env mkdir nproc rm uname'.split():
+      if path := shutil.which(name):  # macOS has no nproc.
+        (self.bin / name).symlink_to(path)
     self.add('python3.12', FAKE)
 
   def add(self, name, text):
@@ -97,16 +103,51 @@ def test_first_start_installs_and_second_does_not(machine):
   assert calls[0].startswith('-m|venv|')
   assert sum(map(is_install, calls)) == 1
   assert calls[-1] == '-m|vdm.main|--workdir|my runs/a|'
-  packages = machine.packages()
-  requirements = (ROOT / 'requirements.txt').read_text().splitlines()
-  assert set(requirements) <= set(packages)
-  assert 'jax' in packages
-  assert any(package.startswith('pytest') for package in packages)
+  names = {line.partition('==')[0] for line in machine.packages()}
+  assert {'jax', 'grain', 'pytest'} <= names
 
   result, calls = machine.run('launch/local.sh', '--config', 'configs/a.py')
   assert result.returncode == 0, result.stderr
   assert calls == ['-m|pip|--version|', '-m|vdm.main|--config|configs/a.py|']
-  assert result.stdout == ''
+  assert re.fullmatch(
+    r'VDM_ACCELERATOR=cpu: jax on CPU, \d+ cores\.\n', result.stdout
+  )
+
+
+LOCKED = pytest.mark.skipif(
+  (platform.system(), platform.machine()) != ('Linux', 'x86_64'),
+  reason='requirements/ is for Linux on x86_64',
+)
+
+
+@LOCKED
+def test_locked_versions_are_installed(machine):
+  machine.run('launch/local.sh', VDM_ACCELERATOR='cuda13')
+  locked = (ROOT / 'requirements/cuda13.lock').read_text()
+  assert '\n'.join(machine.packages()) == locked
+  result, _ = machine.run('launch/local.sh', VDM_ACCELERATOR='cuda12')
+  assert 'pip chooses' not in result.stdout
+  assert any(
+    package.startswith('jax-cuda12-plugin==') for package in machine.packages()
+  )
+
+
+def test_without_a_lock_pip_chooses(machine):
+  shutil.rmtree(machine.root / 'requirements')
+  result, calls = machine.run('launch/local.sh')
+  assert sum(map(is_install, calls)) == 1
+  assert 'pip chooses the versions: ' in result.stdout
+  packages = machine.packages()
+  assert 'jax' in packages
+  assert 'numpy>=2.1,<2.5' in packages
+  assert any(package.startswith('pytest>=') for package in packages)
+
+
+def test_setup_by_itself_installs_and_starts_nothing(machine):
+  result, calls = machine.run('launch/setup.sh')
+  assert result.returncode == 0, result.stderr
+  assert sum(map(is_install, calls)) == 1
+  assert not any('vdm.main' in call for call in calls)
 
 
 def test_both_scripts_share_the_environment(machine):
@@ -128,8 +169,11 @@ def test_new_requirements_and_accelerators_install_again(machine):
   machine.run('launch/local.sh')
   with (machine.root / 'requirements.txt').open('a') as file:
     file.write('another>=1,<2\n')
-  _, calls = machine.run('launch/local.sh')
+  result, calls = machine.run('launch/local.sh')
   assert sum(map(is_install, calls)) == 1
+  # A lock that does not know them is not used.
+  assert 'pip chooses the versions: ' in result.stdout
+  assert 'another>=1,<2' in machine.packages()
   _, calls = machine.run('launch/local.sh', VDM_ACCELERATOR='cuda12')
   assert sum(map(is_install, calls)) == 1
   assert 'jax[cuda12]' in machine.packages()
@@ -265,16 +309,89 @@ def test_macs_use_the_cpu(machine, tmp_path):
 
 
 def find_accelerator(machine, devices):
+  return call_setup(machine, 'find_accelerator "$2"', devices)
+
+
+def call_setup(machine, command, *arguments, **environ):
+  """Returns what a function of launch/setup.sh prints."""
   result = subprocess.run(
     [
       *(machine.bin / 'bash', '-c'),
-      'source "$1/launch/setup.sh" && find_accelerator "$2"',
-      *('-', machine.root, devices),
+      f'source "$1/launch/setup.sh" && {command}',
+      *('-', machine.root, *arguments),
     ],
-    env={'PATH': os.fspath(machine.bin)},
+    env={'PATH': os.fspath(machine.bin), **environ},
     capture_output=True,
     text=True,
     timeout=60,
     check=True,
   )
   return result.stdout.strip()
+
+
+# Answers the query for both columns as nvidia-smi does.
+SMI = """#!/bin/bash
+case "$1" in
+  --query-gpu=driver_version,compute_cap) column=2 ;;
+  --query-gpu=driver_version,name) column=3 ;;
+  *) exit 2 ;;
+esac
+while IFS='|' read -r driver capability name; do
+  if [ $column = 2 ]; then name=$capability; fi
+  echo "$driver, $name"
+done <<<"$FAKE_GPUS"
+"""
+H100 = '580.65.06|9.0|NVIDIA H100 80GB HBM3'
+
+
+@pytest.mark.parametrize(
+  'gpus, environ, line',
+  [
+    (
+      '\n'.join([H100] * 4),
+      {},
+      'Found 4 GPUs (NVIDIA H100 80GB HBM3, driver 580.65.06): jax[cuda13], '
+      'one process.',
+    ),
+    (
+      '535.1|8.9|NVIDIA L4',
+      {},
+      'Found 1 GPU (NVIDIA L4, driver 535.1): jax[cuda12], one process.',
+    ),
+    (
+      '\n'.join([H100, '580.65.06|8.0|NVIDIA A100']),
+      {'CUDA_VISIBLE_DEVICES': '1'},
+      'Found 2 GPUs (NVIDIA H100 80GB HBM3, NVIDIA A100, driver 580.65.06, '
+      'CUDA_VISIBLE_DEVICES=1): jax[cuda13], one process.',
+    ),
+    (
+      H100,
+      {'VDM_ACCELERATOR': 'cuda12'},
+      'VDM_ACCELERATOR=cuda12: jax[cuda12], one process.',
+    ),
+  ],
+)
+def test_the_gpus_are_named_before_training(machine, gpus, environ, line):
+  machine.add('nvidia-smi', SMI)
+  settings = {'VDM_ACCELERATOR': '', 'FAKE_GPUS': gpus, **environ}
+  result, calls = machine.run('launch/local.sh', **settings)
+  assert calls[-1] == '-m|vdm.main|', result.stderr
+  assert result.stdout.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize(
+  'device, line',
+  [
+    ('accel3', 'Found a TPU (1 chips on this host): jax[tpu], one process.'),
+    ('null', r'No accelerator found: jax on CPU, \d+ cores\.'),
+  ],
+)
+def test_other_machines_are_named_too(machine, tmp_path, device, line):
+  (tmp_path / 'dev').mkdir()
+  (tmp_path / 'dev' / device).touch()
+  described = call_setup(
+    machine,
+    'describe_machine "$(find_accelerator "$2")" "$2"',
+    tmp_path / 'dev',
+  )
+  assert described == line or re.fullmatch(line, described)

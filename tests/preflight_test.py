@@ -138,9 +138,11 @@ def test_a_workdir_that_may_not_be_written(tmp_path, monkeypatch):
 
 
 def test_nothing_is_written_before_the_checks(config, tmp_path, monkeypatch):
-  monkeypatch.setattr(train.datasets, 'ensure', lambda data: 'data')
+  short = make_source(lengths=(3, 3, 3))
   monkeypatch.setattr(
-    train.builders, 'open_source', lambda *_: make_source(lengths=(3, 3, 3))
+    train.agreement,
+    'open_sources',
+    lambda data: {'train': short, 'validation': short},
   )
   with pytest.raises(errors.UsageError, match='config.stages.motion'):
     train.train(config, tmp_path / 'run')

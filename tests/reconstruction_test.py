@@ -44,7 +44,7 @@ def freeze(folder, source, **settings):
   params = codec.init(jax.random.key(0), generate.to_float(clips))
   stats = {k: np.ones(codec.channels, np.float32) for k in ('mean', 'scale')}
   files.save(folder / 'autoencoder', config, params, stats)
-  return folder / 'autoencoder'
+  return folder
 
 
 def report(folder, source, **settings):
@@ -106,8 +106,8 @@ def test_an_untrained_one_is_its_linear_part(source, tmp_path):
 
 
 def test_numbers_are_those_of_the_reconstruction(source, tmp_path):
-  directory = freeze(tmp_path, source, kind='pca')
-  settings, params, _, _ = files.load(directory)
+  folder = freeze(tmp_path, source, kind='pca')
+  settings, params, _, _ = files.load(folder / 'autoencoder')
   codec = autoencoders.make_autoencoder(settings)
   clips = reconstruction.choose(source, 5, 16, 1)['video']
   _, shown = reconstruction.reconstruct(codec, params, clips)

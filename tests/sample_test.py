@@ -10,6 +10,7 @@ import tiny_train
 
 from vdm import generate
 from vdm import sample
+from vdm import trained
 from vdm.common import progress
 from vdm.config import schema
 
@@ -23,11 +24,13 @@ def command(tmp_path, monkeypatch):
   config.sample.update(batch=2, eta=0.5)
   classes = [8]
 
-  def load_run(workdir, ema, checkpoint):
+  def load(source, ema, checkpoint):
     config.model.num_classes = classes[0]
     stage = schema.stage(frames=4, resolution=16)
-    return generate.Run(
-      config.copy_and_resolve_references(), stage, 120, {}, {}, LABELS, 25.0
+    return trained.Model(
+      config.copy_and_resolve_references(),
+      *(stage, 120, {}, {}, LABELS, 25.0),
+      source=str(source),
     )
 
   def make_generator(config, stage, poll):
@@ -39,7 +42,7 @@ def command(tmp_path, monkeypatch):
 
     return generate.Generator(samples, None)
 
-  monkeypatch.setattr(generate, 'load_run', load_run)
+  monkeypatch.setattr(trained, 'load', load)
   monkeypatch.setattr(generate, 'make_generator', make_generator)
   flags.FLAGS.mark_as_parsed()
   workdir = tmp_path / 'run'

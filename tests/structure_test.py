@@ -13,10 +13,10 @@ import pytest
 # From the top; rooms of one floor do not know each other.
 FLOORS = (
   ('__main__', 'main', 'prepare', 'sample', 'evaluate', 'replay'),
-  ('train',),
+  ('train', 'publishing'),
   ('evaluation',),
   ('training',),
-  ('generate',),
+  ('generate', 'trained'),
   ('preparation',),
   ('data',),
   ('checkpoints',),
@@ -28,10 +28,12 @@ FLOORS = (
 # Libraries, and the only places that import them.
 OWNERS = {
   'flax': ('vdm.models',),
-  'clu': ('vdm.training.event_files',),
-  'tensorflow': ('vdm.training.event_files',),
+  'clu': ('vdm.training.destinations.tensorboard',),
+  'tensorflow': ('vdm.training.destinations.tensorboard',),
   'google.cloud': ('vdm.common.buckets',),
   'fsspec': ('vdm.common.buckets',),
+  'wandb': ('vdm.training.destinations.wandb_run',),
+  'trackio': ('vdm.training.destinations.trackio_run',),
   'tensorflow_datasets': ('vdm.data.builders',),
   'grain': ('vdm.data',),
   'orbax': ('vdm.checkpoints',),

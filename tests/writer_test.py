@@ -1,19 +1,16 @@
-"""Rows of metrics.jsonl, and what TensorBoard finds in its event files."""
+"""Rows of metrics.jsonl."""
 
-import io
 import json
 import math
 
 import numpy as np
-from PIL import Image
 import pytest
 
-from vdm.training import event_files
 from vdm.training import writer
 
 
 def write_steps(workdir, steps, **kwargs):
-  with writer.Writer(workdir, tensorboard=False, **kwargs) as log:
+  with writer.Writer(workdir, **kwargs) as log:
     for step in steps:
       log.write(step, 'video', {'loss': 1 / step})
       log.flush()
@@ -31,7 +28,7 @@ def test_rows_are_json_and_read_back_as_floats(tmp_path):
     'low': -np.inf,
     'array': np.ones((1,)),
   }
-  with writer.Writer(tmp_path / 'run', tensorboard=False) as log:
+  with writer.Writer(tmp_path / 'run') as log:
     log.write(np.int64(3), 'video', values)
     # In the file before anything is flushed or closed.
     text = (tmp_path / 'run/metrics.jsonl').read_text()
@@ -51,7 +48,7 @@ def test_rows_are_json_and_read_back_as_floats(tmp_path):
 @pytest.mark.parametrize('append', [True, False])
 def test_rewind_drops_rows_past_the_step(tmp_path, append):
   write_steps(tmp_path, range(1, 6), append=append)
-  with writer.Writer(tmp_path, tensorboard=False, append=append) as log:
+  with writer.Writer(tmp_path, append=append) as log:
     log.write(6, 'video', {'loss': float('nan')})
     log.rewind(3)
     log.write(4, 'video', {'loss': 7.0})
@@ -63,7 +60,7 @@ def test_rewind_drops_rows_past_the_step(tmp_path, append):
 def test_rewind_keeps_values_exactly(tmp_path):
   write_steps(tmp_path, [3, 7])
   before = (tmp_path / 'metrics.jsonl').read_text()
-  with writer.Writer(tmp_path, tensorboard=False) as log:
+  with writer.Writer(tmp_path) as log:
     log.rewind(7)
   assert (tmp_path / 'metrics.jsonl').read_text() == before
 
@@ -93,41 +90,3 @@ def test_each_writer_on_an_object_store_has_a_segment(tmp_path):
     'metrics.jsonl.00001',
   ]
   assert steps_of(tmp_path) == [1, 2, 3]
-
-
-def test_a_broken_tensorboard_does_not_stop_the_run(tmp_path, monkeypatch):
-  def fail(workdir):
-    raise ImportError(f'no TensorFlow for {workdir}')
-
-  monkeypatch.setattr(event_files, '_make_clu_writer', fail)
-  with writer.Writer(tmp_path) as log:
-    for step in (1, 2):
-      log.write(step, 'video', {'loss': 0.5})
-  assert steps_of(tmp_path) == [1, 2]
-
-
-def test_tensorboard_reads_scalars_and_animations(tmp_path):
-  frames = [Image.new('RGB', (8, 8), (60 * i, 0, 0)) for i in range(4)]
-  gif = io.BytesIO()
-  frames[0].save(gif, 'GIF', save_all=True, append_images=frames[1:])
-  with writer.Writer(tmp_path) as log:
-    log.write(5, 'video', {'loss': 0.25})
-    log.write(10, 'video', {'loss': 0.125})
-    log.write_gifs(10, {'samples': gif.getvalue()})
-
-  from tensorboard.backend.event_processing import event_accumulator
-  from tensorboard.util import tensor_util
-
-  events = event_accumulator.EventAccumulator(
-    str(tmp_path), size_guidance={'tensors': 0}
-  ).Reload()
-  tensors = events.Tensors('loss')
-  assert [event.step for event in tensors] == [5, 10]
-  values = [tensor_util.make_ndarray(event.tensor_proto) for event in tensors]
-  assert values == [0.25, 0.125]
-  plugin = events.SummaryMetadata('samples').plugin_data.plugin_name
-  assert plugin == 'images'
-  (event,) = events.Tensors('samples')
-  content = event.tensor_proto.string_val[2]
-  assert content == gif.getvalue()
-  assert Image.open(io.BytesIO(content)).n_frames == 4

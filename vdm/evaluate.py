@@ -19,16 +19,19 @@ from absl import app
 from absl import flags
 
 from vdm.common import console
-from vdm.common import errors
 from vdm.config import flag
 
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, "The run's folder, local or gs://."
+  'workdir',
+  None,
+  "A run's folder, an export's, or an export on the hub: "
+  'hf://owner/name@revision.',
 )
 _OUT = flags.DEFINE_string(
   'out',
   None,
-  'Where to write; by default <workdir>/evaluation/<command>, or evaluation.',
+  'Where to write; by default <workdir>/evaluation/<command>, of an export '
+  'outputs/NAME/evaluation/<command>, of folders evaluation.',
 )
 _SPLIT = flags.DEFINE_enum(
   'split', 'validation', ['train', 'validation'], 'Split of the real clips.'
@@ -133,7 +136,6 @@ def main(argv: Sequence[str]) -> None:
       flag.stop(f'--{name} is missing: name a folder.')
   cache = pathlib.Path.home() / '.cache' / 'vdm' / 'jax'
   os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
-  from vdm.common import buckets
   from vdm.multihost import initialize
 
   console.start()
@@ -141,8 +143,6 @@ def main(argv: Sequence[str]) -> None:
     if _command[0] == 'run':
       initialize.initialize(_DISTRIBUTED.value)
     initialize.devices()
-    if _WORKDIR.value:
-      buckets.given(_WORKDIR.value, '--workdir')
     COMMANDS[_command[0]]()
   except (OSError, ValueError) as error:
     flag.stop(f'vdm.evaluate: {error}')
@@ -150,12 +150,14 @@ def main(argv: Sequence[str]) -> None:
 
 def _run() -> None:
   """Writes the card of a run and prints it."""
+  from vdm import trained
   from vdm.evaluation import card_text
   from vdm.evaluation import run_card
   from vdm.multihost import coordination
 
   coordination.set_limit(_BARRIER_SECONDS)
-  out = _out(os.path.join(_WORKDIR.value, 'evaluation', 'run'))
+  model = trained.output_folder(_WORKDIR.value)
+  out = _out(os.path.join(model, 'evaluation', 'run'))
   changes = {
     'steps': _STEPS.value,
     'guidance': _GUIDANCE.value,
@@ -181,6 +183,7 @@ def _run() -> None:
 def _folders() -> None:
   """Writes the card of a folder against another and prints it."""
   from vdm.common import buckets
+  from vdm.common import errors
   from vdm.evaluation import card_text
   from vdm.evaluation import folder_card
 
@@ -209,7 +212,9 @@ def _out(default):
   """Returns the folder to write to."""
   from vdm.common import buckets
 
-  return buckets.given(_OUT.value or default, '--out')
+  out = buckets.given(_OUT.value or default, '--out')
+  buckets.check_writable(out, '--out')
+  return out
 
 
 def _shared_options():
@@ -261,28 +266,21 @@ def _classifier():
 
 def _autoencoder() -> None:
   """Writes the report of a run's autoencoder and prints it."""
-  from etils import epath
-
-  from vdm.config import schema
-  from vdm.config import serialize
+  from vdm import trained
   from vdm.data import builders
   from vdm.evaluation import reconstruction
   from vdm.preparation import datasets
   from vdm.training import sharding
 
-  workdir = epath.Path(_WORKDIR.value)
-  out = _out(f'{workdir}/evaluation/autoencoder')
-  if not (workdir / 'config.json').exists():
-    raise FileNotFoundError(
-      f'{workdir} holds no run: give the folder that training printed.'
-    )
-  config = schema.complete(serialize.load(workdir / 'config.json'))
+  model = trained.output_folder(_WORKDIR.value)
+  out = _out(f'{model}/evaluation/autoencoder')
+  config = trained.load_config(_WORKDIR.value)
   source = builders.open_source(
     datasets.ensure(config.data), _SPLIT.value, config.data.split_list
   )
   last = config.stages[config.train.order[-1]]
   content = reconstruction.report(
-    workdir / 'autoencoder',
+    _WORKDIR.value,
     source,
     out,
     num=_NUM.value,

@@ -1,4 +1,4 @@
-"""Makes videos from a network's parameters, or from a run's folder.
+"""Makes videos from a network's parameters; `trained` reads these.
 
 Video i depends on its own seed, label and the settings alone, so that any one
 of many can be made again by itself, whatever the batch size, up to float
@@ -17,44 +17,16 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import models
-from vdm.checkpoints import manager
-from vdm.common import buckets
-from vdm.common import trees
 from vdm.config import rules
-from vdm.config import schema
-from vdm.config import serialize
 from vdm.diffusion import guidance
 from vdm.diffusion import process
 from vdm.diffusion import samplers
 from vdm.diffusion import schedules
 from vdm.models import autoencoders
-from vdm.models.autoencoders import files
 from vdm.models.autoencoders import latents
 from vdm.multihost import arrays
 
 START, STEPS = 0, 1  # Streams of a video's key.
-
-
-class Run(NamedTuple):
-  """A trained model.
-
-  Attributes:
-    config: the run's.
-    stage: config of the diffusion stage it is in.
-    step: global step of the checkpoint.
-    params: nested dict of arrays: an average of the network's parameters.
-    frozen: the autoencoder: {'params', 'stats'}.
-    label_names: of the classes, [] where there are none.
-    frame_rate: of its videos, frames a second.
-  """
-
-  config: ConfigDict
-  stage: ConfigDict
-  step: int
-  params: dict[str, Any]
-  frozen: dict[str, Any]
-  label_names: list[str]
-  frame_rate: float
 
 
 class Generator(NamedTuple):
@@ -212,20 +184,20 @@ def change_sampler(options: ConfigDict, changes: dict[str, Any]) -> None:
 
 
 def describe_samples(
-  config: ConfigDict, workdir: epath.PathLike, step: int
+  config: ConfigDict, source: epath.PathLike, step: int
 ) -> dict[str, Any]:
   """Returns what made samples, for their record.
 
   Args:
     config: the run's, `sample` as it was used.
-    workdir: the run's.
+    source: the run's folder, or what else the model was read from.
     step: global step of the checkpoint.
   """
   counts = ('num', 'batch', 'final', 'seed')
   options = {k: v for k, v in config.sample.items() if k not in counts}
   if not config.model.num_classes:
     options['guidance'] = 1.0
-  return {'run': str(workdir), 'step': int(step), **options}
+  return {'run': str(source), 'step': int(step), **options}
 
 
 def batched(
@@ -274,78 +246,3 @@ def chunks(
     if mesh is not None:
       rows = [arrays.split(mesh, x) for x in rows]
     yield rows, min(size, total - start)
-
-
-def load_run(
-  workdir: epath.PathLike, ema: float | None = None, checkpoint: str = 'latest'
-) -> Run:
-  """Reads what sampling needs from a run's folder, and nothing else.
-
-  Args:
-    workdir: of the run, local or gs://.
-    ema: width of the average to take; by default `config.sample.ema`.
-    checkpoint: 'latest'; 'best', the one with the lowest small score; or a
-      step.
-
-  Raises:
-    FileNotFoundError: there is no run, no diffusion model in it yet, or no
-      such checkpoint.
-    ValueError: the run keeps no such average, or its bucket cannot be reached.
-  """
-  workdir = buckets.given(workdir, 'workdir')
-  if not (workdir / 'config.json').exists():
-    raise FileNotFoundError(
-      f'{workdir} holds no run: give the folder that training printed.'
-    )
-  config = schema.complete(serialize.load(workdir / 'config.json'))
-  with manager.Checkpoints(workdir / 'checkpoints', read_only=True) as store:
-    found = store.restore_item('ema', step=choose_step(store, checkpoint))
-  if found is None or 'autoencoder' == found[2]['objective']:
-    raise FileNotFoundError(
-      f'{workdir} has no diffusion model yet: train it further first.'
-    )
-  step, averages, meta = found
-  name = f'{config.sample.ema if ema is None else ema:.3f}'
-  if name not in averages:
-    raise ValueError(
-      f'The run keeps averages of width {", ".join(averages)}, not {name}.'
-    )
-  _, params, stats, _ = files.load(workdir / 'autoencoder')
-  return Run(
-    config=config,
-    stage=config.stages[meta['stage']],
-    step=step,
-    params=trees.unflatten(averages[name]),
-    frozen={'params': params, 'stats': stats},
-    label_names=serialize.load_label_names(workdir / 'config.json'),
-    frame_rate=config.data.frame_rate / config.data.stride,
-  )
-
-
-def choose_step(store: manager.Checkpoints, checkpoint: str) -> int | None:
-  """Returns the step that 'latest' (None), 'best' or a number names.
-
-  Raises:
-    FileNotFoundError: the run does not keep it.
-    ValueError: it names nothing.
-  """
-  if checkpoint == 'latest':
-    return None
-  if checkpoint == 'best':
-    if (step := store.best()) is None:
-      raise FileNotFoundError(
-        f'No checkpoint in {store.directory} has a score: take the latest, or '
-        'train with config.score.best set to the measure to choose by, such '
-        'as motion (it is none by default), and config.score.every above 0.'
-      )
-    return step
-  if not str(checkpoint).isdigit():
-    raise ValueError(
-      f'{checkpoint!r} names no checkpoint: latest, best or a step.'
-    )
-  if int(checkpoint) not in store.steps():
-    raise FileNotFoundError(
-      f'{store.directory} keeps the steps '
-      f'{", ".join(map(str, store.steps()))}, not {checkpoint}.'
-    )
-  return int(checkpoint)

@@ -10,6 +10,7 @@ import errno
 import os
 import pathlib
 import sys
+import time
 import traceback
 
 from absl import app
@@ -76,6 +77,9 @@ def main(argv: Sequence[str]) -> None:
   except Exception as error:
     code = explain(error)
     if initialize.is_several():
+      if coordination.is_first():
+        # The others end when this process does: let them print theirs first.
+        time.sleep(1)
       # The others have been told; a regular exit would wait for them.
       coordination.leave(code)
   sys.exit(code)

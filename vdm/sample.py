@@ -1,10 +1,11 @@
-"""Makes videos with a trained run.
+"""Makes videos with a trained model.
 
   python -m vdm.sample --workdir runs/synthetic --label right --num 8
 
-They go to <workdir>/samples_from_step_XXXXXXXX or --out; samples.json there
-says how they were made. Video i uses seed + i, so any one of them can be made
-again alone.
+The model is a run, an export or an export on the hub. The videos go to
+<workdir>/samples_from_step_XXXXXXXX, those of an export to a folder of that
+name in outputs/NAME/, or to --out; samples.json there says how they were made.
+Video i uses seed + i, so any one of them can be made again alone.
 """
 
 from collections.abc import Sequence
@@ -22,12 +23,16 @@ from vdm.config import flag
 from vdm.config import suggest
 
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, "The run's folder, local or gs://."
+  'workdir',
+  None,
+  "A run's folder, an export's, or an export on the hub: "
+  'hf://owner/name@revision.',
 )
 _OUT = flags.DEFINE_string(
   'out',
   None,
-  'Folder for the videos; by default <workdir>/samples_from_step_XXXXXXXX.',
+  'Folder for the videos; by default <workdir>/samples_from_step_XXXXXXXX, of '
+  'an export outputs/NAME/samples_from_step_XXXXXXXX.',
 )
 _OVERWRITE = flags.DEFINE_bool(
   'overwrite', False, 'Replace samples that are in the folder already.'
@@ -57,19 +62,18 @@ _EMA = flags.DEFINE_float(
 def main(argv: Sequence[str]) -> None:
   del argv
   if not _WORKDIR.value:
-    flag.stop('Give the folder of a run: --workdir runs/NAME.')
+    flag.stop('Give the folder of a run or an export: --workdir runs/NAME.')
   import numpy as np
 
   from vdm import generate
-  from vdm.common import buckets
+  from vdm import trained
   from vdm.media import samples
   from vdm.multihost import initialize
 
   console.start()
   try:
     initialize.devices()
-    buckets.given(_WORKDIR.value, '--workdir')
-    run = generate.load_run(
+    run = trained.load(
       _WORKDIR.value, ema=_EMA.value, checkpoint=_CHECKPOINT.value
     )
     labels = choose_labels(
@@ -90,11 +94,12 @@ def main(argv: Sequence[str]) -> None:
   generate.change_sampler(
     options, {k: v for k, v in changes.items() if v is not None}
   )
-  made_with = generate.describe_samples(run.config, _WORKDIR.value, run.step)
+  made_with = generate.describe_samples(run.config, run.source, run.step)
   logging.info(
-    'Making %d videos with step %d: %s, %d steps, guidance %g, EMA %g.',
+    'Making %d videos with step %d: %s, %d steps, guidance %g, EMA %g; they go '
+    'to %s.',
     *(_NUM.value, run.step, options.method, options.steps),
-    *(made_with['guidance'], options.ema),
+    *(made_with['guidance'], options.ema, out),
   )
   seeds = _SEED.value + np.arange(_NUM.value)
   report = progress.reporter('Sampling', _NUM.value, 'video')
@@ -123,22 +128,29 @@ def main(argv: Sequence[str]) -> None:
 
 
 def choose_folder(
-  workdir: epath.PathLike, step: int, out: str | None, overwrite: bool
+  source: epath.PathLike, step: int, out: str | None, overwrite: bool
 ) -> epath.Path:
   """Returns the folder to write to.
+
+  Args:
+    source: of the model, see `trained`.
+    step: of its checkpoint.
+    out: the folder that was given, if any.
+    overwrite: whether samples there are replaced.
 
   Raises:
     FileExistsError: it holds samples and is not to be overwritten, or it is
       the run's `final/`, whose numbers are of its samples.
   """
+  from vdm import trained
   from vdm.common import buckets
-  from vdm.evaluation import final_score
   from vdm.media import samples
 
   folder = buckets.given(
-    out or epath.Path(workdir) / f'samples_from_step_{step:08d}', '--out'
+    out or trained.output_folder(source) / f'samples_from_step_{step:08d}',
+    '--out',
   )
-  if (folder / final_score.DONE).exists():
+  if (folder / samples.FINAL).exists():
     raise FileExistsError(
       f"{folder} has a run's final videos and their numbers: give another "
       '--out.'

@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 
 from vdm.checkpoints import manager
 from vdm.config import check
-from vdm.data import builders
 from vdm.evaluation import evaluator
 from vdm.evaluation import final_score
 from vdm.evaluation import reconstruction
@@ -23,7 +22,8 @@ from vdm.multihost import arrays
 from vdm.multihost import coordination
 from vdm.multihost import heartbeat
 from vdm.multihost import preemption
-from vdm.preparation import datasets
+from vdm.multihost import workdir_lock
+from vdm.training import agreement
 from vdm.training import autoencoder_stage
 from vdm.training import counters
 from vdm.training import inputs
@@ -39,6 +39,7 @@ from vdm.training import throughput
 from vdm.training import train_state
 from vdm.training import train_step
 from vdm.training import writer
+from vdm.training.destinations import chosen
 
 STOPPED = coordination.STOPPED  # Exit code: run the same command again.
 
@@ -81,25 +82,24 @@ def train(
     ) as health,
     preemption.StopSignal(health.vote) as signal,
   ):
+    agreement.check_config(config)
+    chosen.check(config.log)
     # What the run's config.json says is what was used.
     config = config.copy_and_resolve_references()
     config.autoencoder = autoencoder_stage.resolve(
       config.autoencoder, workdir / 'autoencoder'
     )
-    directory = datasets.ensure(config.data)
-    sources = {
-      split: builders.open_source(directory, split, config.data.split_list)
-      for split in ('train', 'validation')
-    }
+    sources = agreement.open_sources(config.data)
     mesh = sharding.make_mesh(options.fsdp)
     made = preflight.check(config, sources, mesh, signal.check)
     with (
+      workdir_lock.WorkdirLock(workdir),
       manager.Checkpoints(
         workdir / 'checkpoints',
         keep=options.keep,
         keep_every=options.keep_every,
       ) as store,
-      writer.make_writer(workdir, options.tensorboard) as log,
+      writer.make_writer(config, workdir) as log,
       health.reporting(),
     ):
       run = Run(
@@ -113,7 +113,10 @@ def train(
         signal=signal,
         counters=counters.Counters(options.max_skipped),
       )
-      return train_stages(run, accept_changes)
+      code = train_stages(run, accept_changes)
+      store.wait()  # Before a tracker's server is waited for.
+      log.close(code)
+      return code
 
 
 def train_stages(run: Run, accept_changes: bool) -> int:
@@ -337,7 +340,7 @@ def freeze_autoencoder(
   reported = (directory / 'report.json').exists()
   if not coordination.first_says('the report', reported):
     content = reconstruction.report(
-      directory,
+      run.workdir,
       judged_source(run),
       directory,
       num=config.data.fixed_clips or config.train.eval_clips,
@@ -372,6 +375,7 @@ def finish(run: Run, span: stages.Span, state: train_state.TrainState) -> None:
     span.stop,
     run.signal.check,
   )
+  run.log.write_final(span.stop, run.workdir / 'final')
 
 
 def statistics_clips(run: Run, span: stages.Span) -> dict[str, Any]:

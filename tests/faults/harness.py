@@ -149,14 +149,15 @@ class Trainer:
     return phase(self.workdir, self.printed())
 
 
-def start_several(workdir, count, devices, *options, **settings):
+def start_several(workdir, count, devices, *options, each=None, **settings):
   """Starts one run in several processes on this machine.
 
   Args:
-    workdir: of the run.
+    workdir: of the run, or a list with one for each process.
     count: of processes.
     devices: virtual ones of each process.
     *options: further flags.
+    each: list of each process's own flags.
     **settings: for `Trainer`.
 
   Returns:
@@ -169,10 +170,12 @@ def start_several(workdir, count, devices, *options, **settings):
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
+  workdirs = workdir if isinstance(workdir, list) else [workdir] * count
   return [
     Trainer(
-      workdir,
+      workdirs[index],
       *options,
+      *(each[index] if each else ()),
       log=f'log_{index}.txt',
       JAX_COORDINATOR_ADDRESS=f'127.0.0.1:{port}',
       JAX_NUM_PROCESSES=str(count),

@@ -19,13 +19,23 @@ COMMAND = [sys.executable, str(pathlib.Path(__file__).with_name('traced.py'))]
 
 
 def start_case(workdir, cache, case, *options, **environ):
-  """Starts the processes of one case."""
+  """Starts the processes of one case.
+
+  Args:
+    workdir: of the run, or a list with one for each process.
+    cache: of compiled programs.
+    case: (processes, devices of each, fsdp).
+    *options: further flags.
+    **environ: environment variables; `each` is a list of each process's own
+      flags.
+  """
   processes, devices, fsdp = case
+  whole = workdir[0] if isinstance(workdir, list) else workdir
   return harness.start_several(
     workdir,
     processes,
     devices,
-    f'--config.data.root={pathlib.Path(workdir).parent / "data"}',
+    f'--config.data.root={pathlib.Path(whole).parent / "data"}',
     f'--config.train.fsdp={fsdp}',
     *options,
     command=COMMAND,

@@ -88,6 +88,89 @@ def test_the_surviving_process_names_the_dead_one_and_stops(victim, reference):
   shutil.rmtree(pathlib.Path(workdir))
 
 
+def ends(runs):
+  """Returns the exit codes and the last line that each process printed."""
+  try:
+    codes = [run.wait(120) for run in runs]
+  finally:
+    for run in runs:
+      run.process.kill()
+  return codes, [run.printed().strip().splitlines()[-1] for run in runs]
+
+
+def test_a_folder_that_is_not_shared_is_found_out(reference):
+  """As on two hosts that each have a disk of their own."""
+  folder, cache, _ = reference
+  workdirs = [folder / 'host_0' / 'run', folder / 'host_1' / 'run']
+  codes, said = ends(
+    several.start_case(
+      workdirs,
+      cache,
+      (2, 1, 1),
+      f'--config.data.root={folder / "data"}',
+      VDM_FAULTS_VISIBLE='1',
+    )
+  )
+  assert codes == [2, 2], said
+  for line in said:
+    assert line.startswith('Process 1 of 2 (')
+    assert f'does not see what process 0 has written to {folder}' in line
+  assert not (workdirs[0] / 'lock.json').exists()
+
+
+@pytest.mark.slow
+def test_another_data_set_on_one_host_is_found_out(reference):
+  folder, cache, _ = reference
+  roots = [folder / 'data', folder / 'other_data']
+  shutil.copytree(roots[0], roots[1])
+  (path,) = roots[1].rglob('clips.json')
+  text = path.read_text()
+  assert text.count('"fingerprint": "') == 1
+  path.write_text(text.replace('"fingerprint": "', '"fingerprint": "0'))
+  codes, said = ends(
+    several.start_case(
+      folder / 'two_data_sets',
+      cache,
+      (2, 1, 1),
+      each=[[f'--config.data.root={root}'] for root in roots],
+    )
+  )
+  assert codes == [2, 2], said
+  for line in said:
+    assert line.startswith('Process 1 of 2 has another data set in')
+  assert not (folder / 'two_data_sets' / 'config.json').exists()
+
+
+@pytest.mark.slow
+def test_another_configuration_on_one_host_is_found_out(reference):
+  folder, cache, _ = reference
+  codes, said = ends(
+    several.start_case(
+      folder / 'two_configurations',
+      cache,
+      (2, 1, 1),
+      each=[[], ['--config.stages.video.batch=4']],
+    )
+  )
+  assert codes == [2, 2], said
+  for line in said:
+    assert 'config.stages.video.batch=4, not 8' in line
+
+
+@pytest.mark.slow
+def test_a_second_start_is_refused_and_the_first_goes_on(reference):
+  folder, cache, wanted = reference
+  workdir = folder / 'started_twice'
+  (first,) = several.start_case(workdir, cache, (1, 1, 1))
+  several.wait_for_step([first], workdir, 1)
+  (second,) = several.start_case(workdir, cache, (1, 1, 1))
+  codes, said = ends([second, first])
+  assert codes == [2, 0], said
+  assert f'in use by process {first.process.pid} on' in second.printed()
+  rows = several.rows(workdir)
+  assert several.largest_difference(rows, wanted.rows) < several.TOLERANCE
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'log_every, message',

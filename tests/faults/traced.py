@@ -2,7 +2,8 @@
 
 Every process writes `<workdir>/crc_<process>.jsonl`, one row a step. Parameters
 are sharded from 64 values on, because the tiny run has no large ones. With
-`VDM_FAULTS_HANG=<process>:<step>` that process never reaches that step.
+`VDM_FAULTS_HANG=<process>:<step>` that process never reaches that step, and
+`VDM_FAULTS_VISIBLE` is how many seconds files of another host may take.
 """
 
 import json
@@ -19,10 +20,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 def main():
   import jax
 
+  from vdm.multihost import workdir_lock
   from vdm.training import sharding
   from vdm.training import train_step
 
   sharding.MIN_SHARDED_SIZE = 64
+  workdir_lock.VISIBLE = float(
+    os.environ.get('VDM_FAULTS_VISIBLE', workdir_lock.VISIBLE)
+  )
   (workdir,) = (
     x.partition('=')[2] for x in sys.argv if x.startswith('--workdir=')
   )

@@ -25,12 +25,12 @@ def is_remote(path: epath.PathLike) -> bool:
   return '://' in os.fspath(path)
 
 
-def given(path: epath.PathLike, name: str) -> epath.Path:
+def given(path: epath.PathLike, name: str = '') -> epath.Path:
   """Returns a path that a person gave, after checking that it can be reached.
 
   Args:
     path: local, or gs://BUCKET/FOLDER.
-    name: of the flag or key that gives it, for messages.
+    name: of the flag or key that gives it, if known, for messages.
 
   Raises:
     UsageError: it has another scheme, the packages for buckets are missing, or
@@ -40,19 +40,19 @@ def given(path: epath.PathLike, name: str) -> epath.Path:
     return epath.Path(path)
   scheme, _, rest = os.fspath(path).partition('://')
   bucket = rest.partition('/')[0]
+  what = f'{name}={path}' if name else str(path)
   if scheme != _GCS or not bucket:
     raise errors.UsageError(
-      f'{name}={path} cannot be used: name a local folder or gs://BUCKET/FOLDER.'
+      f'{what} cannot be used: name a local folder or gs://BUCKET/FOLDER.'
     )
   if not all(map(_is_installed, _PACKAGES)):
     raise errors.UsageError(
-      f'{name}={path} takes packages that are not installed: pip install -e '
-      "'.[gcs]'."
+      f"{what} takes packages that are not installed: pip install -e '.[gcs]'."
     )
   try:
     _connect(bucket)
   except Exception as error:  # Of four libraries, of the network and of logins.
-    raise _unusable(name, path, error) from error
+    raise _unusable(what, error) from error
   return epath.Path(path)
 
 
@@ -71,7 +71,7 @@ def check_writable(folder: epath.Path, name: str) -> None:
     path.write_text('')
     path.unlink()
   except Exception as error:
-    raise _unusable(name, folder, error) from error
+    raise _unusable(f'{name}={folder}', error) from error
 
 
 def local_problems(path: str, name: str) -> Iterator[str]:
@@ -103,10 +103,10 @@ def _is_installed(package: str) -> bool:
     return False
 
 
-def _unusable(name, path, error) -> errors.UsageError:
+def _unusable(what, error) -> errors.UsageError:
   text = ' '.join(str(error).split())[:300]
   return errors.UsageError(
-    f'{name}={path} cannot be used ({type(error).__name__}: {text}): name a '
+    f'{what} cannot be used ({type(error).__name__}: {text}): name a '
     'bucket that exists and may be written to, and log in with `gcloud auth '
     'application-default login`, or give the machine a service account.'
   )

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 import contextlib
 
+USAGE_ERROR = 2  # Exit code: the command line or the configuration is wrong.
+
 
 class UsageError(ValueError):
   """A mistake in the command, the configuration or the files they name.

@@ -31,7 +31,7 @@ from vdm.config import suggest
 WHERE_KEYS = (
   'the keys, their defaults and what they mean are in vdm/config/schema.py'
 )
-USAGE_ERROR = 2  # Exit code: the command line or the configuration is wrong.
+USAGE_ERROR = errors.USAGE_ERROR
 
 
 def define() -> flags.FlagHolder:

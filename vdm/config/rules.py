@@ -27,6 +27,7 @@ def problems(config: ConfigDict) -> Iterator[str]:
   yield from _diffusion_problems(config.diffusion)
   yield from _sample_problems(config.sample, config.optim)
   yield from _score_problems(config.score)
+  yield from _log_problems(config.log)
   for name in config.train.order:
     yield from _stage_problems(config, name)
 
@@ -195,6 +196,15 @@ def _sample_problems(sample: ConfigDict, optim: ConfigDict) -> Iterator[str]:
 def _score_problems(score: ConfigDict) -> Iterator[str]:
   if score.every and score.num < 4:
     yield f'config.score.num={score.num} is too few to compare: 4 at least.'
+
+
+def _log_problems(log: ConfigDict) -> Iterator[str]:
+  for name, project in log.items():
+    if not re.fullmatch(r'[\w. -]{0,128}', project):
+      yield (
+        f'config.log.{name}={project!r} is not the name of a project: letters, '
+        'digits, spaces and . _ - only, 128 at most.'
+      )
 
 
 def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:

@@ -130,7 +130,7 @@ KEYS: dict[str, Any] = dict(
   autoencoder=dict(
     # identity: pixels; the last two are published networks.
     kind=one_of('kl', 'pca', 'identity', 'tiny', 'autoencoder_kl'),
-    load='',  # Another run's workdir: take its autoencoder instead.
+    load='',  # Another run or an export: take its autoencoder instead.
     weights='',  # tiny, autoencoder_kl: their file, or encoder,decoder.
     weights_sha256='',  # Expected hashes of the files; '': any.
     # autoencoder_kl: (z - shift) * scaling is what published diffusion models
@@ -231,7 +231,7 @@ KEYS: dict[str, Any] = dict(
   ),
   train=dict(
     order=(),  # Names of the stages, in the order in which they run.
-    init_from='',  # A run whose average a new run starts from.
+    init_from='',  # A run or export whose average a new run starts from.
     compute_dtype=one_of('float32', 'bfloat16'),  # The state is float32.
     fsdp=positive(1),  # Devices over which big parameters are sharded.
     log_every=positive(10),  # Steps between rows of metrics.jsonl.
@@ -246,6 +246,10 @@ KEYS: dict[str, Any] = dict(
     peer_seconds=positive(60.0),  # A process silent for longer is lost.
     barrier_minutes=positive(30.0),  # To wait for a process that is alive.
     tensorboard=True,
+  ),
+  log=dict(  # Where else rows, videos and the configuration go.
+    wandb='',  # A project of Weights & Biases; '': not there.
+    trackio='',  # A project of Trackio; '': not there.
   ),
   stages={},  # One STAGE by name.
 )

@@ -72,12 +72,18 @@ def save(
     path: of the file, local or on an object store.
     label_names: of the classes, in the order of their numbers.
   """
-  content = {
+  files.write_json(path, to_content(config, label_names), allow_nan=False)
+
+
+def to_content(
+  config: ConfigDict, label_names: Sequence[str] = ()
+) -> dict[str, Any]:
+  """Returns what `save` writes, as JSON values."""
+  return {
     'hash': config_hash(config),
     'label_names': list(label_names),
     'config': to_dict(config),
   }
-  files.write_json(path, content, allow_nan=False)
 
 
 def load(path: epath.PathLike) -> ConfigDict:
@@ -86,7 +92,20 @@ def load(path: epath.PathLike) -> ConfigDict:
   Raises:
     UsageError: the file is not as `save` wrote it.
   """
-  content = _read(path)
+  return from_content(_read(path), path)
+
+
+def from_content(content: Any, path: epath.PathLike) -> ConfigDict:
+  """Returns the configuration of what `to_content` returned.
+
+  Args:
+    content: its JSON values.
+    path: of the file they are from, for errors.
+
+  Raises:
+    UsageError: they are not as `to_content` returned them.
+  """
+  _check(content, path)
   try:
     config = ConfigDict(_lists_to_tuples(content['config']))
     found = config_hash(config)
@@ -103,16 +122,22 @@ def load(path: epath.PathLike) -> ConfigDict:
 
 def load_label_names(path: epath.PathLike) -> list[str]:
   """Returns the class names that `save` wrote; [] if there are none."""
-  return _read(path)['label_names']
+  content = _read(path)
+  _check(content, path)
+  return content['label_names']
 
 
-def _read(path: epath.PathLike) -> dict[str, Any]:
+def _read(path: epath.PathLike) -> Any:
   try:
-    content = json.loads(epath.Path(path).read_text())
+    return json.loads(epath.Path(path).read_text())
   except RecursionError as error:
     raise _foreign(path) from error
   except ValueError as error:  # Also bytes that are no text.
     raise errors.UsageError(f'{path} is not valid JSON: {error}.') from error
+
+
+def _check(content: Any, path: epath.PathLike) -> None:
+  """Raises a UsageError unless values have the parts of `to_content`."""
   parts = {'hash': str, 'label_names': list, 'config': dict}
   if not isinstance(content, dict) or not all(
     isinstance(content.get(name), kind) for name, kind in parts.items()
@@ -120,7 +145,6 @@ def _read(path: epath.PathLike) -> dict[str, Any]:
     raise _foreign(path)
   if not all(isinstance(name, str) for name in content['label_names']):
     raise _foreign(path)
-  return content
 
 
 def _foreign(path: epath.PathLike) -> errors.UsageError:

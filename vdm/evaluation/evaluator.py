@@ -17,6 +17,7 @@ from vdm.training import stages
 from vdm.training import throughput
 from vdm.training import train_state
 from vdm.training import writer
+from vdm.training.destinations import background
 
 
 class Evaluator:
@@ -84,13 +85,13 @@ class Evaluator:
     average = train_state.averaged(state, self._shown)
     if 'preview' in due:
       clips = self._objective.preview(average, self._frozen, self._clips)
-      gif = write_preview(
+      preview = write_preview(
         self._folder / f'step_{step:08d}',
         clips,
         self._frame_rate,
         self._captions(clips),
       )
-      self._log.write_gifs(step, {'samples': gif} if gif else {})
+      self._log.write_preview(step, preview)
     if 'score' in due:
       scores = self._small_score(average, self._frozen)
       self._write(step, scores)
@@ -118,7 +119,7 @@ def write_preview(
   clips: dict[str, ui8['n t h w 3']],
   frame_rate: float,
   captions: Sequence[str] = (),
-) -> bytes | None:
+) -> background.Preview | None:
   """Writes a contact sheet and, for videos, a grid to watch as mp4 and GIF.
 
   Args:
@@ -128,8 +129,8 @@ def write_preview(
     captions: of all clips, in their order; by default kind and number.
 
   Returns:
-    The grid without captions as a GIF, for TensorBoard; None on all processes
-    but the first.
+    The grid without captions as a GIF, and the mp4 file or, of images, the
+    sheet; None on all processes but the first.
   """
   if not coordination.is_first():
     return None
@@ -142,9 +143,11 @@ def write_preview(
   # One column for each clip and what was made of it.
   columns = max(map(len, clips.values()))
   grid = video_files.tile(rows, columns)
+  path = folder / 'sheet.png'
   if len(grid) > 1:
+    path = folder / 'grid.mp4'
     labelled = video_files.tile(
       video_files.enlarge(rows, 2), columns, pad=4, captions=names
     )
     video_files.write_loop(folder / 'grid', labelled, frame_rate)
-  return video_files.gif_bytes(grid, frame_rate)
+  return background.Preview(video_files.gif_bytes(grid, frame_rate), path)

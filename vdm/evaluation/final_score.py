@@ -18,7 +18,7 @@ from vdm.media import samples
 from vdm.metrics import frame_metrics
 from vdm.multihost import coordination
 
-DONE = 'step.txt'  # Written last: the step that the folder is complete for.
+DONE = samples.FINAL  # Written last.
 
 
 def write(

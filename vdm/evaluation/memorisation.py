@@ -6,7 +6,7 @@ from etils import epath
 from etils.array_types import ui8
 import numpy as np
 
-from vdm import generate
+from vdm import trained
 from vdm.common import progress
 from vdm.data import builders
 from vdm.data import clip_reader
@@ -21,7 +21,7 @@ SHOWN = 8  # Samples shown beside their nearest training clips.
 
 
 def compare(
-  run: generate.Run,
+  run: trained.Model,
   source: builders.ClipSource,
   windows: windowing.Windows,
   videos: ui8['n t h w 3'],

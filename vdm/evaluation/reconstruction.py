@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vdm import generate
+from vdm import trained
 from vdm.common import files
 from vdm.common import tables
 from vdm.data import builders
@@ -26,7 +27,6 @@ from vdm.media import video_files
 from vdm.metrics import frame_metrics
 from vdm.metrics import latent_statistics
 from vdm.models import autoencoders
-from vdm.models.autoencoders import files as autoencoder_files
 from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import pca
 from vdm.multihost import arrays
@@ -40,7 +40,7 @@ TITLES = ('PSNR, dB', 'SSIM', 'flicker in', 'flicker out')
 
 
 def report(
-  directory: epath.PathLike,
+  model: epath.PathLike,
   source: builders.ClipSource,
   folder: epath.PathLike,
   *,
@@ -55,7 +55,7 @@ def report(
   clips with the lowest PSNR beside their reconstructions as `worst_XX.mp4`.
 
   Args:
-    directory: of the frozen autoencoder.
+    model: run or export whose frozen autoencoder it is, see `trained`.
     source: of the clips.
     folder: where to write.
     num: number of clips, at most.
@@ -66,7 +66,7 @@ def report(
   Returns:
     The content of `report.json`.
   """
-  settings, params, stats, fingerprint = autoencoder_files.load(directory)
+  settings, params, stats, fingerprint = trained.load_autoencoder(model)
   codec = autoencoders.make_autoencoder(settings)
   clips = choose(source, num, resolution, stride)
   video = clips['video']

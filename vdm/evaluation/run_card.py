@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from vdm import generate
+from vdm import trained
 from vdm.evaluation import clip_set
 from vdm.evaluation import feature_extraction
 from vdm.evaluation import memorisation
@@ -34,7 +35,6 @@ from vdm.evaluation import synthetic_score
 from vdm.metrics import frame_metrics
 from vdm.metrics import suite
 from vdm.models import features
-from vdm.models.autoencoders import files
 from vdm.multihost import coordination
 from vdm.training import sharding
 
@@ -74,12 +74,12 @@ class Options:
 
 
 def evaluate(
-  workdir: epath.PathLike, out: epath.PathLike, options: Options
+  source: epath.PathLike, out: epath.PathLike, options: Options
 ) -> dict[str, Any] | None:
   """Writes the card of a run and returns it; None on all but one process.
 
   Args:
-    workdir: of the run.
+    source: of the model, see `trained`.
     out: folder of metrics_card.json, metrics_card.txt, pictures and the cache.
     options: how the run is evaluated.
 
@@ -88,9 +88,9 @@ def evaluate(
     ValueError: the clips are too short for motion.
   """
   out = epath.Path(out)
-  run = generate.load_run(workdir, options.ema, options.checkpoint)
+  run = trained.load(source, options.ema, options.checkpoint)
   generate.change_sampler(run.config.sample, options.sample)
-  card = _Evaluation(run, epath.Path(workdir), out, options).card()
+  card = _Evaluation(run, out, options).card()
   if card is not None:
     card = metrics_card.write(out, card)
   # jax lets a process that has finished wait for others for minutes only.
@@ -101,9 +101,9 @@ def evaluate(
 class _Evaluation:
   """The sets of clips of one run, and where they are cached."""
 
-  def __init__(self, run, workdir, out, options):
+  def __init__(self, run, out, options):
     config, stage = run.config, run.stage
-    self.run, self.workdir, self.out, self.options = run, workdir, out, options
+    self.run, self.out, self.options = run, out, options
     self.real = real_clips.RealClips(config.data, stage)
     self.generator = generate.make_generator(
       config, stage, sharding.make_mesh()
@@ -112,7 +112,6 @@ class _Evaluation:
       options.statistics or epath.Path(config.data.root) / 'statistics'
     )
     self.scenes = synthetic_score.known_laws(config.data, stage)
-    self.autoencoder = files.load(workdir / 'autoencoder')[3]
     self.seconds = {}
     suite.check(np.zeros((1, stage.frames, 8, 8, 3), np.uint8))
 
@@ -122,14 +121,13 @@ class _Evaluation:
     real_key, floor_key = self.real.choose(
       options.num, options.split, options.sampling, options.seed
     )
-    samples_key = run_samples.key(self.run, self.autoencoder)
+    samples_key = run_samples.key(self.run)
     with self.timed('sampling'):
       videos, labels = run_samples.make(
         self.run,
         self.generator,
         samples_key,
         options.num,
-        workdir=self.workdir,
         folder=self.out / result_cache.FOLDER,
       )
     samples_key['num'] = options.num
@@ -188,7 +186,7 @@ class _Evaluation:
       'real': self.measured(self.statistics, floor_key, read, 'real clips'),
       'autoencoder': self.measured(
         self.statistics,
-        {**floor_key, 'autoencoder': self.autoencoder},
+        {**floor_key, 'autoencoder': self.run.fingerprint},
         functools.partial(read, self.reconstruct),
         'reconstructions',
       ),
@@ -257,7 +255,7 @@ class _Evaluation:
         if np.isfinite(v).any()
       }
 
-    key = {**key, 'autoencoder': self.autoencoder, 'quality': 1}
+    key = {**key, 'autoencoder': self.run.fingerprint, 'quality': 1}
     arrays = result_cache.get(self.statistics, key, compute)
     return arrays and {name: float(value) for name, value in arrays.items()}
 

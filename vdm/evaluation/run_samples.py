@@ -10,6 +10,7 @@ from etils.array_types import IntArray, ui8
 import numpy as np
 
 from vdm import generate
+from vdm import trained
 from vdm.common import progress
 from vdm.evaluation import final_score
 from vdm.evaluation import result_cache
@@ -21,12 +22,11 @@ PART = 64  # Samples per cached part, about.
 SHEET_VIDEOS = 16
 
 
-def key(run: generate.Run, autoencoder: str) -> dict[str, Any]:
+def key(run: trained.Model) -> dict[str, Any]:
   """Returns what a sample depends on, except its seed and label.
 
   Args:
     run: the trained model.
-    autoencoder: its fingerprint.
   """
   sample = run.config.sample.to_dict()
   for name in ('num', 'final', 'batch'):
@@ -34,7 +34,7 @@ def key(run: generate.Run, autoencoder: str) -> dict[str, Any]:
   return {
     'step': run.step,
     'params': result_cache.fingerprint(run.params),
-    'autoencoder': autoencoder,
+    'autoencoder': run.fingerprint,
     'sample': sample,
     'frames': run.stage.frames,
     'resolution': run.stage.resolution,
@@ -43,12 +43,11 @@ def key(run: generate.Run, autoencoder: str) -> dict[str, Any]:
 
 
 def make(
-  run: generate.Run,
+  run: trained.Model,
   generator: generate.Generator,
   key: dict[str, Any],
   num: int,
   *,
-  workdir: epath.Path,
   folder: epath.Path,
 ) -> tuple[ui8['n t h w 3'], IntArray[' n']]:
   """Returns videos and labels, the same on every process.
@@ -61,16 +60,15 @@ def make(
     generator: its functions.
     key: see `key`.
     num: number of samples.
-    workdir: of the run.
     folder: of the cache.
   """
   config = run.config
   labels = generate.preview_labels(config.model.num_classes, num)
   shape = (num, run.stage.frames, *2 * (run.stage.resolution,), 3)
   first = coordination.is_first()
-  videos = final_videos(run, workdir, labels) if first else None
+  videos = final_videos(run, labels) if first else None
   if coordination.first_says('the samples', videos is not None):
-    logging.info('The samples are those of %s.', workdir / 'final')
+    logging.info('The samples are those of %s.', run.workdir / 'final')
     return arrays.from_first('the samples', videos, shape), labels
   size = max(1, -(-PART // config.sample.batch)) * config.sample.batch
   seeds = config.sample.seed + np.arange(num)
@@ -95,10 +93,12 @@ def make(
 
 
 def final_videos(
-  run: generate.Run, workdir: epath.Path, labels: IntArray[' n']
+  run: trained.Model, labels: IntArray[' n']
 ) -> ui8['n t h w 3'] | None:
   """Returns the run's final videos; None if labels or settings differ."""
-  folder, num = workdir / 'final', len(labels)
+  if run.workdir is None:
+    return None
+  folder, num = run.workdir / 'final', len(labels)
   try:
     step = int((folder / final_score.DONE).read_text())
     metrics = json.loads((folder / 'metrics.json').read_text())

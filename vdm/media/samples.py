@@ -20,6 +20,8 @@ from vdm.media import video_files
 SHEET_VIDEOS = 16
 GRID_VIDEOS = 64
 ARRAYS, RECORD = 'samples.npz', 'samples.json'
+# In a run's final/: the step that its videos and numbers are of.
+FINAL = 'step.txt'
 # The names of all files that `write` writes.
 NAMES = re.compile(
   r'samples\.(npz|json)|sheet\.png|grid\.(mp4|gif)|seed_\d+\.(mp4|gif)'

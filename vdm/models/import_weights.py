@@ -19,29 +19,16 @@ import zlib
 
 from absl import logging
 from etils import epath
-import jax.numpy as jnp
 import numpy as np
 
 from vdm.common import buckets
 from vdm.common import errors
 from vdm.common import trees
 from vdm.models import pickles
+from vdm.models import safetensors
 from vdm.models import torch_files
 
-DTYPES = {
-  'F64': np.dtype('<f8'),
-  'F32': np.dtype('<f4'),
-  'F16': np.dtype('<f2'),
-  'BF16': np.dtype(jnp.bfloat16),
-  'I64': np.dtype('<i8'),
-  'I32': np.dtype('<i4'),
-  'I16': np.dtype('<i2'),
-  'I8': np.dtype('i1'),
-  'U8': np.dtype('u1'),
-  'BOOL': np.dtype('?'),
-}
 MAX_CONFIG = 1_000_000  # Bytes of a config.json.
-MAX_HEADER = 100_000_000  # Bytes; the limit of the safetensors library.
 HUB_FILE = 'diffusion_pytorch_model.safetensors'  # The default.
 # What reading corrupt bytes may raise.
 READ_ERRORS = (
@@ -154,7 +141,7 @@ def read_config(source: epath.PathLike) -> dict[str, Any] | None:
   try:
     if len(data) > MAX_CONFIG:
       raise pickles.FormatError(f'it has more than {MAX_CONFIG} bytes')
-    content = json.loads(data, object_pairs_hook=_unique)
+    content = json.loads(data, object_pairs_hook=safetensors.unique)
   except READ_ERRORS as error:
     raise WeightsError(f'{path} is refused: {error}.') from None
   if not isinstance(content, dict):
@@ -204,8 +191,8 @@ def parse(data: bytes) -> tuple[dict[str, np.ndarray], str]:
   """
   # The first bytes of safetensors are a length, which can be those of any
   # other format: it comes first, as no other one fits its length and brace.
-  if has_header(data):
-    tensors, layout = _safetensors(data), 'safetensors'
+  if safetensors.has_header(data):
+    tensors, layout = safetensors.parse(data), 'safetensors'
   elif data[:4] == b'PK\x03\x04':
     archive = torch_files.open_archive(data)
     if all(name.endswith('.npy') for name in archive.namelist()):
@@ -226,12 +213,6 @@ def parse(data: bytes) -> tuple[dict[str, np.ndarray], str]:
   return {k: _as_float32(k, v) for k, v in tensors.items()}, layout
 
 
-def has_header(data: bytes) -> bool:
-  """Returns whether bytes start like safetensors: a length, a JSON object."""
-  length = int.from_bytes(data[:8], 'little')
-  return data[8:9] == b'{' and length <= min(MAX_HEADER, len(data) - 8)
-
-
 def _as_float32(name, array):
   # bfloat16 has none of NumPy's kinds of numbers.
   if array.dtype.kind in 'iub':
@@ -243,47 +224,6 @@ def _as_float32(name, array):
       f'its tensor {name[:80]} has values that are not finite'
     )
   return array
-
-
-def _safetensors(data):
-  """Reads the safetensors format of bytes that `has_header`, strictly.
-
-  Eight bytes with the length of a JSON header, the header {name: {dtype,
-  shape, data_offsets}}, then the arrays without gaps.
-  """
-  length = int.from_bytes(data[:8], 'little')
-  header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique)
-  header.pop('__metadata__', None)
-  body = memoryview(data)[8 + length :]
-  tensors, end = {}, 0
-  for name, entry in sorted(
-    header.items(), key=lambda item: item[1]['data_offsets']
-  ):
-    if entry['dtype'] not in DTYPES:
-      raise pickles.FormatError(
-        f'its tensor {name[:80]} is of type {str(entry["dtype"])[:20]}'
-      )
-    dtype, shape = DTYPES[entry['dtype']], entry['shape']
-    start, stop = entry['data_offsets']
-    if any(type(n) is not int or n < 0 for n in (*shape, start, stop)):
-      raise pickles.FormatError(f'its tensor {name[:80]} has an invalid shape')
-    size = math.prod(shape) * dtype.itemsize
-    if start != end or stop - start != size or stop > len(body):
-      raise pickles.FormatError(
-        f'its tensor {name[:80]} is not where the header says'
-      )
-    tensors[name] = np.frombuffer(body[start:stop], dtype).reshape(shape)
-    end = stop
-  if end != len(body):
-    raise pickles.FormatError('it has bytes that belong to no tensor')
-  return tensors
-
-
-def _unique(pairs):
-  result = dict(pairs)
-  if len(result) < len(pairs):
-    raise pickles.FormatError('it has a name twice')
-  return result
 
 
 def _npz(archive):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import glob
 import math
 import os
+import re
 import urllib.error
 import urllib.request
 
@@ -54,20 +55,25 @@ def should_initialize(
 def local_device_ids(environ: Mapping[str, str]) -> list[int] | None:
   """Returns the GPUs of this process; None leaves the choice to jax.
 
-  Under Slurm jax gives each process the one GPU of its local rank. With one
-  task on each node that would leave the node's other GPUs idle, so all of them
-  are returned.
+  Under Slurm jax takes the GPU of the process's local rank. That is right for
+  one task per GPU where each sees all of them. One task on each node would
+  leave the node's other GPUs idle, and with --gpus-per-task Slurm shows each
+  task its own, of which the first has number 0. Here the tasks of a node divide
+  the GPUs that they all see, and a task takes all that only it sees.
   """
-  # Slurm writes tasks per node as '1(x4)', or '1,2' where they differ.
-  per_node = environ.get('SLURM_STEP_TASKS_PER_NODE', '').split(',')
-  one_each = {part.partition('(')[0] for part in per_node} == {'1'}
-  if _slurm_tasks(environ) < 2 or not one_each:
+  tasks = _slurm_tasks_on_node(environ)
+  if _slurm_tasks(environ) < 2 or not tasks:
     return None
+  gpus = _integer(environ, 'SLURM_GPUS_ON_NODE')
   if visible := environ.get('CUDA_VISIBLE_DEVICES'):
     gpus = len([x for x in visible.split(',') if x])
+    own = gpus == _integer(environ, 'SLURM_GPUS_PER_TASK') or gpus < tasks
   else:
-    gpus = _integer(environ, 'SLURM_GPUS_ON_NODE')
-  return list(range(gpus)) if gpus > 1 else None
+    own = False
+  if own:
+    return list(range(gpus))
+  first, share = _integer(environ, 'SLURM_LOCALID'), gpus // tasks
+  return list(range(first * share, (first + 1) * share)) if share else None
 
 
 def initialize(
@@ -116,7 +122,7 @@ def initialize(
     jax.process_index(),
     jax.process_count(),
     jax.local_device_count(),
-    '' if ids is None else ' (all GPUs of the node)',
+    '' if ids is None else f' (GPUs {ids} that it sees)',
   )
 
 
@@ -162,6 +168,21 @@ def _slurm_tasks(environ: Mapping[str, str]) -> int:
   """
   inside = 'SLURM_PROCID' in environ
   return _integer(environ, 'SLURM_STEP_NUM_TASKS') if inside else 0
+
+
+def _slurm_tasks_on_node(environ: Mapping[str, str]) -> int:
+  """Returns the tasks of the job step on this node; 0 if not known.
+
+  Slurm writes those of all nodes as '8(x2),4'.
+  """
+  counts = []
+  for part in environ.get('SLURM_STEP_TASKS_PER_NODE', '').split(','):
+    found = re.fullmatch(r'(\d+)(?:\(x(\d+)\))?', part)
+    if not found:
+      return 0
+    counts += [int(found[1])] * int(found[2] or 1)
+  node = _integer(environ, 'SLURM_NODEID')
+  return counts[node] if node < len(counts) else 0
 
 
 def _tpu_workers(environ: Mapping[str, str]) -> int:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
-from vdm.common import buckets
+from vdm import trained
 from vdm.common import errors
 from vdm.models import autoencoders
 from vdm.models.autoencoders import autoencoder_kl
@@ -99,11 +99,11 @@ def resolve(options: ConfigDict, directory: epath.Path) -> ConfigDict:
     with errors.as_usage():
       source, known = directory, files.load(directory)[0].to_dict()
   elif options.load:
-    source = _load_from(options)
+    source = options.load
     # Files of before there was this key are of networks of 32.
     known = {'norm_groups': autoencoder_kl.GROUPS}
     with errors.as_usage('config.autoencoder.load: '):
-      known |= files.load(source)[0].to_dict()
+      known |= trained.load_autoencoder(source)[0].to_dict()
   else:
     return pretrained.resolve(options)
   options = options.copy_and_resolve_references()
@@ -134,7 +134,7 @@ def adopt(
   options = resolve(options, directory)
   if options.load:
     with errors.as_usage('config.autoencoder.load: '):
-      settings, params, stats, _ = files.load(_load_from(options))
+      settings, params, stats, _ = trained.load_autoencoder(options.load)
     for name in NETWORK + (BRANCHES if options.kind == 'kl' else ()):
       if settings.get(name) != options[name]:
         raise errors.UsageError(
@@ -188,11 +188,6 @@ def load(
   logging.info('Autoencoder %s, %s.', directory, fingerprint[:12])
   frozen = arrays.replicate(mesh, {'params': params, 'stats': stats})
   return frozen, fingerprint
-
-
-def _load_from(options) -> epath.Path:
-  run = buckets.given(options.load, 'config.autoencoder.load')
-  return run / 'autoencoder'
 
 
 def _publish(directory, options, params, stats):

@@ -13,7 +13,7 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from vdm import generate
+from vdm import trained
 from vdm.common import buckets
 from vdm.common import errors
 from vdm.data import builders
@@ -92,16 +92,15 @@ def check(
   return made
 
 
-def check_init_from(workdir: str) -> None:
-  """Checks that `train.init_from` is a run whose average can be read.
+def check_init_from(source: str) -> None:
+  """Checks that `train.init_from` is a model whose average can be read.
 
   Raises:
     FileNotFoundError: there is no run, or no diffusion model in it.
     UsageError: it cannot be read.
   """
-  buckets.given(workdir, 'config.train.init_from')
   with errors.as_usage('config.train.init_from: '):
-    generate.load_run(workdir)
+    trained.load(source)
 
 
 def check_labels(num_classes: int, source: builders.ClipSource) -> None:

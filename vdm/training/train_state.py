@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vdm import generate
+from vdm import trained
 from vdm.common import trees
 from vdm.training import objectives
 from vdm.training import optim
@@ -66,7 +66,7 @@ def initialise(
     key: of the initial values.
     clips: dict of training clips, for what is fitted to them.
     mesh: see `sharding.make_mesh`.
-    init_from: workdir of a run whose average to start from, if any.
+    init_from: run or export whose average to start from, if any.
   """
   params = objective.init(key, clips)
   if init_from and objective.inherits:
@@ -79,12 +79,12 @@ def initialise(
   return jax.jit(create_state, out_shardings=shardings)(params)
 
 
-def inherit(workdir: str, params: dict[str, Any]) -> dict[str, Any]:
+def inherit(source: str, params: dict[str, Any]) -> dict[str, Any]:
   """Returns `params` with the values of another run's average where they fit.
 
   What was inherited and what was not is logged.
   """
-  old = trees.flatten(generate.load_run(workdir).params)
+  old = trees.flatten(trained.load(source).params)
   new = trees.flatten(params)
   fits = {p for p in new if p in old and old[p].shape == new[p].shape}
   for title, paths in {

@@ -1,4 +1,4 @@
-"""Metrics of a run: rows of `metrics.jsonl`, and TensorBoard events.
+"""Metrics of a run: rows of `metrics.jsonl`, and what shows them elsewhere.
 
 `metrics.jsonl` is the record: one JSON object a row with `step`, `stage` and
 the values. JSON has no NaN and no infinity: they are written as the strings
@@ -9,19 +9,25 @@ each writer keeps its own segment, `metrics.jsonl.00000`, `.00001` and so on,
 which it uploads as a whole at every flush; `read_rows` joins them. Rows since
 the last flush are lost if the run is killed, and written again by the one that
 resumes: a checkpoint is preceded by a flush.
+
+What is written here also goes to the destinations that the configuration names
+(`vdm.training.destinations`): TensorBoard, Weights & Biases, Trackio.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import json
 from typing import Any
 
 from etils import epath
+from ml_collections import ConfigDict
 import numpy as np
 
 from vdm.common import buckets
 from vdm.common import files
+from vdm.config import serialize
 from vdm.multihost import coordination
-from vdm.training import event_files
+from vdm.training.destinations import background
+from vdm.training.destinations import chosen
 
 NAME = 'metrics.jsonl'
 
@@ -39,12 +45,19 @@ def read_rows(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
 
 def make_writer(
-  workdir: epath.PathLike, tensorboard: bool
+  config: ConfigDict, workdir: epath.PathLike
 ) -> 'Writer | Silent':
-  """Returns the writer of a run; only the first process's writes anything."""
-  if coordination.is_first():
-    return Writer(workdir, tensorboard=tensorboard)
-  return Silent()
+  """Returns the writer of a run; only the first process's writes anything.
+
+  Args:
+    config: the run's, which the destinations are told.
+    workdir: its folder.
+  """
+  if not coordination.is_first():
+    return Silent()
+  workdir = epath.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  return Writer(workdir, chosen.start(config, workdir))
 
 
 class Silent:
@@ -66,15 +79,15 @@ class Writer:
   def __init__(
     self,
     workdir: epath.PathLike,
+    destinations: Sequence[background.Background] = (),
     *,
-    tensorboard: bool = True,
     append: bool | None = None,
   ):
     """Opens the metrics of `workdir`, which is made if it is not there.
 
     Args:
       workdir: the run's folder, local or in a bucket.
-      tensorboard: whether to write TensorBoard events too.
+      destinations: where everything goes too.
       append: whether files can be appended to; from the kind of path, if None.
     """
     self._workdir = epath.Path(workdir)
@@ -89,9 +102,7 @@ class Writer:
     self._segment = None  # In a bucket: where this writer's rows go.
     self._lines: list[str] = []
     self._file = None
-    self._events = None
-    if tensorboard:
-      self._events = event_files.EventFiles(self._workdir)
+    self._destinations, self._closed = destinations, False
 
   def write(self, step: int, stage: str, scalars: Mapping[str, float]) -> None:
     """Adds one row; values may be arrays of one element."""
@@ -105,13 +116,22 @@ class Writer:
       self._file.flush()
     else:
       self._lines.append(line)
-    if self._events:
-      self._events.write_scalars(int(step), values)
+    self._tell('write', int(step), stage, values)
 
-  def write_gifs(self, step: int, gifs: Mapping[str, bytes]) -> None:
-    """Adds animations to TensorBoard, {tag: contents of a GIF file}."""
-    if self._events:
-      self._events.write_gifs(int(step), dict(gifs))
+  def write_preview(self, step: int, preview: background.Preview) -> None:
+    """Shows a step's videos at the destinations."""
+    self._tell('write_preview', int(step), preview)
+
+  def write_final(self, step: int, folder: epath.Path) -> None:
+    """Shows the run's last numbers and videos there, from its `final/`."""
+    scores = {
+      f'final/{name.replace(".", "/")}': value
+      for name, value in serialize.flatten(
+        json.loads((folder / 'metrics.json').read_text())
+      ).items()
+      if isinstance(value, (int, float)) and not name.startswith('protocol.')
+    }
+    self._tell('write_final', int(step), scores, folder / 'grid.mp4')
 
   def rewind(self, step: int, prefixes: tuple[str, ...] = ()) -> None:
     """Drops the rows past `step`; opening has dropped an incomplete one.
@@ -122,8 +142,8 @@ class Writer:
       step: the last one to keep.
       prefixes: of its own rows, those with a value named so go too.
 
-    Every file is replaced as a whole, by renaming. TensorBoard's events stay:
-    it shows the newest of two values for one step.
+    Every file is replaced as a whole, by renaming. What the destinations have
+    stays: the rows that follow are the same.
     """
     self._close_file()
     for path in _files(self._workdir):
@@ -142,21 +162,31 @@ class Writer:
         used = sum(1 for _ in _files(self._workdir))
         self._segment = self._workdir / f'{NAME}.{used:05d}'
       files.write_text(self._segment, ''.join(self._lines))
-    if self._events:
-      self._events.flush()
+    for destination in self._destinations:
+      destination.flush()
 
-  def close(self) -> None:
-    """Flushes and closes the files."""
-    self.flush()
+  def close(self, code: int = 0) -> None:
+    """Flushes and closes everything; the first call counts.
+
+    Args:
+      code: exit code of the command.
+    """
+    if self._closed:
+      return
+    self._closed = True
     self._close_file()
-    if self._events:
-      self._events.close()
+    for destination in self._destinations:
+      destination.close(code)
 
   def __enter__(self) -> 'Writer':
     return self
 
-  def __exit__(self, *_) -> None:
-    self.close()
+  def __exit__(self, error: type[BaseException] | None, *_) -> None:
+    self.close(0 if error is None else 1)
+
+  def _tell(self, method, *args) -> None:
+    for destination in self._destinations:
+      destination.call(method, *args)
 
   def _close_file(self) -> None:
     self.flush()

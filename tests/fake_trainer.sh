@@ -1,0 +1,36 @@
+#!/bin/bash
+# The trainer of tests/tpu_script_test.py: logs its arguments, prints two lines
+# and does what the next line of $FAKE_CLOUD/plan says.
+
+cd "$FAKE_CLOUD" || exit
+printf '%s|' "$FAKE_WORKER" "$@" >>starts
+echo >>starts
+echo "SECRET=${SECRET:-}" >>environment
+env | grep -c TPU_SKIP_MDS_QUERY >>environment
+start=$(grep -c "^$FAKE_WORKER|" starts)
+action=$(sed -n "${start}p" plan)
+echo "begin $start"
+case $action in
+  wait) # for the file go, or to be stopped
+    trap 'exit 75' TERM
+    until [ -f go ]; do sleep 0.05; done
+    action=0
+    ;;
+  preempt) # the machine is gone, and everything on it
+    echo SUSPENDING >state
+    kill -KILL "$PPID" $$
+    ;;
+  dying) # the program fails since the machine is going
+    echo 'end'
+    (sleep 0.3 && echo SUSPENDING >state) >/dev/null 2>&1 &
+    exit 1
+    ;;
+  reboot)
+    echo another >"$(echo "$HOME"/vdm_runs/*/boot_id)"
+    kill -KILL "$PPID" $$
+    ;;
+esac
+mkdir -p "$HOME/vdm/runs/my run"
+echo "$start" >"$HOME/vdm/runs/my run/step"
+echo 'end'
+exit "$action"

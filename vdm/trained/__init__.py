@@ -1,0 +1,104 @@
+"""Trained models, read from where they are kept.
+
+A source is the folder of a run, local or in a bucket (gs://); the folder of an
+export (`export_folder`); or an export on the Hugging Face hub. `load` takes any
+of them. Nothing here imports TensorFlow, clu, tfds or grain, and nothing that
+is read can run code.
+"""
+
+import os
+import re
+from typing import Any
+
+from etils import epath
+from etils.array_types import FloatArray
+from ml_collections import ConfigDict
+
+from vdm.common import buckets
+from vdm.models.autoencoders import files
+from vdm.trained import export_folder
+from vdm.trained import hub
+from vdm.trained import model
+from vdm.trained import run_folder
+
+Model = model.Model
+is_export = export_folder.exists
+
+
+def load(
+  source: epath.PathLike, ema: float | None = None, checkpoint: str = 'latest'
+) -> model.Model:
+  """Reads a trained model.
+
+  Args:
+    source: of a run or an export, see above.
+    ema: width of the average to take; by default `config.sample.ema`. An
+      export has one.
+    checkpoint: 'latest'; 'best', the one with the lowest small score; or a
+      step. An export has one.
+
+  Raises:
+    FileNotFoundError: there is no run, no diffusion model in it yet, or no
+      such checkpoint.
+    ValueError: there is no such average, or the export is not what was
+      written.
+  """
+  if (export := _open(source)) is not None:
+    return export_folder.read(export, ema, checkpoint)
+  return run_folder.read(source, ema, checkpoint)
+
+
+def load_autoencoder(
+  source: epath.PathLike,
+) -> tuple[ConfigDict, dict[str, Any], dict[str, FloatArray[' c']], str]:
+  """Reads the frozen autoencoder of a run or an export.
+
+  Returns:
+    (config, params, stats, fingerprint), see `autoencoders.files.load`.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: it is not what was written.
+  """
+  if (export := _open(source)) is not None:
+    return export_folder.read_autoencoder(export)
+  return files.load(epath.Path(source) / 'autoencoder')
+
+
+def load_config(source: epath.PathLike) -> ConfigDict:
+  """Returns the configuration of a run or an export.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: it is not what was written.
+  """
+  if (export := _open(source)) is not None:
+    return export_folder.read_config(export)
+  return run_folder.read_config(epath.Path(source))
+
+
+def output_folder(source: epath.PathLike) -> epath.Path:
+  """Returns where files about a model go by default.
+
+  In a run that is its own folder. What was published stays as it is: of an
+  export it is outputs/<its name>, under the current directory.
+  """
+  source = os.fspath(source)
+  if hub.is_on_hub(source):
+    repo, _ = hub.split(source)
+    return epath.Path('outputs') / repo.replace('/', '-')
+  buckets.given(source)
+  if export_folder.exists(source):
+    name = os.path.basename(os.path.abspath(source))
+    return epath.Path('outputs') / (re.sub(r'[^\w.-]', '_', name) or 'export')
+  return epath.Path(source)
+
+
+def _open(source: epath.PathLike) -> export_folder.Export | None:
+  """Opens an export; returns None where a source is not one."""
+  if hub.is_on_hub(source := os.fspath(source)):
+    return export_folder.open_folder(*hub.download(source))
+  buckets.given(source)
+  if export_folder.exists(source):
+    return export_folder.open_folder(source)
+  return None
