@@ -20,7 +20,7 @@ import tomllib
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ACCELERATORS = ('cpu', 'cuda12', 'cuda13', 'tpu')
 # Of a working copy; without beam, which is for preparation at scale.
-EXTRAS = ('dev', 'hub', 'trackio', 'wandb')
+EXTRAS = ('dev', 'gcs', 'hub', 'trackio', 'wandb')
 PLATFORM = 'Linux x86_64'  # Where the locks are tested.
 MARK = '# Bounds: '  # Begins the line of a lock that has their sha256.
 

@@ -73,6 +73,37 @@ def mount(tmp_path):
 
 
 @pytest.fixture(scope='session')
+def bucket():
+  """gs://vdm-tests, served by a process of its own, for this one and others."""
+  import importlib.util
+  import subprocess
+  import sys
+
+  import bucket_emulator
+
+  for package in ('gcsfs', 'gcp_storage_emulator'):
+    # Not imported yet: gcsfs reads the environment when it is.
+    if importlib.util.find_spec(package) is None:
+      pytest.skip(f'{package} is not installed')
+  command = [sys.executable, bucket_emulator.__file__, 'vdm-tests']
+  with (
+    subprocess.Popen(
+      command,
+      stdin=subprocess.PIPE,  # It ends when this is closed.
+      stdout=subprocess.PIPE,
+      stderr=subprocess.DEVNULL,
+      text=True,
+    ) as process,
+    pytest.MonkeyPatch.context() as patch,
+  ):
+    port = int(process.stdout.readline())
+    for name, value in bucket_emulator.environment(port).items():
+      patch.setenv(name, value)
+    yield 'gs://vdm-tests'
+    process.stdin.close()
+
+
+@pytest.fixture(scope='session')
 def data_root(tmp_path_factory):
   """Where the data sets of tiny runs are built, once."""
   return tmp_path_factory.mktemp('data')

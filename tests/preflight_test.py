@@ -127,7 +127,6 @@ def test_workdirs(tmp_path):
     with pytest.raises(errors.UsageError, match='is a file; name a folder'):
       preflight.check_workdir(tmp_path / name)
   preflight.check_workdir(tmp_path / 'a' / 'b')
-  preflight.check_workdir('gs://bucket/run')
   assert not (tmp_path / 'a').exists()
 
 

@@ -34,6 +34,8 @@ OWNERS = {
   'flax': ('vdm.models',),
   'clu': ('vdm.training.destinations.tensorboard',),
   'tensorflow': ('vdm.training.destinations.tensorboard',),
+  'google.cloud': ('vdm.common.buckets',),
+  'fsspec': ('vdm.common.buckets',),
   'wandb': ('vdm.training.destinations.wandb_run',),
   'trackio': ('vdm.training.destinations.trackio_run',),
   'tensorflow_datasets': ('vdm.data.builders',),

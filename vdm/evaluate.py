@@ -157,7 +157,7 @@ def _run() -> None:
 
   coordination.set_limit(_BARRIER_SECONDS)
   model = trained.output_folder(_WORKDIR.value)
-  out = _OUT.value or os.path.join(model, 'evaluation', 'run')
+  out = _out(os.path.join(model, 'evaluation', 'run'))
   changes = {
     'steps': _STEPS.value,
     'guidance': _GUIDANCE.value,
@@ -182,10 +182,15 @@ def _run() -> None:
 
 def _folders() -> None:
   """Writes the card of a folder against another and prints it."""
+  from vdm.common import buckets
+  from vdm.common import errors
   from vdm.evaluation import card_text
   from vdm.evaluation import folder_card
 
-  out = _OUT.value or 'evaluation'
+  out = _out('evaluation')
+  for name in ('real', 'fake'):
+    for problem in buckets.local_problems(flags.FLAGS[name].value, f'--{name}'):
+      raise errors.UsageError(problem)
   card = folder_card.evaluate(
     _REAL.value,
     _FAKE.value,
@@ -201,6 +206,15 @@ def _folders() -> None:
   )
   print(card_text.text(card))
   print(f'Raw numbers and protocol: {out}/metrics_card.json.')
+
+
+def _out(default):
+  """Returns the folder to write to."""
+  from vdm.common import buckets
+
+  out = buckets.given(_OUT.value or default, '--out')
+  buckets.check_writable(out, '--out')
+  return out
 
 
 def _shared_options():
@@ -259,7 +273,7 @@ def _autoencoder() -> None:
   from vdm.training import sharding
 
   model = trained.output_folder(_WORKDIR.value)
-  out = _OUT.value or f'{model}/evaluation/autoencoder'
+  out = _out(f'{model}/evaluation/autoencoder')
   config = trained.load_config(_WORKDIR.value)
   source = builders.open_source(
     datasets.ensure(config.data), _SPLIT.value, config.data.split_list

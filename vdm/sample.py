@@ -143,10 +143,12 @@ def choose_folder(
       the run's `final/`, whose numbers are of its samples.
   """
   from vdm import trained
+  from vdm.common import buckets
   from vdm.media import samples
 
-  folder = epath.Path(
-    out or trained.output_folder(source) / f'samples_from_step_{step:08d}'
+  folder = buckets.given(
+    out or trained.output_folder(source) / f'samples_from_step_{step:08d}',
+    '--out',
   )
   if (folder / samples.FINAL).exists():
     raise FileExistsError(
@@ -155,6 +157,7 @@ def choose_folder(
     )
   if not overwrite:
     samples.check_free(folder)
+  buckets.check_writable(folder, '--out')
   return folder
 
 

@@ -71,9 +71,9 @@ def train(
   Returns:
     0 if the run is finished, `STOPPED` if a signal stopped it early.
   """
-  workdir = epath.Path(workdir)
   check.validate(config)
   preflight.check_workdir(workdir)
+  workdir = epath.Path(workdir)
   check.check_devices(config, jax.device_count(), jax.process_count())
   options = config.train
   with (

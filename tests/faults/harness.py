@@ -14,6 +14,7 @@ killed process changes nothing any more.
 """
 
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -25,6 +26,7 @@ import sys
 import time
 import uuid
 
+from etils import epath
 import numpy as np
 import tiny
 
@@ -365,11 +367,12 @@ class Result:
 
 
 def result(workdir):
-  """Returns the `Result` of a finished run."""
-  workdir = pathlib.Path(workdir)
+  """Returns the `Result` of a finished run, in a local folder or a bucket."""
+  workdir = epath.Path(workdir)
   step = SPANS[-1].stop
   record = reader.read_record(workdir / 'checkpoints', step)
-  with np.load(workdir / 'final/samples.npz', allow_pickle=False) as arrays:
+  samples = io.BytesIO((workdir / 'final/samples.npz').read_bytes())
+  with np.load(samples, allow_pickle=False) as arrays:
     videos = arrays['videos'].tobytes()
   sheets = {
     p.parent.name: p.read_bytes() for p in workdir.glob('samples/*/sheet.png')

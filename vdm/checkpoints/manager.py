@@ -16,13 +16,17 @@ and not written.
 A corrupt step stays until training saves again; then every corrupt step found
 is renamed to `<step>.damaged-<k>`, so that it neither blocks the save nor
 counts as one of the steps to keep. These are never deleted, for inspection.
+
+A save that was interrupted is removed by the next start. On a local disk it is
+a folder that Orbax has not renamed to `<step>` yet; in a bucket, where renaming
+copies, the folder is `<step>` from the beginning, and the file
+`commit_success.txt` in it is written last.
 """
 
 from collections.abc import Iterator, Mapping
 import contextlib
 import itertools
 import math
-import os
 import re
 import shutil
 from typing import Any
@@ -35,9 +39,11 @@ import orbax.checkpoint as ocp
 from vdm.checkpoints import best_policy
 from vdm.checkpoints import manifest
 from vdm.checkpoints import reader
+from vdm.common import buckets
 from vdm.multihost import coordination
 
-_TMP = '.orbax-checkpoint-tmp'
+_TMP = '.orbax-checkpoint-tmp'  # In names of unfinished saves, on a disk.
+_COMMITTED = 'commit_success.txt'  # In finished ones, in a bucket.
 
 
 class CheckpointError(RuntimeError):
@@ -69,7 +75,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         another program may be training.
     """
     self.directory = epath.Path(directory)
-    self._local = '://' not in os.fspath(directory)
+    self._local = not buckets.is_remote(directory)
     if self._local:
       self.directory = self.directory.resolve()  # Orbax wants it absolute.
     self._saving = None  # The step that is being written.
@@ -287,11 +293,13 @@ class Checkpoints(contextlib.AbstractContextManager):
     try:
       yield
     except Exception as error:
-      if coordination.is_first():
-        # The partial files would keep a full disk full.
-        for path in self.directory.glob(f'{step}{_TMP}*'):
-          path.rmtree(missing_ok=True)
-      self._manager.reload()
+      with contextlib.suppress(OSError):  # What it failed of may last.
+        if coordination.is_first():
+          # The partial files would keep a full disk full.
+          for path in _unfinished(self.directory):
+            if path.name.partition(_TMP)[0] == str(step):
+              path.rmtree(missing_ok=True)
+        self._manager.reload()
       advice = ''
       if re.search('No space left|RESOURCE_EXHAUSTED|quota', str(error)):
         advice = ' The disk is full: make room and run the same command again.'
@@ -301,13 +309,21 @@ class Checkpoints(contextlib.AbstractContextManager):
       ) from error
 
 
+def _unfinished(directory: epath.Path) -> list[epath.Path]:
+  """Returns the folders of saves that have not ended, or never will."""
+  paths = sorted(directory.iterdir()) if directory.exists() else []
+  if not buckets.is_remote(directory):
+    return [path for path in paths if _TMP in path.name]
+  return [path for path in paths if not (path / _COMMITTED).exists()]
+
+
 def _manager(directory, keep, keep_every, best) -> ocp.CheckpointManager:
   """Returns Orbax's manager, which only decides what to delete."""
   managers = ocp.checkpoint_managers
   policies = [managers.LatestN(keep), best]
   if keep_every:
     policies.append(managers.EveryNSteps(keep_every))
-  for path in sorted(directory.glob(f'*{_TMP}*')) if directory.exists() else ():
+  for path in _unfinished(directory):
     logging.warning('%s is a save that was interrupted; it is removed.', path)
   return ocp.CheckpointManager(
     directory,

@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 
 from vdm.checkpoints import digests
 from vdm.checkpoints import manifest
+from vdm.common import buckets
 from vdm.multihost import coordination
 
 
@@ -37,6 +38,9 @@ def read_record(directory: epath.Path, step: int) -> manifest.Record:
     if record.step != step:
       error = f'is a copy of step {record.step}'
   except (OSError, ValueError, KeyError, TypeError) as caught:
+    missing = isinstance(caught, FileNotFoundError)
+    if buckets.is_remote(path) and isinstance(caught, OSError) and not missing:
+      raise  # Of the network or of rights: the step may be valid.
     error = f'is incomplete or its meta is corrupt ({one_line(caught)})'
   _raise_together(f'the record of step {step}', error)
   for item, recorded in record.items.items():

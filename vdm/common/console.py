@@ -9,7 +9,7 @@ import os
 from absl import logging
 
 # Libraries that log every file and lookup at INFO.
-CHATTY = ('orbax', 'jax')
+CHATTY = ('orbax', 'jax', 'fsspec', 'gcsfs')
 # Banners on stderr: oneDNN's and the CPU's features of TensorFlow, which only
 # writes TensorBoard's events here; XLA's asterisks around a slow compilation;
 # and the warning of absl's C++ side that precedes the first of them. Errors

@@ -1,8 +1,8 @@
 """Atomic writes: no reader ever sees a partial file.
 
 Each file is written to a temporary name in the same folder and renamed when it
-is complete. On object stores, where a rename is a copy, an upload is atomic by
-itself.
+is complete. In a bucket, where renaming copies, it is collected in memory and
+uploaded: an upload is atomic by itself.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 from etils import epath
 import numpy as np
 
+from vdm.common import buckets
+
 
 @contextlib.contextmanager
 def replaced(path: epath.PathLike) -> Iterator[BinaryIO]:
@@ -23,6 +25,12 @@ def replaced(path: epath.PathLike) -> Iterator[BinaryIO]:
   If the body raises, `path` is unchanged and no temporary file remains.
   """
   path = epath.Path(path)
+  if buckets.is_remote(path):
+    # Closing a file of gcsfs would upload what there is, after an error too.
+    buffer = io.BytesIO()
+    yield buffer
+    path.write_bytes(buffer.getvalue())
+    return
   # Two processes may write the same file after a restart.
   partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
   try:

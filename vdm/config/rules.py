@@ -9,6 +9,7 @@ import re
 
 from ml_collections import ConfigDict
 
+from vdm.common import buckets
 from vdm.config import suggest
 
 # Autoencoders whose weights come from elsewhere.
@@ -32,6 +33,11 @@ def problems(config: ConfigDict) -> Iterator[str]:
 
 
 def _data_problems(data: ConfigDict) -> Iterator[str]:
+  paths = {name: data[name] for name in ('root', 'source', 'latents')}
+  for name, path in (
+    paths | {'captions.manifest': data.captions.manifest}
+  ).items():
+    yield from buckets.local_problems(path, f'config.data.{name}')
   if data.screening.min_motion > data.screening.max_motion:
     yield 'config.data.screening.min_motion is above max_motion.'
   if 0 < data.clip_frames < data.min_frames:

@@ -21,6 +21,7 @@ from absl import logging
 from etils import epath
 import numpy as np
 
+from vdm.common import buckets
 from vdm.common import errors
 from vdm.common import trees
 from vdm.models import pickles
@@ -78,7 +79,7 @@ def read(source: epath.PathLike, sha256: str = '') -> Weights:
       or contains anything but tensors.
   """
   on_hub = str(source).startswith('hf://')
-  path = epath.Path(_download(source) if on_hub else source)
+  path = buckets.given(_download(source) if on_hub else source, 'weights')
   if not path.is_file():
     raise WeightsError(f'There is no file of weights {path}.')
   data = path.read_bytes()
@@ -132,7 +133,7 @@ def read_config(source: epath.PathLike) -> dict[str, Any] | None:
       logging.info('No config.json beside %s: %s', source, error)
       return None
   else:
-    path = epath.Path(source).parent / 'config.json'
+    path = buckets.given(source, 'weights').parent / 'config.json'
   if not path.is_file():
     return None
   with path.open('rb') as file:

@@ -44,7 +44,7 @@ class WorkdirLock:
     """Does nothing yet.
 
     Args:
-      workdir: the run's folder, local or on an object store.
+      workdir: the run's folder, local or in a bucket.
     """
     self._workdir, self._path = workdir, workdir / FILE
     self._closed = threading.Event()
@@ -145,7 +145,7 @@ class WorkdirLock:
           coordination.leave(errors.USAGE_ERROR)
         self._content['count'] += 1
         files.write_json(self._path, self._content)
-      except OSError as error:  # A full disk, or a server that is away.
+      except Exception as error:  # A full disk, or a server that is away.
         logging.warning('%s cannot be written: %s', self._path, error)
 
 

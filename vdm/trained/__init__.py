@@ -1,6 +1,6 @@
 """Trained models, read from where they are kept.
 
-A source is the folder of a run, local or on an object store; the folder of an
+A source is the folder of a run, local or in a bucket (gs://); the folder of an
 export (`export_folder`); or an export on the Hugging Face hub. `load` takes any
 of them. Nothing here imports TensorFlow, clu, tfds or grain, and nothing that
 is read can run code.
@@ -14,6 +14,7 @@ from etils import epath
 from etils.array_types import FloatArray
 from ml_collections import ConfigDict
 
+from vdm.common import buckets
 from vdm.models.autoencoders import files
 from vdm.trained import export_folder
 from vdm.trained import hub
@@ -86,6 +87,7 @@ def output_folder(source: epath.PathLike) -> epath.Path:
   if hub.is_on_hub(source):
     repo, _ = hub.split(source)
     return epath.Path('outputs') / repo.replace('/', '-')
+  buckets.given(source)
   if export_folder.exists(source):
     name = os.path.basename(os.path.abspath(source))
     return epath.Path('outputs') / (re.sub(r'[^\w.-]', '_', name) or 'export')
@@ -96,6 +98,7 @@ def _open(source: epath.PathLike) -> export_folder.Export | None:
   """Opens an export; returns None where a source is not one."""
   if hub.is_on_hub(source := os.fspath(source)):
     return export_folder.open_folder(*hub.download(source))
+  buckets.given(source)
   if export_folder.exists(source):
     return export_folder.open_folder(source)
   return None

@@ -8,6 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from vdm import generate
+from vdm.common import buckets
 from vdm.config import check
 from vdm.data import builders
 from vdm.data import latent_cache
@@ -122,7 +123,7 @@ def _diffusion_stages(config):
 
 def _autoencoder(config, source, span, workdir):
   """Returns functions, parameters and fingerprint of a run's autoencoder."""
-  workdir = epath.Path(workdir)
+  workdir = buckets.given(workdir, '--workdir')
   trains = config.stages[config.train.order[0]].objective == 'autoencoder'
   if trains and not autoencoder_stage.exists(workdir / 'autoencoder'):
     raise latent_cache.CacheError(

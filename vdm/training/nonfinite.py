@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
+from vdm.common import buckets
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
@@ -191,7 +192,7 @@ def read(
     FileNotFoundError: there is none.
     UsageError: it is damaged.
   """
-  folder = epath.Path(folder)
+  folder = buckets.given(folder, '--bundle')
   if not (folder / 'step.json').exists():
     raise FileNotFoundError(
       f'{folder} holds no step: name a folder under <workdir>/nonfinite.'
@@ -243,7 +244,10 @@ def replay(
   objective = objectives.make_objective(config, stage, mesh)
   frozen = {}
   if stage.objective != 'autoencoder':
-    directory = epath.Path(folder).resolve().parent.parent / 'autoencoder'
+    folder = epath.Path(folder)
+    if not buckets.is_remote(folder):
+      folder = folder.resolve()  # It may be '.'.
+    directory = folder.parent.parent / 'autoencoder'
     frozen, _ = autoencoder_stage.load(directory, mesh)
   key = jax.random.wrap_key_data(jnp.asarray(values['key']))
   n, key = arrays.replicate(mesh, (np.int32(report['n']), key))

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import trained
+from vdm.common import buckets
 from vdm.common import errors
 from vdm.data import builders
 from vdm.data import latent_cache
@@ -27,11 +28,13 @@ def check_workdir(workdir: epath.PathLike) -> None:
   """Checks that a folder is there or can be made, and may be written to.
 
   Raises:
-    UsageError: it is a file, lies under one, or may not be written to.
+    UsageError: it is a file, lies under one, or may not be written to; or it
+      is in a bucket that cannot be reached.
   """
-  if '://' in os.fspath(workdir):
-    return  # On an object store the first write tells.
-  path = epath.Path(workdir)
+  path = buckets.given(workdir, '--workdir')
+  buckets.check_writable(path, '--workdir')
+  if buckets.is_remote(path):
+    return
   there = next(x for x in (path, *path.absolute().parents) if x.exists())
   if not there.is_dir():
     raise errors.UsageError(

@@ -4,10 +4,11 @@
 the values. JSON has no NaN and no infinity: they are written as the strings
 'nan', 'inf' and '-inf', which `read_rows` turns back into floats.
 
-Local files are appended to. An object store cannot append, so there each
-writer keeps its own segment, `metrics.jsonl.00000`, `.00001` and so on, which
-it rewrites as a whole at every flush; `read_rows` joins them. Segments are
-tested on local folders only, never on a real bucket.
+Local files are appended to. Nothing can be appended to in a bucket, so there
+each writer keeps its own segment, `metrics.jsonl.00000`, `.00001` and so on,
+which it uploads as a whole at every flush; `read_rows` joins them. Rows since
+the last flush are lost if the run is killed, and written again by the one that
+resumes: a checkpoint is preceded by a flush.
 
 What is written here also goes to the destinations that the configuration names
 (`vdm.training.destinations`): TensorBoard, Weights & Biases, Trackio.
@@ -15,13 +16,13 @@ What is written here also goes to the destinations that the configuration names
 
 from collections.abc import Callable, Mapping, Sequence
 import json
-import os
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 import numpy as np
 
+from vdm.common import buckets
 from vdm.common import files
 from vdm.config import serialize
 from vdm.multihost import coordination
@@ -85,20 +86,20 @@ class Writer:
     """Opens the metrics of `workdir`, which is made if it is not there.
 
     Args:
-      workdir: the run's folder, local or on an object store.
+      workdir: the run's folder, local or in a bucket.
       destinations: where everything goes too.
       append: whether files can be appended to; from the kind of path, if None.
     """
     self._workdir = epath.Path(workdir)
     self._workdir.mkdir(parents=True, exist_ok=True)
     if append is None:
-      append = '://' not in os.fspath(self._workdir)
+      append = not buckets.is_remote(self._workdir)
     self._append = append
     for path in _files(self._workdir):
       text = path.read_text()
       if _complete_lines(text) != text:
         files.write_text(path, _complete_lines(text))
-    self._segment = None  # Object stores: where this writer's rows go.
+    self._segment = None  # In a bucket: where this writer's rows go.
     self._lines: list[str] = []
     self._file = None
     self._destinations, self._closed = destinations, False
@@ -189,7 +190,7 @@ class Writer:
 
   def _close_file(self) -> None:
     self.flush()
-    # After a rewind, an object store's rows go to a new segment.
+    # After a rewind, a bucket's rows go to a new segment.
     self._segment, self._lines = None, []
     if self._file is not None:
       self._file.close()

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple, Protocol
 from absl import logging
 from etils import epath
 
+from vdm.common import buckets
+
 
 class Preview(NamedTuple):
   """Videos of one step.
@@ -44,6 +46,9 @@ class Destination(Protocol):
     self, step: int, scores: Mapping[str, float], video: epath.Path
   ) -> None:
     """Adds the run's last numbers and videos."""
+
+  def flush(self) -> None:
+    """Brings what was written to its place; where `Background.flush` waits."""
 
   def close(self, code: int) -> None:
     """Ends it; `code` is the exit code of the command."""
@@ -83,6 +88,7 @@ class Background:
     """Returns when the calls so far are done, if it waits for them at all."""
     if self._wait is None:
       done = threading.Event()
+      self._queue.put(('flush', ()))
       self._queue.put((None, done))
       done.wait()
 
@@ -107,7 +113,7 @@ class Background:
   def _try(self, method: str, args: tuple[Any, ...]) -> None:
     try:
       if self._destination is None:
-        if self._failed or method == 'close':
+        if self._failed or method in ('flush', 'close'):
           return
         self._failed = True
         self._destination = self._make()
@@ -125,7 +131,7 @@ class Background:
 @contextlib.contextmanager
 def local_file(path: epath.Path) -> Iterator[str]:
   """Yields the name of a file on this machine with the contents of `path`."""
-  if '://' not in os.fspath(path):
+  if not buckets.is_remote(path):
     yield os.fspath(path)
     return
   with tempfile.TemporaryDirectory() as folder:

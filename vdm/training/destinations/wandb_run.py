@@ -18,6 +18,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 
+from vdm.common import buckets
 from vdm.multihost import coordination
 from vdm.training.destinations import background
 
@@ -69,7 +70,7 @@ class Run:
 
     self._wandb = wandb
     folder = os.fspath(workdir)
-    if '://' in folder:
+    if buckets.is_remote(workdir):
       folder = tempfile.mkdtemp()
     self._run = wandb.init(
       project=project,
