@@ -81,6 +81,29 @@ def test_a_bucket_that_cannot_be_used(bucket, monkeypatch):
     preflight.check_workdir(f'{bucket}/run')
 
 
+@pytest.mark.parametrize('code', [429, 503])
+def test_an_outage_is_no_mistake_of_the_command(code, bucket, monkeypatch):
+  from gcsfs import retry
+
+  def fails(path, text):
+    raise retry.HttpError({'code': code, 'message': 'Backend Error'})
+
+  monkeypatch.setattr(epath.gpath.PosixGPath, 'write_text', fails)
+  with pytest.raises(buckets.UnreachableError, match='run the same command'):
+    preflight.check_workdir(f'{bucket}/run')
+  # Without a server at all.
+  buckets._connect.cache_clear()
+  monkeypatch.setattr(buckets, '_connect', refused)
+  with pytest.raises(buckets.UnreachableError, match='does not answer'):
+    buckets.given(f'{bucket}/run')
+
+
+def refused(bucket):
+  import requests
+
+  raise requests.exceptions.ConnectionError(bucket)
+
+
 @pytest.mark.parametrize('name', ['root', 'source', 'latents', 'manifest'])
 def test_data_is_local(name):
   config = tiny_train.make_config('data')

@@ -54,6 +54,7 @@ def test_sampling_without_a_run_is_one_sentence(tmp_path):
 EXPLAIN = """
 from vdm import main
 from vdm.checkpoints import manager
+from vdm.common import buckets
 from vdm.common import errors
 from vdm.data import clip_reader
 for error in (
@@ -64,6 +65,7 @@ for error in (
   IsADirectoryError(21, 'Is a directory', 'runs'),
   manager.CheckpointError('corrupt'),
   clip_reader.BadRecordsError('many'),
+  buckets.UnreachableError('later'),
   ValueError('a mistake of the program'),
 ):
   print(main.explain(error), flush=True)
@@ -78,12 +80,12 @@ def test_what_a_person_can_mend_is_one_sentence():
     text=True,
     check=True,
   )
-  assert done.stdout.split() == ['2'] * 5 + ['1'] * 3
+  assert done.stdout.split() == ['2'] * 5 + ['1'] * 4
   lines = done.stderr.splitlines()
   assert lines[0] == 'set x'
-  assert lines[5:7] == ['corrupt', 'many']
+  assert lines[5:8] == ['corrupt', 'many', 'later']
   # A mistake of the program keeps its traceback.
-  assert lines[7:] == ['ValueError: a mistake of the program']
+  assert lines[8:] == ['ValueError: a mistake of the program']
 
 
 def test_a_platform_that_is_not_there_stops_in_one_sentence(tmp_path):
@@ -112,7 +114,7 @@ def test_the_package_lists_its_commands():
   lines = done.stdout.splitlines()
   for command, line in zip(__main__.COMMANDS, lines):
     assert line.startswith(f'  python -m vdm.{command} ')
-  assert '  Trains a model' in lines[1]
+  assert '  Trains a model' in lines[__main__.COMMANDS.index('main')]
   done = run('trian', module='vdm')
   assert done.returncode == 2 and 'python -m vdm.main' in done.stderr
 

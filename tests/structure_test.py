@@ -56,7 +56,8 @@ WITHOUT_JAX = (
 COLAB = {
   *('absl', 'av', 'etils', 'flax', 'huggingface_hub', 'jax', 'ml_collections'),
   *('numpy', 'orbax', 'PIL', 'tqdm'),
-  'httpx',  # Of huggingface_hub.
+  # Of models on the hub and in buckets.
+  *('httpx', 'aiohttp', 'fsspec', 'google', 'requests'),
 }
 
 

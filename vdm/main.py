@@ -92,6 +92,7 @@ def explain(error: Exception) -> int:
   """
   from vdm.checkpoints import manager
   from vdm.checkpoints import reader
+  from vdm.common import buckets
   from vdm.data import clip_reader
   from vdm.data import latent_cache
   from vdm.multihost import coordination
@@ -115,6 +116,7 @@ def explain(error: Exception) -> int:
       manager.CheckpointError,
       nonfinite.NonFiniteError,
       clip_reader.BadRecordsError,
+      buckets.UnreachableError,
     ),
   ):
     print(text, file=sys.stderr)

@@ -1,7 +1,6 @@
-"""Says whether a configuration fits, and how long it takes, on which hardware.
+"""Plans a run: its memory, time and disk on hardware that need not be here.
 
-  python -m vdm.plan --config configs/ucf101.py \
-      --targets rtx4090,a100-40,h100x8,v5e-8
+  python -m vdm.plan --config configs/ucf101.py --targets rtx4090,h100x8,v5e-8
 
 For every stage: parameters, training state, operations of a step; and for every
 target peak memory at the configuration's batch, the largest batch, and the

@@ -20,6 +20,10 @@ _GCS = 'gs'
 _PACKAGES = ('gcsfs', 'google.cloud.storage')
 
 
+class UnreachableError(ConnectionError):
+  """A bucket does not answer now; the same command may succeed later."""
+
+
 def is_remote(path: epath.PathLike) -> bool:
   """Returns whether a path has a scheme, such as gs://."""
   return '://' in os.fspath(path)
@@ -34,7 +38,8 @@ def given(path: epath.PathLike, name: str = '') -> epath.Path:
 
   Raises:
     UsageError: it has another scheme, the packages for buckets are missing, or
-      the bucket cannot be reached.
+      the bucket cannot be used.
+    UnreachableError: the network or the service fails.
   """
   if not is_remote(path):
     return epath.Path(path)
@@ -63,6 +68,7 @@ def check_writable(folder: epath.Path, name: str) -> None:
 
   Raises:
     UsageError: they cannot.
+    UnreachableError: the network or the service fails.
   """
   if not is_remote(folder):
     return
@@ -103,10 +109,37 @@ def _is_installed(package: str) -> bool:
     return False
 
 
-def _unusable(what, error) -> errors.UsageError:
-  text = ' '.join(str(error).split())[:300]
+def _unusable(what, error) -> Exception:
+  text = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+  if _is_transient(error):
+    return UnreachableError(
+      f'{what} does not answer ({text}): check the network and run the same '
+      'command again.'
+    )
   return errors.UsageError(
-    f'{what} cannot be used ({type(error).__name__}: {text}): name a '
-    'bucket that exists and may be written to, and log in with `gcloud auth '
-    'application-default login`, or give the machine a service account.'
+    f'{what} cannot be used ({text}): name a bucket that exists and may be '
+    'written to, and log in with `gcloud auth application-default login`, or '
+    'give the machine a service account.'
+  )
+
+
+def _is_transient(error: Exception) -> bool:
+  """Returns whether the network or the service failed, not the request."""
+  import aiohttp
+  from google.api_core import exceptions
+  from google.auth import exceptions as login
+  import requests
+
+  # An answer of the service, as gcsfs raises it.
+  code = getattr(error, 'code', None)
+  if isinstance(code, int) and (code == 429 or code >= 500):
+    return True
+  return isinstance(
+    error,
+    (
+      *(exceptions.ServerError, exceptions.TooManyRequests),
+      *(exceptions.RetryError, login.TransportError, aiohttp.ClientError),
+      *(requests.exceptions.ConnectionError, requests.exceptions.Timeout),
+      *(ConnectionError, TimeoutError),
+    ),
   )
