@@ -7,10 +7,10 @@ import types
 import numpy as np
 import pytest
 
-from vdm import generate
 from vdm.checkpoints import best_policy
 from vdm.checkpoints import manager
 from vdm.config import schema
+from vdm.trained import run_folder
 from vdm.training import counters
 from vdm.training import stage_saver
 from vdm.training import stages
@@ -62,13 +62,13 @@ def test_the_best_is_kept_beside_the_latest(folder):
 def test_a_reader_finds_it(folder):
   with manager.Checkpoints(folder, read_only=True) as store:
     assert store.best() == 2 and store.latest() == 6
-    assert generate.choose_step(store, 'best') == 2
-    assert generate.choose_step(store, 'latest') is None
-    assert generate.choose_step(store, '6') == 6
+    assert run_folder.choose_step(store, 'best') == 2
+    assert run_folder.choose_step(store, 'latest') is None
+    assert run_folder.choose_step(store, '6') == 6
     with pytest.raises(FileNotFoundError, match='keeps the steps 2, 6, not 3'):
-      generate.choose_step(store, '3')
+      run_folder.choose_step(store, '3')
     with pytest.raises(ValueError, match="'newest' names no checkpoint"):
-      generate.choose_step(store, 'newest')
+      run_folder.choose_step(store, 'newest')
 
 
 def test_by_default_no_checkpoint_is_chosen_by_a_score():
@@ -110,7 +110,7 @@ def test_without_scores_there_is_no_best(tmp_path):
     with pytest.raises(
       FileNotFoundError, match='has a score.*config.score.best set to .*motion'
     ):
-      generate.choose_step(store, 'best')
+      run_folder.choose_step(store, 'best')
 
 
 def test_a_corrupt_step_is_never_the_best(folder, tmp_path):

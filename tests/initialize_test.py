@@ -4,6 +4,7 @@ import pytest
 
 from vdm.common import errors
 from vdm.multihost import initialize
+from vdm.multihost import launchers
 
 SLURM = {
   'SLURM_JOB_ID': '7',
@@ -27,6 +28,24 @@ TWO = {
   'SLURM_LOCALID': '1',
 }
 
+TORCHRUN = {  # Four processes on two nodes; this is the second of the second.
+  'TORCHELASTIC_RUN_ID': 'none',
+  'MASTER_ADDR': 'node0',
+  'MASTER_PORT': '29500',
+  'WORLD_SIZE': '4',
+  'RANK': '3',
+  'LOCAL_RANK': '1',
+  'LOCAL_WORLD_SIZE': '2',
+}
+OPEN_MPI = {
+  'OMPI_COMM_WORLD_SIZE': '4',
+  'OMPI_COMM_WORLD_RANK': '2',
+  'OMPI_COMM_WORLD_LOCAL_RANK': '0',
+  'OMPI_COMM_WORLD_LOCAL_SIZE': '2',
+}
+MPICH = {'PMI_SIZE': '4', 'PMI_RANK': '2'}
+ADDRESS = {'JAX_COORDINATOR_ADDRESS': 'host:1234'}
+
 
 @pytest.mark.parametrize(
   'environ, tpu_workers, found',
@@ -35,14 +54,14 @@ TWO = {
     ({'TPU_WORKER_HOSTNAMES': 'a,b,c'}, 0, '3 TPU workers'),
     ({'MEGASCALE_NUM_SLICES': '2'}, 0, '2 TPU slices'),
     ({'OMPI_COMM_WORLD_SIZE': '4'}, 0, '4 Open MPI ranks'),
+    ({'PMI_SIZE': '4', 'PMI_RANK': '1'}, 0, '4 MPI ranks'),
+    (TORCHRUN, 0, '4 torchrun processes'),
     (SLURM, 0, '2 Slurm tasks'),
     ({}, 16, '16 TPU workers'),
   ],
 )
 def test_several_processes(environ, tpu_workers, found):
-  wanted, reason = initialize.should_initialize(environ, tpu_workers)
-  assert wanted
-  assert found in reason
+  assert found in launchers.find(environ, tpu_workers)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +74,10 @@ def test_several_processes(environ, tpu_workers, found):
     {'TPU_WORKER_HOSTNAMES': '', 'TPU_WORKER_ID': '0'},
     {'MEGASCALE_NUM_SLICES': '1'},
     {'OMPI_COMM_WORLD_SIZE': '1'},
+    {'PMI_SIZE': '1', 'PMI_RANK': '0'},
+    TORCHRUN | {'WORLD_SIZE': '1'},
+    # Not of torchrun.
+    {'WORLD_SIZE': '4', 'RANK': '0', 'MASTER_ADDR': 'a', 'MASTER_PORT': '1'},
     # `srun --pty bash` with one task.
     SLURM | {'SLURM_STEP_NUM_TASKS': '1', 'SLURM_STEP_TASKS_PER_NODE': '1'},
     # The shell of `salloc -n 4`: no step, so no other process.
@@ -64,7 +87,7 @@ def test_several_processes(environ, tpu_workers, found):
   ],
 )
 def test_one_process(environ):
-  assert initialize.should_initialize(environ, 1) == (False, 'one process')
+  assert launchers.find(environ, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -113,7 +136,66 @@ def test_one_process(environ):
   ],
 )
 def test_slurm_tasks_get_the_gpus_of_their_node(changes, ids):
-  assert initialize.local_device_ids(SLURM | changes) == ids
+  assert launchers.local_device_ids(SLURM | changes) == ids
+
+
+@pytest.mark.parametrize(
+  'environ, place',
+  [
+    ({}, (None, None, None)),
+    (SLURM, (None, None, None)),
+    (
+      ADDRESS | {'JAX_NUM_PROCESSES': '4', 'JAX_PROCESS_ID': '0'},
+      (None, 4, 0),
+    ),
+    # Beside the port of torchrun's own store.
+    (TORCHRUN, ('node0:29501', 4, 3)),
+    (TORCHRUN | ADDRESS, ('host:1234', 4, 3)),
+    (OPEN_MPI | ADDRESS, ('host:1234', 4, 2)),
+    (MPICH | ADDRESS, ('host:1234', 4, 2)),
+    # Open MPI 4, which jax knows, and ranks that Slurm started.
+    (
+      OPEN_MPI | {'OMPI_MCA_orte_hnp_uri': '1.0;tcp://10.0.0.1:34911'},
+      (None, None, None),
+    ),
+    (SLURM | MPICH, (None, None, None)),
+  ],
+)
+def test_which_process_this_is(environ, place):
+  assert launchers.place(environ) == place
+
+
+@pytest.mark.parametrize('environ', [OPEN_MPI, MPICH])
+def test_ranks_without_an_address_say_what_to_set(environ):
+  with pytest.raises(ValueError, match='JAX_COORDINATOR_ADDRESS to the host'):
+    launchers.place(environ)
+
+
+@pytest.mark.parametrize(
+  'environ, ids',
+  [
+    (TORCHRUN, [1]),
+    (TORCHRUN | {'CUDA_VISIBLE_DEVICES': '5'}, [0]),
+    (TORCHRUN | {'LOCAL_WORLD_SIZE': '1', 'LOCAL_RANK': '0'}, None),
+    (OPEN_MPI, [0]),
+    (MPICH, None),
+  ],
+)
+def test_a_rank_has_the_gpu_of_its_number(environ, ids):
+  assert launchers.local_device_ids(environ) == ids
+
+
+def test_slices_of_one_host_know_of_each_other_by_metadata(monkeypatch):
+  """Their workers' list has one name, and no variable is set."""
+  answers = {
+    'worker-network-endpoints': 'one:two:10.0.0.1',
+    'tpu-env': "ZONE: 'a'\nMEGASCALE_NUM_SLICES: '2'\nWORKER_ID: '0'\n",
+  }
+  monkeypatch.setattr(launchers, '_metadata', answers.get)
+  monkeypatch.setattr(launchers.glob, 'glob', lambda _: ['/dev/accel0'])
+  assert launchers.tpu_workers({}) == 2
+  assert launchers.tpu_workers({'TPU_SKIP_MDS_QUERY': '1'}) == 0
+  assert launchers.slices("ZONE: 'a'\n") == 1
 
 
 @pytest.fixture
@@ -125,7 +207,7 @@ def joined(monkeypatch):
     'initialize',
     lambda **kwargs: calls.append(kwargs),
   )
-  monkeypatch.setattr(initialize, '_tpu_workers', lambda environ: 0)
+  monkeypatch.setattr(launchers, 'tpu_workers', lambda environ: 0)
   for name in ('JAX_COORDINATOR_ADDRESS', 'TPU_WORKER_HOSTNAMES', *SLURM):
     monkeypatch.delenv(name, raising=False)
   return calls
@@ -138,6 +220,7 @@ def test_modes(joined, monkeypatch):
   initialize.initialize('on', 30, 15)
   assert joined == [
     {
+      'coordinator_address': None,
       'num_processes': None,
       'process_id': None,
       'local_device_ids': None,
