@@ -13,6 +13,7 @@ echo "begin $start"
 case $action in
   wait) # for the file go, or to be stopped
     trap 'exit 75' TERM
+    touch waiting
     until [ -f go ]; do sleep 0.05; done
     action=0
     ;;

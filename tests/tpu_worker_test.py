@@ -45,6 +45,8 @@ def test_workers_of_which_some_run_are_all_started_anew(cloud):
   )
   result = cloud.call('ssh', *fake_cloud.SLICE, '--worker', '1', '--', *command)
   assert result.returncode == 0, result.stderr
+  # It has read its line of the plan.
+  fake_cloud.wait_for((cloud.folder / 'waiting').exists)
   cloud.write('plan', '2\n0\n0')
   result = cloud.call(*fake_cloud.run_arguments())
   assert result.returncode == 0, result.stdout + result.stderr

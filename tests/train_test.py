@@ -123,7 +123,13 @@ def test_final_samples_are_made_of_seeds_and_labels(finished_run):
 
 @pytest.mark.parametrize(
   'polls, checks, steps',
-  [(1, 99, 1), (3, 99, 3), (12, 99, 9), (99, 2, 3), (99, 9, 5)],
+  [
+    pytest.param(1, 99, 1, marks=pytest.mark.slow),
+    (3, 99, 3),
+    pytest.param(12, 99, 9, marks=pytest.mark.slow),
+    (99, 2, 3),
+    (99, 9, 5),
+  ],
 )
 def test_stopped_and_resumed_run_is_the_uninterrupted_one(
   polls, checks, steps, finished_run, data_root, tmp_path, monkeypatch

@@ -2,7 +2,7 @@
 
 The uninterrupted run that they are compared with, to the bit, is local.
 
-  bash launch/test.sh tests/faults/bucket_test.py -m 'slow or not slow'
+  bash launch/test.sh tests/faults/bucket_test.py -m slow
 """
 
 import io
@@ -97,6 +97,7 @@ def check_end(run, workdir, wanted):
   assert steps == list(range(1, harness.SPANS[-1].stop + 1))
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_nothing_differs(starts, reference):
   starts = starts('killed')
   run = starts.train()
