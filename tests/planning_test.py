@@ -15,6 +15,8 @@ from vdm.config import schema
 from vdm.planning import compile_step
 from vdm.planning import compiling
 from vdm.planning import costs
+from vdm.planning import data_rate
+from vdm.planning import disk
 from vdm.planning import fit
 from vdm.planning import report
 from vdm.planning import targets
@@ -253,6 +255,15 @@ def test_the_command_plans_every_stage_on_every_target(plan):
   assert numbers['disk']['data set'] is None
   assert 'video on v5e-4' in text
   assert 'estimated' in text
+
+
+def test_data_that_is_not_here_yet_does_not_stop_a_plan(tmp_path):
+  """The name of a data set of videos depends on the videos."""
+  config = schema.default()
+  config.data.update(name='ucf101', root=str(tmp_path), source='nowhere')
+  assert disk.data_set(config) is None
+  assert disk.latents(config) is None
+  assert data_rate.measure(config, 'video', 1.0) is None
 
 
 def test_an_unknown_target_is_one_sentence():

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from vdm.data import builders
 from vdm.planning import costs
-from vdm.preparation import datasets
+from vdm.planning import disk
 from vdm.training import inputs
 
 
@@ -20,8 +20,8 @@ def measure(config: ConfigDict, stage: str, seconds: float) -> float | None:
     stage: name of the stage.
     seconds: to measure for.
   """
-  directory = datasets.dataset_dir(config.data)
-  if not builders.is_complete(directory):
+  directory = disk.data_folder(config)
+  if not directory:
     return None
   config = config.copy_and_resolve_references().unlock()
   config.data.latents = ''

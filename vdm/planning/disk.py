@@ -8,10 +8,23 @@ from vdm.data import builders
 from vdm.preparation import datasets
 
 
+def data_folder(config: ConfigDict) -> str | None:
+  """Returns the folder of the configuration's data set; None: not built."""
+  try:
+    directory = datasets.dataset_dir(config.data)
+  except (
+    OSError,
+    ValueError,
+    builders.BuildError,
+  ):  # Its name depends on videos that are not here.
+    return None
+  return directory if builders.is_complete(directory) else None
+
+
 def data_set(config: ConfigDict) -> int | None:
   """Returns the bytes of the configuration's data set; None: not built."""
-  directory = datasets.dataset_dir(config.data)
-  return folder(directory) if builders.is_complete(directory) else None
+  directory = data_folder(config)
+  return folder(directory) if directory else None
 
 
 def latents(config: ConfigDict) -> int | None:
@@ -20,8 +33,8 @@ def latents(config: ConfigDict) -> int | None:
   Mean and log-variance of every frame of both splits in float16, and again of
   mirrored frames where training mirrors.
   """
-  directory = datasets.dataset_dir(config.data)
-  if not builders.is_complete(directory):
+  directory = data_folder(config)
+  if not directory:
     return None
   frames = sum(
     int(builders.open_source(directory, split).index['n'].sum())
