@@ -1,5 +1,6 @@
 """What a stage needs: counted, estimated, and asked of a compiler."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import tiny_runs
 
 from vdm.config import schema
-from vdm.planning import compile_step
+from vdm.config import serialize
 from vdm.planning import compiling
 from vdm.planning import costs
 from vdm.planning import data_rate
@@ -215,8 +216,8 @@ def test_a_compilation_that_takes_too_long_is_stopped(config):
 
 
 def test_the_request_survives_json(config):
-  values = json.loads(json.dumps(compile_step.serialize.flatten(config)))
-  assert compile_step.config_of(values) == config
+  values = json.loads(json.dumps(serialize.to_content(config)))
+  assert serialize.from_content(values, 'the request') == config
 
 
 @pytest.fixture(scope='module')
@@ -284,7 +285,11 @@ def test_an_unknown_target_is_one_sentence():
 
 def test_what_does_not_fit_is_marked_and_mended(config):
   numbers = report.target_numbers(
-    config, targets.parse('h100')._replace(memory=1.0), {'video': COST}, 0.0
+    config,
+    targets.parse('h100')._replace(memory=1.0),
+    {'video': COST},
+    0.0,
+    functools.partial(report._kept_if_remat, config),
   )
   found = numbers['stages']['video']
   assert not found['fits']

@@ -5,9 +5,7 @@ import pathlib
 import sys
 
 # In the order in which a person needs them.
-COMMANDS = (
-  *('prepare', 'plan', 'main', 'sample', 'evaluate', 'export', 'replay'),
-)
+COMMANDS = 'prepare plan main sample evaluate export replay'.split()
 
 
 def main() -> None:

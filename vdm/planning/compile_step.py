@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 from jax.experimental import topologies
-from ml_collections import ConfigDict
 import numpy as np
 
 from vdm.config import serialize
@@ -71,10 +70,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
   """Compiles one step and returns `report` and the seconds it took.
 
   Args:
-    request: {'config': of `serialize.flatten`, 'stage': its name, 'single':
+    request: {'config': of `serialize.to_content`, 'stage': its name, 'single':
       on single frames, 'platform' and 'topology' of a target}.
   """
-  config = config_of(request['config'])
+  config = serialize.from_content(request['config'], 'the request')
   found = devices(request['platform'], request['topology'])
   mesh = sharding.make_mesh(config.train.fsdp, np.array(found).tolist())
   step, arguments = costs.lowerable(
@@ -85,13 +84,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     compiler_options=QUICK[request['platform']]
   )
   return {**report(compiled), 'seconds': time.perf_counter() - started}
-
-
-def config_of(values: dict[str, Any]) -> ConfigDict:
-  """Returns a configuration from its values by name, lists as tuples."""
-  return serialize.unflatten(
-    {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-  )
 
 
 if __name__ == '__main__':

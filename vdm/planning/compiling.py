@@ -75,7 +75,7 @@ def measure(
     CompileError: it takes longer, or fails.
   """
   request = {
-    'config': serialize.flatten(config),
+    'config': serialize.to_content(config),
     'stage': stage,
     'single': single,
     'platform': target.platform,

@@ -97,19 +97,18 @@ def count(config: ConfigDict, name: str) -> Cost:
     state.params, span.stage, objective.excluded_paths(span.stage.frames == 1)
   )
   share = span.stage.image_fraction if span.stage.frames > 1 else 0.0
-  tflop = sum(
-    weight
-    * flops.count_flops(*_flat(lowerable(config, name, mesh, single=one)))
-    for one, weight in ((False, 1.0 - share), (True, share))
-    if weight
-  )
+  tflop = 0.0
+  for single, weight in ((False, 1.0 - share), (True, share)):
+    if weight:
+      step, arguments = lowerable(config, name, mesh, single=single)
+      tflop += weight * flops.count_flops(step, *arguments)
   return Cost(
     parameters=sum(x.size for x in flat.values()),
     trained=sum(flat[path].size for path in trained),
     state=size(state),
     frozen=size(frozen),
     tflop=tflop / 1e12,
-    kept=_kept(config, span, objective, state.params, frozen),
+    kept=kept(config, name),
     gradients=sum(4 * flat[path].size for path in trained),
   )
 
@@ -134,11 +133,6 @@ def size(tree: Any) -> int:
   )
 
 
-def _flat(lowered):
-  step, arguments = lowered
-  return step, *arguments
-
-
 def _objective(config, span, mesh):
   objective = objectives.make_objective(config, span.stage, mesh)
   if span.stage.objective == 'autoencoder':
@@ -146,23 +140,27 @@ def _objective(config, span, mesh):
   return objective, autoencoder_stage.abstract(config.autoencoder)
 
 
-def _kept(config, span, objective, params, frozen):
-  """Returns the bytes of a row that the backward pass keeps.
+def kept(config: ConfigDict, name: str) -> int:
+  """Returns the bytes of a row that the backward pass of a stage keeps.
 
   Parameters cancel in the difference between two rows and one.
   """
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  span = find_span(config, name)
+  objective, frozen = _objective(config, span, mesh)
 
   def forward(params, frozen, batch, key):
     return objective.loss(params, frozen, objective.draw(batch, key))
 
-  def kept(rows):
+  def of_rows(rows):
     stage = span.stage.copy_and_resolve_references().unlock()
     stage.batch = rows
     batch = inputs.abstract_batch(config, span._replace(stage=stage))
     key = jax.eval_shape(jax.random.key, 0)
-    return kept_bytes(jax.make_jaxpr(forward)(params, frozen, batch, key).jaxpr)
+    arguments = (objective.abstract_params(), frozen, batch, key)
+    return kept_bytes(jax.make_jaxpr(forward)(*arguments).jaxpr)
 
-  return kept(2) - kept(1)
+  return of_rows(2) - of_rows(1)
 
 
 def kept_bytes(jaxpr: core.Jaxpr) -> int:

@@ -1,6 +1,7 @@
 """A plan as plain data, and as tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import functools
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -47,6 +48,7 @@ def make(
     else None
     for name in config.train.order
   }
+  rematerialised = functools.cache(lambda name: _kept_if_remat(config, name))
   largest = max(cost.state for cost in counted.values())
   return {
     'stages': {
@@ -54,7 +56,9 @@ def make(
       for name, cost in counted.items()
     },
     'targets': {
-      target.name: target_numbers(config, target, counted, compile_seconds)
+      target.name: target_numbers(
+        config, target, counted, compile_seconds, rematerialised
+      )
       for target in wanted
     },
     'disk': {
@@ -86,8 +90,16 @@ def target_numbers(
   target: targets.Target,
   counted: dict[str, costs.Cost],
   compile_seconds: float,
+  rematerialised: Callable[[str], float],
 ) -> dict[str, Any]:
   """Returns what a run needs of a target.
+
+  Args:
+    config: the run's.
+    target: the devices.
+    counted: {stage: its cost}.
+    compile_seconds: limit of one compilation; 0: none is made.
+    rematerialised: stage -> `Cost.kept` with `model.remat=block`.
 
   Returns:
     {'devices', 'memory': bytes of a device, 'stages': {name: {'peak': bytes of
@@ -111,7 +123,8 @@ def target_numbers(
       'overrides': []
       if fits
       else fit.overrides(
-        config, name, target, cost, line, lambda n=name: _with_remat(config, n)
+        *(config, name, target, cost, line),
+        functools.partial(rematerialised, name),
       ),
       'clips': rate and config.stages[name].batch / (1e12 * cost.tflop / rate),
     }
@@ -130,10 +143,10 @@ def target_numbers(
   }
 
 
-def _with_remat(config: ConfigDict, name: str) -> float:
+def _kept_if_remat(config: ConfigDict, name: str) -> float:
   config = config.copy_and_resolve_references().unlock()
   config.model.remat = 'block'
-  return costs.count(config, name).kept
+  return costs.kept(config, name)
 
 
 def text(plan: dict[str, Any]) -> str:
