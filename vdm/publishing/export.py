@@ -8,6 +8,7 @@ import numpy as np
 
 from vdm import generate
 from vdm import trained
+from vdm.common import buckets
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
@@ -106,7 +107,7 @@ def _where(out: epath.Path, repo: str) -> str:
   """Returns the source for the card's commands; no path of this machine."""
   if repo:
     return f'{hub.PREFIX}{repo}@main'
-  if out.is_absolute() or '://' in str(out) or '..' in out.parts:
+  if out.is_absolute() or buckets.is_remote(out) or '..' in out.parts:
     return 'THIS_FOLDER'
   return out.as_posix()
 

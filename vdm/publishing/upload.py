@@ -49,11 +49,10 @@ def push(folder: epath.Path, repo: str, names: list[str], public: bool) -> str:
   Raises:
     UsageError: the hub refused it or could not be reached.
   """
-  import httpx  # What huggingface_hub sends with.
   import huggingface_hub
 
   api = huggingface_hub.HfApi(token=os.environ['HF_TOKEN'])
-  try:
+  with hub.explained(f'The export is in {folder} and was not sent to {repo}'):
     api.create_repo(repo, private=not public, exist_ok=True)
     commit = api.upload_folder(
       repo_id=repo,
@@ -61,13 +60,6 @@ def push(folder: epath.Path, repo: str, names: list[str], public: bool) -> str:
       allow_patterns=[*names, manifest.CONFIG],
       commit_message='A model exported by vdm',
     )
-  # Errors of the network, the library and the file system.
-  except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
-    reason = str(error).strip().split('\n')[0]
-    raise errors.UsageError(
-      f'The export is in {folder} and was not sent to {repo}: '
-      f'{reason or type(error).__name__}'
-    ) from error
   source = f'{hub.PREFIX}{repo}@{commit.oid}'
   logging.info('The export is on the hub: %s', source)
   return source

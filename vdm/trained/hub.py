@@ -1,5 +1,7 @@
 """Exports on the Hugging Face hub, as hf://owner/name@revision."""
 
+from collections.abc import Iterator
+import contextlib
 import pathlib
 import re
 
@@ -47,27 +49,37 @@ def download(source: str) -> tuple[pathlib.Path, pathlib.Path, str]:
   """
   repo, revision = split(source)
   try:
-    import httpx  # What huggingface_hub sends with.
     import huggingface_hub
   except ImportError:
     raise errors.UsageError(
       f'{source} needs huggingface_hub: pip install huggingface_hub, or give '
       'a local folder.'
     ) from None
-  try:
+  with explained(f'{source} could not be downloaded'):
     folder = pathlib.Path(
       huggingface_hub.snapshot_download(
         repo, revision=revision, allow_patterns=list(PATTERNS)
       )
     )
-  # Errors of the network, the library and the file system.
-  except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
-    reason = str(error).strip().split('\n')[0]
-    raise errors.UsageError(
-      f'{source} could not be downloaded: {reason or type(error).__name__}'
-    ) from error
   # <cache>/models--owner--name/snapshots/<commit>, links to ../../blobs.
   commit = folder.name
   resolved = f'{PREFIX}{repo}@{commit}'
   logging.info('%s is commit %s: name it as %s.', source, commit, resolved)
   return folder, folder.parent.parent, resolved
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+  """Turns what fails between here and the hub into one sentence.
+
+  Raises:
+    UsageError: `what`, and why.
+  """
+  import httpx  # What huggingface_hub sends with.
+
+  try:
+    yield
+  # Errors of the network, the library and the file system.
+  except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
+    reason = str(error).strip().split('\n')[0] or type(error).__name__
+    raise errors.UsageError(f'{what}: {reason}') from error
