@@ -162,7 +162,7 @@ def _training(stages) -> str:
   ]
   for stage in stages:
     seconds = stage.get('step_seconds')
-    time = _duration(seconds) if seconds else 'not recorded'
+    time = 'not recorded' if seconds is None else _duration(seconds)
     keys = ('name', 'objective', 'steps', 'frames', 'resolution', 'batch')
     cells = [str(stage[key]) for key in keys]
     lines.append(f'| {" | ".join(cells)} | {time} |')

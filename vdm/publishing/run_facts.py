@@ -131,14 +131,16 @@ def _stages(model: trained.Model) -> list[dict[str, Any]]:
         'steps': steps,
         **{k: span.stage[k] for k in ('objective', 'frames', 'resolution')},
         'batch': span.stage.batch,
-        **({'step_seconds': round(seconds, 1)} if seconds else {}),
+        **({} if seconds is None else {'step_seconds': round(seconds, 1)}),
       }
     )
   return found
 
 
-def _seconds(rows: Iterable[dict[str, Any]], start: int, stop: int) -> float:
-  """Returns the time of the steps from `start` to `stop`, without the rest.
+def _seconds(
+  rows: Iterable[dict[str, Any]], start: int, stop: int
+) -> float | None:
+  """Returns the time of the steps from `start` to `stop`; None if unknown.
 
   A row has the mean over the steps since the row before. A step that was made
   again after an interruption counts once.
@@ -152,4 +154,4 @@ def _seconds(rows: Iterable[dict[str, Any]], start: int, stop: int) -> float:
   for step in sorted(paces):
     total += (step - last) * paces[step]
     last = step
-  return total if last == stop else 0.0
+  return total if last == stop else None
