@@ -13,8 +13,8 @@
 
 set -um # Each worker's processes are a group, which a lost connection ends.
 cd "$FAKE_CLOUD" || exit
-printf '%q ' "$@" >>calls
-echo >>calls
+line=$(printf '%q ' "$@")
+echo "$line" >>calls # In one write: calls may run beside each other.
 
 kill_processes() {
   local file

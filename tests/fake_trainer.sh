@@ -3,8 +3,9 @@
 # and does what the next line of $FAKE_CLOUD/plan says.
 
 cd "$FAKE_CLOUD" || exit
-printf '%s|' "$FAKE_WORKER" "$@" >>starts
-echo >>starts
+# In one write: other workers append to the same file.
+line=$(printf '%s|' "$FAKE_WORKER" "$@")
+echo "$line" >>starts
 echo "SECRET=${SECRET:-}" >>environment
 env | grep -c TPU_SKIP_MDS_QUERY >>environment
 start=$(grep -c "^$FAKE_WORKER|" starts)

@@ -311,7 +311,8 @@ class Checkpoints(contextlib.AbstractContextManager):
 
 def _unfinished(directory: epath.Path) -> list[epath.Path]:
   """Returns the folders of saves that have not ended, or never will."""
-  paths = sorted(directory.iterdir()) if directory.exists() else []
+  entries = sorted(directory.iterdir()) if directory.exists() else []
+  paths = [path for path in entries if path.is_dir()]
   if not buckets.is_remote(directory):
     return [path for path in paths if _TMP in path.name]
   return [path for path in paths if not (path / _COMMITTED).exists()]
@@ -323,13 +324,15 @@ def _manager(directory, keep, keep_every, best) -> ocp.CheckpointManager:
   policies = [managers.LatestN(keep), best]
   if keep_every:
     policies.append(managers.EveryNSteps(keep_every))
-  for path in _unfinished(directory):
+  # Not by Orbax, whose removal in the background may meet the next save.
+  for path in _unfinished(directory) if coordination.is_first() else ():
     logging.warning('%s is a save that was interrupted; it is removed.', path)
+    path.rmtree(missing_ok=True)
+  coordination.gather('removing interrupted saves')
   return ocp.CheckpointManager(
     directory,
     options=ocp.CheckpointManagerOptions(
       preservation_policy=managers.AnyPreservationPolicy(policies),
-      cleanup_tmp_directories=True,
       lightweight_initialize=True,  # A corrupt step must not stop us here.
     ),
   )
