@@ -37,6 +37,7 @@ def get_config(variant: str = ''):
   config.score.update(every=900, num=32)
   config.train.update(
     order=('autoencoder', 'video'),
+    cpu_devices=2,
     log_every=20,
     eval_every=500,
     preview_every=500,

@@ -238,6 +238,29 @@ def test_published_weights_need_no_autoencoder_stage():
     check.validate(config)
 
 
+@pytest.mark.parametrize(
+  'asked, batches, accumulate, devices',
+  [
+    (1, (8, 16), 1, 1),
+    (2, (8, 16), 1, 2),
+    (2, (8, 15), 1, 1),  # The stages of a run share their devices.
+    (3, (8, 16), 1, 2),
+    (3, (9, 12), 1, 3),
+    (2, (8, 6), 2, 1),
+    (2, (8, 12), 2, 2),
+  ],
+)
+def test_a_cpu_acts_as_devices_that_divide_every_batch(
+  asked, batches, accumulate, devices
+):
+  config = schema.default()
+  config.train.update(order=('a', 'b'), cpu_devices=asked)
+  for name, batch in zip('ab', batches):
+    config.stages[name] = schema.stage(batch=batch, accumulate=accumulate)
+  assert check.cpu_devices(config) == devices
+  check.check_devices(config, devices)
+
+
 def test_batches_divide_over_devices_and_processes():
   config = changed(stages__video__batch=24, stages__video__accumulate=2)
   check.check_devices(config, num_devices=4, num_processes=2)

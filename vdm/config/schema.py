@@ -233,6 +233,7 @@ KEYS: dict[str, Any] = dict(
     order=(),  # Names of the stages, in the order in which they run.
     init_from='',  # A run or export whose average a new run starts from.
     compute_dtype=one_of('float32', 'bfloat16'),  # The state is float32.
+    cpu_devices=positive(1),  # That a CPU acts as, where batches divide.
     fsdp=positive(1),  # Devices over which big parameters are sharded.
     log_every=positive(10),  # Steps between rows of metrics.jsonl.
     eval_every=positive(200),  # Steps between validation losses.
