@@ -62,12 +62,14 @@ def test_differences_and_groups(compared):
   ]
   assert [group['seeds'] for group in content['groups']] == [[0, 1, 2]] * 3
   assert content['groups'][1]['runs'] == list(map(str, runs[3:6]))
-  assert content['primary'] == 'final/label_agreement'
+  assert content['primary'] == 'final/truth/label_agreement'
 
 
 def test_a_known_difference_is_found_and_an_equal_one_is_not(compared):
   rows = compared[2]['numbers']
-  assert rows[0]['number'] == 'final/label_agreement' and rows[0]['primary']
+  assert (
+    rows[0]['number'] == 'final/truth/label_agreement' and rows[0]['primary']
+  )
   assert rows[0]['verdict'] == 'better' and rows[0]['test'] == 'paired'
   assert rows[0]['difference'] == pytest.approx(0.05, abs=0.01)
   assert rows[0]['tests'] == 2
@@ -81,12 +83,12 @@ def test_a_known_difference_is_found_and_an_equal_one_is_not(compared):
     # The seeds' own effects, which pairs share, are ten times as large.
     assert max(better['half_width']) > better['high'] - better['low']
   assert row_of(rows, 'cost/train_tflop')['verdict'] == 'same'
-  assert row_of(rows, 'final/speed_ratio')['verdict'] == 'same'
+  assert row_of(rows, 'final/truth/speed_ratio')['verdict'] == 'same'
 
 
 def test_the_table_says_what_the_json_says(compared):
   text = compared[3]
-  lines = [line for line in text.splitlines() if 'final/label' in line]
+  lines = [line for line in text.splitlines() if 'final/truth/label' in line]
   assert 'B - A' in lines[0] and lines[0].split()[-1] == 'better'
   assert 'cannot tell' in lines[1]
   assert 'cost/train_tflop' not in text and 'logsnr' not in text
@@ -157,11 +159,11 @@ def test_old_logs_give_the_same_numbers(tmp_path):
     ('model.label_dropout', 0.3, 'log/loss@steps', 'label_dropout'),
     ('model.label_dropout', 0.3, 'log/val_loss@steps', ''),
     ('autoencoder.channels', 8, 'log/val_loss@steps', 'channels'),
-    ('autoencoder.channels', 8, 'final/label_agreement', ''),
-    ('data.scenes.objects', 2, 'final/label_agreement', 'objects'),
-    ('data.scenes.train', 48, 'final/label_agreement', ''),
+    ('autoencoder.channels', 8, 'final/truth/label_agreement', ''),
+    ('data.scenes.objects', 2, 'final/truth/label_agreement', 'objects'),
+    ('data.scenes.train', 48, 'final/truth/label_agreement', ''),
     ('score.num', 8, 'log/small_score/motion@steps', 'score.num'),
-    ('sample.guidance', 3.0, 'final/label_agreement', ''),
+    ('sample.guidance', 3.0, 'final/truth/label_agreement', ''),
   ],
 )
 def test_numbers_that_mean_two_things_get_no_verdict(
@@ -206,9 +208,11 @@ def test_directions_are_known_or_not():
     'log/small_score/flow_ratio@steps': 0,
     'log/grad_norm@steps': 0,
     'log/val_psnr@seconds': 1,
-    'final/label_agreement': 1,
-    'final/residual_percent': -1,
-    'final/speed_ratio': 0,
+    'final/truth/label_agreement': 1,
+    'final/truth/residual_percent': -1,
+    'final/laws/shape_kept': 1,
+    'final/laws/squares': 0,
+    'final/truth/speed_ratio': 0,
     'card/energy/motion': -1,
     'card/fvd16/frechet': -1,
     'card/inception/score': 1,
@@ -296,7 +300,7 @@ def test_the_command_prints_the_table(compared):
   command = [sys.executable, '-m', 'vdm.compare', str(root)]
   done = subprocess.run(command, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
-  assert done.stdout.count('final/label_agreement') == 2
+  assert done.stdout.count('final/truth/label_agreement') == 2
   assert (
     comparison_text.text(json.loads((root / compare_runs.JSON).read_text()))
     == done.stdout

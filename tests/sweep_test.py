@@ -164,7 +164,7 @@ def test_runs_go_one_after_the_other_and_are_not_repeated(finished):
   names = [str(r.folder.relative_to(plan.workdir)) for r in plan.runs]
   assert calls(plan) == names
   assert run(plan)[0] == 0 and calls(plan) == names
-  lines = [line for line in text.splitlines() if 'final/label' in line]
+  lines = [line for line in text.splitlines() if 'final/truth/label' in line]
   assert len(lines) == 1 and '2 seeds cannot tell' in lines[0]
   assert (plan.workdir / compare_runs.PAGE).exists()
 

@@ -16,6 +16,7 @@ import sys
 
 from absl import app
 from absl import flags
+from etils import epath
 
 from vdm.common import console
 from vdm.common import errors
@@ -52,7 +53,6 @@ def main(argv: Sequence[str]) -> None:
   # The runs have the accelerator.
   os.environ['JAX_PLATFORMS'] = 'cpu'
   from vdm.common import buckets
-  from vdm.reporting import compare_runs
   from vdm.sweeping import cost
   from vdm.sweeping import execute
   from vdm.sweeping import slurm
@@ -71,15 +71,32 @@ def main(argv: Sequence[str]) -> None:
     with execute.Runner(environ) as runner:
       code, finished = execute.run(plan, runner)
     if finished:
-      print(
-        compare_runs.compare(finished, plan.workdir, _PRIMARY.value), end=''
-      )
+      code = show(finished, plan.workdir, code)
   except (*errors.PATH_ERRORS, ValueError) as error:
     flag.stop(error)
   except buckets.UnreachableError as error:
     print(error, file=sys.stderr)
     code = 1
   sys.exit(code)
+
+
+def show(runs: Sequence[epath.Path], out: epath.Path, code: int) -> int:
+  """Compares the finished runs, prints the table and returns the exit code.
+
+  Args:
+    runs: folders of the runs.
+    out: folder of the comparison.
+    code: of the runs.
+  """
+  from vdm.reporting import compare_runs
+
+  try:
+    print(compare_runs.compare(runs, out, _PRIMARY.value), end='')
+  except errors.UsageError as error:
+    # Too few have finished, or --primary is no number of theirs.
+    print(error, file=sys.stderr)
+    return code or errors.USAGE_ERROR
+  return code
 
 
 def make_plan():

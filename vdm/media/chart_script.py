@@ -22,7 +22,7 @@ function element(parent, name, attributes = {}, words = '') {
 function short(value) {
   if (value === 0) return '0';
   const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-3) return value.toExponential(2);
+  if (size >= 1e6 || size < 1e-4) return value.toExponential(2);
   return String(Number(value.toPrecision(size >= 1e4 ? 6 : 4)));
 }
 

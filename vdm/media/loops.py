@@ -22,8 +22,9 @@ FRAMES = 128  # Of a video that is read, at most.
 STYLE = """
 figure.slider { display: block; margin: .4rem 0; max-width: 100% }
 figure.slider img { max-width: 100%; display: block }
-figure.slider img[hidden] { display: none }
-figure.slider input { width: min(100%, 40rem); display: block }
+figure.slider [hidden] { display: none }
+figure.slider input:not([hidden]) { width: min(100%, 40rem);
+  display: block }
 """
 
 

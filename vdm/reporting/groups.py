@@ -137,8 +137,8 @@ def default_primary(record: run_record.Record) -> str:
   if data.name != 'synthetic_scenes':
     return 'log/val_loss@steps'
   if data.scenes.objects == 1:
-    return 'final/label_agreement'
-  return 'final/tracked'
+    return 'final/truth/label_agreement'
+  return 'final/laws/tracked'
 
 
 def numbers(

@@ -1,6 +1,7 @@
 """Every number of a run, by name, and which way each is better.
 
-  final/NAME                of final/metrics.json
+  final/truth/NAME          of final/metrics.json, of one straight mover
+  final/laws/NAME           of the same, of all synthetic scenes
   card/PART/MEASURE         of evaluation/run/metrics_card.json
   autoencoder/NAME          of autoencoder/report.json
   cost/NAME                 of the whole run, from its log
@@ -28,6 +29,7 @@ _NOT_COMPARED = re.compile(
   r'|data_wait_share|tflops_per_second|share_of_peak_flops|.*_peak_gib'
   r'|skipped_steps|bad_records)$'
 )
+_PARTS = {'synthetic_truth': 'truth', 'laws': 'laws'}
 # Of the last stage, as medians over the rows.
 _RATES = (
   *('seconds_per_step', 'clips_per_second', 'data_wait_share'),
@@ -43,15 +45,15 @@ LOWER = re.compile(
   r'|card/energy/|card/panel/.*/distance$|card/fvd|card/reconstruction/lpips'
   r'|cost/(seconds_per_step|train_|.*_peak_gib|skipped_steps|bad_records'
   r'|data_wait_share)'
-  r'|(final|card/truth|card/laws)/(residual_percent|colour_drift'
+  r'|(final|card)/(truth|laws)/(residual_percent|colour_drift'
   r'|size_variation|count_error|switches|hue_drift|shape_variation'
   r'|shape_distance|acceleration|bounce|speed_distance)$)'
 )
 HIGHER = re.compile(
   r'(log/val_psnr@|.*/psnr$|.*/ssim$|cost/clips_per_second'
   r'|cost/share_of_peak_flops|card/inception/score$|final/fixed_clips_psnr$'
-  r'|(final|card/truth|card/laws)/(label_agreement|present_share|single_share'
-  r'|tracked)$)'
+  r'|(final|card)/(truth|laws)/(label_agreement|present_share|single_share'
+  r'|tracked|\w+_kept|clear)$)'
 )
 
 
@@ -66,8 +68,9 @@ def of_files(record: run_record.Record) -> dict[str, float]:
   """Returns the numbers of a run's files: final/, card/ and autoencoder/."""
   found = {}
   final = record.numbers.get(run_record.FINAL, {})
-  for part in ('synthetic_truth', 'laws'):
-    found |= _named('final', final.get(part, {}).get('samples', {}))
+  for part, title in _PARTS.items():
+    rows = final.get(part, {}).get('samples', {})
+    found |= _named(f'final/{title}', rows)
   psnr = final.get('fixed_clips_psnr', {}).get('samples')
   found |= _named('final', {'fixed_clips_psnr': psnr})
   card = record.numbers.get(run_record.CARD, {})
@@ -82,7 +85,7 @@ def of_files(record: run_record.Record) -> dict[str, float]:
       found |= _named(f'card/{name}', {k: row.get(k) for k in keys})
   score = card.get('inception', {}).get('samples', {}).get('score')
   found |= _named('card/inception', {'score': score})
-  for part, title in (('synthetic_truth', 'truth'), ('laws', 'laws')):
+  for part, title in _PARTS.items():
     rows = card.get(part, {}).get('samples', {})
     found |= _named(f'card/{title}', rows)
   report = record.numbers.get(run_record.AUTOENCODER, {})

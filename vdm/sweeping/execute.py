@@ -25,6 +25,8 @@ PYTHON = (sys.executable, '-m')
 # A run whose sweep was killed saves its state and ends.
 LOCK_SECONDS = 600.0
 _PR_SET_PDEATHSIG = 1
+# Loaded here: between fork and exec only what needs no lock may be called.
+_LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 
 
 class Runner:
@@ -156,7 +158,7 @@ def _wait_for(folder: epath.Path) -> None:
 
 def _die_with(parent: int) -> None:
   """Asks Linux for a SIGTERM when the parent dies, even of SIGKILL."""
-  if sys.platform == 'linux':
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+  if _LIBC is not None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
       os.kill(os.getpid(), signal.SIGTERM)
