@@ -115,7 +115,7 @@ def test_equal_budgets(tmp_path):
       row['train_seconds'] *= 2
   rows = [row for row in rows if row['step'] <= 800]
   written_runs.write(tmp_path / 'a', fast, written_runs.rows_of(fast, noise=0))
-  written_runs.write(tmp_path / 'b', slow, rows)
+  written_runs.write(tmp_path / 'b', slow, rows, agreement=0.8)
   (tmp_path / 'b/final/step.txt').unlink()
   records = [run_record.read(tmp_path / name) for name in 'ab']
   budgets = run_numbers.common_budgets(records)

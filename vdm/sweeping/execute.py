@@ -5,7 +5,6 @@ same command goes on: finished runs are skipped, begun ones resume.
 """
 
 from collections.abc import Mapping, Sequence
-import ctypes
 import os
 import shlex
 import signal
@@ -20,13 +19,11 @@ from vdm.common import errors
 from vdm.multihost import coordination
 from vdm.multihost import workdir_lock
 from vdm.sweeping import plan as plans
+from vdm.sweeping import tied
 
 PYTHON = (sys.executable, '-m')
 # A run whose sweep was killed saves its state and ends.
 LOCK_SECONDS = 600.0
-_PR_SET_PDEATHSIG = 1
-# Loaded here: between fork and exec only what needs no lock may be called.
-_LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 
 
 class Runner:
@@ -64,12 +61,10 @@ class Runner:
     logging.info('%s', shlex.join(command))
     # In a session of its own: Ctrl-C reaches this process alone, which passes
     # it on once.
-    parent = os.getpid()
     self._process = subprocess.Popen(
-      command,
+      [sys.executable, tied.__file__, str(os.getpid()), *command],
       env=self._environ,
       start_new_session=True,
-      preexec_fn=lambda: _die_with(parent),
     )
     if self.stopping:  # A signal came while it was started.
       self._process.terminate()
@@ -154,11 +149,3 @@ def _wait_for(folder: epath.Path) -> None:
       logging.info('Waiting for %s, which is in %s.', holder, folder)
       said = True
     time.sleep(0.5)
-
-
-def _die_with(parent: int) -> None:
-  """Asks Linux for a SIGTERM when the parent dies, even of SIGKILL."""
-  if _LIBC is not None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-      os.kill(os.getpid(), signal.SIGTERM)
