@@ -278,6 +278,17 @@ def test_noise_and_blur_do_not_disturb_it():
     assert values['switches'] == 0 and values['acceleration'] < 0.15
 
 
+def test_blurred_shapes_keep_their_names():
+  videos, _, world, truth = make(12)
+  soft = np.stack(
+    [[cv2.GaussianBlur(x, (0, 0), 1.0) for x in clip] for clip in videos]
+  )
+  measured = laws.measure(soft, world)
+  assert measured['shape_kept'].all()
+  kinds = measured['kind'][:, 0]
+  np.testing.assert_array_equal(kinds, [t['shape'][0] for t in truth])
+
+
 def test_clips_of_nothing_count_against_the_set():
   _, _, world, _ = make(1, objects=2)
   values = judge(np.zeros((3, 8, 64, 64, 3), np.uint8), world)
