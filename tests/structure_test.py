@@ -15,9 +15,10 @@ import pytest
 FLOORS = (
   (
     *('__main__', 'main', 'prepare', 'plan', 'sample', 'evaluate'),
-    *('export', 'replay'),
+    *('report', 'compare', 'sweep', 'export', 'replay'),
   ),
-  ('train', 'publishing'),
+  ('sweeping',),
+  ('train', 'publishing', 'reporting'),
   ('evaluation', 'planning'),
   ('training',),
   ('generate', 'trained'),

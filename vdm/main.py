@@ -75,7 +75,9 @@ def main(argv: Sequence[str]) -> None:
       len(devices),
       devices[0].device_kind,
     )
-    code = train.train(_CONFIG.value, workdir(), _ACCEPT_CHANGES.value)
+    code = train.train(
+      _CONFIG.value, workdir(), _ACCEPT_CHANGES.value, sys.argv[1:]
+    )
   except Exception as error:
     code = explain(error)
     if initialize.is_several():

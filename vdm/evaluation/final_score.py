@@ -6,6 +6,7 @@ from typing import Any
 
 from absl import logging
 from etils import epath
+from etils.array_types import IntArray
 import jax
 from ml_collections import ConfigDict
 import numpy as np
@@ -19,6 +20,7 @@ from vdm.metrics import frame_metrics
 from vdm.multihost import coordination
 
 DONE = samples.FINAL  # Written last.
+BESIDE = 8  # Real clips that are stored, at most.
 
 
 def write(
@@ -33,7 +35,7 @@ def write(
   step: int,
   poll: Callable[..., None],
 ) -> None:
-  """Writes `final/` once: samples.npz, the videos and metrics.json.
+  """Writes `final/` once: samples.npz, the videos, real.npz and metrics.json.
 
   Samples are not selected: video i has the seed `sample.seed` + i and the label
   i mod classes, or that of training clip i if the training clips are fixed.
@@ -79,6 +81,15 @@ def write(
     frame_rate,
     generate.describe_samples(config, folder.parent, step),
   )
+  rows = _like(labels[:BESIDE], real['label'])
+  files.write_npz(
+    folder / samples.REAL,
+    {
+      'videos': real['video'][rows],
+      'reconstructions': reconstruction[rows],
+      'labels': np.asarray(real['label'][rows], np.int32),
+    },
+  )
   metrics = {'step': step, 'protocol': how}
   metrics |= synthetic_score.score(
     config.data, stage, videos, labels, real, reconstruction
@@ -93,6 +104,16 @@ def write(
   files.write_json(folder / 'metrics.json', metrics)
   files.write_text(folder / DONE, str(step))
   logging.info('The final videos are in %s; see grid.mp4.', folder)
+
+
+def _like(labels: IntArray[' n'], real: IntArray[' m']) -> list[int]:
+  """Returns for each label a clip that has it, else any, each once at most."""
+  left, chosen = list(range(len(real))), []
+  for label in np.asarray(labels).tolist()[: len(real)]:
+    row = next((i for i in left if real[i] == label), left[0])
+    chosen.append(row)
+    left.remove(row)
+  return chosen
 
 
 def _is_complete(folder, step, protocol) -> bool:
