@@ -196,6 +196,7 @@ def diffusion(
       std=options.density_std,
       schedule=schedule,
       frame_levels=stage.frame_levels.to_dict(),
+      context_noise=stage.context_noise,
     )
     dropped = jax.random.bernoulli(
       jax.random.fold_in(key, LABELS), config.model.label_dropout, (rows,)
