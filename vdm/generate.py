@@ -126,6 +126,23 @@ def plan(
   return task, rollouts.windows(task.frames, length, task.overlap, task.given)
 
 
+def trained_tasks(
+  config: ConfigDict, stage: ConfigDict
+) -> dict[str, rollouts.Task]:
+  """Returns the tasks with given frames that a stage trains, by their names.
+
+  They are those with clean frames, which previews and scores show.
+  """
+  codec = autoencoders.make_autoencoder(config.autoencoder)
+  t = stage.frames
+  if not stage.frame_levels.context or t < 3 or codec.factor[0] > 1:
+    return {}
+  return {
+    'prediction': rollouts.Task(given=tuple(range(t // 2))),
+    'interpolation': rollouts.Task(given=(0, t - 1)),
+  }
+
+
 def make_generator(
   config: ConfigDict,
   stage: ConfigDict,
