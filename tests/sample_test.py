@@ -5,6 +5,7 @@ import json
 from absl import flags
 from absl.testing import flagsaver
 import numpy as np
+from PIL import Image
 import pytest
 import tiny_train
 
@@ -13,6 +14,7 @@ from vdm import sample
 from vdm import trained
 from vdm.common import progress
 from vdm.config import schema
+from vdm.diffusion import rollouts
 
 LABELS = ['right', 'left', *'abcdef']
 
@@ -33,8 +35,11 @@ def command(tmp_path, monkeypatch):
       source=str(source),
     )
 
-  def make_generator(config, stage, poll):
-    def samples(params, frozen, labels, seeds):
+  def make_generator(config, stage, poll, worse):
+    assert worse is None
+
+    def samples(params, frozen, labels, seeds, task, given):
+      assert (task, given) == (rollouts.Task(frames=4), None)
       for _ in range(0, len(seeds), config.sample.batch):
         poll()
       grey = np.asarray(seeds, np.uint8)[:, None, None, None, None]
@@ -138,3 +143,13 @@ def test_every_sampler_can_be_chosen_for_a_run_of_noisy_ddim():
     options.eta = 0.5
     generate.change_sampler(options, {'method': method})
     assert (options.method, options.eta) == (method, eta)
+
+
+def test_runs_without_given_frames_in_training_are_refused(
+  command, capsys, tmp_path
+):
+  path = tmp_path / 'first.png'
+  Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(path)
+  for values in ({'frames': 9}, {'given': str(path)}):
+    words = 'frame_levels.context above 0'
+    refused(command, capsys, words, **values)

@@ -52,7 +52,8 @@ WITHOUT_JAX = (
 )
 
 # What sampling imports, the commands and notebooks of it included: that much is
-# in Colab, or installed by the first cell of colabs/sample.py.
+# in Colab, or installed by the first cell of colabs/sample.py. OpenCV, which is
+# in Colab, is imported for given frames alone.
 COLAB = {
   *('absl', 'av', 'cv2', 'etils', 'flax', 'huggingface_hub', 'jax'),
   *('ml_collections', 'numpy', 'orbax', 'PIL', 'tqdm'),

@@ -215,7 +215,6 @@ def read_request() -> Request:
   from vdm import generate
   from vdm import trained
   from vdm.diffusion import rollouts
-  from vdm.preparation import given_frames
 
   run = trained.load(
     _WORKDIR.value, ema=_EMA.value, checkpoint=_CHECKPOINT.value
@@ -223,6 +222,8 @@ def read_request() -> Request:
   model, stage = run.config.model, run.stage
   frames, given, indices = _FRAMES.value or stage.frames, None, ()
   if _GIVEN.value:
+    from vdm.preparation import given_frames
+
     indices = given_frames.parse_indices(_GIVEN_FRAMES.value, frames)
     given = given_frames.read(
       _GIVEN.value, indices, run.config.data, stage.resolution
@@ -259,11 +260,12 @@ def read_request() -> Request:
 def describe(request: Request) -> dict[str, Any]:
   """Returns what made the samples, for samples.json."""
   from vdm import generate
-  from vdm.preparation import given_frames
 
   run, worse, task = request.run, request.worse, request.task
   made_with = generate.describe_samples(run.config, run.source, run.step)
   if request.given:
+    from vdm.preparation import given_frames
+
     made_with['given'] = given_frames.describe(
       request.given, _GIVEN.value, task.given, len(request.labels)
     )
