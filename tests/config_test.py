@@ -166,6 +166,7 @@ def test_constraints(key, good, bad):
       {'stages__video__frame_levels__shared': 0.0},
       'frame_levels are all 0',
     ),
+    ({'stages__video__context_noise': 0.1}, 'context=0 gives none'),
     ({'model__blocks': (1,)}, 'differ in length'),
     ({'model__attention_levels': (2,)}, 'the last is 1'),
     ({'model__temporal_levels': (0,)}, 'names level 1, which is not in'),

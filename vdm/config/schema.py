@@ -271,6 +271,7 @@ STAGE = dict(
   warmup=100,  # Steps up to the peak.
   cooldown=share(0.5),  # Share of the steps: the final decay to zero.
   frame_levels=dict(shared=1.0, context=0.0, independent=0.0),
+  context_noise=share(0.0),  # Largest sigma of given frames; 0: all clean.
 )
 
 # Keys of earlier versions: their names now, or None for keys that are gone. A

@@ -14,6 +14,7 @@ import numpy as np
 from vdm import generate
 from vdm.common import files
 from vdm.data import builders
+from vdm.evaluation import given_score
 from vdm.evaluation import synthetic_score
 from vdm.media import samples
 from vdm.metrics import frame_metrics
@@ -67,6 +68,7 @@ def write(
   make = generate.make_generator(config, stage, mesh, poll)
   videos = make.samples(params, frozen, labels, seeds)
   reconstruction = make.reconstruct(frozen, real['video'])
+  given = given_score.make(config, stage, make, params, frozen, real)
   if not coordination.is_first():
     return
   frame_rate = source.info['frame_rate'] / config.data.stride
@@ -94,6 +96,11 @@ def write(
   metrics |= synthetic_score.score(
     config.data, stage, videos, labels, real, reconstruction
   )
+  if given:
+    metrics['given'] = given_score.measure(
+      config, stage, given, real['video'], reconstruction
+    )
+    given_score.write_videos(folder, real['video'], given, frame_rate)
   if config.data.fixed_clips:
     sets = {'samples': videos, 'reconstruction': reconstruction}
     metrics['fixed_clips_psnr'] = {
