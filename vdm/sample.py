@@ -1,4 +1,4 @@
-"""Makes videos with a trained model.
+r"""Makes videos with a trained model.
 
   python -m vdm.sample --workdir runs/synthetic --label right --num 8
   python -m vdm.sample --workdir runs/synthetic --given clip.mp4 \

@@ -1,4 +1,4 @@
-"""Varies one key over several seeds, trains every run and compares them.
+r"""Varies one key over several seeds, trains every run and compares them.
 
   python -m vdm.sweep --config configs/synthetic.py \
       --vary stages.video.learning_rate=3e-3,1e-3,1e-2 --seeds 0,1,2 \
