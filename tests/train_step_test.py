@@ -1,5 +1,6 @@
 """The compiled step: accumulation, meshes, donation and what stays frozen."""
 
+import functools
 import re
 
 import jax
@@ -15,6 +16,7 @@ from vdm.multihost import arrays
 from vdm.training import ema
 from vdm.training import objectives
 from vdm.training import optim
+from vdm.training import packing
 from vdm.training import sharding
 from vdm.training import stages
 from vdm.training import train_state
@@ -84,7 +86,7 @@ def test_a_step_is_optax_on_the_gradient_of_the_mean(one_device):
   run, *_ = one_device
   initial = run.initial
   # In the middle of a run: five updates old, and averages that lag behind.
-  state = initial._replace(
+  run.initial = initial._replace(
     opt_state={
       path: optim.Slot(np.int32(5), slot.moments)
       for path, slot in initial.opt_state.items()
@@ -94,8 +96,8 @@ def test_a_step_is_optax_on_the_gradient_of_the_mean(one_device):
       for name, average in initial.ema.items()
     },
   )
-  state = jax.device_put(state, run.shardings)
-  arguments = run.arguments(state, BATCHES[0], 1)
+  arguments = run.arguments(run.begin(), BATCHES[0], 1)
+  run.initial = initial
   *_, rows, n, key = arguments
   rows = run.objective.draw(rows, jax.random.fold_in(key, n))
 
@@ -111,6 +113,7 @@ def test_a_step_is_optax_on_the_gradient_of_the_mean(one_device):
   assert norm > 1  # So that clipping matters.
   updates, _ = jax.jit(transform.update)(grads, transform.init(grads))
   found, metrics = run.step(*arguments)
+  found = run.unpack(found)
   np.testing.assert_allclose(metrics['grad_norm'], norm, rtol=1e-4)
   np.testing.assert_allclose(metrics['learning_rate'], 1e-3, rtol=1e-6)
   live, updates = trees.flatten(found.params), trees.flatten(updates)
@@ -181,7 +184,7 @@ def test_a_step_that_is_not_finite_is_as_if_it_had_not_been(name, clip_norm):
       skipped.append(int(metrics['skipped']))
       assert np.isfinite(metrics['param_norm'])
       assert np.isfinite(metrics['grad_norm']) == (n != 2)
-    return jax.tree.map(np.asarray, state), skipped
+    return run.unpack(state), skipped
 
   def poisoned(frozen):
     stats = {k: v * np.float32('nan') for k, v in frozen['stats'].items()}
@@ -206,6 +209,8 @@ def test_the_step_lowers_without_arrays():
     return train_state.create(config.optim, params)
 
   state = jax.eval_shape(create, params)
+  layout = packing.plan(state, [trees.flatten(params)])
+  state = jax.eval_shape(functools.partial(packing.pack, layout), state)
   state = sharding.abstract(state, sharding.tree_sharding(mesh, state))
   copies, rows = arrays.replicated(mesh), arrays.batch_sharding(mesh)
 
@@ -218,7 +223,7 @@ def test_the_step_lowers_without_arrays():
     (tiny_runs.autoencoder(), np.int32(0), jax.random.key(0)),
   )
   step = train_step.make_train_step(
-    config.optim, stage, objective, trees.flatten(params), mesh, state
+    config.optim, stage, objective, layout, 0, mesh, state
   )
   lowered = step.lower(state, frozen, batch, n, key)
   new_state, metrics = lowered.out_info
@@ -266,6 +271,7 @@ def test_single_frames_leave_all_that_is_temporal_alone():
     for path, slot in run.initial.opt_state.items()
   }
   run.initial = run.initial._replace(opt_state=slots)
+  run.build()
   clips = tiny_runs.batch()
   frames = {
     'video': clips['video'].reshape(24, 1, 4, 4, 3),

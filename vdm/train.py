@@ -203,7 +203,7 @@ def train_stage(
     span,
     objective,
     frozen,
-    state.params,
+    state,
   )
   for line in stages.describe(span, previous, state.params, steps.trained[0]):
     logging.info('%s', line)
@@ -247,6 +247,7 @@ def train_stage(
     run.counters,
     run.log,
   )
+  packed = steps.pack(state)
   with inputs.make_batches(
     config, source, span, step - span.start, fingerprint
   ) as batches:
@@ -256,12 +257,12 @@ def train_stage(
       run.counters.bad_records = bad_before + batches.bad_records
 
       # 2. Step.
-      state, metrics = steps(state, batch, step - span.start)
+      packed, metrics = steps(packed, batch, step - span.start)
       rates.count(steps.tflops, compiled=bool(steps.cost))
       step += 1
       if run.counters.too_many_skipped(step, metrics.pop('skipped')):
         raise nonfinite.dump(
-          config, source, steps, state, batch, step, run.workdir
+          config, source, steps, steps.unpack(packed), batch, step, run.workdir
         )
 
       # 3. Log. A row is fetched while the next step runs.
@@ -271,8 +272,9 @@ def train_stage(
       saving = stopping or saver.due(step, logged=logged, scored=scored)
       if logged:
         log.add(step, metrics, steps.cost)
-        if due or saving:
-          log.flush()
+      if due or saving:
+        log.flush()
+        state = steps.unpack(packed)
 
       # 4. Evaluate. What a signal interrupts is made again after resuming.
       scores, pending = {}, bool(due) and stopping
