@@ -13,7 +13,9 @@ import tiny_runs
 from vdm.common import trees
 from vdm.config import recipes
 from vdm.multihost import arrays
+from vdm.planning import programs
 from vdm.training import ema
+from vdm.training import flops
 from vdm.training import objectives
 from vdm.training import optim
 from vdm.training import packing
@@ -148,6 +150,41 @@ def test_eight_devices_equal_one(one_device, fsdp, monkeypatch):
   ]
   assert bool(split) == (fsdp > 1)
   assert_same_training(run.train(BATCHES), wanted)
+  # Parameters are gathered and gradients summed, and no activation moves.
+  parts = [
+    leaf
+    for leaf in jax.tree.leaves(run.begin().params)
+    if not leaf.sharding.is_fully_replicated
+  ]
+  arguments = run.arguments(run.begin(), BATCHES[0], 0)
+  text = run.step.lower(*arguments).compile().as_text()
+  found = programs.collectives(text)
+  assert found['all-gather'] == len(parts)
+  assert found['all-reduce'] > 0
+  assert found['all-to-all'] == found['collective-permute'] == 0
+
+
+@pytest.mark.parametrize('fsdp', [1, 4])
+def test_gradients_are_summed_over_devices_in_float32(fsdp, monkeypatch):
+  monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 64)
+  config = mixed_config()
+  config.train.compute_dtype = 'bfloat16'
+  run = tiny_runs.Run(config, devices=8, fsdp=fsdp)
+  arguments = run.arguments(run.begin(), BATCHES[0], 0)
+  dtypes = {'dot_general': set(), 'psum': set(), 'reduce_scatter': set()}
+
+  def collect(jaxpr):
+    for equation in jaxpr.eqns:
+      for name, found in dtypes.items():
+        if equation.primitive.name.startswith(name):
+          found |= {str(x.aval.dtype) for x in equation.invars}
+      for inner in flops.inner_jaxprs(equation.params):
+        collect(inner)
+
+  collect(jax.make_jaxpr(run.step)(*arguments).jaxpr)
+  assert 'bfloat16' in dtypes['dot_general']
+  assert 'float32' in dtypes['psum'] and 'bfloat16' not in dtypes['psum']
+  assert dtypes['reduce_scatter'] == ({'float32'} if fsdp > 1 else set())
 
 
 def test_the_state_is_donated_and_nothing_else(one_device):
@@ -318,7 +355,16 @@ def test_the_frozen_stage_moves_the_conditioning_and_keeps_space():
   assert not set(kernels) & set(trained)
 
 
-def test_global_norm_is_that_of_all_values_in_float32():
+@pytest.mark.parametrize('fsdp', [1, 4])
+def test_global_norm_is_that_of_all_values_in_float32(fsdp, monkeypatch):
+  monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 64)
+  mesh = sharding.make_mesh(fsdp)
   tree = {'a': jnp.full((3,), 2, jnp.bfloat16), 'b': jnp.array([[2.0]])}
-  assert optax.global_norm(tree) == 4
-  assert optax.global_norm(tree).dtype == jnp.float32
+  assert sharding.global_norm(mesh, tree) == 4
+  assert sharding.global_norm(mesh, tree).dtype == jnp.float32
+  x = np.random.default_rng(0).normal(size=(8, 9, 16)).astype(np.float32)
+  tree = sharding.place(mesh, jax.device_put({'x': x, 'y': x[0, 0]}))
+  assert tree['x'].sharding.is_fully_replicated == (fsdp == 1)
+  wanted = np.sqrt(np.square(x).sum() + np.square(x[0, 0]).sum())
+  found = jax.jit(lambda tree: sharding.global_norm(mesh, tree))(tree)
+  np.testing.assert_allclose(found, wanted, rtol=1e-6)

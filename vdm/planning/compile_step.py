@@ -26,7 +26,6 @@ from vdm.planning import programs
 from vdm.training import sharding
 
 SMALL = 2**16  # Bytes that take less time than starting a kernel.
-KINDS = 16
 # Compiles four times faster, and changes peak memory by some per cent.
 QUICK = {'tpu': {'xla_optimization_level': 'EFFORT_O0'}, 'gpu': None}
 
@@ -52,7 +51,7 @@ def report(compiled: jax.stages.Compiled) -> dict[str, Any]:
     {'peak', 'arguments', 'outputs', 'aliased', 'temporary': bytes,
     'launches': of a step, 'small_launches': those that touch less than
     `SMALL` bytes, 'touched': bytes of all, 'kinds': {name: [launches, bytes]}
-    of the `KINDS` that touch most, 'collectives': {kind: number}}.
+    from those that touch most, 'collectives': {kind: number}}.
   """
   memory, text = compiled.memory_analysis(), compiled.as_text()
   launches = programs.launches(text)
@@ -60,7 +59,6 @@ def report(compiled: jax.stages.Compiled) -> dict[str, Any]:
   for launch in launches:
     kinds[launch.name][0] += 1
     kinds[launch.name][1] += launch.touched
-  most = sorted(kinds.items(), key=lambda item: -item[1][1])[:KINDS]
   return {
     'peak': memory.peak_memory_in_bytes,
     'arguments': memory.argument_size_in_bytes,
@@ -70,7 +68,7 @@ def report(compiled: jax.stages.Compiled) -> dict[str, Any]:
     'launches': len(launches),
     'small_launches': sum(launch.touched < SMALL for launch in launches),
     'touched': sum(launch.touched for launch in launches),
-    'kinds': dict(most),
+    'kinds': dict(sorted(kinds.items(), key=lambda item: -item[1][1])),
     'collectives': programs.collectives(text),
   }
 

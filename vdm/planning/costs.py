@@ -120,8 +120,14 @@ def estimated_peak(cost: Cost, rows: float, fsdp: int, parts: int) -> float:
     fsdp: devices over which the state is sharded.
     parts: in which the rows are processed, see `accumulate`.
   """
-  sums = cost.gradients * (1 + (parts > 1))
-  return (cost.state + sums) / fsdp + cost.frozen + cost.kept * rows / parts
+  sums = cost.gradients if parts > 1 else 0
+  shared = (cost.state + cost.gradients) / fsdp + gathered(cost, fsdp)
+  return shared + sums + cost.frozen + cost.kept * rows / parts
+
+
+def gathered(cost: Cost, fsdp: int) -> int:
+  """Returns the bytes of sharded parameters that a device has whole."""
+  return 4 * cost.parameters if fsdp > 1 else 0
 
 
 def size(tree: Any) -> int:

@@ -1,11 +1,13 @@
 """One training step, as a function that is compiled once for each shape.
 
   rows     = objective.draw(batch, key)        randomness of the global batch
-  gradient = sum over parts of d total / d params, over the global count
+  gradient = sum over devices and parts of d total / d params, over the global
+             count
   update   clipping, AdamW or Muon, averages; of the trained parameters alone
 
-All randomness of a step is drawn for the global batch before it is processed
-in parts, so gradient accumulation changes nothing but memory.
+All randomness of a step is drawn for the global batch before devices take their
+rows of it and process them in parts, so neither changes anything but memory.
+The state is held in few arrays, see `packing`.
 
 A step whose loss or gradient is not finite is skipped: parameters, moments,
 their counts and the averages keep their values, to the bit. The number of the
@@ -23,7 +25,6 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 import numpy as np
-import optax
 
 from vdm.common import trees
 from vdm.multihost import arrays
@@ -87,7 +88,7 @@ def make_train_step(
     grads, total, count, sums = gradient(
       stage, objective, layout, kind, mesh, state.params, frozen, batch, n, key
     )
-    norm = optax.global_norm(grads)
+    norm = sharding.global_norm(mesh, grads)
     finite = jnp.isfinite(total) & jnp.isfinite(norm)
     grads = optim.clip(grads, norm, options.clip_norm)
     factor = optim.learning_rate(stage, n)
@@ -115,7 +116,9 @@ def make_train_step(
       **sums,
       'loss': (total, count),
       'grad_norm': norm,
-      'param_norm': optax.global_norm([new_state.params[g] for g in grads]),
+      'param_norm': sharding.global_norm(
+        mesh, {group: new_state.params[group] for group in grads}
+      ),
       'learning_rate': factor * stage.learning_rate,
       'skipped': 1 - finite.astype(jnp.int32),
     }
