@@ -29,6 +29,7 @@ def get_config(variant: str = ''):
     network='base',
     steps=dict(autoencoder=50_000, image=100_000, motion=20_000, video=200_000),
     batch=dict(autoencoder=64, image=256, motion=64, video=64),
+    accumulate=dict(motion=2, video=2),  # For 24 GB; changes no numbers.
     learning_rate=2e-4,
     warmup=1000,
     every=5000,

@@ -355,16 +355,7 @@ def test_the_frozen_stage_moves_the_conditioning_and_keeps_space():
   assert not set(kernels) & set(trained)
 
 
-@pytest.mark.parametrize('fsdp', [1, 4])
-def test_global_norm_is_that_of_all_values_in_float32(fsdp, monkeypatch):
-  monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 64)
-  mesh = sharding.make_mesh(fsdp)
+def test_global_norm_is_that_of_all_values_in_float32():
   tree = {'a': jnp.full((3,), 2, jnp.bfloat16), 'b': jnp.array([[2.0]])}
-  assert sharding.global_norm(mesh, tree) == 4
-  assert sharding.global_norm(mesh, tree).dtype == jnp.float32
-  x = np.random.default_rng(0).normal(size=(8, 9, 16)).astype(np.float32)
-  tree = sharding.place(mesh, jax.device_put({'x': x, 'y': x[0, 0]}))
-  assert tree['x'].sharding.is_fully_replicated == (fsdp == 1)
-  wanted = np.sqrt(np.square(x).sum() + np.square(x[0, 0]).sum())
-  found = jax.jit(lambda tree: sharding.global_norm(mesh, tree))(tree)
-  np.testing.assert_allclose(found, wanted, rtol=1e-6)
+  assert optax.global_norm(tree) == 4
+  assert optax.global_norm(tree).dtype == jnp.float32

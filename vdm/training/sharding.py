@@ -16,9 +16,7 @@ needs.
 from collections.abc import Sequence
 from typing import Any
 
-from etils.array_types import FloatArray
 import jax
-import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
@@ -122,39 +120,6 @@ def add_up(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
 def tree_sharding(mesh: jax.sharding.Mesh, tree: Any) -> Any:
   """Returns the sharding of every leaf of a tree, abstract or not."""
   return jax.tree.map(lambda leaf: leaf_sharding(mesh, leaf), tree)
-
-
-def global_norm(mesh: jax.sharding.Mesh, tree: Any) -> FloatArray['']:
-  """Returns the root of the sum of all squares, in float32.
-
-  Rows are summed first, and then those sums of all leaves together: to sum each
-  large leaf would take a GPU two launches, and the mesh a message.
-
-  Args:
-    mesh: where the leaves are, as `leaf_sharding` says.
-    tree: of arrays.
-  """
-  leaves = jax.tree.leaves(tree)
-  specs = tree_specs(mesh, leaves)
-
-  def of_rows(leaves):
-    rows = [jnp.square(x.astype(jnp.float32)).sum(-1) for x in leaves]
-    return jnp.concatenate([x.reshape(-1) for x in rows]).sum()
-
-  def of_own(leaves):
-    parts = [x for x, spec in zip(leaves, specs) if 'fsdp' in spec]
-    copies = [x for x, spec in zip(leaves, specs) if 'fsdp' not in spec]
-    total = of_rows(copies) if copies else jnp.float32(0)
-    if parts:
-      total += jax.lax.psum(of_rows(parts), 'fsdp')
-    return total
-
-  whole = PartitionSpec()
-  return jnp.sqrt(
-    jax.shard_map(
-      of_own, mesh=mesh, in_specs=(specs,), out_specs=whole, check_vma=False
-    )(leaves)
-  )
 
 
 def place(mesh: jax.sharding.Mesh, tree: Any) -> Any:

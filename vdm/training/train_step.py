@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 import numpy as np
+import optax
 
 from vdm.common import trees
 from vdm.multihost import arrays
@@ -88,7 +89,7 @@ def make_train_step(
     grads, total, count, sums = gradient(
       stage, objective, layout, kind, mesh, state.params, frozen, batch, n, key
     )
-    norm = sharding.global_norm(mesh, grads)
+    norm = optax.global_norm(grads)
     finite = jnp.isfinite(total) & jnp.isfinite(norm)
     grads = optim.clip(grads, norm, options.clip_norm)
     factor = optim.learning_rate(stage, n)
@@ -116,9 +117,7 @@ def make_train_step(
       **sums,
       'loss': (total, count),
       'grad_norm': norm,
-      'param_norm': sharding.global_norm(
-        mesh, {group: new_state.params[group] for group in grads}
-      ),
+      'param_norm': optax.global_norm([new_state.params[g] for g in grads]),
       'learning_rate': factor * stage.learning_rate,
       'skipped': 1 - finite.astype(jnp.int32),
     }
