@@ -16,7 +16,8 @@ so that rule would leave out most of it. Overlays are still measured, and the
 report has their share per publisher; `--config.data.screening.rules` puts the
 rule in force. Variants as in configs/ucf101.py: `smoke`, `overfit`.
 
-Expected: not measured yet; `smoke`, 2 minutes of two cores.
+Expected: not measured yet; `smoke`, 2 minutes of two cores. For one GPU of
+24 GB: estimated peak 10.9 GiB (docs/hardware.md).
 """
 
 from vdm.config import recipes

@@ -158,10 +158,16 @@ def test_eight_devices_equal_one(one_device, fsdp, monkeypatch):
   ]
   arguments = run.arguments(run.begin(), BATCHES[0], 0)
   text = run.step.lower(*arguments).compile().as_text()
-  found = programs.collectives(text)
-  assert found['all-gather'] == len(parts)
-  assert found['all-reduce'] > 0
-  assert found['all-to-all'] == found['collective-permute'] == 0
+  found = [
+    (launch.kind, launch.touched)
+    for launch in programs.launches(text)
+    if launch.kind in programs.COLLECTIVES
+  ]
+  # What is drawn for a batch of 8 x 3 frames is smaller than any part.
+  large = [kind for kind, touched in found if touched >= 300]
+  assert large.count('all-gather') == len(parts), found
+  assert 'all-to-all' not in large and 'collective-permute' not in large
+  assert 'all-reduce' in large
 
 
 @pytest.mark.parametrize('fsdp', [1, 4])
