@@ -24,6 +24,10 @@ case $action in
     while true; do sleep 0.05; done
     ;;
   preempt) # the machine is gone, and everything on it
+    # Once its first line has been followed to the other side.
+    until grep -qs "begin $start" "../a clone/runs/tpu/"*/*/worker-*.log; do
+      sleep 0.05
+    done
     echo SUSPENDING >state
     kill -KILL "$PPID" $$
     ;;

@@ -6,10 +6,10 @@ import itertools
 import numpy as np
 import pytest
 
+from vdm.common import shapes
 from vdm.data.synthetic import paths
 from vdm.data.synthetic import scene_spec
 from vdm.data.synthetic import scenes
-from vdm.data.synthetic import shapes
 
 PLAIN = dict(seed=3, resolution=64, frames=16)
 

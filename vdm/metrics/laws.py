@@ -17,10 +17,12 @@ from typing import NamedTuple
 from etils.array_types import IntArray, ui8
 import numpy as np
 
+from vdm.common import shapes
 from vdm.common import tables
 from vdm.metrics import directions
 from vdm.metrics import distances
 from vdm.metrics import object_finder
+from vdm.metrics import persistence
 from vdm.metrics import rgb_clips
 from vdm.metrics import tracking
 from vdm.metrics import trajectories
@@ -28,6 +30,16 @@ from vdm.metrics import trajectories
 # Title of each number, and a factor for printing.
 TITLES = {
   'clips': ('clips', 1),
+  # What persists throughout a clip, of every object: see `persistence`.
+  'shape_kept': ('clips that keep their shapes, %', 100),
+  'size_kept': ('clips that keep sizes within 3 %, %', 100),
+  'hue_kept': ('clips that keep hues within 5 degrees, %', 100),
+  'path_kept': ('clips without trembling, %', 100),
+  'number_kept': ('clips where nothing appears or vanishes, %', 100),
+  'discs': ('objects that are mostly discs, %', 100),
+  'squares': ('objects that are mostly squares, %', 100),
+  'triangles': ('objects that are mostly triangles, %', 100),
+  'clear': ('clearness of shapes, 1 is perfect', 1),
   'label_agreement': ('label agreement in both halves, %', 100),
   'count_error': ('object count error, per frame', 1),
   'tracked': ('tracked throughout, % of the frames', 100),
@@ -43,7 +55,11 @@ TITLES = {
   'speed_distance': ('speed distance from real, px per frame', 1),
 }
 
-_MEANS = ('count_error', 'tracked', 'switches', 'hue_drift', 'bounces')
+_KEPT = (
+  *('shape_kept', 'size_kept', 'hue_kept', 'path_kept', 'number_kept'),
+  'clear',
+)
+_MEANS = (*_KEPT, 'count_error', 'tracked', 'switches', 'hue_drift', 'bounces')
 _MEDIANS = (
   'size_variation',
   'shape_variation',
@@ -52,7 +68,7 @@ _MEDIANS = (
   'speed',
 )
 # Distances between distributions, and of which measure.
-DISTANCES = {'speed_distance': 'speed', 'shape_distance': 'kind'}
+DISTANCES = {'speed_distance': 'speed', 'shape_distance': 'moment'}
 # Of clips without an object: as bad as the worst.
 _WORST = {
   'hue_drift': 90.0,
@@ -69,11 +85,13 @@ class World(NamedTuple):
     objects: number of objects of a scene.
     gravity: px per frame^2, downwards, at the clips' resolution.
     walls: objects bounce off the frame's border.
+    turning: squares and triangles need not be upright.
   """
 
   objects: int = 1
   gravity: float = 0.0
   walls: bool = False
+  turning: bool = False
 
 
 def measure(videos: ui8['n t h w 3'], world: World) -> dict[str, np.ndarray]:
@@ -95,7 +113,9 @@ def measure(videos: ui8['n t h w 3'], world: World) -> dict[str, np.ndarray]:
     number; 'direction', the class of the motion in both halves of the clip,
     else -1. NaN where it is undefined.
     Per object [n k]: 'speed', median of a track's steps, px per frame at 64 px;
-    'kind', median of the second moments over squared areas.
+    'moment', median of the second moments over squared areas; 'kind', the
+    most frequent shape, an index into `shapes.NAMES`.
+    Per clip [n], 1 or 0: what persists, see `persistence`.
   """
   return rgb_clips.measure_each(
     functools.partial(_measure, world=world), videos
@@ -124,7 +144,12 @@ def summarise(
   if agreement is not None:
     values['label_agreement'] = agreement
   for name in _MEANS:
-    values[name] = float(np.mean(measured[name]))
+    known = measured[name][np.isfinite(measured[name])]
+    if known.size:
+      values[name] = float(np.mean(known))
+  kinds = measured['kind'][np.isfinite(measured['kind'])]
+  for i, name in enumerate(shapes.NAMES):
+    values[f'{name}s'] = float((kinds == i).sum() / max(kinds.size, 1))
   for name in _MEDIANS:
     known = measured[name][np.isfinite(measured[name])]
     if known.size:
@@ -152,12 +177,13 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 def _measure(video: np.ndarray, world: World) -> dict[str, np.ndarray]:
   width = video.shape[2]
   scale = width / 64
-  tracks = tracking.link(object_finder.find(video), width, world.walls)
+  found = object_finder.find(video, world.turning)
+  tracks = tracking.link(found, width, world.walls)
   k, t = world.objects, len(tracks.count)
   seen = tracks.seen()
   alone = trajectories.unoccluded(tracks, scale)
   drift, size, shape, residual, bounces = [], [], [], [], []
-  speed, kind = np.full(k, np.nan), np.full(k, np.nan)
+  speed, moment = np.full(k, np.nan), np.full(k, np.nan)
   objects = range(min(k, len(tracks.size)))
   for i in objects:
     centre, free = tracks.centre[i], alone[i]
@@ -168,7 +194,7 @@ def _measure(video: np.ndarray, world: World) -> dict[str, np.ndarray]:
       if len(values) >= 3:
         out.append(values.std() / values.mean())
     if free.any():
-      kind[i] = np.median(tracks.shape[i][free])
+      moment[i] = np.median(tracks.shape[i][free])
     steps = np.linalg.norm(np.diff(centre, axis=0), axis=-1)
     if np.isfinite(steps).any():
       speed[i] = np.nanmedian(steps) / scale
@@ -190,8 +216,12 @@ def _measure(video: np.ndarray, world: World) -> dict[str, np.ndarray]:
     'bounces': float(len(bounces)),
     'direction': trajectories.direction(tracks, width) if k == 1 else -1,
     'speed': speed,
-    'kind': kind,
+    'moment': moment,
   }
   if not any(seen[i].sum() >= 3 for i in objects):
     values.update(_WORST)
+  values |= persistence.measure(tracks, alone, k, scale)
+  tremble = values['acceleration']
+  steady = float(tremble <= persistence.TREMBLE)
+  values['path_kept'] = steady if np.isfinite(tremble) else np.nan
   return {name: np.asarray(value) for name, value in values.items()}

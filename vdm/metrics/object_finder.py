@@ -15,8 +15,10 @@ objects.
 from typing import NamedTuple
 
 import cv2
-from etils.array_types import BoolArray, f32, FloatArray, ui8
+from etils.array_types import BoolArray, f32, FloatArray, IntArray, ui8
 import numpy as np
+
+from vdm.metrics import shape_names
 
 MOST = 8  # Objects per frame, at most: the biggest.
 
@@ -37,6 +39,8 @@ class Objects(NamedTuple):
     hue: hue of that colour, in turns.
     shape: second moment over squared area: 0.159 for a disc, 0.167 for a
       square, 0.192 for an equilateral triangle, whatever the size and angle.
+    kind: index into `shapes.NAMES` of the outline that it resembles most.
+    clear: how much more than the next one, see `shape_names`.
   """
 
   centre: FloatArray['k 2']
@@ -44,10 +48,27 @@ class Objects(NamedTuple):
   colour: FloatArray['k 3']
   hue: FloatArray[' k']
   shape: FloatArray[' k']
+  kind: IntArray[' k']
+  clear: FloatArray[' k']
 
 
-def find(video: ui8['t h w 3']) -> list[Objects]:
-  """Returns the objects of each frame of a clip."""
+class Moments(NamedTuple):
+  """One object of a frame: see `Objects`, and its share of each pixel."""
+
+  centre: FloatArray['2']
+  size: float
+  colour: FloatArray['3']
+  shape: float
+  weight: FloatArray['h w']
+
+
+def find(video: ui8['t h w 3'], turning: bool = False) -> list[Objects]:
+  """Returns the objects of each frame of a clip.
+
+  Args:
+    video: the clip.
+    turning: squares and triangles need not be upright.
+  """
   chroma = video.max(-1).astype(np.float32) - video.min(-1)
   h, w = chroma.shape[1:]
   least = max(4, int(np.ceil(_AREAS[0] * h * w)))
@@ -56,7 +77,7 @@ def find(video: ui8['t h w 3']) -> list[Objects]:
     video, chroma, foreground(chroma, least), strict=True
   ):
     patches = _patches(mask, _hue_bins(cv2.blur(image, (3, 3))), least)
-    frames.append(_describe(image, signal, patches, mask))
+    frames.append(_describe(image, signal, patches, mask, turning))
   return frames
 
 
@@ -92,8 +113,8 @@ def weighted_moments(
   signal: f32['h w'],
   patch: BoolArray['h w'],
   others: BoolArray['h w'] | None = None,
-) -> tuple[FloatArray['2'], float, FloatArray['3'], float]:
-  """Returns (centre, radius, colour, shape) of an object, see `Objects`.
+) -> Moments:
+  """Measures one object of a frame.
 
   Pixels around the patch are weighted by how far they stand out, so blur
   changes neither centre nor area.
@@ -123,7 +144,10 @@ def weighted_moments(
   spread += (w * np.square(y + 0.5 - centre[1])).sum()
   # Less what anti-aliasing over one pixel adds.
   shape = (spread - total / 6) / total**2
-  return centre, np.sqrt(total / np.pi), image[core].mean(0), shape
+  size = np.sqrt(total / np.pi)
+  return Moments(
+    centre, size, image[core].mean(0), shape, np.where(near, weight, 0.0)
+  )
 
 
 def _hue_bins(image: np.ndarray) -> np.ndarray:
@@ -168,12 +192,17 @@ def _modes(hues: np.ndarray, least: int) -> list[int]:
   return modes
 
 
-def _describe(image, signal, patches, mask) -> Objects:
-  rows = [
-    weighted_moments(image, signal, patch, mask & ~patch) for patch in patches
-  ]
-  centre, size, colour, shape = (
+def _describe(image, signal, patches, mask, turning) -> Objects:
+  rows = []
+  for patch in patches:
+    found = weighted_moments(image, signal, patch, mask & ~patch)
+    kind, clear = shape_names.name(
+      found.weight, found.centre, found.size, turning
+    )
+    rows.append((*found[:4], kind, clear))
+  centre, size, colour, shape, kind, clear = (
     np.array([row[i] for row in rows]).reshape(len(rows), *dims)
-    for i, dims in enumerate([(2,), (), (3,), ()])
+    for i, dims in enumerate([(2,), (), (3,), (), (), ()])
   )
-  return Objects(centre, size, colour, hue_of(colour), shape)
+  kind = kind.astype(int)
+  return Objects(centre, size, colour, hue_of(colour), shape, kind, clear)

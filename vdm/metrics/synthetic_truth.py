@@ -161,9 +161,11 @@ def _find(video: np.ndarray) -> dict[str, np.ndarray]:
     order = np.argsort(areas)[::-1]
     found['present'][i] = True
     found['single'][i] = patches == 2 or areas[order[1]] < areas[order[0]] / 3
-    found['centre'][i], found['size'][i], found['colour'][i], _ = (
-      object_finder.weighted_moments(video[i], signal[i], names == order[0] + 1)
+    object_ = object_finder.weighted_moments(
+      video[i], signal[i], names == order[0] + 1
     )
+    for name in ('centre', 'size', 'colour'):
+      found[name][i] = getattr(object_, name)
   if found['present'].any():
     small = found['size'] < _LEAST_AREA**0.5 * np.nanmedian(found['size'])
     found['present'] &= ~small

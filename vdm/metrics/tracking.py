@@ -20,7 +20,10 @@ _GATE = 0.12  # Greatest distance from a prediction, as a share of the width.
 _PATIENCE = 6  # Frames that an object may be hidden.
 _SIGNS = np.array([[1, 1], [-1, 1], [1, -1], [-1, -1]])
 _SAME_HUE = 1 / 12  # Turns (30 degrees): half of what objects differ by.
-_DIMS = {'centre': (2,), 'size': (), 'hue': (), 'shape': ()}
+_DIMS = {
+  'centre': (2,),
+  **dict.fromkeys(('size', 'hue', 'shape', 'kind', 'clear'), ()),
+}
 
 
 class Tracks(NamedTuple):
@@ -30,7 +33,9 @@ class Tracks(NamedTuple):
     centre: (x, y), px.
     size: px.
     hue: turns.
-    shape: see `object_finder.Objects`.
+    shape: see `object_finder.Objects`, like the next two.
+    kind: an index, as a float.
+    clear: see `shape_names`.
     count: objects found in each frame, tracked or not.
   """
 
@@ -38,6 +43,8 @@ class Tracks(NamedTuple):
   size: FloatArray['k t']
   hue: FloatArray['k t']
   shape: FloatArray['k t']
+  kind: FloatArray['k t']
+  clear: FloatArray['k t']
   count: IntArray[' t']
 
   def seen(self) -> BoolArray['k t']:

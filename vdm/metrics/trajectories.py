@@ -138,21 +138,39 @@ def direction(tracks: tracking.Tracks, width: int) -> int:
   return int(first) if first == second else -1
 
 
+def vanished(tracks: tracking.Tracks, scale: float) -> BoolArray['k t']:
+  """Returns where an object is not seen and no other one can be hiding it."""
+  places = [_places(tracks, i) for i in range(len(tracks.size))]
+  gone = ~tracks.seen()
+  for a, path in enumerate(places):
+    for b, other in enumerate(places):
+      if a != b:
+        gap = np.linalg.norm(path - other, axis=-1)
+        reach = _REACH * np.nanmedian(tracks.size[[a, b]], axis=-1).sum()
+        gone[a] &= gap > reach + 2 * scale
+  return gone
+
+
 def _near_hidden(tracks, scale) -> np.ndarray:
   """Returns bool [k t]: near a place where another track is not seen."""
   k, t = tracks.size.shape
   near = np.zeros((k, t), bool)
-  times = np.arange(t)
   for b in range(k):
-    seen = np.isfinite(tracks.size[b])
-    path = np.stack(
-      [
-        np.interp(times, times[seen], tracks.centre[b, seen, i]) for i in (0, 1)
-      ],
-      axis=-1,
-    )
+    seen, path = np.isfinite(tracks.size[b]), _places(tracks, b)
     for a in range(k):
       gap = np.linalg.norm(tracks.centre[a] - path, axis=-1)
       reach = _REACH * (tracks.size[a] + np.nanmedian(tracks.size[b]))
       near[a] |= ~seen & (gap <= reach + 2 * scale) & (a != b)
   return near
+
+
+def _places(tracks, i) -> np.ndarray:
+  """Returns the path [t 2] of a track, interpolated where it is not seen."""
+  seen, times = np.isfinite(tracks.size[i]), np.arange(tracks.size.shape[1])
+  return np.stack(
+    [
+      np.interp(times, times[seen], tracks.centre[i, seen, axis])
+      for axis in (0, 1)
+    ],
+    axis=-1,
+  )

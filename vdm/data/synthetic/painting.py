@@ -8,8 +8,8 @@ shape are those of the truth.
 from etils.array_types import FloatArray, ui8
 import numpy as np
 
+from vdm.common import shapes
 from vdm.data.synthetic import paths
-from vdm.data.synthetic import shapes
 
 _HUE_GAP = 1 / 6  # Least difference of two objects' hues, in turns.
 
@@ -57,10 +57,9 @@ def paint(
   for k in range(objects):  # The nearest first: it hides those after it.
     dx = middle - moving.centre[:, k, 0, None]
     dy = middle - moving.centre[:, k, 1, None]
-    distance = shapes.distance(
+    coverage = shapes.coverage(
       moving.shape[k], moving.size[k], moving.angle[:, k], dx, dy
     )
-    coverage = np.clip(0.5 - distance, 0, 1)
     seen = coverage * uncovered
     visible[:, k] = seen.sum((1, 2)) / coverage.sum((1, 2))
     video += seen[..., None] * (colour[k] - ground)

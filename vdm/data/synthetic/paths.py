@@ -11,9 +11,9 @@ import dataclasses
 from etils.array_types import FloatArray, IntArray
 import numpy as np
 
+from vdm.common import shapes
 from vdm.data.synthetic import mechanics
 from vdm.data.synthetic import scene_spec
-from vdm.data.synthetic import shapes
 
 MARGIN = 1.0  # Px kept clear of the walls: anti-aliasing reaches that far.
 

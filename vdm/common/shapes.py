@@ -8,7 +8,7 @@ from etils.array_types import FloatArray
 import numpy as np
 
 NAMES = ('disc', 'square', 'triangle')
-_SIDES = (0, 4, 3)
+SIDES = (0, 4, 3)
 
 
 def circumradius(shape: int, size: float) -> float:
@@ -56,15 +56,30 @@ def distance(
   return np.maximum.reduce(edges)
 
 
+def coverage(
+  shape: int,
+  size: float,
+  angle: FloatArray[' t'],
+  dx: FloatArray['t w'],
+  dy: FloatArray['t h'],
+) -> FloatArray['t h w']:
+  """Returns the share of each pixel that a shape covers, see `distance`.
+
+  The ramp over one pixel is symmetric about the outline, so area and centroid
+  of a shape are those of the truth.
+  """
+  return np.clip(0.5 - distance(shape, size, angle, dx, dy), 0, 1)
+
+
 def _radii(shape: int, size: float) -> tuple[float, float]:
   """Returns (apothem, circumradius) of a polygon with a disc's area."""
-  sides = _SIDES[shape]
+  sides = SIDES[shape]
   apothem = size * np.sqrt(np.pi / (sides * np.tan(np.pi / sides)))
   return apothem, apothem / np.cos(np.pi / sides)
 
 
 def _normals(shape: int) -> FloatArray['sides 2']:
   """Returns the outward normals of a polygon's edges."""
-  sides = _SIDES[shape]
+  sides = SIDES[shape]
   angle = np.pi / 2 + 2 * np.pi * np.arange(sides) / sides
   return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
