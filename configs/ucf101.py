@@ -13,6 +13,7 @@ factor 4, trained in stages: autoencoder, images, motion only, everything.
   64x32     32 frames of 64x64
   128x16    16 frames of 128x128
   uncond    without labels
+  given     also from given frames: image to video, prediction, rollouts
   smoke     everything small: builds, trains every stage and samples on a CPU
   overfit   learns two clips and shows the samples beside them
 
@@ -20,19 +21,20 @@ factor 4, trained in stages: autoencoder, images, motion only, everything.
 
 Expected, on two cores of a CPU (AMD EPYC): `overfit` on two clips in about 15
 minutes, the autoencoder at 44.1 dB, samples at 32.4 dB from the clips they
-show, with their motion. The full sizes are not measured yet. The recipe follows
-what small runs agree on (v-prediction, noise levels shifted towards noise,
-image and video batches together, averages of the weights, guidance at
-sampling). The base model of 110 M parameters in bfloat16 is meant for one GPU
-of 24 GB or more: clips are processed in parts, and the estimated peak is
-10.9 GiB, 11.1 with `64x32` and 14.1 with `128x16`, of the 18.0 that a program
-can use of such a card (docs/hardware.md).
+show, with their motion. The full sizes are not measured yet, and neither are
+`given` and its shares of frame levels. The recipe follows what small runs agree
+on (v-prediction, noise levels shifted towards noise, image and video batches
+together, averages of the weights, guidance at sampling). The base model of 110
+M parameters in bfloat16 is meant for one GPU of 24 GB or more: clips are
+processed in parts, and the estimated peak is 10.9 GiB, 11.1 with `64x32` and
+14.1 with `128x16`, of the 18.0 that a program can use of such a card
+(docs/hardware.md).
 """
 
 from vdm.config import recipes
 from vdm.config import variants
 
-VARIANTS = ('64x32', '128x16', 'uncond', 'smoke', 'overfit')
+VARIANTS = ('64x32', '128x16', 'uncond', 'given', 'smoke', 'overfit')
 
 
 def get_config(variant: str = ''):

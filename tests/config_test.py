@@ -166,6 +166,7 @@ def test_constraints(key, good, bad):
       {'stages__video__frame_levels__shared': 0.0},
       'frame_levels are all 0',
     ),
+    ({'stages__video__context_noise': 0.1}, 'context=0 gives none'),
     ({'model__blocks': (1,)}, 'differ in length'),
     ({'model__attention_levels': (2,)}, 'the last is 1'),
     ({'model__temporal_levels': (0,)}, 'names level 1, which is not in'),
@@ -236,6 +237,29 @@ def test_published_weights_need_no_autoencoder_stage():
   config = changed(**TINY, stages__video__resolution=56)
   with pytest.raises(ValueError, match='the autoencoder divides it by 8'):
     check.validate(config)
+
+
+@pytest.mark.parametrize(
+  'asked, batches, accumulate, devices',
+  [
+    (1, (8, 16), 1, 1),
+    (2, (8, 16), 1, 2),
+    (2, (8, 15), 1, 1),  # The stages of a run share their devices.
+    (3, (8, 16), 1, 2),
+    (3, (9, 12), 1, 3),
+    (2, (8, 6), 2, 1),
+    (2, (8, 12), 2, 2),
+  ],
+)
+def test_a_cpu_acts_as_devices_that_divide_every_batch(
+  asked, batches, accumulate, devices
+):
+  config = schema.default()
+  config.train.update(order=('a', 'b'), cpu_devices=asked)
+  for name, batch in zip('ab', batches):
+    config.stages[name] = schema.stage(batch=batch, accumulate=accumulate)
+  assert check.cpu_devices(config) == devices
+  check.check_devices(config, devices)
 
 
 def test_batches_divide_over_devices_and_processes():

@@ -10,7 +10,7 @@ from vdm.config import serialize
 from vdm.config import variants
 
 VARIANTS = {
-  'synthetic': ('', 'smoke', 'overfit'),
+  'synthetic': ('', 'smoke', 'overfit', 'given', 'given,smoke'),
   'video_folder': ('', 'smoke', 'overfit'),
   'ucf101_autoencoder': (
     *('', 'smoke', '128', 'f8c16', 'fsq', 'sharp', 'temporal', 'cpu'),
@@ -19,7 +19,7 @@ VARIANTS = {
   'driving': ('', 'smoke', 'overfit'),
   'webvid': ('', 'smoke', 'overfit'),
   'ucf101': (
-    *('', 'smoke', 'overfit', '64x32', '128x16', 'uncond'),
+    *('', 'smoke', 'overfit', '64x32', '128x16', 'uncond', 'given'),
     '128x16,uncond,smoke',
   ),
 }
@@ -60,6 +60,17 @@ def test_smoke_swaps_neither_data_nor_stages(name):
   ]
   assert kept == []
   assert all(stage.steps <= 60 for stage in small.stages.values())
+
+
+@pytest.mark.parametrize('name', ['synthetic', 'ucf101'])
+def test_given_changes_the_levels_of_videos_alone(name):
+  full, given = get_config(name), get_config(name, 'given')
+  changed = serialize.diff(full, given)
+  assert all('.frame_levels.' in x or '.context_noise' in x for x in changed)
+  for stage in given.stages.values():
+    trains = stage.objective == 'diffusion' and stage.frames > 1
+    assert (stage.frame_levels.context > 0) == trains
+    assert (stage.frame_levels.independent > 0) == trains
 
 
 def test_overfit_keeps_the_first_and_the_last_stage():

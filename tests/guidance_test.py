@@ -86,3 +86,54 @@ def test_rescale_keeps_the_conditional_deviation():
     lambda z, levels, cond: 0 * z, COND, NULL, scale=3.0, rescale=1.0
   )
   assert np.all(flat(z, LEVELS) == 0)
+
+
+def test_guidance_against_a_worse_network_needs_no_null():
+  z, rows = draw(), []
+
+  def worse(z, levels, cond):
+    rows.append(len(z))
+    return 0.5 * denoise(z, levels, cond) + 1
+
+  guided = guidance.guided(denoise, COND, NULL, scale=2.5, worse=worse)
+  conditional = denoise(z, LEVELS, COND)
+  wanted = 2.5 * conditional - 1.5 * (0.5 * conditional + 1)
+  np.testing.assert_allclose(guided(z, LEVELS), wanted, rtol=0, atol=1e-5)
+  assert rows == [2]
+
+
+@pytest.mark.parametrize('partial', [False, True])
+@pytest.mark.parametrize('scale', [1.0, 3.0])
+def test_history_guidance_replaces_what_is_held(partial, scale):
+  """Beside guidance by the condition, in one batch."""
+
+  def mixing(z, levels, cond):  # A frame's prediction depends on all frames.
+    rows.append(len(z))
+    return denoise(z, levels, cond) + z.mean(1, keepdims=True)
+
+  z, rows = draw(), []
+  held = np.array([[True, False, True]])
+  noises = np.random.default_rng(1).normal(size=(2, *SHAPE)).astype('f')
+  others = [
+    guidance.replace_held(held, frames, jnp.full((1, 3), level))
+    for frames, level in zip(noises, (-8.0, 1.0))
+  ]
+  history = guidance.History(2.0, others[0], others[1] if partial else None)
+  guided = guidance.guided(mixing, COND, NULL, scale=scale, history=history)
+  found = guided(z, LEVELS)
+  assert rows == [2 * (2 + (scale != 1) + partial)]
+  views = [(z, LEVELS)]
+  for frames, level in zip(noises, (-8.0, 1.0)):
+    replaced, levels = z.copy(), np.array(LEVELS)
+    replaced[:, [0, 2]], levels[:, [0, 2]] = frames[:, [0, 2]], level
+    views.append((replaced, jnp.asarray(levels)))
+  full, without, some = (mixing(*view, COND) for view in views)
+  wanted = full + (some if partial else full) - without
+  wanted = wanted + (scale - 1) * (full - mixing(z, LEVELS, NULL))
+  np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
+
+
+def test_a_history_scale_of_one_is_none():
+  z, history = draw(), guidance.History(1.0, None)
+  plain = guidance.guided(denoise, COND, NULL, scale=1.0, history=history)
+  np.testing.assert_array_equal(plain(z, LEVELS), denoise(z, LEVELS, COND))

@@ -1,5 +1,10 @@
 """Which environments are taken for several processes."""
 
+import os
+import subprocess
+import sys
+
+from conftest import ROOT
 import pytest
 
 from vdm.common import errors
@@ -269,3 +274,26 @@ def test_a_platform_that_is_not_there_is_one_sentence(monkeypatch, error):
   monkeypatch.setattr(initialize.jax, 'devices', refuse)
   with pytest.raises(errors.UsageError, match='no device for JAX_PLATFORMS='):
     initialize.devices()
+
+
+@pytest.mark.parametrize(
+  'environ, devices',
+  [
+    ({}, 2),
+    ({'JAX_NUM_CPU_DEVICES': '3'}, 3),
+    ({'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}, 4),
+  ],
+)
+def test_a_cpu_is_divided_unless_the_environment_says_otherwise(
+  environ, devices
+):
+  code = (
+    'from vdm.multihost import initialize; initialize.divide_cpu(2); '
+    'print(len(initialize.devices()))'
+  )
+  kept = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  kept |= {'JAX_PLATFORMS': 'cpu', **environ}
+  result = subprocess.run(
+    [sys.executable, '-c', code], env=kept, cwd=ROOT, capture_output=True
+  )
+  assert result.stdout.decode().split() == [str(devices)], result.stderr

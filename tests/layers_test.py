@@ -87,6 +87,35 @@ def test_group_norm_is_its_formula():
   np.testing.assert_allclose(norm(x), wanted, atol=2e-5)
 
 
+def test_group_norm_of_large_values_loses_no_digits():
+  """In float32 E[x^2] - E[x]^2 at a mean of 3000 has no digit left."""
+  norm, params = tiny_runs.random_module(lambda rngs: layers.GroupNorm(16))
+  x = normal(2, 3, 8, 8, 16) + np.float32(3000)
+  y = x.astype(np.float64)
+  mean = y.mean(axis=(2, 3, 4), keepdims=True)
+  y = (y - mean) / np.sqrt(y.var(axis=(2, 3, 4), keepdims=True) + 1e-5)
+  wanted = y * params['scale'] + params['bias']
+  # What is left is the rounding of y about the first position, 8 digits below
+  # the deviation: x itself is exact.
+  np.testing.assert_allclose(jax.jit(norm)(x), wanted, atol=1e-4)
+  # A constant frame has no variance, and nothing but the bias.
+  flat = jax.jit(norm)(np.full((1, 1, 4, 4, 16), 3000.1, np.float32))
+  np.testing.assert_allclose(flat[0, 0, 0, 0], params['bias'], atol=1e-6)
+
+
+def test_the_gradient_of_group_norm_is_its_formula_s():
+  norm, params = tiny_runs.random_module(lambda rngs: layers.GroupNorm(8))
+  x, weight = 3 * normal(1, 2, 3, 3, 8) + 20, normal(1, 2, 3, 3, 8, seed=1)
+  found = jax.grad(lambda x: (norm(x) * weight).sum())(x)
+  y = x.astype(np.float64)
+  axes = dict(axis=(2, 3, 4), keepdims=True)
+  deviation = np.sqrt(y.var(**axes) + 1e-5)
+  y = (y - y.mean(**axes)) / deviation
+  g = weight * params['scale']
+  wanted = (g - g.mean(**axes) - y * (g * y).mean(**axes)) / deviation
+  np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
 def test_group_norm_knows_one_frame_at_a_time():
   norm, _ = tiny_runs.random_module(lambda rngs: layers.GroupNorm(8))
   x = normal(2, 3, 4, 4, 8)

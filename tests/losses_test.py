@@ -289,3 +289,23 @@ def test_unknown_names_are_refused():
     draw_levels(0, 4, 2, dict(prefix=1.0))
   with pytest.raises(ValueError, match='must give shares'):
     draw_levels(0, 4, 2, dict(shared=0.0))
+
+
+def test_context_noise_is_of_given_frames_alone():
+  shares = dict(shared=0.3, context=0.5, independent=0.2)
+  plain, mask = draw_levels(3, 4000, 6, shares)
+  levels, same_mask = draw_levels(3, 4000, 6, shares, context_noise=0.3)
+  # Nothing else is drawn otherwise.
+  np.testing.assert_array_equal(mask, same_mask)
+  np.testing.assert_array_equal(levels[mask > 0], plain[mask > 0])
+  given = (mask == 0).any(1)
+  held = np.where(mask == 0, levels, np.nan)[given]
+  low, high = np.nanmin(held, 1), np.nanmax(held, 1)
+  np.testing.assert_array_equal(low, high)  # One level a row.
+  sigma = (1 + np.exp(low.astype(np.float64))) ** -0.5
+  clean = low == process.CLEAN
+  n = len(low)
+  assert abs(clean.mean() - losses.CLEAN_CONTEXT) < 4 * (0.25 / n) ** 0.5
+  # Kolmogorov-Smirnov against the uniform density on [0, 0.3].
+  test = scipy.stats.kstest(sigma[~clean] / 0.3, 'uniform')
+  assert test.pvalue > 1e-3

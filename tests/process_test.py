@@ -100,3 +100,14 @@ def test_unknown_prediction_is_refused():
     process.from_x0_eps('score', x0, eps, LEVELS)
   with pytest.raises(ValueError, match='Unknown prediction'):
     process.to_x0('score', x0, eps, LEVELS)
+
+
+def test_level_of_sigma_is_the_inverse():
+  levels = np.linspace(-12, 20, 65).astype(np.float32)
+  sigma = process.alpha_sigma(levels)[1]
+  # float32 has no more digits of sigma near 1.
+  np.testing.assert_allclose(
+    process.level_of_sigma(sigma), levels, rtol=1e-3, atol=0.05
+  )
+  ends = process.level_of_sigma(np.array([0.0, 1.0], np.float32))
+  np.testing.assert_array_equal(ends, [process.CLEAN, process.NOISE])

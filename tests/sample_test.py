@@ -5,6 +5,7 @@ import json
 from absl import flags
 from absl.testing import flagsaver
 import numpy as np
+from PIL import Image
 import pytest
 import tiny_train
 
@@ -13,6 +14,7 @@ from vdm import sample
 from vdm import trained
 from vdm.common import progress
 from vdm.config import schema
+from vdm.diffusion import rollouts
 
 LABELS = ['right', 'left', *'abcdef']
 
@@ -33,8 +35,11 @@ def command(tmp_path, monkeypatch):
       source=str(source),
     )
 
-  def make_generator(config, stage, poll):
-    def samples(params, frozen, labels, seeds):
+  def make_generator(config, stage, poll, worse):
+    assert worse is None
+
+    def samples(params, frozen, labels, seeds, task, given):
+      assert (task, given) == (rollouts.Task(frames=4), None)
       for _ in range(0, len(seeds), config.sample.batch):
         poll()
       grey = np.asarray(seeds, np.uint8)[:, None, None, None, None]
@@ -138,3 +143,55 @@ def test_every_sampler_can_be_chosen_for_a_run_of_noisy_ddim():
     options.eta = 0.5
     generate.change_sampler(options, {'method': method})
     assert (options.method, options.eta) == (method, eta)
+
+
+def test_runs_without_given_frames_in_training_are_refused(
+  command, capsys, tmp_path
+):
+  path = tmp_path / 'first.png'
+  Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(path)
+  for values in ({'frames': 9}, {'given': str(path)}):
+    words = 'frame_levels.context above 0'
+    refused(command, capsys, words, **values)
+
+
+@pytest.mark.parametrize(
+  'changes, words',
+  [
+    (dict(frames=8), 'it makes 8 frames of 16 px'),
+    (dict(resolution=32), 'it makes 4 frames of 32 px'),
+    (dict(fingerprint='b'), 'its autoencoder is not that of runs/a'),
+    (dict(num_classes=3), 'it knows 3 classes'),
+    (dict(num_classes=0), ''),
+    ({}, ''),
+  ],
+)
+def test_a_worse_model_works_in_the_same_latents(changes, words, monkeypatch):
+  def load(source, **values):
+    config = tiny_train.make_config('')
+    config.model.num_classes = 8
+    stage = schema.stage(frames=4, resolution=16)
+    model = trained.Model(
+      *(config, stage, 120, {}, {}, LABELS, 25.0, 'a'),
+      source=str(source),
+      workdir=source,
+    )
+    if source == 'runs/b':
+      names = ('frames', 'resolution')
+      stage.update({k: v for k, v in changes.items() if k in names})
+      config.model.update(
+        {k: v for k, v in changes.items() if k == 'num_classes'}
+      )
+      model = model._replace(fingerprint=changes.get('fingerprint', 'a'))
+    return model._replace(step=int(values.get('checkpoint', 120)))
+
+  monkeypatch.setattr(trained, 'load', load)
+  run = load('runs/a')
+  assert trained.load_worse(run, '60').step == 60
+  if not words:
+    assert trained.load_worse(run, 'runs/b').source == 'runs/b'
+    return
+  with pytest.raises(ValueError) as error:
+    trained.load_worse(run, 'runs/b')
+  assert 'runs/b cannot guide' in str(error.value)
+  assert words in str(error.value) and '\n' not in str(error.value)

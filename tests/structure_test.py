@@ -15,9 +15,10 @@ import pytest
 FLOORS = (
   (
     *('__main__', 'main', 'prepare', 'plan', 'sample', 'evaluate'),
-    *('export', 'replay'),
+    *('report', 'compare', 'sweep', 'export', 'replay'),
   ),
-  ('train', 'publishing'),
+  ('sweeping',),
+  ('train', 'publishing', 'reporting'),
   ('evaluation', 'planning'),
   ('training',),
   ('generate', 'trained'),
@@ -52,10 +53,11 @@ WITHOUT_JAX = (
 )
 
 # What sampling imports, the commands and notebooks of it included: that much is
-# in Colab, or installed by the first cell of colabs/sample.py.
+# in Colab, or installed by the first cell of colabs/sample.py. OpenCV, which is
+# in Colab, is imported for given frames alone.
 COLAB = {
-  *('absl', 'av', 'etils', 'flax', 'huggingface_hub', 'jax', 'ml_collections'),
-  *('numpy', 'orbax', 'PIL', 'tqdm'),
+  *('absl', 'av', 'cv2', 'etils', 'flax', 'huggingface_hub', 'jax'),
+  *('ml_collections', 'numpy', 'orbax', 'PIL', 'tqdm'),
   # Of models on the hub and in buckets.
   *('httpx', 'aiohttp', 'fsspec', 'google', 'requests'),
 }

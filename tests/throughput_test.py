@@ -28,11 +28,11 @@ def test_rates_are_over_the_interval(clock, monkeypatch):
   # The first step is compiled: its time and its waiting do not count.
   clock[0] += 50
   assert meter.wait(slow) == 'batch'
-  meter.count(4.0, compiled=True)
+  meter.count(4.0, compile_seconds=1.0)
   clock[0] += 1.0
   for _ in range(3):
     meter.wait(slow)
-    meter.count(4.0, compiled=False)
+    meter.count(4.0)
     clock[0] += 1.0
   values = meter.read()
   # 4 steps in 1 + 3 x 1.5 s, of which 1.5 s waiting.
@@ -44,7 +44,7 @@ def test_rates_are_over_the_interval(clock, monkeypatch):
   assert values['share_of_peak_flops'] == pytest.approx(share)
   # The next interval starts there.
   clock[0] += 2.0
-  meter.count(4.0, compiled=False)
+  meter.count(4.0)
   assert meter.read()['seconds_per_step'] == pytest.approx(2.0)
 
 
@@ -67,15 +67,15 @@ def test_memory_has_the_name_of_what_it_measures():
 def test_the_pace_is_of_steps_and_what_lies_between_them(clock):
   meter = throughput.Throughput(clips=1, dtype='float32')
   clock[0] += 50
-  meter.count(1.0, compiled=True)
+  meter.count(1.0, compile_seconds=1.0)
   for _ in range(3):
     clock[0] += 1.0
-    meter.count(1.0, compiled=False)
+    meter.count(1.0)
   meter.read()
   clock[0] += 5.0  # An evaluation: no part of seconds_per_step.
   meter.restart()
   clock[0] += 1.0
-  meter.count(1.0, compiled=False)
+  meter.count(1.0)
   assert meter.pace() == pytest.approx((3 + 5 + 1) / 5)
   assert meter.read()['seconds_per_step'] == pytest.approx(1.0)
 

@@ -47,7 +47,12 @@ def make_config(root):
     steps=2, frames=4, frozen=recipes.SPATIAL[::2], **stage
   )
   config.stages.video = schema.stage(
-    steps=5, frames=4, image_fraction=0.4, **stage
+    steps=5,
+    frames=4,
+    image_fraction=0.4,
+    frame_levels=dict(shared=0.4, context=0.3, independent=0.3),
+    context_noise=0.2,
+    **stage,
   )
   return config
 

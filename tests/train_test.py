@@ -15,11 +15,13 @@ from vdm.config import serialize
 from vdm.multihost import preemption
 from vdm.preparation import prepare_file
 from vdm.training import resume
+from vdm.training import starts
 from vdm.training import writer
 
 # Values of a row that tell of the machine, not of the training.
 OF_THE_MACHINE = {
   'seconds_per_step',
+  'train_seconds',
   'clips_per_second',
   'data_wait_share',
   'tflops_per_second',
@@ -46,9 +48,8 @@ def rows(workdir):
 def restored(workdir):
   """The last checkpoint's parameters, moments and averages."""
   with manager.Checkpoints(workdir / 'checkpoints', read_only=True) as store:
-    return {
-      name: store.restore_item(name) for name in ('params', 'opt_state', 'ema')
-    }
+    names = ('params', 'opt_state', 'ema')
+    return {name: store.restore_item(name)[:2] for name in names}
 
 
 class StopAfter:
@@ -90,6 +91,10 @@ def test_run_leaves_what_it_promises(finished_run):
     assert (finished_run / f'samples/step_{step:08d}/sheet.png').exists()
   metrics = json.loads((finished_run / 'final/metrics.json').read_text())
   assert metrics['synthetic_truth']['real']['label_agreement'] == 1.0
+  last = logged[12, 'loss']
+  assert last['train_clips'] == 12 * 8 and last['train_tflop'] > 0
+  (start,) = starts.read(finished_run)
+  assert start['step'] == 0 and start['versions']['jax'] == jax.__version__
 
 
 def test_the_best_of_the_last_stage_is_kept(finished_run):

@@ -5,7 +5,9 @@ import pathlib
 import sys
 
 # In the order in which a person needs them.
-COMMANDS = 'prepare plan main sample evaluate export replay'.split()
+COMMANDS = (
+  'prepare plan main sample evaluate report compare sweep export replay'.split()
+)
 
 
 def main() -> None:

@@ -20,20 +20,24 @@ from vdm import models
 from vdm.config import rules
 from vdm.diffusion import guidance
 from vdm.diffusion import process
+from vdm.diffusion import rollouts
 from vdm.diffusion import samplers
 from vdm.diffusion import schedules
 from vdm.models import autoencoders
 from vdm.models.autoencoders import latents
 from vdm.multihost import arrays
 
-START, STEPS = 0, 1  # Streams of a video's key.
+START, STEPS, HISTORY, WINDOWS = 0, 1, 2, 3  # Streams of a video's key.
 
 
 class Generator(NamedTuple):
   """The functions that make videos, each over any number of them.
 
   Attributes:
-    samples: (params, frozen, labels [n], seeds [n]) -> uint8 [n t h w 3].
+    samples: (params, frozen, labels [n], seeds [n], task, given) -> uint8
+      [n t h w 3]. The last two may be left out: what `rollouts.Task` the videos
+      are made for, and the pixels of its given frames, uint8 [n k h w 3]. These
+      come back as decoded latents, like the other frames.
     reconstruct: (frozen, uint8 [n t h w 3]) -> the same, through the
       autoencoder.
   """
@@ -90,11 +94,61 @@ def preview_labels(num_classes: int, num: int) -> IntArray[' num']:
   return np.arange(num) % num_classes if num_classes else np.full(num, -1)
 
 
+def plan(
+  config: ConfigDict, stage: ConfigDict, task: rollouts.Task
+) -> tuple[rollouts.Task, list[rollouts.Window]]:
+  """Returns what a task means for a stage's network, in latent frames.
+
+  Raises:
+    ValueError: it is impossible, or not what the network was trained for.
+  """
+  codec = autoencoders.make_autoencoder(config.autoencoder)
+  factor = codec.factor[0]
+  if factor > 1 and task.given:
+    raise ValueError(
+      f'A latent holds {factor} frames of a video, so that no single frame can '
+      'be given: take a run whose autoencoder works frame by frame.'
+    )
+  if task.frames % factor:
+    raise ValueError(
+      f'A latent holds {factor} frames: ask for a multiple of {factor}, not '
+      f'for {task.frames}.'
+    )
+  length = latent_shape(codec, stage.frames, stage.resolution)[0]
+  task = rollouts.resolve(
+    task._replace(
+      frames=task.frames // factor, overlap=-(-task.overlap // factor)
+    ),
+    length,
+    stage.frame_levels.to_dict(),
+    stage.context_noise,
+  )
+  return task, rollouts.windows(task.frames, length, task.overlap, task.given)
+
+
+def trained_tasks(
+  config: ConfigDict, stage: ConfigDict
+) -> dict[str, rollouts.Task]:
+  """Returns the tasks with given frames that a stage trains, by their names.
+
+  They are those with clean frames, which previews and scores show.
+  """
+  codec = autoencoders.make_autoencoder(config.autoencoder)
+  t = stage.frames
+  if not stage.frame_levels.context or t < 3 or codec.factor[0] > 1:
+    return {}
+  return {
+    'prediction': rollouts.Task(given=tuple(range(t // 2))),
+    'interpolation': rollouts.Task(given=(0, t - 1)),
+  }
+
+
 def make_generator(
   config: ConfigDict,
   stage: ConfigDict,
   mesh: jax.sharding.Mesh | None = None,
   poll: Callable[[], None] = lambda: None,
+  worse: tuple[ConfigDict, dict[str, Any]] | None = None,
 ) -> Generator:
   """Returns the functions that make a stage's videos.
 
@@ -102,17 +156,87 @@ def make_generator(
     config: the run's; `config.sample` says how.
     stage: whose frames and resolution the videos have.
     mesh: devices to split the videos over; None: all rows on one device.
-    poll: called after every batch of videos; may raise.
+    poll: called after every window of every batch of videos; may raise.
+    worse: the configuration and the parameters of a network that works in the
+      same latents, to guide against it instead of the null condition.
 
   Raises:
-    ValueError: the network cannot be guided as `config.sample` says.
+    ValueError: the network cannot be guided as `config.sample` says; when
+      samples are made, it was not trained for the task.
   """
-  for problem in rules.guidance_problems(config.model, config.sample):
-    raise ValueError(problem)
+  if worse is None:
+    for problem in rules.guidance_problems(config.model, config.sample):
+      raise ValueError(problem)
   codec = autoencoders.make_autoencoder(config.autoencoder)
-  network = models.make_unet(config.model, codec.channels)
   dtype = jnp.dtype(config.train.compute_dtype)
   shape = latent_shape(codec, stage.frames, stage.resolution)
+  # Compiled once for all tasks that differ in nothing else.
+  window_maker = functools.cache(
+    functools.partial(_make_window, config, stage, codec, worse and worse[0])
+  )
+  worse_params = worse[1] if worse else {}
+
+  @jax.jit
+  def encode(frozen, video):
+    mean, _ = codec.encode(frozen['params'], to_float(video).astype(dtype))
+    return latents.normalise(mean.astype(jnp.float32), frozen['stats'])
+
+  @jax.jit
+  def decode(frozen, z):
+    z = latents.denormalise(z, frozen['stats']).astype(dtype)
+    return to_uint8(codec.decode(frozen['params'], z))
+
+  @jax.jit
+  def carry(before, shift, entering, given):
+    known = jnp.roll(before, -shift, axis=1)
+    return jnp.where(entering[None, :, None, None, None], given, known)
+
+  def make_videos(task, params, frozen, labels, seeds, *given):
+    """Window by window, so that only one at a time is on the devices."""
+    task, windows = plan(config, stage, task)
+    make_window = window_maker(task.history_guidance, task.history_noise)
+    z, pixels, start = np.zeros((len(labels), *shape), np.float32), [], 0
+    for number, window in enumerate(windows):
+      entering = window.given & (np.arange(shape[0]) >= window.made)
+      frames = z
+      if entering.any():
+        index = np.searchsorted(task.given, window.start + np.arange(shape[0]))
+        frames = given[0][:, np.minimum(index, len(task.given) - 1)]
+        frames = encode(frozen, frames)
+      if window.held.any():
+        z = carry(z, window.start - start, entering, frames)
+      if not window.held.all():
+        levels = rollouts.held_levels(task, window, stage.frame_levels)
+        z = make_window(
+          *(params, worse_params, labels, seeds, number, z),
+          *(window.held[None], np.asarray(levels)),
+        )
+      video = arrays.to_host(decode(frozen, z))
+      pixels.append(video[:, window.made * codec.factor[0] :])
+      start = window.start
+      poll()
+    return np.concatenate(pixels, axis=1)
+
+  def samples(params, frozen, labels, seeds, task=rollouts.PLAIN, given=None):
+    rows = [np.asarray(labels, np.int32), np.asarray(seeds, np.uint32)]
+    if task.given:
+      rows.append(given)
+    make = functools.partial(make_videos, task, params, frozen)
+    return batched(make, rows, options.batch, mesh)
+
+  def reconstructions(frozen, video):
+    # As diffusion sees it: through the statistics and back.
+    def reconstruct(video):
+      return decode(frozen, encode(frozen, video))
+
+    return batched(reconstruct, (video,), options.batch, mesh, poll)
+
+  options = config.sample
+  return Generator(samples, reconstructions)
+
+
+def _make_window(config, stage, codec, worse, history_scale, history_noise):
+  """Returns the compiled function that makes the latents of a window."""
   options = config.sample
   grid = samplers.make_grid(
     options.grid,
@@ -122,58 +246,58 @@ def make_generator(
     sigma_min=options.sigma_min,
     sigma_max=options.sigma_max,
   )
-  scale = options.guidance if config.model.num_classes else 1.0
+  denoise = _make_denoiser(config, codec)
+  denoise_worse = _make_denoiser(worse, codec) if worse else None
+  is_guided = bool(config.model.num_classes or worse)
+
+  @jax.jit
+  def make_window(
+    params, worse_params, labels, seeds, number, known, held, held_levels
+  ):
+    keys = jax.vmap(jax.random.key)(seeds)
+    later = process.fold_in(process.fold_in(keys, WINDOWS), number)
+    keys = jnp.where(number == 0, keys, later)
+    history = None
+    if history_scale != 1:
+      noise = process.noise(process.fold_in(keys, HISTORY), known.shape)
+      history = rollouts.history(
+        *(history_scale, history_noise, noise, known, held, held_levels),
+        grid[0],
+      )
+    guided = guidance.guided(
+      functools.partial(denoise, params),
+      {'label': labels},
+      {'label': jnp.full_like(labels, -1)},
+      scale=options.guidance if is_guided else 1.0,
+      interval=options.guidance_interval,
+      rescale=options.guidance_rescale,
+      worse=denoise_worse and functools.partial(denoise_worse, worse_params),
+      history=history,
+    )
+    noise = process.noise(process.fold_in(keys, START), known.shape)
+    z = samplers.sample(
+      guided,
+      rollouts.begin(noise, known, held, held_levels),
+      jnp.where(held, held_levels, grid[:, None, None]),
+      process.fold_in(keys, STEPS),
+      method=options.method,
+      eta=options.eta,
+    )
+    return jnp.where(process.per_frame(held, z), known, z)
+
+  return make_window
+
+
+def _make_denoiser(config, codec):
+  """Returns (params, z, levels, cond) -> x0 of a run's network."""
+  network = models.make_unet(config.model, codec.channels)
+  dtype = jnp.dtype(config.train.compute_dtype)
 
   def denoise(params, z, levels, cond):
     output = network.apply(params, z.astype(dtype), levels, cond)
     return process.to_x0(config.diffusion.prediction, output, z, levels)
 
-  def decode(frozen, z):
-    z = latents.denormalise(z, frozen['stats']).astype(dtype)
-    return to_uint8(codec.decode(frozen['params'], z))
-
-  @jax.jit
-  def sample(params, frozen, labels, seeds):
-    keys = jax.vmap(jax.random.key)(seeds)
-    cond = {'label': labels}
-    guided = guidance.guided(
-      functools.partial(denoise, params),
-      cond,
-      {'label': jnp.full_like(labels, -1)},
-      scale=scale,
-      interval=options.guidance_interval,
-      rescale=options.guidance_rescale,
-    )
-    levels = jnp.broadcast_to(grid[:, None, None], (len(grid), 1, shape[0]))
-    z = process.noise(process.fold_in(keys, START), (len(labels), *shape))
-    z = samplers.sample(
-      guided,
-      z,
-      levels,
-      process.fold_in(keys, STEPS),
-      method=options.method,
-      eta=options.eta,
-    )
-    return decode(frozen, z)
-
-  @jax.jit
-  def reconstruct(frozen, video):
-    mean, _ = codec.encode(frozen['params'], to_float(video).astype(dtype))
-    # As diffusion sees it: through the statistics and back.
-    return decode(
-      frozen, latents.normalise(mean.astype(jnp.float32), frozen['stats'])
-    )
-
-  def samples(params, frozen, labels, seeds):
-    labels, seeds = np.asarray(labels, np.int32), np.asarray(seeds, np.uint32)
-    make = functools.partial(sample, params, frozen)
-    return batched(make, (labels, seeds), options.batch, mesh, poll)
-
-  def reconstructions(frozen, video):
-    make = functools.partial(reconstruct, frozen)
-    return batched(make, (video,), options.batch, mesh, poll)
-
-  return Generator(samples, reconstructions)
+  return denoise
 
 
 def change_sampler(options: ConfigDict, changes: dict[str, Any]) -> None:

@@ -57,6 +57,7 @@ def main(argv: Sequence[str]) -> None:
   import jax
 
   from vdm import train
+  from vdm.config import check
   from vdm.multihost import coordination
   from vdm.multihost import initialize
 
@@ -66,6 +67,7 @@ def main(argv: Sequence[str]) -> None:
     initialize.initialize(
       _DISTRIBUTED.value, 60 * options.barrier_minutes, options.peer_seconds
     )
+    initialize.divide_cpu(check.cpu_devices(_CONFIG.value))
     devices = initialize.devices()
     logging.info(
       'jax %s on %d x %s',
@@ -73,7 +75,9 @@ def main(argv: Sequence[str]) -> None:
       len(devices),
       devices[0].device_kind,
     )
-    code = train.train(_CONFIG.value, workdir(), _ACCEPT_CHANGES.value)
+    code = train.train(
+      _CONFIG.value, workdir(), _ACCEPT_CHANGES.value, sys.argv[1:]
+    )
   except Exception as error:
     code = explain(error)
     if initialize.is_several():

@@ -1,6 +1,8 @@
 """Makes videos with a trained model.
 
   python -m vdm.sample --workdir runs/synthetic --label right --num 8
+  python -m vdm.sample --workdir runs/synthetic --given clip.mp4 \
+      --given_frames 0:4 --frames 64
 
 The model is a run, an export or an export on the hub. The videos go to
 <workdir>/samples_from_step_XXXXXXXX, those of an export to a folder of that
@@ -8,8 +10,9 @@ name in outputs/NAME/, or to --out; samples.json there says how they were made.
 Video i uses seed + i, so any one of them can be made again alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import itertools
+from typing import Any, NamedTuple
 
 from absl import app
 from absl import flags
@@ -40,7 +43,12 @@ _OVERWRITE = flags.DEFINE_bool(
 _LABEL = flags.DEFINE_string(
   'label', None, 'Class by name or number; by default one after the other.'
 )
-_NUM = flags.DEFINE_integer('num', 8, 'How many videos.', lower_bound=1)
+_NUM = flags.DEFINE_integer(
+  'num',
+  None,
+  'How many videos; by default 8, or one for each that is given.',
+  lower_bound=1,
+)
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the first video.', lower_bound=0)
 _STEPS = flags.DEFINE_integer(
   'steps', None, "Of the sampler; by default the run's.", lower_bound=1
@@ -57,6 +65,76 @@ _CHECKPOINT = flags.DEFINE_string(
 _EMA = flags.DEFINE_float(
   'ema', None, "Width of the average to use; by default the run's."
 )
+_GIVEN = flags.DEFINE_string(
+  'given',
+  None,
+  'Videos to continue or complete: a video, picture or .npz file, a folder of '
+  'them, or pictures with commas.',
+)
+_GIVEN_FRAMES = flags.DEFINE_string(
+  'given_frames',
+  '0',
+  "Which of their frames are given, such as 0, 0:4 or '0,-1'.",
+)
+_FRAMES = flags.DEFINE_integer(
+  'frames',
+  None,
+  "Of a video; by default the run's. More are made window by window.",
+  lower_bound=1,
+)
+_OVERLAP = flags.DEFINE_integer(
+  'overlap',
+  None,
+  'Frames that a window holds of the one before it; by default half of it.',
+  lower_bound=1,
+)
+_CONTEXT_NOISE = flags.DEFINE_float(
+  'context_noise',
+  None,
+  'Sigma at which they are held; by default as trained, 0.1 at most.',
+)
+_HISTORY_GUIDANCE = flags.DEFINE_float(
+  'history_guidance',
+  1.0,
+  'Scale of guidance by held frames; 1 is none.',
+  lower_bound=0.0,
+)
+_HISTORY_NOISE = flags.DEFINE_float(
+  'history_noise',
+  0.0,
+  'Sigma of the held frames that it guides by; above --context_noise it is '
+  'fractional.',
+)
+_AUTOGUIDE = flags.DEFINE_string(
+  'autoguide',
+  None,
+  'A worse model to guide against in place of the null label: a step of the '
+  'run, or another run or export in the same latents.',
+)
+
+
+class Request(NamedTuple):
+  """What the flags ask for, read and checked.
+
+  Attributes:
+    run: the model.
+    worse: the model to guide against, if any.
+    given: the frames that are given, if any.
+    task: what is made of them; see `generate.plan`.
+    windows: of each video.
+    labels: of the videos.
+    guidance: its scale; None: the run's.
+    out: folder to write to.
+  """
+
+  run: Any
+  worse: Any
+  given: Any
+  task: Any
+  windows: int
+  labels: Sequence[int]
+  guidance: float | None
+  out: epath.Path
 
 
 def main(argv: Sequence[str]) -> None:
@@ -66,56 +144,55 @@ def main(argv: Sequence[str]) -> None:
   import numpy as np
 
   from vdm import generate
-  from vdm import trained
   from vdm.media import samples
   from vdm.multihost import initialize
 
   console.start()
   try:
     initialize.devices()
-    run = trained.load(
-      _WORKDIR.value, ema=_EMA.value, checkpoint=_CHECKPOINT.value
-    )
-    labels = choose_labels(
-      run.config.model.num_classes, run.label_names, _LABEL.value, _NUM.value
-    )
-    if _GUIDANCE.value is not None and not run.config.model.num_classes:
-      raise ValueError('The run knows no classes: leave --guidance out.')
-    out = choose_folder(_WORKDIR.value, run.step, _OUT.value, _OVERWRITE.value)
+    request = read_request()
   except (OSError, ValueError) as error:
     flag.stop(error)
+  run, worse, num = request.run, request.worse, len(request.labels)
   options = run.config.sample
   changes = {
     'ema': _EMA.value,
     'steps': _STEPS.value,
-    'guidance': _GUIDANCE.value,
+    'guidance': request.guidance,
     'method': _METHOD.value,
   }
   generate.change_sampler(
     options, {k: v for k, v in changes.items() if v is not None}
   )
-  made_with = generate.describe_samples(run.config, run.source, run.step)
+  made_with = describe(request)
   logging.info(
     'Making %d videos with step %d: %s, %d steps, guidance %g, EMA %g; they go '
     'to %s.',
-    *(_NUM.value, run.step, options.method, options.steps),
-    *(made_with['guidance'], options.ema, out),
+    *(num, run.step, options.method, options.steps),
+    *(made_with['guidance'], options.ema, request.out),
   )
-  seeds = _SEED.value + np.arange(_NUM.value)
-  report = progress.reporter('Sampling', _NUM.value, 'video')
-  done = itertools.count(options.batch, options.batch)
+  seeds = _SEED.value + np.arange(num)
   try:
     make = generate.make_generator(
-      run.config, run.stage, poll=lambda: report(min(next(done), _NUM.value))
+      run.config,
+      run.stage,
+      poll=report_windows(num, request.windows, options.batch),
+      worse=worse and (worse.config, worse.params),
     )
   except ValueError as error:
     flag.stop(error)
-  videos = make.samples(run.params, run.frozen, labels, seeds)
+  given = None
+  if request.given:
+    frames = request.given.frames
+    given = np.resize(frames, (num, *frames.shape[1:]))
+  videos = make.samples(
+    run.params, run.frozen, request.labels, seeds, request.task, given
+  )
   try:
     samples.write(
-      out,
+      request.out,
       videos,
-      labels,
+      request.labels,
       run.label_names,
       seeds,
       run.frame_rate,
@@ -124,7 +201,107 @@ def main(argv: Sequence[str]) -> None:
     )
   except errors.PATH_ERRORS as error:
     flag.stop(error)
-  logging.info('The videos are in %s.', out)
+  logging.info('The videos are in %s.', request.out)
+
+
+def read_request() -> Request:
+  """Reads the model and what else the flags name, and checks all of it.
+
+  Raises:
+    FileNotFoundError: there is no such model.
+    FileExistsError: see `choose_folder`.
+    ValueError: the model cannot do what is asked for.
+  """
+  from vdm import generate
+  from vdm import trained
+  from vdm.diffusion import rollouts
+
+  run = trained.load(
+    _WORKDIR.value, ema=_EMA.value, checkpoint=_CHECKPOINT.value
+  )
+  model, stage = run.config.model, run.stage
+  frames, given, indices = _FRAMES.value or stage.frames, None, ()
+  if _GIVEN.value:
+    from vdm.preparation import given_frames
+
+    indices = given_frames.parse_indices(_GIVEN_FRAMES.value, frames)
+    given = given_frames.read(
+      _GIVEN.value, indices, run.config.data, stage.resolution
+    )
+  task = rollouts.Task(
+    *(frames, indices, _OVERLAP.value or 0, _CONTEXT_NOISE.value),
+    *(_HISTORY_GUIDANCE.value, _HISTORY_NOISE.value),
+  )
+  _, windows = generate.plan(run.config, stage, task)
+  worse = None
+  if _AUTOGUIDE.value:
+    worse = trained.load_worse(run, _AUTOGUIDE.value)
+    with errors.as_usage('--autoguide: '):
+      generate.plan(worse.config, worse.stage, task)
+  num = _NUM.value or (len(given.names) if given else 8)
+  if given and _LABEL.value is None:
+    labels = given_frames.labels(given, model, run.label_names, num)
+  else:
+    labels = choose_labels(
+      model.num_classes, run.label_names, _LABEL.value, num
+    )
+  return Request(
+    run,
+    worse,
+    given,
+    task,
+    len(windows),
+    labels,
+    choose_guidance(model.num_classes, labels, worse is not None),
+    choose_folder(_WORKDIR.value, run.step, _OUT.value, _OVERWRITE.value),
+  )
+
+
+def describe(request: Request) -> dict[str, Any]:
+  """Returns what made the samples, for samples.json."""
+  from vdm import generate
+
+  run, worse, task = request.run, request.worse, request.task
+  made_with = generate.describe_samples(run.config, run.source, run.step)
+  if request.given:
+    from vdm.preparation import given_frames
+
+    made_with['given'] = given_frames.describe(
+      request.given, _GIVEN.value, task.given, len(request.labels)
+    )
+  if request.given or request.windows > 1:
+    planned, _ = generate.plan(run.config, run.stage, task)
+    made_with['task'] = {
+      k: v for k, v in planned._asdict().items() if k != 'given'
+    }
+  if worse:
+    made_with['guidance'] = run.config.sample.guidance
+    made_with['autoguide'] = {
+      'run': worse.source,
+      'step': worse.step,
+      'ema': worse.config.sample.ema,
+    }
+  return made_with
+
+
+def report_windows(num: int, windows: int, batch: int) -> Callable[[], None]:
+  """Returns a function to call after every window of every batch.
+
+  Args:
+    num: number of videos.
+    windows: of each.
+    batch: videos that are made at once.
+  """
+  unit = 'video' if windows == 1 else 'window'
+  report = progress.reporter('Sampling', num * windows, unit)
+  count = itertools.count(1)
+
+  def advance() -> None:
+    batches, part = divmod(next(count), windows)
+    done = min(batches * batch, num)
+    report(done * windows + part * min(batch, num - done))
+
+  return advance
 
 
 def choose_folder(
@@ -186,6 +363,34 @@ def choose_labels(
     f'The run has no class {label!r}{suggest.hint("", names)} Numbers are 0 to '
     f'{num_classes - 1}.'
   )
+
+
+def choose_guidance(
+  num_classes: int, labels: Sequence[int], has_worse: bool
+) -> float | None:
+  """Returns the scale of guidance; None: the run's.
+
+  Args:
+    num_classes: of the run.
+    labels: of the videos.
+    has_worse: guidance is against a worse model, which needs no labels.
+
+  Raises:
+    ValueError: there is nothing to guide by.
+  """
+  scale = _GUIDANCE.value
+  if has_worse:
+    return scale
+  if scale is not None and not num_classes:
+    raise ValueError('The run knows no classes: leave --guidance out.')
+  if num_classes and max(labels) < 0:
+    if scale not in (None, 1):
+      raise ValueError(
+        'Videos without labels have nothing to be guided by: give --label, or '
+        'leave --guidance out.'
+      )
+    return 1.0
+  return scale
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ function of the step: a run that was stopped, for whatever reason, resumes with
 the same numbers when the same command is run again.
 """
 
+from collections.abc import Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ from vdm.training import resume
 from vdm.training import sharding
 from vdm.training import stage_saver
 from vdm.training import stages
+from vdm.training import starts
 from vdm.training import step_log
 from vdm.training import throughput
 from vdm.training import train_state
@@ -56,10 +58,14 @@ class Run(NamedTuple):
   log: writer.Writer
   signal: preemption.StopSignal
   counters: counters.Counters
+  command: Sequence[str]
 
 
 def train(
-  config: ConfigDict, workdir: epath.PathLike, accept_changes: bool = False
+  config: ConfigDict,
+  workdir: epath.PathLike,
+  accept_changes: bool = False,
+  command: Sequence[str] = (),
 ) -> int:
   """Trains until the last stage is done.
 
@@ -67,6 +73,7 @@ def train(
     config: the run's, see `vdm.config.schema`.
     workdir: the run's folder; everything it writes is in there.
     accept_changes: resume with another configuration or data set.
+    command: arguments of the command, to be recorded.
 
   Returns:
     0 if the run is finished, `STOPPED` if a signal stopped it early.
@@ -112,6 +119,7 @@ def train(
         log=log,
         signal=signal,
         counters=counters.Counters(options.max_skipped),
+        command=command,
       )
       code = train_stages(run, accept_changes)
       store.wait()  # Before a tracker's server is waited for.
@@ -139,6 +147,8 @@ def train_stages(run: Run, accept_changes: bool) -> int:
   # An interrupted evaluation is made again as a whole.
   pending = bool(meta.get('pending_evaluation'))
   run.log.rewind(step, ('val_', 'small_score/') if pending else ())
+  run.counters.spent.resume(meta, lambda: writer.read_rows(run.workdir))
+  starts.record(run.workdir, step, info['fingerprint'], run.command)
   spans = stages.spans(config)
   if previous is not None:
     run.log.write(step, previous.name, {'resumed_from': step})
@@ -229,7 +239,9 @@ def train_stage(
     return step, state
 
   source, bad_before = run.sources['train'], run.counters.bad_records
-  rates = throughput.Throughput(stage.batch, config.train.compute_dtype)
+  rates = throughput.Throughput(
+    stage.batch, config.train.compute_dtype, run.counters.spent
+  )
   spans = stages.spans(config)
   log = step_log.StepLog(
     spans[spans.index(span) :],
@@ -258,7 +270,9 @@ def train_stage(
 
       # 2. Step.
       packed, metrics = steps(packed, batch, step - span.start)
-      rates.count(steps.tflops, compiled=bool(steps.cost))
+      rates.count(
+        steps.tflops, compile_seconds=steps.cost.get('compile_seconds', 0.0)
+      )
       step += 1
       if run.counters.too_many_skipped(step, metrics.pop('skipped')):
         raise nonfinite.dump(
@@ -274,6 +288,8 @@ def train_stage(
         log.add(step, metrics, steps.cost)
       if due or saving:
         log.flush()
+        run.counters.fetch(step)
+        rates.settle()
         state = steps.unpack(packed)
 
       # 4. Evaluate. What a signal interrupts is made again after resuming.

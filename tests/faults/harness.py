@@ -49,7 +49,7 @@ OF_THE_MACHINE = frozenset(
   """
   seconds_per_step clips_per_second data_wait_share tflops_per_second
   host_rss_peak_gib device_peak_gib compile_seconds tflops_per_step
-  share_of_peak_flops
+  share_of_peak_flops train_seconds
   """.split()
 )
 SPANS = stages.spans(tiny.get_config())

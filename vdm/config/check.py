@@ -40,6 +40,16 @@ def validate(config: ConfigDict) -> None:
     raise errors.UsageError(problem)
 
 
+def cpu_devices(config: ConfigDict) -> int:
+  """Returns how many devices a CPU acts as: as many as divide every batch."""
+  stages = [config.stages[name] for name in config.train.order]
+  return max(
+    n
+    for n in range(1, config.train.cpu_devices + 1)
+    if n == 1 or all(x.batch % (n * x.accumulate) == 0 for x in stages)
+  )
+
+
 def check_devices(
   config: ConfigDict, num_devices: int, num_processes: int = 1
 ) -> None:

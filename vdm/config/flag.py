@@ -46,14 +46,15 @@ def define() -> flags.FlagHolder:
   )
 
 
-def parse(argv: Sequence[str]) -> list[str]:
+def parse(argv: Sequence[str], *, words: bool = False) -> list[str]:
   """Parses the command line, for `app.run(main, flags_parser=parse)`.
 
   Args:
     argv: the command line, the program's name first.
+    words: whether words that belong to no flag are allowed.
 
   Returns:
-    [the program's name].
+    [the program's name, and these words].
 
   Exits:
     with code 2 and one sentence on stderr if anything is wrong; with code 0
@@ -65,7 +66,7 @@ def parse(argv: Sequence[str]) -> list[str]:
   try:
     _check_arguments(list(_arguments(argv[1:])))
     rest = flags.FLAGS(list(argv))
-    if len(rest) > 1:
+    if len(rest) > 1 and not words:
       raise errors.UsageError(
         f'{rest[1]!r} belongs to no flag: write --flag=value, with quotes '
         'around a value with spaces.'
@@ -75,6 +76,36 @@ def parse(argv: Sequence[str]) -> list[str]:
   except (ValueError, flags.Error) as error:
     stop(error)
   return rest
+
+
+def overrides() -> dict[str, Any]:
+  """Returns {key: value} of what the command line changes in its file."""
+  given = flags.FLAGS['config']
+  before = serialize.flatten(_load(given.config_filename))
+  after = serialize.flatten(given.value)
+  return {k: v for k, v in after.items() if before.get(k) != v}
+
+
+def as_argument(key: str, value: Any) -> str:
+  """Returns the argument of a command that gives a key a value."""
+  text = str(value).lower() if isinstance(value, bool) else str(value)
+  return f'--config.{key}={text}'
+
+
+def read_value(key: str, text: str, values: Mapping[str, Any]) -> Any:
+  """Returns the value of a key that a text stands for.
+
+  Args:
+    key: as in 'optim.eps'.
+    text: as after '--config.KEY='.
+    values: {key: value} of the configuration, whose types count.
+
+  Raises:
+    UsageError: there is no such key, or it takes no such value.
+  """
+  _check_override(f'config.{key}', text, '', values)
+  read = _READERS[type(values[key])][0]
+  return read(text)
 
 
 def wants_help(argv: Sequence[str]) -> bool:
@@ -223,9 +254,11 @@ def _check_override(
     ) from None
 
 
-def _read_tuple(text: str) -> None:
-  if not isinstance(ast.literal_eval(text), tuple):
+def _read_tuple(text: str) -> tuple[Any, ...]:
+  value = ast.literal_eval(text)
+  if not isinstance(value, tuple):
     raise ValueError(f'{text} is not a tuple.')
+  return value
 
 
 # By the type of a key: what reads its value, and what a value looks like.

@@ -253,3 +253,8 @@ def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
     yield f'{prefix}.warmup={stage.warmup} is above steps={stage.steps}.'
   if sum(stage.frame_levels.values()) <= 0:
     yield f'{prefix}.frame_levels are all 0: at least one must be positive.'
+  if stage.context_noise and not stage.frame_levels.context:
+    yield (
+      f'{prefix}.context_noise={stage.context_noise:g} is of given frames, and '
+      f'{prefix}.frame_levels.context=0 gives none: raise it.'
+    )

@@ -236,6 +236,7 @@ KEYS: dict[str, Any] = dict(
     order=(),  # Names of the stages, in the order in which they run.
     init_from='',  # A run or export whose average a new run starts from.
     compute_dtype=one_of('float32', 'bfloat16'),  # The state is float32.
+    cpu_devices=positive(1),  # That a CPU acts as, where batches divide.
     fsdp=positive(1),  # Devices over which big parameters are sharded.
     log_every=positive(10),  # Steps between rows of metrics.jsonl.
     eval_every=positive(200),  # Steps between validation losses.
@@ -273,6 +274,7 @@ STAGE = dict(
   warmup=100,  # Steps up to the peak.
   cooldown=share(0.5),  # Share of the steps: the final decay to zero.
   frame_levels=dict(shared=1.0, context=0.0, independent=0.0),
+  context_noise=share(0.0),  # Largest sigma of given frames; 0: all clean.
 )
 
 # Keys of earlier versions: their names now, or None for keys that are gone. A

@@ -1,7 +1,8 @@
-"""The variants `smoke` and `overfit`, the same for every configuration.
+"""The variants that are the same for every configuration.
 
-Both change sizes and steps only: data, stages and code are those of the full
-run.
+`smoke` and `overfit` change sizes and steps only: data, stages and code are
+those of the full run. `given` trains the stages of videos to go on from given
+frames, too.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ def apply(
   variant: str,
   known: Sequence[str] = ('smoke', 'overfit'),
 ) -> ConfigDict:
-  """Returns `config` after `overfit` and `smoke`, where `variant` has them.
+  """Returns `config` after those of its variants that `variant` names.
 
   Args:
     config: the full run, with the file's own variants; it is changed.
@@ -32,6 +33,8 @@ def apply(
       raise ValueError(
         f'there is no variant {name!r}, only {", ".join(known)}.'
       )
+  if 'given' in names:
+    given(config)
   if 'overfit' in names:
     overfit(config)
   if 'smoke' in names:
@@ -58,6 +61,19 @@ def smoke(config: ConfigDict) -> None:
     stage.update(
       steps=steps, batch=4, accumulate=1, learning_rate=2e-3, warmup=5
     )
+
+
+def given(config: ConfigDict) -> None:
+  """Trains videos from nothing, from given frames, and of longer rollouts.
+
+  Two fifths of the clips stay as they were. As many are continued or completed
+  from clean frames or, for half of these, noised ones, as rollouts hold them. A
+  fifth has a level for each frame, which history guidance needs.
+  """
+  for stage in config.stages.values():
+    if stage.objective == 'diffusion' and stage.frames > 1:
+      stage.frame_levels.update(shared=0.4, context=0.4, independent=0.2)
+      stage.context_noise = 0.2
 
 
 def overfit(config: ConfigDict) -> None:

@@ -38,6 +38,7 @@ from vdm.diffusion import schedules
 MIN_SNR = 5.0  # Gamma of min-SNR.
 SIGMA_DATA = 1.0  # Standard deviation of normalised latents.
 BOTH_ENDS = 0.25  # Share of 'context' rows that may have their end given, too.
+CLEAN_CONTEXT = 0.5  # Share of 'context' rows whose given frames stay clean.
 WEIGHTINGS = ('x0', 'eps', 'v', 'flow', 'min_snr', 'edm')
 FRAME_LEVELS = ('shared', 'context', 'independent')
 
@@ -201,6 +202,16 @@ def draw_context(key: jax.Array, batch: int, frames: int) -> BoolArray['b t']:
   return (index < first) | (both & (index >= frames - jnp.floor(last)))
 
 
+def draw_context_level(
+  key: jax.Array, batch: int, context_noise: float
+) -> FloatArray['b 1']:
+  """Returns the level of each row's given frames; see `draw_levels`."""
+  key_clean, key_sigma = jax.random.split(key)
+  clean = jax.random.uniform(key_clean, (batch, 1)) < CLEAN_CONTEXT
+  sigma = context_noise * jax.random.uniform(key_sigma, (batch, 1))
+  return jnp.where(clean, process.CLEAN, process.level_of_sigma(sigma))
+
+
 def draw_levels(
   key: jax.Array,
   batch: int,
@@ -211,6 +222,7 @@ def draw_levels(
   std: float,
   schedule: schedules.Schedule,
   frame_levels: Mapping[str, float],
+  context_noise: float = 0.0,
 ) -> tuple[FloatArray['b t'], FloatArray['b t']]:
   """Draws the levels of a whole global batch from one key.
 
@@ -226,9 +238,13 @@ def draw_levels(
     frame_levels: shares of rows, over {'shared', 'context', 'independent'}: one
       level for the clip; one level for all but the frames that are given; a
       level for each frame. Single frames are always 'shared'.
+    context_noise: largest sigma of frames that are given: half of the rows
+      keep them clean, the others draw one sigma below it, which is what
+      rollouts show the network (see `rollouts`).
 
   Returns:
-    (levels, loss_mask), float32; CLEAN and 0 in frames that are given.
+    (levels, loss_mask), float32; in frames that are given CLEAN, or the level
+    of the drawn sigma, and 0.
   """
   if density not in ('normal', 'uniform'):
     raise ValueError(f'Unknown density {density!r}: use normal or uniform.')
@@ -253,4 +269,8 @@ def draw_levels(
   if frames == 1:
     return levels, jnp.ones_like(levels)
   given = (kinds == 1)[:, None] & draw_context(key_context, batch, frames)
-  return jnp.where(given, process.CLEAN, levels), 1.0 - given
+  held = process.CLEAN
+  if context_noise:
+    # The keys above are 0 to 4 of the same parent.
+    held = draw_context_level(jax.random.fold_in(key, 5), batch, context_noise)
+  return jnp.where(given, held, levels), 1.0 - given

@@ -58,6 +58,15 @@ def alpha_sigma(
   return (1 + jnp.exp(-levels)) ** -0.5, (1 + jnp.exp(levels)) ** -0.5
 
 
+def level_of_sigma(sigma: FloatArray['*b']) -> FloatArray['*b']:
+  """Returns the log-SNR at which noise has deviation `sigma`, 0 to 1.
+
+  The inverse of sigma(l), within [NOISE, CLEAN].
+  """
+  sigma = at_least_float32(sigma)
+  return jnp.clip(jnp.log1p(-(sigma**2)) - 2 * jnp.log(sigma), NOISE, CLEAN)
+
+
 def noise(
   key: jax.Array, shape: tuple[int, int, int, int, int]
 ) -> FloatArray['b t h w c']:

@@ -4,8 +4,9 @@ What belongs here decides which clips are generated, read, compared, cached and
 written; the metrics themselves are in `metrics`, generation is in `generate`.
 The training loop and the commands call this room.
 
-During training: `small_score`, `reconstruction` (an autoencoder) and
-`final_score` (the final videos of a run). For finished runs and folders, the
-metrics cards: `run_card` and `folder_card` assemble `clip_set`s, `metrics_card`
-compares them, and `card_text` prints the numbers after a `verdict`.
+During training: `small_score`, `reconstruction` (an autoencoder), `final_score`
+(the final videos of a run) and `given_score` (clips that it continues). For
+finished runs and folders, the metrics cards: `run_card` and `folder_card`
+assemble `clip_set`s, `metrics_card` compares them, and `card_text` prints the
+numbers after a `verdict`.
 """

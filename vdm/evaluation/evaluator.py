@@ -9,6 +9,8 @@ from etils.array_types import ui8
 from ml_collections import ConfigDict
 import numpy as np
 
+from vdm import generate
+from vdm.evaluation import given_score
 from vdm.evaluation import small_score
 from vdm.media import video_files
 from vdm.multihost import coordination
@@ -53,6 +55,11 @@ class Evaluator:
     self._small_score = small_score.make_small_score(
       config.score, span.stage, objective, lambda: clips(config.score.num)
     )
+    # Videos of the task that a stage with given frames is best judged by.
+    self._given, self._num = None, config.sample.num
+    if objective.samples is not None:
+      tasks = generate.trained_tasks(config, span.stage)
+      self._given = tasks.get('prediction')
     self._log, self._folder, self._frame_rate = log, folder, frame_rate
     self._seed, self._label_names = config.sample.seed, label_names
     self._validated, self._shown = config.optim.ema[-1], config.sample.ema
@@ -92,10 +99,24 @@ class Evaluator:
         self._captions(clips),
       )
       self._log.write_preview(step, preview)
+      if self._given is not None:
+        self._preview_given(step, average)
     if 'score' in due:
       scores = self._small_score(average, self._frozen)
       self._write(step, scores)
     return scores
+
+  def _preview_given(self, step, average):
+    """Writes given.mp4 and .gif: held-out clips above what goes on from them.
+
+    The first half is given. It is the same clips and seeds every time.
+    """
+    clips = {k: self._clips[k][: self._num] for k in ('video', 'label')}
+    made = self._objective.samples(average, self._frozen, clips, self._given)
+    if coordination.is_first():
+      rows = {'real': clips['video'], 'prediction': made}
+      path = self._folder / f'step_{step:08d}' / 'given'
+      given_score.write_rows(path, rows, self._frame_rate)
 
   def _captions(self, clips):
     """Returns a caption for each preview: kind, class and seed."""

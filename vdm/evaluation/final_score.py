@@ -6,6 +6,7 @@ from typing import Any
 
 from absl import logging
 from etils import epath
+from etils.array_types import IntArray
 import jax
 from ml_collections import ConfigDict
 import numpy as np
@@ -13,12 +14,14 @@ import numpy as np
 from vdm import generate
 from vdm.common import files
 from vdm.data import builders
+from vdm.evaluation import given_score
 from vdm.evaluation import synthetic_score
 from vdm.media import samples
 from vdm.metrics import frame_metrics
 from vdm.multihost import coordination
 
 DONE = samples.FINAL  # Written last.
+BESIDE = 8  # Real clips that are stored, at most.
 
 
 def write(
@@ -33,7 +36,7 @@ def write(
   step: int,
   poll: Callable[..., None],
 ) -> None:
-  """Writes `final/` once: samples.npz, the videos and metrics.json.
+  """Writes `final/` once: samples.npz, the videos, real.npz and metrics.json.
 
   Samples are not selected: video i has the seed `sample.seed` + i and the label
   i mod classes, or that of training clip i if the training clips are fixed.
@@ -65,6 +68,7 @@ def write(
   make = generate.make_generator(config, stage, mesh, poll)
   videos = make.samples(params, frozen, labels, seeds)
   reconstruction = make.reconstruct(frozen, real['video'])
+  given = given_score.make(config, stage, make, params, frozen, real)
   if not coordination.is_first():
     return
   frame_rate = source.info['frame_rate'] / config.data.stride
@@ -79,10 +83,24 @@ def write(
     frame_rate,
     generate.describe_samples(config, folder.parent, step),
   )
+  rows = _like(labels[:BESIDE], real['label'])
+  files.write_npz(
+    folder / samples.REAL,
+    {
+      'videos': real['video'][rows],
+      'reconstructions': reconstruction[rows],
+      'labels': np.asarray(real['label'][rows], np.int32),
+    },
+  )
   metrics = {'step': step, 'protocol': how}
   metrics |= synthetic_score.score(
     config.data, stage, videos, labels, real, reconstruction
   )
+  if given:
+    metrics['given'] = given_score.measure(
+      config, stage, given, real['video'], reconstruction
+    )
+    given_score.write_videos(folder, real['video'], given, frame_rate)
   if config.data.fixed_clips:
     sets = {'samples': videos, 'reconstruction': reconstruction}
     metrics['fixed_clips_psnr'] = {
@@ -93,6 +111,16 @@ def write(
   files.write_json(folder / 'metrics.json', metrics)
   files.write_text(folder / DONE, str(step))
   logging.info('The final videos are in %s; see grid.mp4.', folder)
+
+
+def _like(labels: IntArray[' n'], real: IntArray[' m']) -> list[int]:
+  """Returns for each label a clip that has it, else any, each once at most."""
+  left, chosen = list(range(len(real))), []
+  for label in np.asarray(labels).tolist()[: len(real)]:
+    row = next((i for i in left if real[i] == label), left[0])
+    chosen.append(row)
+    left.remove(row)
+  return chosen
 
 
 def _is_complete(folder, step, protocol) -> bool:

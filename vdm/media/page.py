@@ -1,12 +1,14 @@
 """A self-contained HTML page of text, tables, pictures and histograms.
 
-It fetches nothing and runs no script, so it can be mailed, archived and opened
-from a disk. Functions return HTML. Whatever comes from outside (file names,
+It fetches nothing, so it can be mailed, archived and opened from a disk, and it
+runs no script but the one that `page` is given: its policy forbids the browser
+anything else. Functions return HTML. Whatever comes from outside (file names,
 messages of libraries) is escaped by `text`.
 """
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+import hashlib
 import html
 
 import numpy as np
@@ -28,6 +30,11 @@ table { border-collapse: collapse; margin: .6rem 0 }
 td, th { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line);
   text-align: left; vertical-align: top }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
+td { overflow-wrap: break-word; max-width: 40rem }
+.scroll { overflow-x: auto }
+pre { font-size: .8rem; overflow-x: auto }
+details { margin: .6rem 0 }
+summary { cursor: pointer }
 figure { display: inline-block; margin: 0 .6rem .6rem 0; max-width: 14rem;
   vertical-align: top }
 figure.wide { max-width: 100% }
@@ -38,18 +45,29 @@ svg text { font: 11px system-ui, sans-serif; fill: currentColor }
 """
 
 
-def page(title: str, parts: Iterable[str]) -> str:
+def page(
+  title: str, parts: Iterable[str], *, style: str = '', script: str = ''
+) -> str:
   """Returns a complete document.
 
   Args:
     title: plain text.
     parts: HTML, one below the other.
+    style: further rules of CSS.
+    script: JavaScript, the only one that the page may run.
   """
+  policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+  end = ''
+  if script:
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy += f"; script-src 'sha256-{digest}'"
+    end = f'\n<script>{script}</script>'
   return (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     '<meta name="viewport" content="width=device-width">'
-    f'<title>{text(title)}</title><style>{_STYLE}</style></head><body>\n'
-    f'<h1>{text(title)}</h1>\n' + '\n'.join(parts) + '\n</body></html>\n'
+    f'<title>{text(title)}</title><style>{_STYLE}{style}</style></head><body>\n'
+    f'<h1>{text(title)}</h1>\n' + '\n'.join(parts) + f'{end}\n</body></html>\n'
   )
 
 
@@ -79,18 +97,42 @@ def table(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> str:
 
   lines = [f'<th>{text(name)}</th>' for name in head]
   body = [f'<tr>{"".join(map(cell, row))}</tr>' for row in rows]
-  return f'<table><tr>{"".join(lines)}</tr>{"".join(body)}</table>'
+  head_row = f'<tr>{"".join(lines)}</tr>' if lines else ''
+  return f'<div class="scroll"><table>{head_row}{"".join(body)}</table></div>'
+
+
+def preformatted(value: str) -> str:
+  """Returns plain text as it is, in letters of one width."""
+  return f'<pre>{text(value)}</pre>'
+
+
+def folded(summary: str, parts: Iterable[str]) -> str:
+  """Returns HTML that is shown once its summary, plain text, is clicked."""
+  return (
+    f'<details><summary>{text(summary)}</summary>{"".join(parts)}</details>'
+  )
 
 
 def picture(data: bytes, caption: str = '', *, wide: bool = False) -> str:
-  """Returns a picture with a caption; `data` are the bytes of a PNG or JPEG."""
-  kind = 'png' if data.startswith(b'\x89PNG') else 'jpeg'
-  encoded = base64.b64encode(data).decode()
+  """Returns a picture with a caption.
+
+  Args:
+    data: bytes of a PNG, JPEG, GIF or WebP.
+    caption: plain text.
+    wide: as wide as the page, at most.
+  """
   return (
     f'<figure{" class=wide" if wide else ""}>'
-    f'<img alt="{text(caption)}" src="data:image/{kind};base64,{encoded}">'
+    f'<img alt="{text(caption)}" src="{address(data)}">'
     f'<figcaption>{text(caption)}</figcaption></figure>'
   )
+
+
+def address(data: bytes) -> str:
+  """Returns a data URI of the bytes of a picture, see `picture`."""
+  kinds = {b'\x89PNG': 'png', b'GIF8': 'gif', b'RIFF': 'webp'}
+  kind = kinds.get(data[:4], 'jpeg')
+  return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
 
 
 def histogram(

@@ -6,8 +6,10 @@ GIF, labelled and repeated. A folder never mixes the files of two calls.
 """
 
 from collections.abc import Sequence
+import json
 import re
 from typing import Any
+import zipfile
 
 from etils import epath
 from etils.array_types import IntArray, ui8
@@ -20,8 +22,9 @@ from vdm.media import video_files
 SHEET_VIDEOS = 16
 GRID_VIDEOS = 64
 ARRAYS, RECORD = 'samples.npz', 'samples.json'
-# In a run's final/: the step that its videos and numbers are of.
-FINAL = 'step.txt'
+# In a run's final/: the step that its videos and numbers are of, and a few real
+# clips with their reconstructions.
+FINAL, REAL = 'step.txt', 'real.npz'
 # The names of all files that `write` writes.
 NAMES = re.compile(
   r'samples\.(npz|json)|sheet\.png|grid\.(mp4|gif)|seed_\d+\.(mp4|gif)'
@@ -98,6 +101,66 @@ def write(
     'label_names': list(label_names),
   }
   files.write_json(folder / RECORD, record)
+
+
+def read_first(
+  folder: epath.PathLike, count: int
+) -> tuple[ui8['n t h w 3'], IntArray[' n'], IntArray[' n']]:
+  """Returns videos, labels and seeds of the first samples of a folder.
+
+  Of the videos only as many are read, which may be few of many gigabytes.
+
+  Args:
+    folder: that `write` has written.
+    count: number of samples, at most.
+
+  Raises:
+    FileNotFoundError: there are none.
+    ValueError: the file is not as `write` wrote it.
+  """
+  try:
+    with (
+      (epath.Path(folder) / ARRAYS).open('rb') as file,
+      zipfile.ZipFile(file) as archive,
+    ):
+      with archive.open('videos.npy') as member:
+        videos = _read_rows(member, count)
+      others = []
+      for name in ('labels', 'seeds'):
+        with archive.open(f'{name}.npy') as member:
+          others.append(np.lib.format.read_array(member, allow_pickle=False))
+  except (zipfile.BadZipFile, KeyError) as error:
+    raise ValueError(f'it is no {ARRAYS}: {error}') from error
+  return videos, *(x[: len(videos)] for x in others)
+
+
+def frame_rate(folder: epath.PathLike) -> float | None:
+  """Returns the frames a second of a folder's samples; None if not recorded."""
+  path = epath.Path(folder) / RECORD
+  if not path.exists():
+    return None
+  rate = json.loads(path.read_text()).get('frame_rate')
+  return float(rate) if isinstance(rate, (int, float)) and rate > 0 else None
+
+
+def _read_rows(member, count: int) -> np.ndarray:
+  """Returns the first rows of an array in NumPy's file format."""
+  version = np.lib.format.read_magic(member)
+  read = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+  }
+  if version not in read:
+    raise ValueError(f'an array of the unknown version {version}')
+  shape, fortran, dtype = read[version](member)
+  if fortran or dtype != np.uint8 or len(shape) != 5:
+    raise ValueError(f'{dtype} {shape} are no videos')
+  shape = (min(count, shape[0]), *shape[1:])
+  size = int(np.prod(shape))
+  data = member.read(size)
+  if len(data) != size:
+    raise ValueError('the file is cut off')
+  return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _written(folder) -> list[epath.Path]:

@@ -71,6 +71,18 @@ def initialize(
   )
 
 
+def divide_cpu(devices: int) -> None:
+  """Makes the CPU of a single process act as several devices.
+
+  Call it before the first use of the backend. What the environment says of the
+  number of devices comes first; accelerators are not affected.
+  """
+  flags = os.environ.get('XLA_FLAGS', '')
+  told = 'JAX_NUM_CPU_DEVICES' in os.environ or 'device_count' in flags
+  if devices > 1 and not told and not jax.distributed.is_initialized():
+    jax.config.update('jax_num_cpu_devices', devices)
+
+
 def devices() -> list[jax.Device]:
   """Returns the devices of all processes; the first use of the backend.
 

@@ -149,6 +149,11 @@ class WorkdirLock:
         logging.warning('%s cannot be written: %s', self._path, error)
 
 
+def holder(workdir: epath.Path) -> str:
+  """Returns which process holds a workdir, in words; '' if none does."""
+  return _holder(workdir / FILE)
+
+
 def _read(path: epath.Path) -> dict[str, Any] | None:
   """Returns the content of a lock file; None if there is none."""
   try:

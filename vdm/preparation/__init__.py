@@ -10,7 +10,8 @@ it (`screening`, `shot_detection`) and stages its shots (`staging_area`).
 writes the shots, and `manifest` and `data_report` say what became of every
 file.
 
-`vdm.prepare` calls this room. Rooms above use two modules of it: `datasets`, to
-find or build the dataset of a configuration, and `clip_files`, to read clips
-from any folder of videos.
+`vdm.prepare` calls this room. Rooms above use three modules of it: `datasets`,
+to find or build the dataset of a configuration, `clip_files`, to read clips
+from any folder of videos, and `given_frames`, to read frames that videos go on
+from.
 """

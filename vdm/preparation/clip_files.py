@@ -21,6 +21,7 @@ from etils.array_types import IntArray, StrArray, ui8
 import numpy as np
 
 from vdm.data.builders import build_plan
+from vdm.preparation import array_files
 from vdm.preparation import decoding
 from vdm.preparation import geometry
 from vdm.preparation import inspection
@@ -183,23 +184,7 @@ def _from_arrays(
   file: str, frames: int, stride: int, resolution: int
 ) -> Iterator[ui8['t h w 3']]:
   """Yields the clips of an .npz file."""
-  loaded = np.load(file, allow_pickle=False)
-  # NumPy also opens a single array, and any zip: its members are then bytes.
-  if not isinstance(loaded, np.lib.npyio.NpzFile):
-    raise ValueError('it is no .npz but a single array')
-  with loaded as arrays:
-    if 'videos' not in arrays.files:
-      names = ', '.join(arrays.files)[:200]
-      raise ValueError(f'it has no array `videos`, only {names or "nothing"}')
-    videos = arrays['videos']
-  if not isinstance(videos, np.ndarray):
-    raise ValueError('it is a zip but no .npz')
-  if videos.ndim == 4:
-    videos = videos[None]
-  if videos.dtype != np.uint8 or videos.ndim != 5 or videos.shape[-1] != 3:
-    raise ValueError(
-      f'it holds {videos.dtype} {videos.shape}, not uint8 [n t h w 3]'
-    )
+  videos = array_files.load(file)['videos']
   t, h, w = videos.shape[1:4]
   if t < (frames - 1) * stride + 1 or h != w or h < resolution:
     raise ValueError(

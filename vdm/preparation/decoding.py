@@ -15,6 +15,16 @@ import numpy as np
 
 from vdm.preparation import interlacing
 
+# Of files that are videos by their names.
+VIDEO_SUFFIXES = frozenset(
+  (
+    '.264 .265 .3g2 .3gp .amv .apng .asf .avi .divx .dv .f4v .flv .gif .h264'
+    ' .h265 .hevc .ivf .m1v .m2t .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4'
+    ' .mpe .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .ts .vob .webm'
+    ' .wmv .y4m'
+  ).split()
+)
+
 
 class VideoError(ValueError):
   """A file cannot be used.

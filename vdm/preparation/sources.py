@@ -15,16 +15,10 @@ from typing import NamedTuple
 
 from vdm.data.builders import build_plan
 from vdm.preparation import archives
+from vdm.preparation import decoding
 
 # Files that are decoded; what they really hold is for the decoder to say.
-VIDEO_SUFFIXES = frozenset(
-  (
-    '.264 .265 .3g2 .3gp .amv .apng .asf .avi .divx .dv .f4v .flv .gif .h264'
-    ' .h265 .hevc .ivf .m1v .m2t .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4'
-    ' .mpe .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .ts .vob .webm'
-    ' .wmv .y4m'
-  ).split()
-)
+VIDEO_SUFFIXES = decoding.VIDEO_SUFFIXES
 _OTHER_SUFFIXES = {
   'picture': ('.avif .bmp .heic .heif .jfif .jpeg .jpg .png .tif .tiff .webp'),
   'text': '.csv .html .json .jsonl .md .srt .sub .tsv .txt .vtt .xml .yaml',

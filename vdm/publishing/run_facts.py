@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 import json
-import os
 from typing import Any
 
 from absl import logging
@@ -11,9 +10,8 @@ from ml_collections import ConfigDict
 from vdm import trained
 from vdm.checkpoints import manager
 from vdm.config import serialize
-from vdm.data import builders
 from vdm.evaluation import metrics_card
-from vdm.preparation import datasets
+from vdm.preparation import facts
 from vdm.training import stages
 from vdm.training import writer
 
@@ -76,40 +74,11 @@ def _is_of(model: trained.Model, name: str, content: dict[str, Any]) -> bool:
 
 
 def _dataset(data: ConfigDict, fingerprint: str) -> dict[str, Any]:
-  """Returns what is known of a run's data set.
-
-  Args:
-    data: `config.data`.
-    fingerprint: of the data set that the run was trained on.
-  """
-  facts = {'name': data.name, 'fingerprint': fingerprint}
-  directory = datasets.dataset_dir(data)
-  if not builders.is_complete(directory):
-    logging.warning('%s is not here: the card has no counts.', directory)
-    return facts
-  splits = {
-    name: builders.open_source(directory, name, data.split_list)
-    for name in ('train', 'validation')
-  }
-  info = splits['train'].info
-  if info['fingerprint'] != fingerprint:
-    logging.warning(
-      '%s is not what the run was trained on: the card has no counts.',
-      directory,
-    )
-    return facts
-  return facts | {
-    'version': os.path.basename(directory),
-    'resolution': info['resolution'],
-    'frame_rate': info['frame_rate'],
-    'splits': {
-      name: {
-        'shots': len(set(source.index['shot'].tolist())),
-        'frames': int(source.index['n'].sum()),
-      }
-      for name, source in splits.items()
-    },
-  }
+  """Returns what is known of the data set that a run was trained on."""
+  found, problem = facts.describe(data, fingerprint)
+  if problem:
+    logging.warning('The card has no counts. %s', problem)
+  return found
 
 
 def _stages(model: trained.Model) -> list[dict[str, Any]]:

@@ -48,6 +48,49 @@ def load(
   return run_folder.read(source, ema, checkpoint)
 
 
+def load_worse(run: model.Model, name: str) -> model.Model:
+  """Reads a model to guide another one against (autoguidance).
+
+  Args:
+    run: the model that is guided.
+    name: a step of the same run, or the source of another run or export.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: it works in other latents or on other clips, or has other
+      classes.
+  """
+  if name.isdigit():
+    if run.workdir is None:
+      raise ValueError(
+        f'{run.source} is an export and has one step: name the run or export '
+        'to guide against.'
+      )
+    worse = load(run.workdir, checkpoint=name)
+  else:
+    worse = load(name)
+  sizes = [(x.stage.frames, x.stage.resolution) for x in (run, worse)]
+  if sizes[0] != sizes[1]:
+    shown = ['{} frames of {} px'.format(*size) for size in sizes]
+    raise ValueError(
+      f'{worse.source} cannot guide: at step {worse.step} it makes {shown[1]}, '
+      f'and {run.source} makes {shown[0]}.'
+    )
+  if worse.fingerprint != run.fingerprint:
+    raise ValueError(
+      f'{worse.source} cannot guide: its autoencoder is not that of '
+      f'{run.source}, so its latents mean something else; train it with '
+      f'config.autoencoder.load={run.source}.'
+    )
+  classes = [x.config.model.num_classes for x in (run, worse)]
+  if classes[1] not in (0, classes[0]):
+    raise ValueError(
+      f'{worse.source} cannot guide: it knows {classes[1]} classes, and '
+      f'{run.source} {classes[0]}.'
+    )
+  return worse
+
+
 def load_autoencoder(
   source: epath.PathLike,
 ) -> tuple[ConfigDict, dict[str, Any], dict[str, FloatArray[' c']], str]:

@@ -1,4 +1,4 @@
-"""Failures that a run survives, counted over its stages and restarts."""
+"""What a run counts over its stages and restarts: failures, and its cost."""
 
 import collections
 from typing import Any
@@ -7,17 +7,19 @@ import jax
 
 from vdm.multihost import arrays
 from vdm.multihost import coordination
+from vdm.training import spent
 
 WINDOW = 100  # Steps that `train.max_skipped` applies to.
 
 
 class Counters:
-  """Counts skipped steps and replaced records.
+  """Counts skipped steps, replaced records and what training costs.
 
   Attributes:
     skipped_steps: of the run, as far as they were fetched.
     bad_records: records that were replaced in this process's rows; the first
       process includes those from before the run was resumed.
+    spent: what training has cost, see `spent`.
   """
 
   def __init__(self, max_skipped: int):
@@ -27,6 +29,7 @@ class Counters:
       max_skipped: more skipped ones of the last `WINDOW` steps are too many.
     """
     self.skipped_steps, self.bad_records = 0, 0
+    self.spent = spent.Spent()
     self._max_skipped = max_skipped
     self._recent = collections.deque(maxlen=WINDOW)
     self._pending = collections.deque()

@@ -7,7 +7,8 @@
   validate (params, frozen, clips)-> {name: number}
   preview  (params, frozen, clips)-> {name: uint8 [n t h w 3]}
   samples  (params, frozen, clips)-> uint8 [n t h w 3], one a clip, of its
-                                     label
+                                     label; for a `rollouts.Task` that follows,
+                                     with its frames given
 
 `frozen` is an argument and never a captured constant: nothing for the
 autoencoder, and for diffusion the autoencoder's parameters and statistics.
@@ -28,6 +29,7 @@ from vdm import generate
 from vdm import models
 from vdm.diffusion import losses
 from vdm.diffusion import process
+from vdm.diffusion import rollouts
 from vdm.models import autoencoders
 from vdm.models import unet
 from vdm.models.autoencoders import fsq
@@ -196,6 +198,7 @@ def diffusion(
       std=options.density_std,
       schedule=schedule,
       frame_levels=stage.frame_levels.to_dict(),
+      context_noise=stage.context_noise,
     )
     dropped = jax.random.bernoulli(
       jax.random.fold_in(key, LABELS), config.model.label_dropout, (rows,)
@@ -280,10 +283,11 @@ def diffusion(
 
   make = generate.make_generator(config, stage, mesh, poll)
 
-  def samples(params, frozen, clips):
+  def samples(params, frozen, clips, task=rollouts.PLAIN):
     # The labels of those clips, so that like stands beside like.
     seeds = config.sample.seed + np.arange(len(clips['label']))
-    return make.samples(params, frozen, clips['label'], seeds)
+    given = clips['video'][:, list(task.given)]
+    return make.samples(params, frozen, clips['label'], seeds, task, given)
 
   def preview(params, frozen, clips):
     rows = np.arange(config.sample.num) % len(clips['video'])

@@ -85,6 +85,7 @@ class StageSaver:
       'dataset': self._fingerprint,
       'pending_evaluation': pending_evaluation,
       **self._totals.totals(step, self._totals.bad_records),
+      **self._totals.spent.values(),
     }
     name = f'small_score/{self._best}'
     if name in scores:

@@ -54,13 +54,14 @@ class StepLog:
       metrics: of the train step, perhaps still being computed.
       cost: of compiling for it, if it was compiled.
     """
-    self._row = (step, metrics, cost, self._totals.bad_records)
+    spent = self._totals.spent.values()
+    self._row = (step, metrics, cost, self._totals.bad_records, spent)
 
   def flush(self) -> None:
     """Fetches and writes the row that is held back, if any."""
     if self._row is None:
       return
-    (step, metrics, cost, bad_records), self._row = self._row, None
+    (step, metrics, cost, bad_records, spent), self._row = self._row, None
     values = {}
     for name, value in arrays.to_host(metrics).items():
       if not isinstance(value, tuple):
@@ -68,6 +69,8 @@ class StepLog:
       elif value[1] > 0:  # A noise level that no clip had has no loss.
         values[name] = float(value[0] / value[1])
     values |= self._rates.read() | cost
+    # Clips and operations up to this step; the next one runs already.
+    values |= spent | {'train_seconds': self._totals.spent.seconds}
     values |= self._totals.totals(step, bad_records)
     self._log.write(step, self._span.name, values)
     left = throughput.time_left(self._spans, step, self._rates.pace())

@@ -9,6 +9,7 @@ from typing import TypeVar
 import jax
 
 from vdm.training import flops
+from vdm.training import spent
 from vdm.training import stages
 
 T = TypeVar('T')
@@ -17,20 +18,23 @@ T = TypeVar('T')
 class Throughput:
   """Counts what happens between two rows of the log."""
 
-  def __init__(self, clips: int, dtype: str):
+  def __init__(self, clips: int, dtype: str, total: spent.Spent | None = None):
     """Starts the first interval.
 
     Args:
       clips: of a step, over all devices.
       dtype: that the network computes in, for the devices' peak.
+      total: sums of the run, which steps are added to.
     """
     self.clips, self.dtype = clips, dtype
+    self.total, self._stepped = total or spent.Spent(), False
     self._run_started, self._run_steps = time.perf_counter(), 0
     self.restart()
 
   def restart(self) -> None:
     """Starts a new interval."""
     self.started, self.waited = time.perf_counter(), 0.0
+    self._settled = self.started
     self.steps, self.tflops = 0, 0.0
 
   def wait(self, function: Callable[[], T]) -> T:
@@ -40,11 +44,29 @@ class Throughput:
     self.waited += time.perf_counter() - started
     return result
 
-  def count(self, tflops: float, *, compiled: bool) -> None:
+  def settle(self, lost: float = 0.0) -> None:
+    """Adds the time since the last call to the run's.
+
+    What follows an interval and is not training, up to `restart`, is not added.
+
+    Args:
+      lost: seconds of it that were not training either.
+    """
+    now = time.perf_counter()
+    self.total.seconds += max(now - self._settled - lost, 0.0)
+    self._settled = now
+
+  def count(self, tflops: float, *, compile_seconds: float = 0.0) -> None:
     """Counts a step; one that had to be compiled starts a new interval."""
-    if compiled:
+    self.total.tflop += tflops
+    self.total.clips += self.clips
+    if compile_seconds:
+      # Before the first step, workers and pipelines start.
+      if self._stepped:
+        self.settle(compile_seconds)
       self.restart()
       self._run_started, self._run_steps = time.perf_counter(), 0
+    self._stepped = True
     self.steps += 1
     self._run_steps += 1
     self.tflops += tflops
@@ -59,6 +81,7 @@ class Throughput:
 
   def read(self) -> dict[str, float]:
     """Returns the interval's rates, and starts the next one."""
+    self.settle()
     seconds = max(time.perf_counter() - self.started, 1e-9)
     per_step = seconds / max(self.steps, 1)
     values = {

@@ -1,0 +1,308 @@
+"""Given frames and long videos, against what is known of Gaussian processes.
+
+Each pixel over time is a stationary process with covariance RHO^|t - s|, whose
+exact denoiser E[x0 | z] at levels of each frame's own takes the network's
+place. It has the Markov property: a frame depends on those before it through
+the last one, so that windows which hold at least one frame have the same law as
+one long video. Everything else is the real path, from seeds to uint8 pixels.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_runs
+
+from vdm import generate
+from vdm import models
+from vdm.diffusion import process
+from vdm.diffusion import rollouts
+
+RHO, SCALE = 0.8, 0.2  # SCALE: of pixels in [-1, 1]; they clip at 5 of it.
+LENGTH, SIDE, NUM = 4, 16, 16
+SAMPLES = NUM * SIDE * SIDE * 3  # Independent processes: 12 288.
+# A covariance of unit variables has a standard error of at most
+# (2 / SAMPLES)^0.5 = 0.013; 32 steps of dpmpp are exact to 0.005, pixels are
+# rounded to 0.04 of the deviation.
+TOLERANCE = 0.065
+MIXED = dict(shared=0.4, context=0.3, independent=0.3)
+FROZEN = {
+  'params': {},
+  'stats': {'mean': np.zeros(3, 'f'), 'scale': np.full(3, SCALE, 'f')},
+}
+
+
+def covariance(frames):
+  index = np.arange(frames)
+  return RHO ** np.abs(index[:, None] - index)
+
+
+def conditional(frames, given):
+  """(pull, Schur complement) of the other frames given some."""
+  free = np.setdiff1d(np.arange(frames), given)
+  whole = covariance(frames)
+  cross = whole[np.ix_(free, given)]
+  pull = cross @ np.linalg.inv(whole[np.ix_(given, given)])
+  return pull, whole[np.ix_(free, free)] - pull @ cross.T
+
+
+def denoise(params, z, levels, cond):
+  """E[x0 | z] = C A (A C A + S^2)^-1 z, plus what `params` and `cond` say."""
+  alpha, sigma = process.alpha_sigma(levels)
+  cross = jnp.asarray(covariance(z.shape[1]), z.dtype)[None] * alpha[:, None, :]
+  total = cross * alpha[:, :, None] + jax.vmap(jnp.diag)(sigma**2)
+  gain = jnp.linalg.solve(total.mT, cross.mT).mT
+  return jnp.einsum('btu,buhwc->bthwc', gain, z) + params['offset']
+
+
+@pytest.fixture
+def make_videos(monkeypatch):
+  """Function of a task that returns latents [n t SIDE SIDE 3] of videos."""
+  monkeypatch.setattr(
+    models, 'make_unet', lambda *_: models.Network(dict, denoise)
+  )
+
+  def make(
+    task=rollouts.PLAIN,
+    given=None,
+    frame_levels=MIXED,
+    poll=lambda: None,
+    worse=None,
+    offset=0.0,
+    num=NUM,
+    **options,
+  ):
+    config = tiny_runs.make_config(
+      frames=LENGTH, resolution=SIDE, frame_levels=frame_levels
+    )
+    config.model.num_classes = 0
+    config.diffusion.prediction = 'x0'
+    config.sample.update(
+      dict(steps=32, method='dpmpp', batch=8, guidance=3.0) | options
+    )
+    maker = generate.make_generator(
+      config,
+      config.stages.video,
+      poll=poll,
+      worse=worse and (config, worse),
+    )
+    videos = maker.samples(
+      {'offset': offset}, FROZEN, np.full(num, -1), np.arange(num), task, given
+    )
+    assert videos.dtype == np.uint8
+    return (videos / 127.5 - 1.0) / SCALE, videos
+
+  return make
+
+
+def draw_given(frames, num=NUM, seed=5):
+  """Pixels of some frames of the process, uint8 [n k SIDE SIDE 3]."""
+  generator = np.random.default_rng(seed)
+  root = np.linalg.cholesky(covariance(max(frames) + 1))[list(frames)]
+  z = generator.normal(size=(num, SIDE, SIDE, 3, root.shape[1])) @ root.T
+  pixels = np.moveaxis(z, -1, 1) * SCALE
+  return np.round((np.clip(pixels, -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def by_time(z):
+  """[n t h w c] as [t, processes]."""
+  return np.moveaxis(z, 1, 0).reshape(z.shape[1], -1)
+
+
+def assert_moments(z, wanted):
+  """Asserts that values [t, processes] have mean zero and a covariance."""
+  np.testing.assert_allclose(z.mean(1), 0, atol=TOLERANCE)
+  np.testing.assert_allclose(np.cov(z), wanted, atol=TOLERANCE)
+
+
+def test_a_rollout_has_the_law_of_one_long_video(make_videos):
+  # Windows at 0, 2 and, moved back to the end, 3.
+  z, videos = make_videos(rollouts.Task(frames=7, context_noise=0.0))
+  assert videos.shape == (NUM, 7, SIDE, SIDE, 3)
+  assert_moments(by_time(z), covariance(7))
+
+
+def test_a_rollout_goes_on_from_the_shorter_video(make_videos):
+  _, short = make_videos(num=2)
+  _, long = make_videos(rollouts.Task(frames=7, context_noise=0.3), num=2)
+  np.testing.assert_array_equal(long[:, :LENGTH], short)
+  # Other windows have noise of their own.
+  assert np.abs(long[:, 4:6].astype(int) - short[:, 2:4]).max() > 20
+
+
+def test_held_frames_are_seen_through_their_noise(make_videos):
+  sigma = 0.6
+  z, _ = make_videos(rollouts.Task(frames=6, context_noise=sigma))
+  # The second window makes frames 4 and 5 from noised copies y = alpha x + n
+  # of frames 2 and 3.
+  alpha = (1 - sigma**2) ** 0.5
+  whole = covariance(6)
+  known = alpha**2 * whole[2:4, 2:4] + sigma**2 * np.eye(2)
+  pull = alpha * whole[4:, 2:4] @ np.linalg.inv(known)
+  schur = whole[4:, 4:] - alpha * pull @ whole[2:4, 4:]
+  to_before = alpha * pull @ whole[2:4, :4]
+  wanted = whole.copy()
+  wanted[4:, :4], wanted[:4, 4:] = to_before, to_before.T
+  wanted[4:, 4:] = schur + pull @ known @ pull.T
+  assert np.abs(wanted - whole).max() > 3 * TOLERANCE  # The noise matters.
+  assert_moments(by_time(z), wanted)
+
+
+@pytest.mark.parametrize(
+  'given, frames', [((0,), 4), ((0, 1), 4), ((0, 3), 4), ((1, 2), 7)]
+)
+def test_given_frames_condition_the_others(make_videos, given, frames):
+  pixels = draw_given(given)
+  # A scale of one is no history guidance.
+  task = rollouts.Task(frames, given, context_noise=0.0, history_guidance=1.0)
+  z, videos = make_videos(task, pixels)
+  np.testing.assert_array_equal(videos[:, list(given)], pixels)
+  z = by_time(z)
+  free = np.setdiff1d(np.arange(frames), given)
+  pull, schur = conditional(frames, list(given))
+  rest = z[free] - pull @ z[list(given)]
+  assert_moments(rest, schur)
+  # Nothing of the given frames is left in the rest.
+  cross = rest @ z[list(given)].T / rest.shape[1]
+  np.testing.assert_allclose(cross, 0, atol=TOLERANCE)
+
+
+def test_without_clean_frames_in_training_given_ones_are_noised(make_videos):
+  given, sigma = (0, 3), 0.4
+  pixels = draw_given(given)
+  task = rollouts.Task(given=given, context_noise=sigma)
+  z, videos = make_videos(
+    task, pixels, frame_levels=dict(shared=0.5, independent=0.5)
+  )
+  np.testing.assert_array_equal(videos[:, list(given)], pixels)
+  z, alpha, whole = by_time(z), (1 - sigma**2) ** 0.5, covariance(4)
+  given, free = list(given), [1, 2]
+  known = alpha**2 * whole[np.ix_(given, given)] + sigma**2 * np.eye(2)
+  pull = alpha * whole[np.ix_(free, given)] @ np.linalg.inv(known)
+  cross = z[free] @ z[given].T / z.shape[1]
+  wanted = alpha * pull @ (z[given] @ z[given].T / z.shape[1])
+  np.testing.assert_allclose(cross, wanted, atol=TOLERANCE)
+
+
+def test_history_guidance_pulls_towards_what_the_history_says(make_videos):
+  """At frame 1, given frame 0, the mean moves beyond the conditional one.
+
+  Without history the mean is 0, so that with a scale above one it is above
+  RHO z_0; the fractional variant, guided by less of the history, lies between.
+  """
+  pixels = draw_given((0,), num=8)
+  slopes = {}
+  for scale, noise in ((1.0, 0.0), (1.5, 0.8), (1.5, 0.0)):
+    task = rollouts.Task(
+      given=(0,), history_guidance=scale, history_noise=noise
+    )
+    z, videos = make_videos(task, pixels, num=8)
+    np.testing.assert_array_equal(videos[:, :1], pixels)
+    z = by_time(z)
+    slopes[scale, noise] = (z[1] @ z[0]) / (z[0] @ z[0])
+  assert abs(slopes[1.0, 0.0] - RHO) < TOLERANCE
+  values = list(slopes.values())
+  assert values == sorted(values)
+  assert min(np.diff(values)) > 0.02
+
+
+def test_a_worse_network_is_guided_against(make_videos):
+  # The denoisers differ by a constant, so all videos do, by the same.
+  guided, _ = make_videos(
+    num=2, guidance=1.5, worse={'offset': -0.1}, offset=0.1
+  )
+  good, _ = make_videos(num=2, offset=0.1)
+  other, _ = make_videos(num=2, offset=0.2)
+  # x0 + 0.1 + 0.5 (0.1 + 0.1) = x0 + 0.2.
+  np.testing.assert_allclose(guided, other, atol=0.05)
+  assert np.abs(guided - good).mean() > 0.05
+
+
+def test_a_window_at_a_time_and_progress_after_each(make_videos, monkeypatch):
+  sizes, calls = [], []
+  sample = generate.samplers.sample
+
+  def recorded(denoise, z, *args, **kwargs):
+    sizes.append(z.shape)
+    return sample(denoise, z, *args, **kwargs)
+
+  monkeypatch.setattr(generate.samplers, 'sample', recorded)
+  make_videos(
+    rollouts.Task(frames=12), num=10, poll=lambda: calls.append(1), steps=2
+  )
+  assert len(calls) == 2 * 5  # Batches of 8, windows at 0, 2, 4, 6 and 8.
+  # Compiled once, of one window: longer videos take no more of a device.
+  assert sizes == [(8, LENGTH, SIDE, SIDE, 3)]
+
+
+def test_windows_hold_what_is_known():
+  found = rollouts.windows(21, 8, 4, (0, 20))
+  assert [w.start for w in found] == [0, 4, 8, 12, 13]
+  assert [w.made for w in found] == [0, 4, 4, 4, 7]
+  assert np.flatnonzero(found[0].held).tolist() == [0]
+  assert np.flatnonzero(found[1].held).tolist() == [0, 1, 2, 3]
+  assert found[-1].held.all() and found[-1].given.tolist() == [*7 * [0], 1]
+  (only,) = rollouts.windows(8, 8, 4, ())
+  assert not only.held.any()
+
+
+@pytest.mark.parametrize(
+  'task, frame_levels, words',
+  [
+    (dict(frames=7), dict(shared=1.0), 'frame_levels.context above 0'),
+    (dict(given=(0,)), dict(shared=1.0), 'frame_levels.context above 0'),
+    (
+      dict(given=(0,), history_guidance=2.0),
+      dict(context=1.0),
+      'frame_levels.independent above 0',
+    ),
+    (dict(history_guidance=2.0), MIXED, 'there are none'),
+    (dict(frames=7, context_noise=0.1), dict(context=1.0), 'more than the 0'),
+    (dict(frames=3), MIXED, 'fewer than the 4'),
+    (dict(frames=7, overlap=4), MIXED, 'none of 1 to 3'),
+    (dict(given=(4,)), MIXED, 'the frames 0 to 3'),
+    (dict(given=(0, 1, 2, 3)), MIXED, 'nothing is left'),
+    (dict(frames=7, context_noise=1.0), MIXED, 'below 1'),
+  ],
+)
+def test_what_was_never_trained_is_refused(task, frame_levels, words):
+  with pytest.raises(ValueError) as error:
+    rollouts.resolve(rollouts.Task(**task), LENGTH, frame_levels)
+  assert words in str(error.value) and '\n' not in str(error.value)
+
+
+def test_single_frames_neither_continue_nor_complete():
+  with pytest.raises(ValueError, match='trained on single frames'):
+    rollouts.resolve(rollouts.Task(frames=2), 1, MIXED)
+
+
+@pytest.mark.parametrize(
+  'frame_levels, trained, wanted',
+  [
+    (dict(context=1.0), 0.0, 0.0),
+    (dict(context=1.0), 0.05, 0.05),
+    (dict(context=1.0), 0.3, 0.1),
+    (MIXED, 0.0, 0.1),
+  ],
+)
+def test_context_is_as_noisy_as_training_allows(frame_levels, trained, wanted):
+  task = rollouts.resolve(
+    rollouts.Task(frames=7), LENGTH, frame_levels, trained
+  )
+  assert (task.context_noise, task.overlap) == (wanted, 2)
+
+
+def test_several_frames_in_a_latent_are_refused(monkeypatch):
+  config = tiny_runs.make_config(frames=LENGTH, frame_levels=MIXED)
+  codec = generate.autoencoders.make_autoencoder(config.autoencoder)
+  longer = generate.autoencoders.Autoencoder(
+    (2, 1, 1), 3, codec.init, codec.encode, codec.decode
+  )
+  monkeypatch.setattr(
+    generate.autoencoders, 'make_autoencoder', lambda _: longer
+  )
+  stage = config.stages.video
+  with pytest.raises(ValueError, match='no single frame can be given'):
+    generate.plan(config, stage, rollouts.Task(given=(0,)))
+  with pytest.raises(ValueError, match='multiple of 2'):
+    generate.plan(config, stage, rollouts.Task(frames=5))
