@@ -48,9 +48,7 @@ class Side:
     )
     objective = objectives.make_objective(config, span.stage, mesh)
     key = train_state.stream(config.seed, 'init', 'diffusion')
-    self.state = train_state.initialise(
-      config.optim, objective, key, None, mesh
-    )
+    state = train_state.initialise(config.optim, objective, key, None, mesh)
     self.steps = train_step.StageSteps(
       config.optim,
       config.seed,
@@ -58,8 +56,9 @@ class Side:
       span,
       objective,
       autoencoder,
-      self.state.params,
+      state,
     )
+    self.state = self.steps.pack(state)
     self.batches = inputs.make_batches(config, source, span, 0, fingerprint)
     self.losses, self.seconds, self.n = [], [], 0
     self.wait = jax.block_until_ready

@@ -39,8 +39,8 @@ def main(argv):
   from vdm.models import autoencoders
   from vdm.multihost import arrays
   from vdm.training import objectives
+  from vdm.training import packing
   from vdm.training import sharding
-  from vdm.training import stages
   from vdm.training import train_state
   from vdm.training import train_step
 
@@ -50,7 +50,7 @@ def main(argv):
   mesh = sharding.make_mesh()
   objective = objectives.make_objective(config, stage, mesh)
   params = objective.init(jax.random.key(0), None)
-  trained = stages.trained_paths(params, stage, objective.excluded_paths(False))
+  trained = train_step.trained_by(stage, objective, params)
   codec = autoencoders.make_autoencoder(config.autoencoder)
   clips = np.random.default_rng(0).integers(
     0, 256, (16, stage.frames, stage.resolution, stage.resolution, 3), np.uint8
@@ -73,17 +73,20 @@ def main(argv):
     *arrays.replicate(mesh, (np.int32(0), jax.random.key(2))),
   )
 
-  def build(choose):
-    train_step.choose = choose
+  def build(select):
+    train_step.select = select
     state = train_state.create(config.optim, jax.tree.map(jnp.copy, params))
+    state = jax.device_put(state, arrays.replicated(mesh))
+    layout = packing.plan(state, trained)
+    state = sharding.place(mesh, packing.pack(layout, state))
     step = train_step.make_train_step(
-      config.optim, stage, objective, trained, mesh, state
+      config.optim, stage, objective, layout, 0, mesh, state
     )
     return [step.lower(state, *arguments).compile(), state, []]
 
   programs = {
-    'skipping': build(train_step.choose),
-    'not': build(lambda sound, new_state, state: new_state),
+    'skipping': build(train_step.select),
+    'not': build(lambda finite, new_state, state: new_state),
   }
   for number in range(_STEPS.value + 2):
     for program in programs.values():

@@ -41,8 +41,8 @@ def measure(config, stage, batch):
   from vdm.multihost import arrays
   from vdm.training import flops
   from vdm.training import objectives
+  from vdm.training import packing
   from vdm.training import sharding
-  from vdm.training import stages
   from vdm.training import throughput
   from vdm.training import train_state
   from vdm.training import train_step
@@ -78,9 +78,11 @@ def measure(config, stage, batch):
     jax.device_put(jnp.int32(0), copies),
     jax.device_put(jax.random.key(1), copies),
   )
-  trained = stages.trained_paths(params, stage, objective.excluded_paths(False))
+  trained = train_step.trained_by(stage, objective, params)
+  layout = packing.plan(state, trained)
+  state = sharding.place(mesh, packing.pack(layout, state))
   step = train_step.make_train_step(
-    config.optim, stage, objective, trained, mesh, state
+    config.optim, stage, objective, layout, 0, mesh, state
   )
   operations = flops.count_flops(step, state, *arguments)
   began = time.perf_counter()

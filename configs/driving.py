@@ -15,7 +15,8 @@ Dashcams record for hours without cuts. Hence:
   no mirroring, because traffic keeps to one side.
 Variants as in configs/ucf101.py: `smoke`, `overfit`.
 
-Expected: not measured yet; `smoke`, 4 minutes of two cores.
+Expected: not measured yet; `smoke`, 4 minutes of two cores. Estimated peak of
+device memory: 3.2 GiB (docs/hardware.md).
 """
 
 from vdm.config import recipes

@@ -24,7 +24,8 @@ report PSNR, SSIM, flicker, statistics of the latents, and the worst clips.
 
 Expected: the full size is not measured yet. `cpu`, trained on 20 other videos:
 32.1 dB, SSIM 0.953 on clips of UCF101 and from a car, 3.6 dB above PCA;
-benchmarks/autoencoder.py.
+benchmarks/autoencoder.py. Estimated peak of device memory, of all variants:
+0.6 GiB at most (docs/hardware.md).
 """
 
 from vdm.config import recipes

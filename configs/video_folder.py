@@ -11,7 +11,8 @@ duplicates are left out, each with its reason in data_report.html.
 A tenth of the recordings is held out for validation. Variants as in
 configs/ucf101.py: `smoke`, `overfit`.
 
-Expected: not measured yet; `smoke`, 4 minutes of two cores.
+Expected: not measured yet; `smoke`, 4 minutes of two cores. Estimated peak of
+device memory: 5.9 GiB (docs/hardware.md).
 """
 
 from vdm.config import recipes

@@ -1,10 +1,12 @@
 """Rotary attention against formulas in NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_runs
 
+from vdm import models
 from vdm.models import attention
 
 
@@ -90,3 +92,71 @@ def test_attention_keeps_bfloat16():
   assert half.dtype == jnp.bfloat16
   full = layer(x, attention.grid_positions(5))
   np.testing.assert_allclose(half.astype(np.float32), full, atol=0.1)
+
+
+@pytest.mark.parametrize(
+  'implementation, platform, dtype, head_size, wanted',
+  [
+    ('cudnn', 'gpu', jnp.bfloat16, 64, 'cudnn'),
+    ('plain', 'gpu', jnp.bfloat16, 64, None),
+    ('cudnn', 'cpu', jnp.bfloat16, 64, None),
+    ('cudnn', 'tpu', jnp.bfloat16, 64, None),
+    ('cudnn', 'gpu', jnp.float32, 64, None),
+    ('cudnn', 'gpu', jnp.bfloat16, 20, None),
+    ('cudnn', 'gpu', jnp.bfloat16, 136, None),
+  ],
+)
+def test_the_fused_kernel_is_used_where_there_is_one(
+  implementation, platform, dtype, head_size, wanted, monkeypatch
+):
+  asked = []
+
+  def attend(q, k, v, *, implementation):
+    del k, v
+    asked.append(implementation)
+    return q
+
+  monkeypatch.setattr(jax.nn, 'dot_product_attention', attend)
+  monkeypatch.setattr(attention, 'backend', lambda: platform)
+  q = jnp.zeros((2, 4, 2, head_size), dtype)
+  attention.attend(q, q, q, implementation)
+  assert asked == [wanted]
+
+
+def test_every_attention_of_a_network_is_what_its_key_says(monkeypatch):
+  asked = []
+
+  def attend(q, k, v, implementation):
+    del k, v
+    asked.append(implementation)
+    return q
+
+  monkeypatch.setattr(attention, 'attend', attend)
+  config = tiny_runs.make_config()
+  config.model.update(
+    attention_levels=(0,), temporal_attention_levels=(0,), attention='cudnn'
+  )
+  network = models.make_unet(config.model, 3)
+  z, levels = jnp.zeros((1, 2, 4, 4, 3)), jnp.zeros((1, 2))
+  cond = {'label': jnp.zeros(1, jnp.int32)}
+  jax.eval_shape(network.apply, network.abstract_params(), z, levels, cond)
+  assert asked == ['cudnn'] * 3  # Over space, over time and over both.
+
+
+def test_the_fused_kernel_computes_the_same():
+  if jax.default_backend() != 'gpu':
+    pytest.skip('needs an NVIDIA GPU')
+  q, k, v = jnp.asarray(normal(3, 2, 64, 2, 32), jnp.bfloat16)
+
+  def both(implementation):
+    def total(q, k, v):
+      y = attention.attend(q, k, v, implementation).astype(jnp.float32)
+      return jnp.sin(y).sum(), y
+
+    grads, y = jax.grad(total, (0, 1, 2), has_aux=True)(q, k, v)
+    return (y, *grads)
+
+  for found, wanted in zip(both('cudnn'), both('plain')):
+    np.testing.assert_allclose(
+      found.astype(jnp.float32), wanted.astype(jnp.float32), atol=0.05
+    )

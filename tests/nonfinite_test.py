@@ -27,7 +27,9 @@ def poisoned(monkeypatch):
   """
   gradient = train_step.gradient
 
-  def with_nan(stage, objective, trained, mesh, params, frozen, batch, n, key):
+  def with_nan(stage, objective, *args):
+    n = args[-2]
+
     def draw(batch, key):
       rows = objective.draw(batch, key)
       bad = (n >= 2) & (jax.numpy.arange(len(batch['label'])) == 5)
@@ -37,17 +39,7 @@ def poisoned(monkeypatch):
       total, count, sums = objective.loss(params, frozen, rows)
       return total + rows['factor'].sum() - len(rows['factor']), count, sums
 
-    return gradient(
-      stage,
-      objective._replace(draw=draw, loss=loss),
-      trained,
-      mesh,
-      params,
-      frozen,
-      batch,
-      n,
-      key,
-    )
+    return gradient(stage, objective._replace(draw=draw, loss=loss), *args)
 
   monkeypatch.setattr(train_step, 'gradient', with_nan)
 

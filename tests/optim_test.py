@@ -9,6 +9,8 @@ import pytest
 from vdm.common import trees
 from vdm.config import schema
 from vdm.training import optim
+from vdm.training import packing
+from vdm.training.train_state import TrainState
 
 # Like a network's: first and last layers, a table, hidden matrices, norms.
 SHAPES = {
@@ -45,17 +47,25 @@ def options(**changes):
   return config
 
 
-def run(config, stage, paths, gradients, params):
+def run(config, stage, paths, gradients, params, slots=None):
   """Parameters {path: array} and slots after an update on each gradient."""
-  slots = optim.init(config, params)
-  live = trees.flatten(params)
-  paths = sorted(paths)
+  slots = optim.init(config, params) if slots is None else slots
+  state = TrainState(params, slots, {})
+  layout = packing.plan(state, [paths])
   update = jax.jit(lambda *args: optim.update(config, stage, 0.5, *args))
   for gradient in gradients:
-    whole = (trees.flatten(gradient), slots, live)
-    new, new_slots = update(*({p: tree[p] for p in paths} for tree in whole))
-    live, slots = {**live, **new}, {**slots, **new_slots}
-  return live, slots
+    state = packing.pack(layout, state)
+    grads = packing.join(packing.selected(layout, 0), trees.flatten(gradient))
+    new, new_slots = update(
+      grads,
+      {group: state.opt_state[group] for group in grads},
+      {group: state.params[group] for group in grads},
+    )
+    state = state._replace(
+      params={**state.params, **new}, opt_state={**state.opt_state, **new_slots}
+    )
+    state = packing.unpack(layout, state)
+  return trees.flatten(state.params), state.opt_state
 
 
 def run_optax(transform, gradients, params):
@@ -176,16 +186,14 @@ def test_a_parameter_that_is_left_out_keeps_its_slot(gradients):
 def test_a_parameter_that_joins_later_has_its_own_bias_correction(gradients):
   config = options(name='adamw')
   config.weight_decay = 0.0
-  stage = schema.stage(learning_rate=2e-2)
+  stage = schema.stage(learning_rate=4e-2)  # At a factor of 0.5.
   params = values(0)
   late, flat = 'block/scale', trees.flatten(params)
   early = [path for path in flat if path != late]
-  slots, live = optim.init(config, params), flat
-  for i, gradient in enumerate(gradients):
-    paths = early if i < 3 else list(flat)
-    chosen = {path: trees.flatten(gradient)[path] for path in paths}
-    new, new_slots = optim.update(config, stage, 1.0, chosen, slots, live)
-    live, slots = {**live, **new}, {**slots, **new_slots}
+  live, slots = run(config, stage, early, gradients[:3], params)
+  live, slots = run(
+    config, stage, flat, gradients[3:], trees.unflatten(live), slots
+  )
   transform = optax.adam(2e-2, b1=config.b1, b2=config.b2, eps=config.eps)
   since = [g['block']['scale'] for g in gradients[3:]]
   wanted = run_optax(transform, since, params['block']['scale'])

@@ -124,6 +124,10 @@ def test_rows_cost_and_parts_save(config):
   assert cost.kept > 0
   halved = costs.estimated_peak(cost, 64, 1, 2)
   assert halved == peaks[0] + cost.gradients + 32 * cost.kept
+  # Sharded, and its parameters whole for the computation.
+  sharded = costs.estimated_peak(cost, 0, 4, 1)
+  parts = (cost.state + cost.gradients) / 4
+  assert sharded == parts + cost.frozen + 4 * cost.parameters
 
 
 def make_line(fixed, row):
@@ -131,8 +135,8 @@ def make_line(fixed, row):
 
 
 COST = costs.Cost(
-  parameters=10**9,
-  trained=10**9,
+  parameters=10**6,
+  trained=10**6,
   state=4 * GIB,
   frozen=0,
   tflop=1.0,
@@ -307,6 +311,24 @@ def test_what_does_not_fit_is_marked_and_mended(config):
   assert 'video does not fit h100' in text
 
 
+def test_a_batch_that_does_not_divide_stops_its_own_target_alone(config):
+  """Eight rows over three devices and over four."""
+  found = {
+    name: report.target_numbers(
+      config, targets.parse(name), {'video': COST}, 0.0, lambda stage: 0.0
+    )
+    for name in ('h100x3', 'h100x4')
+  }
+  stage = report.stage_numbers(config, 'video', COST) | {'pipeline': None}
+  text = report.text(
+    {'stages': {'video': stage}, 'targets': found, 'disk': {'data set': None}}
+  )
+  assert found['h100x4']['stages']['video']['fits']
+  assert found['h100x3']['hours'] == {}
+  assert 'video cannot run on h100x3: config.stages.video.batch=8' in text
+  assert 'cannot run on h100x4' not in text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['v5e-4', 'v5e-4x2', 'v4-8', 'h100x8'])
 def test_compilers_of_devices_that_are_not_here(config, name):
@@ -320,6 +342,31 @@ def test_compilers_of_devices_that_are_not_here(config, name):
   found = compiling.measure(config, 'video', target, seconds=900)
   assert found['peak'] > 0
   # The donated state is updated in place.
-  state = costs.count(config, 'video').state
-  assert found['aliased'] >= state
+  _, (packed, *_) = costs.lowerable(
+    config, 'video', sharding.make_mesh(devices=jax.devices()[:1])
+  )
+  assert found['aliased'] >= costs.size(packed)
+  # Gradients are summed; no activation goes to another device.
   assert found['collectives']['all-reduce'] > 0
+  assert found['collectives']['all-gather'] == 0
+  assert found['collectives']['all-to-all'] == 0
+
+
+@pytest.mark.slow
+def test_fused_attention_compiles_for_a_gpu_that_is_not_here(config):
+  """bash launch/test.sh -m slow tests/planning_test.py"""
+  if not compiling.is_installed('gpu'):
+    pytest.skip(f'needs {compiling.INSTALL["gpu"]}')
+  config = fit.changed(config, 'video')
+  config.train.compute_dtype = 'bfloat16'
+  kinds = {}
+  for implementation in ('plain', 'cudnn'):
+    config.model.attention = implementation
+    found = compiling.measure(
+      config, 'video', targets.parse('h100'), seconds=900
+    )
+    kinds[implementation] = {
+      name for name in found['kinds'] if 'dot_product_attention' in name
+    }
+  assert kinds['plain'] == set()
+  assert len(kinds['cudnn']) == 2  # Forwards and backwards.

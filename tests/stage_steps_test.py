@@ -25,8 +25,9 @@ def steps_and_costs():
   )
   frozen = jax.device_put(tiny_runs.autoencoder(), arrays.replicated(mesh))
   steps = train_step.StageSteps(
-    config.optim, config.seed, mesh, span, objective, frozen, params
+    config.optim, config.seed, mesh, span, objective, frozen, state
   )
+  state = steps.pack(state)
   costs, tflops = [], []
   for n in range(4):
     state, _ = steps(state, tiny_runs.batch(), n)

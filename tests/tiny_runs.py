@@ -12,6 +12,7 @@ from vdm.common import trees
 from vdm.config import schema
 from vdm.multihost import arrays
 from vdm.training import objectives
+from vdm.training import packing
 from vdm.training import sharding
 from vdm.training import train_state
 from vdm.training import train_step
@@ -88,7 +89,8 @@ class Run:
   """The compiled step of a run's stage, on some devices.
 
   Attributes:
-    initial: TrainState of host arrays that every run of steps begins from.
+    initial: TrainState of host arrays that every run of steps begins from;
+      whoever changes it calls `build`.
   """
 
   def __init__(self, config, params=None, *, devices=1, fsdp=1, trained=None):
@@ -100,17 +102,30 @@ class Run:
     self.initial = jax.tree.map(
       np.asarray, train_state.create(config.optim, params)
     )
-    self.shardings = sharding.tree_sharding(self.mesh, self.initial)
-    if trained is None:
-      trained = list(trees.flatten(params))
-    self.step = train_step.make_train_step(
-      config.optim, self.stage, self.objective, trained, self.mesh, self.initial
-    )
+    self.config = config
+    self.trained = list(trees.flatten(params)) if trained is None else trained
     self.copies = arrays.replicated(self.mesh)
+    self.build()
+
+  def build(self):
+    """Makes the step for the initial state."""
+    self.layout = packing.plan(self.initial, [self.trained])
+    packed = packing.pack(self.layout, self.initial)
+    self.shardings = sharding.tree_sharding(self.mesh, packed)
+    self.step = train_step.make_train_step(
+      *(self.config.optim, self.stage, self.objective, self.layout, 0),
+      *(self.mesh, packed),
+    )
 
   def begin(self):
-    """A new copy of the initial state on the devices."""
-    return jax.device_put(self.initial, self.shardings)
+    """A new packed copy of the initial state on the devices."""
+    packed = packing.pack(self.layout, self.initial)
+    # A donated buffer must not be the caller's.
+    return jax.device_put(jax.tree.map(np.array, packed), self.shardings)
+
+  def unpack(self, state):
+    """A packed state on the host, as it is stored."""
+    return jax.tree.map(np.asarray, packing.unpack(self.layout, state))
 
   def arguments(self, state, batch, n):
     """The arguments of `step`."""
@@ -125,4 +140,4 @@ class Run:
     for n, rows in enumerate(batches):
       state, values = self.step(*self.arguments(state, rows, n))
       metrics.append(jax.tree.map(np.asarray, values))
-    return jax.tree.map(np.asarray, state), metrics
+    return self.unpack(state), metrics

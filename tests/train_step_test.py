@@ -1,5 +1,6 @@
 """The compiled step: accumulation, meshes, donation and what stays frozen."""
 
+import functools
 import re
 
 import jax
@@ -12,9 +13,12 @@ import tiny_runs
 from vdm.common import trees
 from vdm.config import recipes
 from vdm.multihost import arrays
+from vdm.planning import programs
 from vdm.training import ema
+from vdm.training import flops
 from vdm.training import objectives
 from vdm.training import optim
+from vdm.training import packing
 from vdm.training import sharding
 from vdm.training import stages
 from vdm.training import train_state
@@ -84,7 +88,7 @@ def test_a_step_is_optax_on_the_gradient_of_the_mean(one_device):
   run, *_ = one_device
   initial = run.initial
   # In the middle of a run: five updates old, and averages that lag behind.
-  state = initial._replace(
+  run.initial = initial._replace(
     opt_state={
       path: optim.Slot(np.int32(5), slot.moments)
       for path, slot in initial.opt_state.items()
@@ -94,8 +98,8 @@ def test_a_step_is_optax_on_the_gradient_of_the_mean(one_device):
       for name, average in initial.ema.items()
     },
   )
-  state = jax.device_put(state, run.shardings)
-  arguments = run.arguments(state, BATCHES[0], 1)
+  arguments = run.arguments(run.begin(), BATCHES[0], 1)
+  run.initial = initial
   *_, rows, n, key = arguments
   rows = run.objective.draw(rows, jax.random.fold_in(key, n))
 
@@ -111,6 +115,7 @@ def test_a_step_is_optax_on_the_gradient_of_the_mean(one_device):
   assert norm > 1  # So that clipping matters.
   updates, _ = jax.jit(transform.update)(grads, transform.init(grads))
   found, metrics = run.step(*arguments)
+  found = run.unpack(found)
   np.testing.assert_allclose(metrics['grad_norm'], norm, rtol=1e-4)
   np.testing.assert_allclose(metrics['learning_rate'], 1e-3, rtol=1e-6)
   live, updates = trees.flatten(found.params), trees.flatten(updates)
@@ -145,6 +150,47 @@ def test_eight_devices_equal_one(one_device, fsdp, monkeypatch):
   ]
   assert bool(split) == (fsdp > 1)
   assert_same_training(run.train(BATCHES), wanted)
+  # Parameters are gathered and gradients summed, and no activation moves.
+  parts = [
+    leaf
+    for leaf in jax.tree.leaves(run.begin().params)
+    if not leaf.sharding.is_fully_replicated
+  ]
+  arguments = run.arguments(run.begin(), BATCHES[0], 0)
+  text = run.step.lower(*arguments).compile().as_text()
+  found = [
+    (launch.kind, launch.touched)
+    for launch in programs.launches(text)
+    if launch.kind in programs.COLLECTIVES
+  ]
+  # What is drawn for a batch of 8 x 3 frames is smaller than any part.
+  large = [kind for kind, touched in found if touched >= 300]
+  assert large.count('all-gather') == len(parts), found
+  assert 'all-to-all' not in large and 'collective-permute' not in large
+  assert 'all-reduce' in large
+
+
+@pytest.mark.parametrize('fsdp', [1, 4])
+def test_gradients_are_summed_over_devices_in_float32(fsdp, monkeypatch):
+  monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 64)
+  config = mixed_config()
+  config.train.compute_dtype = 'bfloat16'
+  run = tiny_runs.Run(config, devices=8, fsdp=fsdp)
+  arguments = run.arguments(run.begin(), BATCHES[0], 0)
+  dtypes = {'dot_general': set(), 'psum': set(), 'reduce_scatter': set()}
+
+  def collect(jaxpr):
+    for equation in jaxpr.eqns:
+      for name, found in dtypes.items():
+        if equation.primitive.name.startswith(name):
+          found |= {str(x.aval.dtype) for x in equation.invars}
+      for inner in flops.inner_jaxprs(equation.params):
+        collect(inner)
+
+  collect(jax.make_jaxpr(run.step)(*arguments).jaxpr)
+  assert 'bfloat16' in dtypes['dot_general']
+  assert 'float32' in dtypes['psum'] and 'bfloat16' not in dtypes['psum']
+  assert dtypes['reduce_scatter'] == ({'float32'} if fsdp > 1 else set())
 
 
 def test_the_state_is_donated_and_nothing_else(one_device):
@@ -181,7 +227,7 @@ def test_a_step_that_is_not_finite_is_as_if_it_had_not_been(name, clip_norm):
       skipped.append(int(metrics['skipped']))
       assert np.isfinite(metrics['param_norm'])
       assert np.isfinite(metrics['grad_norm']) == (n != 2)
-    return jax.tree.map(np.asarray, state), skipped
+    return run.unpack(state), skipped
 
   def poisoned(frozen):
     stats = {k: v * np.float32('nan') for k, v in frozen['stats'].items()}
@@ -206,6 +252,8 @@ def test_the_step_lowers_without_arrays():
     return train_state.create(config.optim, params)
 
   state = jax.eval_shape(create, params)
+  layout = packing.plan(state, [trees.flatten(params)])
+  state = jax.eval_shape(functools.partial(packing.pack, layout), state)
   state = sharding.abstract(state, sharding.tree_sharding(mesh, state))
   copies, rows = arrays.replicated(mesh), arrays.batch_sharding(mesh)
 
@@ -218,7 +266,7 @@ def test_the_step_lowers_without_arrays():
     (tiny_runs.autoencoder(), np.int32(0), jax.random.key(0)),
   )
   step = train_step.make_train_step(
-    config.optim, stage, objective, trees.flatten(params), mesh, state
+    config.optim, stage, objective, layout, 0, mesh, state
   )
   lowered = step.lower(state, frozen, batch, n, key)
   new_state, metrics = lowered.out_info
@@ -266,6 +314,7 @@ def test_single_frames_leave_all_that_is_temporal_alone():
     for path, slot in run.initial.opt_state.items()
   }
   run.initial = run.initial._replace(opt_state=slots)
+  run.build()
   clips = tiny_runs.batch()
   frames = {
     'video': clips['video'].reshape(24, 1, 4, 4, 3),

@@ -213,7 +213,7 @@ def train_stage(
     span,
     objective,
     frozen,
-    state.params,
+    state,
   )
   for line in stages.describe(span, previous, state.params, steps.trained[0]):
     logging.info('%s', line)
@@ -259,6 +259,7 @@ def train_stage(
     run.counters,
     run.log,
   )
+  packed = steps.pack(state)
   with inputs.make_batches(
     config, source, span, step - span.start, fingerprint
   ) as batches:
@@ -268,14 +269,14 @@ def train_stage(
       run.counters.bad_records = bad_before + batches.bad_records
 
       # 2. Step.
-      state, metrics = steps(state, batch, step - span.start)
+      packed, metrics = steps(packed, batch, step - span.start)
       rates.count(
         steps.tflops, compile_seconds=steps.cost.get('compile_seconds', 0.0)
       )
       step += 1
       if run.counters.too_many_skipped(step, metrics.pop('skipped')):
         raise nonfinite.dump(
-          config, source, steps, state, batch, step, run.workdir
+          config, source, steps, steps.unpack(packed), batch, step, run.workdir
         )
 
       # 3. Log. A row is fetched while the next step runs.
@@ -289,6 +290,7 @@ def train_stage(
         log.flush()
         run.counters.fetch(step)
         rates.settle()
+        state = steps.unpack(packed)
 
       # 4. Evaluate. What a signal interrupts is made again after resuming.
       scores, pending = {}, bool(due) and stopping

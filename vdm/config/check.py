@@ -58,19 +58,28 @@ def check_devices(
   Raises:
     UsageError: one sentence about the first problem.
   """
+  for name in config.train.order:
+    if problem := device_problem(config, name, num_devices, num_processes):
+      raise errors.UsageError(problem)
+
+
+def device_problem(
+  config: ConfigDict, name: str, num_devices: int, num_processes: int = 1
+) -> str | None:
+  """Returns why a stage cannot run on so many devices; None if it can."""
   if num_devices % config.train.fsdp:
-    raise errors.UsageError(
+    return (
       f'config.train.fsdp={config.train.fsdp} does not divide the '
       f'{num_devices} devices: use one of their divisors.'
     )
-  for name in config.train.order:
-    stage = config.stages[name]
-    parts = math.lcm(num_devices, num_processes) * stage.accumulate
-    if stage.batch % parts:
-      above = -(-stage.batch // parts) * parts
-      raise errors.UsageError(
-        f'config.stages.{name}.batch={stage.batch} does not divide over '
-        f'{num_devices} devices of {num_processes} processes in '
-        f'{stage.accumulate} parts (accumulate): take a multiple of {parts}, '
-        f'such as {above}.'
-      )
+  stage = config.stages[name]
+  parts = math.lcm(num_devices, num_processes) * stage.accumulate
+  if stage.batch % parts == 0:
+    return None
+  above = -(-stage.batch // parts) * parts
+  return (
+    f'config.stages.{name}.batch={stage.batch} does not divide over '
+    f'{num_devices} devices of {num_processes} processes in '
+    f'{stage.accumulate} parts (accumulate): take a multiple of {parts}, '
+    f'such as {above}.'
+  )

@@ -15,7 +15,7 @@ SPATIAL = (
 )
 
 # Values of `config.model` by size. Parameters are for latents of 8 channels and
-# 101 classes.
+# 101 classes. Widths for accelerators are multiples of 128: a TPU pads to that.
 NETWORKS = {
   'tiny': dict(  # 0.8 M, for a CPU.
     widths=(32, 64),
@@ -35,8 +35,8 @@ NETWORKS = {
     head_size=64,
     embed_width=512,
   ),
-  'base': dict(  # 121 M, for UCF101.
-    widths=(192, 384, 576),
+  'base': dict(  # 110 M, for UCF101.
+    widths=(256, 384, 512),
     blocks=(2, 2, 2),
     attention_levels=(1, 2),
     temporal_levels=(0, 1, 2),
@@ -84,6 +84,7 @@ def four_stages(
   frames: int = 16,
   steps: dict[str, int],
   batch: dict[str, int],
+  accumulate: dict[str, int] | None = None,
   learning_rate: float,
   warmup: int,
   every: int,
@@ -100,6 +101,7 @@ def four_stages(
     frames: of a clip in the last two stages.
     steps: of the stages, by name.
     batch: clips per step of the stages, by name.
+    accumulate: parts in which a batch is processed, of stages with several.
     learning_rate: peak of all stages but the autoencoder, which has 1e-3.
     warmup: steps up to the peak.
     every: steps between checkpoints, previews and validation losses.
@@ -120,6 +122,7 @@ def four_stages(
       resolution=resolution,
       steps=steps[name],
       batch=batch[name],
+      accumulate=(accumulate or {}).get(name, 1),
       **dict(learning_rate=learning_rate, warmup=warmup) | own,
     )
   return config

@@ -167,6 +167,9 @@ KEYS: dict[str, Any] = dict(
     temporal_depth=positive(1),  # Temporal branches after a spatial block.
     joint_attention=True,  # In the middle, over (t h w).
     head_size=positive(32),  # Channels of an attention head.
+    # cudnn: fused on NVIDIA GPUs in bfloat16, where a run then no longer
+    # repeats to the bit; plain elsewhere.
+    attention=one_of('plain', 'cudnn'),
     embed_width=even(128),  # Of the embedding of the noise level and cond.
     num_classes=0,  # Labels to condition on; 0: unconditional.
     label_dropout=share(0.1),  # Share of labels replaced by the null label.

@@ -58,7 +58,9 @@ def smoke(config: ConfigDict) -> None:
   config.train.update(log_every=10, eval_clips=8)
   for stage in config.stages.values():
     steps = 60 if stage.objective == 'autoencoder' else 40
-    stage.update(steps=steps, batch=4, learning_rate=2e-3, warmup=5)
+    stage.update(
+      steps=steps, batch=4, accumulate=1, learning_rate=2e-3, warmup=5
+    )
 
 
 def given(config: ConfigDict) -> None:

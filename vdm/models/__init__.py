@@ -14,6 +14,7 @@ from flax import nnx
 import jax
 from ml_collections import ConfigDict
 
+from vdm.models import attention
 from vdm.models import unet
 
 
@@ -35,8 +36,18 @@ class Network(NamedTuple):
 
 def make_unet(config: ConfigDict, channels: int) -> Network:
   """Builds the denoiser of `config.model` for latents of `channels`."""
-  options = {k: v for k, v in config.items() if k != 'label_dropout'}
-  return functional(unet.UNet, channels, **options)
+  options = config.to_dict()
+  del options['label_dropout']  # Of the objective.
+  implementation = options.pop('attention')
+
+  def build(*args, **kwargs):
+    network = unet.UNet(*args, **kwargs)
+    for _, part in nnx.iter_graph(network):
+      if isinstance(part, attention.Attention):
+        part.implementation = implementation
+    return network
+
+  return functional(build, channels, **options)
 
 
 def functional(

@@ -10,6 +10,7 @@ is a guide where no compiler is at hand.
 """
 
 from collections.abc import Callable
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from vdm.training import autoencoder_stage
 from vdm.training import flops
 from vdm.training import inputs
 from vdm.training import objectives
+from vdm.training import packing
 from vdm.training import sharding
 from vdm.training import stages
 from vdm.training import train_state
@@ -74,16 +76,14 @@ def lowerable(
   span = find_span(config, name)
   objective, frozen = _objective(config, span, mesh)
   state = train_state.abstract(config.optim, objective, mesh)
-  trained = stages.trained_paths(
-    state.params,
-    span.stage,
-    objective.excluded_paths(single or span.stage.frames == 1),
-  )
+  trained = train_step.trained_by(span.stage, objective, state.params)
+  layout = packing.plan(state, trained)
+  packed = jax.eval_shape(functools.partial(packing.pack, layout), state)
   step = train_step.make_train_step(
-    config.optim, span.stage, objective, trained, mesh, state
+    config.optim, span.stage, objective, layout, int(single), mesh, packed
   )
   batch = inputs.abstract_batch(config, span, single=single)
-  return step, train_step.abstract_arguments(mesh, state, frozen, batch)
+  return step, train_step.abstract_arguments(mesh, packed, frozen, batch)
 
 
 def count(config: ConfigDict, name: str) -> Cost:
@@ -93,9 +93,7 @@ def count(config: ConfigDict, name: str) -> Cost:
   objective, frozen = _objective(config, span, mesh)
   state = train_state.abstract(config.optim, objective, mesh)
   flat = trees.flatten(state.params)
-  trained = stages.trained_paths(
-    state.params, span.stage, objective.excluded_paths(span.stage.frames == 1)
-  )
+  trained = train_step.trained_by(span.stage, objective, state.params)[0]
   share = span.stage.image_fraction if span.stage.frames > 1 else 0.0
   tflop = 0.0
   for single, weight in ((False, 1.0 - share), (True, share)):
@@ -122,8 +120,14 @@ def estimated_peak(cost: Cost, rows: float, fsdp: int, parts: int) -> float:
     fsdp: devices over which the state is sharded.
     parts: in which the rows are processed, see `accumulate`.
   """
-  sums = cost.gradients * (1 + (parts > 1))
-  return (cost.state + sums) / fsdp + cost.frozen + cost.kept * rows / parts
+  sums = cost.gradients if parts > 1 else 0
+  shared = (cost.state + cost.gradients) / fsdp + gathered(cost, fsdp)
+  return shared + sums + cost.frozen + cost.kept * rows / parts
+
+
+def gathered(cost: Cost, fsdp: int) -> int:
+  """Returns the bytes of sharded parameters that a device has whole."""
+  return 4 * cost.parameters if fsdp > 1 else 0
 
 
 def size(tree: Any) -> int:

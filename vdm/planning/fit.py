@@ -100,7 +100,7 @@ def peak(
 ) -> float:
   """Returns the bytes of one device at the configuration's own batch."""
   options = config.stages[stage]
-  sums = cost.gradients / config.train.fsdp if options.accumulate > 1 else 0.0
+  sums = cost.gradients if options.accumulate > 1 else 0
   return line.peak(options.batch / devices / options.accumulate) + sums
 
 
@@ -129,9 +129,11 @@ def overrides(
   rows = config.stages[stage].batch // target.devices
   for remat, fsdp in _options(config, target.devices):
     row = line.row * (rematerialised() / cost.kept if remat else 1.0)
-    saved = (cost.state + cost.gradients) * (1 / config.train.fsdp - 1 / fsdp)
+    now = config.train.fsdp
+    saved = (cost.state + cost.gradients) * (1 / now - 1 / fsdp)
+    saved += costs.gathered(cost, now) - costs.gathered(cost, fsdp)
     for parts in _divisors(rows):
-      sums = cost.gradients / fsdp if parts > 1 else 0.0
+      sums = cost.gradients if parts > 1 else 0
       if line.fixed - saved + row * rows / parts + sums <= target.memory:
         found = []
         if parts != config.stages[stage].accumulate:

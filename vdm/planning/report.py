@@ -104,12 +104,16 @@ def target_numbers(
   Returns:
     {'devices', 'memory': bytes of a device, 'stages': {name: {'peak': bytes of
     a device, 'source', 'why', 'largest': clips of a batch, 'fits', 'overrides',
-    'clips': a second at `USUAL` of peak}}, 'hours': {share: hours}}.
+    'clips': a second at `USUAL` of peak}}, 'hours': {share: hours}}. A stage
+    that cannot run on so many devices has {'problem': why}, and the run then
+    no hours.
   """
-  check.check_devices(config, target.devices, 1)
   peak = target.peak if config.train.compute_dtype == 'bfloat16' else None
   found = {}
   for name, cost in counted.items():
+    if problem := check.device_problem(config, name, target.devices):
+      found[name] = {'problem': problem}
+      continue
     line = fit.measure(config, name, target, cost, seconds=compile_seconds)
     needed = fit.peak(config, name, target.devices, cost, line)
     fits = needed <= target.memory
@@ -138,7 +142,7 @@ def target_numbers(
     'hours': {
       f'{share:g}': 1e12 * total / (target.devices * peak * share) / 3600
       for share in SHARES
-      if peak
+      if peak and not any('problem' in stage for stage in found.values())
     },
   }
 
@@ -189,6 +193,9 @@ def _targets(plan):
   ]
   for name, target in plan['targets'].items():
     for stage, found in target['stages'].items():
+      if 'problem' in found:
+        rows.append((f'{stage} on {name}', *'-----'))
+        continue
       rows.append(
         (
           f'{stage} on {name}',
@@ -219,6 +226,9 @@ def _advice(plan):
   lines = []
   for name, target in plan['targets'].items():
     for stage, found in target['stages'].items():
+      if 'problem' in found:
+        lines.append(f'{stage} cannot run on {name}: {found["problem"]}')
+        continue
       if found['why']:
         lines.append(f'{stage} on {name} is estimated: {found["why"]}.')
       if found['fits']:

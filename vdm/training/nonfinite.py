@@ -39,6 +39,7 @@ from vdm.training import autoencoder_stage
 from vdm.training import counters
 from vdm.training import inputs
 from vdm.training import objectives
+from vdm.training import packing
 from vdm.training import sharding
 from vdm.training import train_state
 from vdm.training import train_step
@@ -72,11 +73,17 @@ def examine(
     and what was drawn for every row.
   """
 
+  layout = packing.plain(params, trained)
+
   @jax.jit
   def parts(params, frozen, batch, n, key):
+    flat = trees.flatten(params)
     grads, total, count, _ = train_step.gradient(
-      stage, objective, trained, mesh, params, frozen, batch, n, key
+      *(stage, objective, layout, 0, mesh, packing.join(layout, flat)),
+      *(frozen, batch, n, key),
     )
+    norm = optax.global_norm(grads)
+    (grads,) = grads.values()
     rows = objective.draw(batch, jax.random.fold_in(key, n))
 
     def row_loss(row):
@@ -85,14 +92,13 @@ def examine(
       )
       return total / count
 
-    flat = trees.flatten(params)
     norms = {
       path: jnp.stack([optax.global_norm(x) for x in (flat[path], grad)])
       for path, grad in grads.items()
     }
     drawn = {k: v for k, v in rows.items() if k not in (*batch, 'key')}
     drawn['row_loss'] = jax.lax.map(row_loss, rows)
-    return total / count, optax.global_norm(grads), norms, drawn
+    return total / count, norm, norms, drawn
 
   loss, norm, norms, drawn = arrays.to_host(parts(params, *arguments))
   report = {

@@ -3,7 +3,8 @@
 The state is a dict from parameter path to `Slot`. A parameter that is frozen
 is left out of the update, so its moments, its count of updates and its average
 do not change; one that joins later starts with a fresh count, for which Adam's
-bias correction is right. No masks, no partitions.
+bias correction is right. No masks, no partitions. In a step, parameters with
+one history are a group with one `Slot` (`packing`).
 
 Muon (Jordan et al., 2024) updates the hidden matrices, with convolution kernels
 as matrices [(kh kw cin) cout]; AdamW updates everything else (embeddings, the
@@ -38,6 +39,17 @@ class Slot(NamedTuple):
 
   count: jax.Array
   moments: Any
+
+
+def is_muon(slot: Slot) -> bool:
+  """Returns whether Muon updates a parameter, by its state."""
+  return isinstance(slot.moments, optax.contrib.MuonState)
+
+
+def fields(moments: Any) -> dict[str, Any]:
+  """Returns the moments that have a value for each value of a parameter."""
+  names = [name for name in ('mu', 'nu') if name in moments._fields]
+  return {name: getattr(moments, name) for name in names}
 
 
 def is_matrix(path: str, param: jax.Array) -> bool:
@@ -108,41 +120,47 @@ def update(
   options: ConfigDict,
   stage: ConfigDict,
   factor: FloatArray[''],
-  grads: dict[str, jax.Array],
+  grads: dict[str, dict[str, jax.Array]],
   slots: dict[str, Slot],
-  params: dict[str, jax.Array],
-) -> tuple[dict[str, jax.Array], dict[str, Slot]]:
+  params: dict[str, dict[str, jax.Array]],
+) -> tuple[dict[str, dict[str, jax.Array]], dict[str, Slot]]:
   """Updates the parameters in `grads` once.
 
   Args:
     options: `config.optim`.
     stage: the stage's config, for the peak learning rate.
     factor: see `learning_rate`.
-    grads: {path: gradient}, clipped, of the parameters that are trained.
-    slots: {path: Slot}, of those.
-    params: {path: array}, of those.
+    grads: {group: {name: gradient}}, clipped, of what is trained; `packing`
+      says what groups and names are.
+    slots: {group: Slot}, of those, each with moments by name.
+    params: {group: {name: array}}, of those.
 
   Returns:
     (params, slots) after it.
   """
   adam, muon = transformations(options)
   new_params, new_slots = {}, {}
-  for path, grad in grads.items():
-    param, (count, moments) = params[path], slots[path]
-    if muon is not None and is_matrix(path, param):
-      rate = options.muon_learning_rate
-      direction, moments = muon.update(
-        as_matrix(grad), moments, as_matrix(param)
-      )
-      # An orthogonal matrix, scaled to change outputs alike for any width.
-      rows, columns = direction.shape
-      direction = direction.reshape(param.shape)
-      direction = max(1.0, columns / rows) ** 0.5 * direction
-    else:
-      rate = stage.learning_rate
-      direction, moments = adam.update(grad, moments, param)
-    if options.weight_decay and param.ndim >= 2:
-      direction = direction + options.weight_decay * param
-    new_params[path] = param - factor * rate * direction
-    new_slots[path] = Slot(count + 1, moments)
+  for key, group in grads.items():
+    count, moments = slots[key]
+    new_params[key], updated = {}, {field: {} for field in fields(moments)}
+    for name, grad in group.items():
+      param = params[key][name]
+      own = {field: tree[name] for field, tree in fields(moments).items()}
+      own = moments._replace(**own)
+      if is_muon(slots[key]):
+        rate = options.muon_learning_rate
+        direction, own = muon.update(as_matrix(grad), own, as_matrix(param))
+        # An orthogonal matrix, scaled to change outputs alike for any width.
+        rows, columns = direction.shape
+        direction = direction.reshape(param.shape)
+        direction = max(1.0, columns / rows) ** 0.5 * direction
+      else:
+        rate = stage.learning_rate
+        direction, own = adam.update(grad, own, param)
+      if options.weight_decay and param.ndim >= 2:
+        direction = direction + options.weight_decay * param
+      new_params[key][name] = param - factor * rate * direction
+      for field, value in fields(own).items():
+        updated[field][name] = value
+    new_slots[key] = Slot(count + 1, own._replace(**updated))
   return new_params, new_slots

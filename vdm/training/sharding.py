@@ -2,9 +2,15 @@
 
 The mesh has two axes, ('data', 'fsdp'). A batch is split over both; the
 parameters, their averages and the optimizer's moments are copies on 'data'
-and split over 'fsdp' where they are large. The axes are Auto: the compiler
-inserts the collectives, and the numbers do not depend on the mesh beyond the
-order of float additions.
+and split over 'fsdp' where they are large. Each device computes the gradient of
+its own rows, of parameters that it gathers whole; then gradients are summed
+over all devices, once a step, in float32 (`gather` and `add_up`, inside of
+`jax.shard_map`). No activation goes from one device to another.
+
+So the numbers depend on the mesh by the order of float additions alone and,
+with `train.compute_dtype=bfloat16`, by the one rounding to it of what a device
+adds up over its rows. Elsewhere the axes are Auto: the compiler inserts what it
+needs.
 """
 
 from collections.abc import Sequence
@@ -66,9 +72,66 @@ def leaf_sharding(mesh: jax.sharding.Mesh, leaf: jax.Array) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(*spec))
 
 
+def tree_specs(mesh: jax.sharding.Mesh, tree: Any) -> Any:
+  """Returns the partition spec of every leaf of a tree, abstract or not."""
+  return jax.tree.map(lambda leaf: leaf_sharding(mesh, leaf).spec, tree)
+
+
+def gather(tree: Any, specs: Any) -> Any:
+  """Returns whole leaves, inside of `jax.shard_map`.
+
+  Args:
+    tree: of one device's parts.
+    specs: of its leaves, see `tree_specs`.
+  """
+
+  def whole(x, spec):
+    if 'fsdp' not in spec:
+      return x
+    return jax.lax.all_gather(x, 'fsdp', axis=spec.index('fsdp'), tiled=True)
+
+  return jax.tree.map(whole, tree, specs)
+
+
+def add_up(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
+  """Returns one device's parts of sums over all devices.
+
+  Inside of `jax.shard_map`, in the dtypes of the leaves.
+
+  Args:
+    mesh: all of its axes.
+    tree: of one device's terms.
+    specs: a prefix of the tree: of the sums, see `tree_specs`.
+  """
+
+  def add(spec, terms):
+    if 'fsdp' not in spec:
+      return jax.lax.psum(terms, mesh.axis_names)
+    own = jax.lax.psum_scatter(
+      terms, 'fsdp', scatter_dimension=spec.index('fsdp'), tiled=True
+    )
+    return jax.lax.psum(own, 'data')
+
+  return jax.tree.map(
+    add, specs, tree, is_leaf=lambda x: isinstance(x, PartitionSpec)
+  )
+
+
 def tree_sharding(mesh: jax.sharding.Mesh, tree: Any) -> Any:
   """Returns the sharding of every leaf of a tree, abstract or not."""
   return jax.tree.map(lambda leaf: leaf_sharding(mesh, leaf), tree)
+
+
+def place(mesh: jax.sharding.Mesh, tree: Any) -> Any:
+  """Returns a tree of arrays of the mesh, each where `leaf_sharding` has it."""
+
+  def move(leaf):
+    where = leaf_sharding(mesh, leaf)
+    if leaf.sharding.is_equivalent_to(where, leaf.ndim):
+      return leaf
+    return jax.jit(lambda x: x, out_shardings=where)(leaf)
+
+  return jax.tree.map(move, tree)
 
 
 def abstract(tree: Any, sharding: Any) -> Any:

@@ -1,18 +1,20 @@
 """One training step, as a function that is compiled once for each shape.
 
   rows     = objective.draw(batch, key)        randomness of the global batch
-  gradient = sum over parts of d total / d params, over the global count
+  gradient = sum over devices and parts of d total / d params, over the global
+             count
   update   clipping, AdamW or Muon, averages; of the trained parameters alone
 
-All randomness of a step is drawn for the global batch before it is processed
-in parts, so gradient accumulation changes nothing but memory.
+All randomness of a step is drawn for the global batch before devices take their
+rows of it and process them in parts, so neither changes anything but memory.
+The state is held in few arrays, see `packing`.
 
 A step whose loss or gradient is not finite is skipped: parameters, moments,
 their counts and the averages keep their values, to the bit. The number of the
 step, and with it the data and the schedule, still advance.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import functools
 import time
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 from absl import logging
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 import numpy as np
 import optax
@@ -31,6 +34,7 @@ from vdm.training import flops
 from vdm.training import inputs
 from vdm.training import objectives
 from vdm.training import optim
+from vdm.training import packing
 from vdm.training import sharding
 from vdm.training import stages
 from vdm.training import throughput
@@ -43,7 +47,8 @@ def make_train_step(
   options: ConfigDict,
   stage: ConfigDict,
   objective: objectives.Objective,
-  trained: Sequence[str],
+  layout: packing.Layout,
+  kind: int,
   mesh: jax.sharding.Mesh,
   state: TrainState,
 ) -> Callable[..., tuple[TrainState, dict[str, Any]]]:
@@ -53,9 +58,10 @@ def make_train_step(
     options: `config.optim`.
     stage: the stage's config.
     objective: see `objectives.Objective`.
-    trained: paths of the parameters this step may change.
+    layout: how the state is packed.
+    kind: of the layout's kinds of step; which parameters it may change.
     mesh: see `sharding.make_mesh`.
-    state: TrainState of arrays or abstract arrays.
+    state: packed TrainState of arrays or abstract arrays.
 
   Returns:
     step(state, frozen, batch, n, key) -> (state, metrics), where n counts the
@@ -64,7 +70,6 @@ def make_train_step(
     `state` is donated. It can be lowered with abstract arguments, for devices
     that this machine does not have.
   """
-  trained = sorted(trained)  # One program, whatever order a set has.
   state_sharding = sharding.tree_sharding(mesh, state)
   copies = arrays.replicated(mesh)
 
@@ -82,42 +87,62 @@ def make_train_step(
   )
   def train_step(state, frozen, batch, n, key):
     grads, total, count, sums = gradient(
-      stage, objective, trained, mesh, state.params, frozen, batch, n, key
+      stage, objective, layout, kind, mesh, state.params, frozen, batch, n, key
     )
     norm = optax.global_norm(grads)
     finite = jnp.isfinite(total) & jnp.isfinite(norm)
     grads = optim.clip(grads, norm, options.clip_norm)
     factor = optim.learning_rate(stage, n)
-    flat = trees.flatten(state.params)
-    live = {path: flat[path] for path in trained}
-    slots = {path: state.opt_state[path] for path in trained}
+    live = {group: state.params[group] for group in grads}
+    slots = {group: state.opt_state[group] for group in grads}
     live, slots = optim.update(options, stage, factor, grads, slots, live)
     averages = {}
     for width in options.ema:
       name, exponent = ema_name(width), ema.gamma(width)
       averages[name] = dict(state.ema[name])
-      for path, value in live.items():
-        averages[name][path] = ema.update(
-          state.ema[name][path], value, slots[path].count, exponent
-        )
+      for group, values in live.items():
+        averages[name][group] = {
+          path: ema.update(
+            state.ema[name][group][path], value, slots[group].count, exponent
+          )
+          for path, value in values.items()
+        }
     new_state = TrainState(
-      params=trees.unflatten({**flat, **live}),
+      params={**state.params, **live},
       opt_state={**state.opt_state, **slots},
       ema=averages,
     )
     new_state = select(finite, new_state, state)
-    flat = trees.flatten(new_state.params)
     metrics = {
       **sums,
       'loss': (total, count),
       'grad_norm': norm,
-      'param_norm': optax.global_norm([flat[path] for path in trained]),
+      'param_norm': optax.global_norm([new_state.params[g] for g in grads]),
       'learning_rate': factor * stage.learning_rate,
       'skipped': 1 - finite.astype(jnp.int32),
     }
     return new_state, metrics
 
   return train_step
+
+
+def trained_by(
+  stage: ConfigDict, objective: objectives.Objective, params: dict[str, Any]
+) -> list[list[str]]:
+  """Returns the paths that a step on clips trains, and one on single frames.
+
+  Args:
+    stage: the stage's config.
+    objective: its objective.
+    params: nested dict of arrays, or of abstract ones.
+  """
+  alone = stage.frames == 1
+  return [
+    stages.trained_paths(
+      params, stage, objective.excluded_paths(single or alone)
+    )
+    for single in (False, True)
+  ]
 
 
 def abstract_arguments(
@@ -163,62 +188,88 @@ def select(
 def gradient(
   stage: ConfigDict,
   objective: objectives.Objective,
-  trained: Sequence[str],
+  layout: packing.Layout,
+  kind: int,
   mesh: jax.sharding.Mesh,
-  params: dict[str, Any],
+  params: dict[str, dict[str, jax.Array]],
   frozen: dict[str, Any],
   batch: dict[str, jax.Array],
   n: jax.Array,
   key: jax.Array,
-) -> tuple[dict[str, jax.Array], jax.Array, jax.Array, dict[str, Any]]:
+) -> tuple[
+  dict[str, dict[str, jax.Array]], jax.Array, jax.Array, dict[str, Any]
+]:
   """Returns the gradient of one step; see `make_train_step`.
 
   Args:
     stage: the stage's config.
     objective: its objective.
-    trained: paths to differentiate by.
+    layout: of params.
+    kind: of the step: which groups to differentiate by.
     mesh: devices that the batch is split over.
-    params: nested dict of arrays.
+    params: {group: {name: array}}.
     frozen: the autoencoder that the objective works in.
     batch: dict of global arrays.
     n: which step of the stage.
     key: the stage's.
 
   Returns:
-    ({path: gradient of total / count}, total, count, sums).
+    ({group: {name: gradient of total / count}}, total, count, sums).
   """
-  flat = trees.flatten(params)
-  live = {path: flat[path] for path in trained}
+  trained = packing.selected(layout, kind)
+  specs = sharding.tree_specs(mesh, params)
+  grad_specs = {group: specs[group] for group in trained}
 
-  def total_loss(live, rows):
-    merged = trees.unflatten({**flat, **live})
-    total, count, sums = objective.loss(merged, frozen, rows)
-    return total, (count, sums)
+  def of_own_rows(params, frozen, rows):
+    """Of one device: parameters come whole, and sums of all rows go."""
+    flat = packing.split(layout, sharding.gather(params, specs))
+    live = {path: flat[path] for path in packing.paths(trained)}
 
-  grads, (total, count, sums) = accumulate(
-    jax.value_and_grad(total_loss, has_aux=True),
-    live,
-    objective.draw(batch, jax.random.fold_in(key, n)),
-    stage.accumulate,
-    arrays.batch_sharding(mesh),
-  )
+    def total_loss(live, rows):
+      merged = trees.unflatten({**flat, **live})
+      total, count, sums = objective.loss(merged, frozen, rows)
+      return total, (count, sums)
+
+    def grad_fn(rows):
+      (total, (count, sums)), grads = jax.value_and_grad(
+        total_loss, has_aux=True
+      )(live, rows)
+      return packing.join(trained, grads), (total, count, sums)
+
+    on_cpu = mesh.devices.flat[0].platform == 'cpu'
+    grads, sums = accumulate(grad_fn, rows, stage.accumulate, unroll=on_cpu)
+    return sharding.add_up(mesh, (grads, sums), (grad_specs, whole))
+
+  rows = objective.draw(batch, jax.random.fold_in(key, n))
+  whole = PartitionSpec()
+  grads, (total, count, sums) = jax.shard_map(
+    of_own_rows,
+    mesh=mesh,
+    in_specs=(specs, whole, arrays.batch_sharding(mesh).spec),
+    out_specs=(grad_specs, whole),
+    check_vma=False,
+  )(params, frozen, rows)
   return jax.tree.map(lambda g: g / count, grads), total, count, sums
 
 
 def accumulate(
   grad_fn: Callable[..., Any],
-  params: dict[str, jax.Array],
   rows: dict[str, jax.Array],
   parts: int,
-  rows_sharding: jax.sharding.Sharding,
-) -> tuple[dict[str, jax.Array], tuple[Any, ...]]:
-  """Returns sums of gradients, totals and metrics over parts of the rows.
+  *,
+  unroll: bool,
+) -> Any:
+  """Returns the sum of what a function returns for parts of the rows.
 
-  Part p takes every `parts`-th row, so that each device's rows stay its own.
+  Args:
+    grad_fn: rows -> tree of sums over them.
+    rows: tree of arrays [b ...]; part p is every `parts`-th of them.
+    parts: number of parts.
+    unroll: without a loop. On a CPU the gradients of convolutions in a loop
+      take a slow path: 14 times the time of those outside.
   """
   if parts == 1:
-    (total, (count, sums)), grads = grad_fn(params, rows)
-    return grads, (total, count, sums)
+    return grad_fn(rows)
 
   def split(x):
     x = x.reshape(-1, parts, *x.shape[1:])
@@ -227,21 +278,11 @@ def accumulate(
   rows = jax.tree.map(split, rows)
 
   def one_part(carry, part):
-    part = jax.lax.with_sharding_constraint(
-      part, jax.tree.map(lambda _: rows_sharding, part)
-    )
-    (total, (count, sums)), grads = grad_fn(params, part)
-    return jax.tree.map(jnp.add, carry, (grads, (total, count, sums))), None
+    return jax.tree.map(jnp.add, carry, grad_fn(part)), None
 
-  shapes = jax.eval_shape(grad_fn, params, jax.tree.map(lambda x: x[0], rows))
-  (total, (count, sums)), grads = shapes
-  zeros = jax.tree.map(
-    lambda x: jnp.zeros(x.shape, x.dtype), (grads, (total, count, sums))
-  )
-  # On a CPU the gradients of convolutions in a loop take a slow path: 14 times
-  # the time of those outside.
-  on_cpu = next(iter(rows_sharding.device_set)).platform == 'cpu'
-  return jax.lax.scan(one_part, zeros, rows, unroll=parts if on_cpu else 1)[0]
+  shapes = jax.eval_shape(grad_fn, jax.tree.map(lambda x: x[0], rows))
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  return jax.lax.scan(one_part, zeros, rows, unroll=parts if unroll else 1)[0]
 
 
 class StageSteps:
@@ -253,6 +294,7 @@ class StageSteps:
     trained: paths that the step on clips trains, and that on single frames.
     frozen: the autoencoder that the stage's objective works in.
     key: the stage's, on the host.
+    layout: how its state is packed.
     tflops: of the last step, over the global batch.
     cost: what compiling for the last step took, for the log; {} if nothing was
       compiled.
@@ -266,7 +308,7 @@ class StageSteps:
     span: stages.Span,
     objective: objectives.Objective,
     frozen: dict[str, Any],
-    params: dict[str, Any],
+    state: TrainState,
   ):
     """Compiles nothing yet.
 
@@ -277,18 +319,13 @@ class StageSteps:
       span: the stage.
       objective: the stage's.
       frozen: the autoencoder, on every device.
-      params: nested dict of arrays, or of abstract ones.
+      state: that the stage begins with or resumes from, for its layout.
     """
     self.mesh, self.span = mesh, span
     self.objective, self.frozen = objective, frozen
     self.key = stream(seed, 'stage', span.name)
-    alone = span.stage.frames == 1
-    self.trained = [
-      stages.trained_paths(
-        params, span.stage, objective.excluded_paths(single or alone)
-      )
-      for single in (False, True)
-    ]
+    self.trained = trained_by(span.stage, objective, state.params)
+    self.layout = packing.plan(state, self.trained)
     self.tflops, self.cost = 0.0, {}
     self._options, self._compiled = options, {}
     self._device_key = arrays.replicate(mesh, self.key)
@@ -299,7 +336,7 @@ class StageSteps:
     """Runs step n of the stage, counted from 0.
 
     Args:
-      state: donated.
+      state: packed; donated.
       batch: this process's rows.
       n: which step.
 
@@ -312,6 +349,14 @@ class StageSteps:
       self._compiled[single] = self._compile(single, state, inputs_of_step)
     compiled, self.tflops = self._compiled[single]
     return compiled(state, *inputs_of_step)
+
+  def pack(self, state: TrainState) -> TrainState:
+    """Returns a state as the steps take it; it shares arrays with `state`."""
+    return sharding.place(self.mesh, packing.pack(self.layout, state))
+
+  def unpack(self, state: TrainState) -> TrainState:
+    """Returns a packed state as it is stored; it shares arrays with `state`."""
+    return sharding.place(self.mesh, packing.unpack(self.layout, state))
 
   def arguments(
     self, batch: dict[str, np.ndarray], n: int
@@ -338,7 +383,8 @@ class StageSteps:
       self._options,
       self.span.stage,
       self.objective,
-      self.trained[single],
+      self.layout,
+      int(single),
       self.mesh,
       state,
     )
