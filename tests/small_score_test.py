@@ -41,6 +41,20 @@ def test_small_scores_have_names_of_their_own_and_measure_once(monkeypatch):
   assert bad['small_score/appearance'] > 50 > good['small_score/appearance']
 
 
+def test_other_scores_stand_beside_its_own():
+  held_out = clips()
+
+  def more(params, frozen, given):
+    assert (params, frozen) == ('model', 'autoencoder') and given is held_out
+    return {'kept_from_8': 12.5}
+
+  small = small_score.SmallScore(lambda *_: held_out['video'], held_out, more)
+  found = small('model', 'autoencoder')
+  assert list(found)[-1] == 'small_score/kept_from_8'
+  assert found['small_score/kept_from_8'] == 12.5
+  assert found['small_score/motion'] < 1e-6
+
+
 @pytest.mark.parametrize(
   'every, frames, samples, held_out, scored',
   [

@@ -168,23 +168,13 @@ def make_generator(
     for problem in rules.guidance_problems(config.model, config.sample):
       raise ValueError(problem)
   codec = autoencoders.make_autoencoder(config.autoencoder)
-  dtype = jnp.dtype(config.train.compute_dtype)
+  encode, decode = make_coders(config, codec)
   shape = latent_shape(codec, stage.frames, stage.resolution)
   # Compiled once for all tasks that differ in nothing else.
   window_maker = functools.cache(
     functools.partial(_make_window, config, stage, codec, worse and worse[0])
   )
   worse_params = worse[1] if worse else {}
-
-  @jax.jit
-  def encode(frozen, video):
-    mean, _ = codec.encode(frozen['params'], to_float(video).astype(dtype))
-    return latents.normalise(mean.astype(jnp.float32), frozen['stats'])
-
-  @jax.jit
-  def decode(frozen, z):
-    z = latents.denormalise(z, frozen['stats']).astype(dtype)
-    return to_uint8(codec.decode(frozen['params'], z))
 
   @jax.jit
   def carry(before, shift, entering, given):
@@ -246,8 +236,8 @@ def _make_window(config, stage, codec, worse, history_scale, history_noise):
     sigma_min=options.sigma_min,
     sigma_max=options.sigma_max,
   )
-  denoise = _make_denoiser(config, codec)
-  denoise_worse = _make_denoiser(worse, codec) if worse else None
+  denoise = make_denoiser(config, codec)
+  denoise_worse = make_denoiser(worse, codec) if worse else None
   is_guided = bool(config.model.num_classes or worse)
 
   @jax.jit
@@ -288,7 +278,31 @@ def _make_window(config, stage, codec, worse, history_scale, history_noise):
   return make_window
 
 
-def _make_denoiser(config, codec):
+def make_coders(
+  config: ConfigDict, codec: autoencoders.Autoencoder
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+  """Returns (encode, decode): (frozen, uint8 clips) -> latents, and back.
+
+  The latents are as diffusion sees them, normalised by their statistics.
+  """
+  dtype = jnp.dtype(config.train.compute_dtype)
+
+  @jax.jit
+  def encode(frozen, video):
+    mean, _ = codec.encode(frozen['params'], to_float(video).astype(dtype))
+    return latents.normalise(mean.astype(jnp.float32), frozen['stats'])
+
+  @jax.jit
+  def decode(frozen, z):
+    z = latents.denormalise(z, frozen['stats']).astype(dtype)
+    return to_uint8(codec.decode(frozen['params'], z))
+
+  return encode, decode
+
+
+def make_denoiser(
+  config: ConfigDict, codec: autoencoders.Autoencoder
+) -> Callable[..., FloatArray['b t h w c']]:
   """Returns (params, z, levels, cond) -> x0 of a run's network."""
   network = models.make_unet(config.model, codec.channels)
   dtype = jnp.dtype(config.train.compute_dtype)

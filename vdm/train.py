@@ -18,6 +18,7 @@ from vdm.checkpoints import manager
 from vdm.config import check
 from vdm.evaluation import evaluator
 from vdm.evaluation import final_score
+from vdm.evaluation import noised_clips
 from vdm.evaluation import reconstruction
 from vdm.multihost import arrays
 from vdm.multihost import coordination
@@ -229,6 +230,7 @@ def train_stage(
     run.workdir / 'samples',
     run.sources['train'].info['frame_rate'] / config.data.stride,
     run.sources['train'].info['label_names'],
+    noised_clips.make_shape_score(config, stage, run.mesh, run.signal.check),
   )
   if pending_evaluation:
     try:

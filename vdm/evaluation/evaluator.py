@@ -36,6 +36,7 @@ class Evaluator:
     folder: epath.Path,
     frame_rate: float,
     label_names: Sequence[str] = (),
+    more_scores: Callable[..., dict[str, float]] | None = None,
   ):
     """Reads the clips.
 
@@ -49,11 +50,16 @@ class Evaluator:
       folder: `<workdir>/samples`.
       frame_rate: of the clips, frames a second.
       label_names: of their classes, for the captions of previews.
+      more_scores: beside the small score's own, see `SmallScore`.
     """
     self._span, self._objective, self._frozen = span, objective, frozen
     self._clips = clips(config.train.eval_clips)
     self._small_score = small_score.make_small_score(
-      config.score, span.stage, objective, lambda: clips(config.score.num)
+      config.score,
+      span.stage,
+      objective,
+      lambda: clips(config.score.num),
+      more_scores,
     )
     # Videos of the task that a stage with given frames is best judged by.
     self._given, self._num = None, config.sample.num

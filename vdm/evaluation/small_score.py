@@ -28,21 +28,28 @@ class SmallScore:
     self,
     make: Callable[..., ui8['n t h w 3']],
     clips: dict[str, np.ndarray],
+    more: Callable[..., dict[str, float]] | None = None,
   ):
     """Stores how to generate samples and what to compare them with.
 
     Args:
       make: (params, frozen, clips) -> videos, one per clip.
       clips: 'video' and 'label' of held-out clips.
+      more: (params, frozen, clips) -> other scores of the model by their
+        names, the same names on every process; None: no others.
     """
     self._make, self._clips, self._reference = make, clips, None
+    self._more = more
 
   def __call__(
     self, params: dict[str, Any], frozen: dict[str, Any]
   ) -> dict[str, float]:
     """Returns {'small_score/...': number}, the same on every process."""
     samples = self._make(params, frozen, self._clips)
-    names = [f'small_score/{name}' for name in (*suite.SUMMARY, 'flow_ratio')]
+    more = self._more(params, frozen, self._clips) if self._more else {}
+    names = [
+      f'small_score/{name}' for name in (*suite.SUMMARY, 'flow_ratio', *more)
+    ]
     values = []
     if coordination.is_first():
       if self._reference is None:
@@ -52,6 +59,7 @@ class SmallScore:
       flows = [np.mean(m.panel['flow']) for m in (measured, self._reference)]
       values = [100 * rows[name]['energy'] for name in suite.SUMMARY]
       values.append(float(flows[0] / max(flows[1], 1e-6)))
+      values += more.values()
     # As text, which restores every digit of a float.
     said = coordination.gather('the small score', json.dumps(values))
     return dict(zip(names, json.loads(said[0]), strict=True))
@@ -62,6 +70,7 @@ def make_small_score(
   stage: ConfigDict,
   objective: objectives.Objective,
   clips: Callable[..., dict[str, np.ndarray]],
+  more: Callable[..., dict[str, float]] | None = None,
 ) -> SmallScore | None:
   """Returns the score of a stage's samples; None where there is none.
 
@@ -70,6 +79,7 @@ def make_small_score(
     stage: config of the stage.
     objective: whose samples are scored.
     clips: () -> 'video' and 'label' of held-out clips.
+    more: see `SmallScore`.
   """
   if not score.every or objective.samples is None:
     return None
@@ -79,4 +89,4 @@ def make_small_score(
   if len(held_out['video']) < LEAST_CLIPS:
     logging.info('No small score: it takes %d held-out clips.', LEAST_CLIPS)
     return None
-  return SmallScore(objective.samples, held_out)
+  return SmallScore(objective.samples, held_out, more)

@@ -1,0 +1,124 @@
+"""What a model keeps of held-out clips that are noised and sampled from there.
+
+From pure noise a model invents everything, and until late in training the share
+of clips whose objects keep their shape stands at zero. From clips with noise of
+sigma / alpha = s it moves earlier: below s of about 1.5 single frames still
+show the shape; from 3 on only many frames together do, and what happens there
+is what a model of videos has to learn. The share at each s says from which
+noise on it loses what an object is.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+from etils.array_types import ui8
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+import numpy as np
+
+from vdm import generate
+from vdm.diffusion import guidance
+from vdm.diffusion import process
+from vdm.diffusion import samplers
+from vdm.evaluation import synthetic_score
+from vdm.metrics import laws
+from vdm.models import autoencoders
+from vdm.multihost import coordination
+
+SIGMAS = (1.6, 3.2, 8.0)  # Of sigma / alpha.
+STEPS = 10  # From each of them; samples from pure noise have about twice that.
+
+
+def make(
+  config: ConfigDict,
+  stage: ConfigDict,
+  mesh: jax.sharding.Mesh | None = None,
+  poll: Callable[[], None] = lambda: None,
+) -> Callable[..., ui8['n t h w 3']]:
+  """Returns (params, frozen, clips, sigma) -> clips sampled on from noise.
+
+  Args:
+    config: the run's; `config.sample` says how.
+    stage: whose clips they are.
+    mesh: devices to split the clips over.
+    poll: called after every batch; may raise.
+  """
+  options = config.sample
+  codec = autoencoders.make_autoencoder(config.autoencoder)
+  encode, decode = generate.make_coders(config, codec)
+  denoise = generate.make_denoiser(config, codec)
+  schedule = generate.make_schedule(config.diffusion, codec, stage)
+
+  @jax.jit
+  def sample(params, x0, labels, seeds, grid):
+    levels = jnp.broadcast_to(grid[:, None, None], (len(grid), 1, x0.shape[1]))
+    keys = jax.vmap(jax.random.key)(seeds)
+    noise = process.noise(process.fold_in(keys, generate.START), x0.shape)
+    guided = guidance.guided(
+      functools.partial(denoise, params),
+      {'label': labels},
+      {'label': jnp.full_like(labels, -1)},
+      scale=options.guidance if config.model.num_classes else 1.0,
+    )
+    return samplers.sample(
+      guided, process.add_noise(x0, noise, levels[0]), levels
+    )
+
+  def restore(params, frozen, clips, sigma):
+    grid = samplers.make_grid(
+      *('rho', STEPS, schedule),
+      rho=options.rho,
+      sigma_min=options.sigma_min,
+      sigma_max=sigma,
+    )
+    seeds = options.seed + np.arange(len(clips['video']))
+
+    def run(video, labels, seeds):
+      z = sample(params, encode(frozen, video), labels, seeds, grid)
+      return decode(frozen, z)
+
+    rows = (
+      clips['video'],
+      np.asarray(clips['label'], np.int32),
+      seeds.astype(np.uint32),
+    )
+    return generate.batched(run, rows, options.batch, mesh, poll)
+
+  return restore
+
+
+def make_shape_score(
+  config: ConfigDict,
+  stage: ConfigDict,
+  mesh: jax.sharding.Mesh | None = None,
+  poll: Callable[[], None] = lambda: None,
+) -> Callable[..., dict[str, float]] | None:
+  """Returns (params, frozen, clips) -> {'kept_from_1.6': share, ...}.
+
+  The shares, in percent, are of clips whose objects keep their shape, see
+  `persistence`. None unless the data are synthetic scenes. Only the first
+  process measures; the others get zeros.
+
+  Args:
+    config: see `make`, like the others.
+    stage: likewise.
+    mesh: likewise.
+    poll: likewise.
+  """
+  if not synthetic_score.is_synthetic(config.data):
+    return None
+  restore = make(config, stage, mesh, poll)
+  world = synthetic_score.world(config.data, stage)
+
+  def score(params: dict[str, Any], frozen: dict[str, Any], clips):
+    shares = dict.fromkeys((f'kept_from_{s:g}' for s in SIGMAS), 0.0)
+    for name, sigma in zip(shares, SIGMAS):
+      videos = restore(params, frozen, clips, sigma)
+      if coordination.is_first():
+        kept = laws.summarise(laws.measure(videos, world))['shape_kept']
+        shares[name] = 100 * kept
+    return shares
+
+  return score
