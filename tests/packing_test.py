@@ -151,3 +151,16 @@ def test_an_update_of_packed_arrays_is_that_of_each_alone(name):
   assert not np.array_equal(
     found.params['a']['bias'], state.params['a']['bias']
   )
+
+
+@pytest.mark.parametrize('name', ['adamw', 'muon'])
+def test_a_stage_gives_no_array_to_its_step_twice(name):
+  """Parameters of one history become two groups where a stage freezes some."""
+  state = make_state(name)
+  whole = packing.plan(state, [PATHS, PATHS])
+  unpacked = packing.unpack(whole, packing.pack(whole, state))
+  parts = packing.plan(unpacked, [PATHS, SPACE])
+  assert len(parts) > len(whole)
+  leaves = jax.tree.leaves(packing.pack(parts, unpacked))
+  places = [leaf.unsafe_buffer_pointer() for leaf in leaves]
+  assert len(set(places)) == len(places)

@@ -117,8 +117,9 @@ def make_shape_score(
     for name, sigma in zip(shares, SIGMAS):
       videos = restore(params, frozen, clips, sigma)
       if coordination.is_first():
-        kept = laws.summarise(laws.measure(videos, world))['shape_kept']
-        shares[name] = 100 * kept
+        found = laws.summarise(laws.measure(videos, world))
+        # Left out where noise leaves no object that could be judged.
+        shares[name] = 100 * found.get('shape_kept', 0.0)
     return shares
 
   return score

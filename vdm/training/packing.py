@@ -149,7 +149,13 @@ def pack(layout: Layout, state: TrainState) -> TrainState:
       field: _join_group(group, {p: own[field] for p, own in moments.items()})
       for field in optim.fields(first)
     }
-    slots[key] = optim.Slot(count, first._replace(**joined))
+    # Unpacked parameters share these arrays, and a step is given each once.
+    own = {
+      name: jax.tree.map(jnp.copy, value)
+      for name, value in first._asdict().items()
+      if name not in joined
+    }
+    slots[key] = optim.Slot(jnp.copy(count), first._replace(**own, **joined))
   return TrainState(
     params=join(layout, trees.flatten(state.params)),
     opt_state=slots,
