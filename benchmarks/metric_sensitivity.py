@@ -35,7 +35,7 @@ from vdm.preparation import sources
 _VIDEOS = flags.DEFINE_string('videos', None, 'Folder of real videos.')
 _SKIP = flags.DEFINE_list('skip', ['synthetic', 'broken'], 'Left out.')
 _PER_VIDEO = flags.DEFINE_integer('per_video', 4, 'Windows of a video.')
-_FRAMES = flags.DEFINE_integer('frames', 16, 'Of a window.')
+_FRAMES = flags.DEFINE_integer('window', 16, 'Frames of a window.')
 _RESOLUTION = flags.DEFINE_integer('resolution', 64, 'Of a window, px.')
 _RECORD = flags.DEFINE_string('record', None, 'JSON file for the numbers.')
 

@@ -162,7 +162,7 @@ def test_both_scripts_share_the_environment(machine):
   ]
   assert os.access(ROOT / '.ci/run', os.X_OK)
   _, calls = machine.run('.ci/run')
-  assert calls[-1] == '-m|pytest|'
+  assert calls[-1] == '-m|pytest|-n|2|--dist|loadfile|'
 
 
 def test_new_requirements_and_accelerators_install_again(machine):
