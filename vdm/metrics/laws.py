@@ -55,11 +55,15 @@ TITLES = {
   'speed_distance': ('speed distance from real, px per frame', 1),
 }
 
-_KEPT = (
-  *('shape_kept', 'size_kept', 'hue_kept', 'path_kept', 'number_kept'),
+_MEANS = (
+  *persistence.KEPT,
   'clear',
+  'count_error',
+  'tracked',
+  'switches',
+  'hue_drift',
+  'bounces',
 )
-_MEANS = (*_KEPT, 'count_error', 'tracked', 'switches', 'hue_drift', 'bounces')
 _MEDIANS = (
   'size_variation',
   'shape_variation',
@@ -143,17 +147,14 @@ def summarise(
   agreement = directions.agreement(measured['direction'], labels)
   if agreement is not None:
     values['label_agreement'] = agreement
-  for name in _MEANS:
-    known = measured[name][np.isfinite(measured[name])]
-    if known.size:
-      values[name] = float(np.mean(known))
+  for names, statistic in ((_MEANS, np.mean), (_MEDIANS, np.median)):
+    for name in names:
+      known = measured[name][np.isfinite(measured[name])]
+      if known.size:
+        values[name] = float(statistic(known))
   kinds = measured['kind'][np.isfinite(measured['kind'])]
   for i, name in enumerate(shapes.NAMES):
     values[f'{name}s'] = float((kinds == i).sum() / max(kinds.size, 1))
-  for name in _MEDIANS:
-    known = measured[name][np.isfinite(measured[name])]
-    if known.size:
-      values[name] = float(np.median(known))
   if not values['bounces']:
     del values['bounces']
   if reference is not None:
@@ -220,8 +221,5 @@ def _measure(video: np.ndarray, world: World) -> dict[str, np.ndarray]:
   }
   if not any(seen[i].sum() >= 3 for i in objects):
     values.update(_WORST)
-  values |= persistence.measure(tracks, alone, k, scale)
-  tremble = values['acceleration']
-  steady = float(tremble <= persistence.TREMBLE)
-  values['path_kept'] = steady if np.isfinite(tremble) else np.nan
+  values |= persistence.measure(tracks, alone, k, scale, values['acceleration'])
   return {name: np.asarray(value) for name, value in values.items()}

@@ -13,13 +13,14 @@ from vdm.common import shapes
 from vdm.metrics import tracking
 from vdm.metrics import trajectories
 
-KEPT = ('shape_kept', 'size_kept', 'hue_kept')
+OF_OBJECTS = ('shape_kept', 'size_kept', 'hue_kept')
+KEPT = (*OF_OBJECTS, 'path_kept', 'number_kept')
 # Limits, a multiple of what autoencoders of this size add to real clips: one
 # frame of 16 may have another shape, sizes vary by 3 % (standard deviation over
-# mean), hues by 5 degrees. `TREMBLE` is the median second difference of a path
-# in free flight, px.
+# mean), hues by 5 degrees. A path trembles whose median second difference in
+# free flight is larger, px.
 _ODD_FRAMES = 1 / 16
-_SIZE, _HUE, TREMBLE = 0.03, 5.0, 0.25
+_SIZE, _HUE, _TREMBLE = 0.03, 5.0, 0.25
 _LEAST_FRAMES = 3  # To judge an object by.
 
 
@@ -28,6 +29,7 @@ def measure(
   alone: BoolArray['k t'],
   objects: int,
   scale: float,
+  acceleration: float,
 ) -> dict[str, np.ndarray | float]:
   """Measures one clip.
 
@@ -36,28 +38,32 @@ def measure(
     alone: `trajectories.unoccluded` of them.
     objects: how many there should be.
     scale: width of the clip over 64 px.
+    acceleration: median in free flight, less gravity, px; NaN: unknown.
 
   Returns:
-    1 or 0 for the clip: `KEPT`, of every object that can be judged, NaN if none
-    can; 'number_kept': there are as many tracks as objects, never more objects,
-    and none is missing where no other can be hiding it. 'clear', mean over
-    objects and frames of `shape_names.name`; 'kind' [objects], their most
-    frequent names, NaN where unknown.
+    1 or 0 for the clip, NaN where unknown: `OF_OBJECTS`, of every object that
+    can be judged; 'path_kept', of all of them; 'number_kept': there are as many
+    tracks as objects, never more objects, and none is missing where no other
+    can be hiding it. 'clear', mean over objects and frames of
+    `shape_names.name`; 'kind' [objects], their most frequent names, NaN where
+    unknown.
   """
   rows = [_one(tracks, alone, i) for i in range(min(objects, len(alone)))]
   rows += [_nothing(0.0)] * (objects - len(rows))
   values = {
     name: np.array([row[name] for row in rows], np.float64)
-    for name in (*KEPT, 'clear', 'kind')
+    for name in (*OF_OBJECTS, 'clear', 'kind')
   }
   judged = np.isfinite(values['clear'])
   found = {
     name: float(values[name][judged].all()) if judged.any() else np.nan
-    for name in KEPT
+    for name in OF_OBJECTS
   }
+  steady = float(acceleration <= _TREMBLE)
   kept = len(alone) == objects and (tracks.count <= objects).all()
   return {
     **found,
+    'path_kept': steady if np.isfinite(acceleration) else np.nan,
     'number_kept': float(
       kept and not trajectories.vanished(tracks, scale).any()
     ),
@@ -67,7 +73,7 @@ def measure(
 
 
 def _nothing(value: float) -> dict[str, float]:
-  return {**dict.fromkeys((*KEPT, 'clear'), value), 'kind': np.nan}
+  return {**dict.fromkeys((*OF_OBJECTS, 'clear'), value), 'kind': np.nan}
 
 
 def _one(tracks, alone, i) -> dict[str, float]:

@@ -15,6 +15,12 @@ from vdm.common import shapes
 _TURNS = 12  # Angles that are tried over the symmetry of a polygon.
 _BLURS = (0.7, 1.2)  # Deviations, px.
 _REACH = 2.0  # Half width of the compared window in radii; a triangle's 1.56.
+# The angles of each shape.
+_UPRIGHT = (np.zeros(1),) * len(shapes.NAMES)
+_TURNING = tuple(
+  np.arange(_TURNS if sides else 1) * 2 * np.pi / (_TURNS * max(sides, 1))
+  for sides in shapes.SIDES
+)
 
 
 def name(
@@ -64,10 +70,3 @@ def _outlines(shape, size, angles, dx, dy) -> np.ndarray:
     for blur in _BLURS
   ]
   return np.concatenate([sharp, *blurred], axis=-1)
-
-
-_UPRIGHT = (np.zeros(1),) * len(shapes.NAMES)
-_TURNING = tuple(
-  np.arange(_TURNS if sides else 1) * 2 * np.pi / (_TURNS * max(sides, 1))
-  for sides in shapes.SIDES
-)
