@@ -91,8 +91,9 @@ def test_the_noise_is_that_of_the_level(clips, config, monkeypatch):
 
   denoiser(monkeypatch, denoise)
   monkeypatch.setattr(noised_clips, 'STEPS', 1)
+  monkeypatch.setattr(noised_clips, 'SIGMAS', (0.1,))
   restore = noised_clips.make(config, STAGE)
-  made = generate.to_float(restore({}, FROZEN, clips, 0.1))
+  made = generate.to_float(restore({}, FROZEN, clips)[0])
   error = np.asarray(made - generate.to_float(clips['video']))
   # Where neither end of [-1, 1] clips it: nowhere in these scenes but on
   # anti-aliased edges, so half of the noise is cut off on either side.
@@ -118,5 +119,5 @@ def test_it_runs_with_a_network_and_guidance(clips, config):
     for k, v in clips.items()
   }
   restore = noised_clips.make(config, schema.stage(frames=2, resolution=16))
-  made = restore(params, FROZEN, small, 3.2)
+  made = restore(params, FROZEN, small)[1]
   assert made.shape == small['video'].shape and made.dtype == np.uint8

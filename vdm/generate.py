@@ -181,9 +181,8 @@ def make_generator(
     known = jnp.roll(before, -shift, axis=1)
     return jnp.where(entering[None, :, None, None, None], given, known)
 
-  def make_videos(task, params, frozen, labels, seeds, *given):
+  def make_videos(task, windows, params, frozen, labels, seeds, *given):
     """Window by window, so that only one at a time is on the devices."""
-    task, windows = plan(config, stage, task)
     make_window = window_maker(task.history_guidance, task.history_noise)
     z, pixels, start = np.zeros((len(labels), *shape), np.float32), [], 0
     for number, window in enumerate(windows):
@@ -211,17 +210,18 @@ def make_generator(
     rows = [np.asarray(labels, np.int32), np.asarray(seeds, np.uint32)]
     if task.given:
       rows.append(given)
-    make = functools.partial(make_videos, task, params, frozen)
-    return batched(make, rows, options.batch, mesh)
+    make = functools.partial(
+      make_videos, *plan(config, stage, task), params, frozen
+    )
+    return batched(make, rows, config.sample.batch, mesh)
 
   def reconstructions(frozen, video):
     # As diffusion sees it: through the statistics and back.
     def reconstruct(video):
       return decode(frozen, encode(frozen, video))
 
-    return batched(reconstruct, (video,), options.batch, mesh, poll)
+    return batched(reconstruct, (video,), config.sample.batch, mesh, poll)
 
-  options = config.sample
   return Generator(samples, reconstructions)
 
 
@@ -238,7 +238,6 @@ def _make_window(config, stage, codec, worse, history_scale, history_noise):
   )
   denoise = make_denoiser(config, codec)
   denoise_worse = make_denoiser(worse, codec) if worse else None
-  is_guided = bool(config.model.num_classes or worse)
 
   @jax.jit
   def make_window(
@@ -254,13 +253,10 @@ def _make_window(config, stage, codec, worse, history_scale, history_noise):
         *(history_scale, history_noise, noise, known, held, held_levels),
         grid[0],
       )
-    guided = guidance.guided(
+    guided = guide(
+      config,
       functools.partial(denoise, params),
-      {'label': labels},
-      {'label': jnp.full_like(labels, -1)},
-      scale=options.guidance if is_guided else 1.0,
-      interval=options.guidance_interval,
-      rescale=options.guidance_rescale,
+      labels,
       worse=denoise_worse and functools.partial(denoise_worse, worse_params),
       history=history,
     )
@@ -276,6 +272,35 @@ def _make_window(config, stage, codec, worse, history_scale, history_noise):
     return jnp.where(process.per_frame(held, z), known, z)
 
   return make_window
+
+
+def guide(
+  config: ConfigDict,
+  denoise: guidance.Denoiser,
+  labels: IntArray[' b'],
+  worse: guidance.Denoiser | None = None,
+  history: guidance.History | None = None,
+) -> guidance.Denoiser:
+  """Returns a denoiser for the samplers, guided as `config.sample` says.
+
+  Args:
+    config: the run's.
+    denoise: (z, levels, cond) -> x0, of `make_denoiser`.
+    labels: of the rows.
+    worse: see `guidance.guided`.
+    history: likewise.
+  """
+  options = config.sample
+  return guidance.guided(
+    denoise,
+    {'label': labels},
+    {'label': jnp.full_like(labels, -1)},
+    scale=options.guidance if config.model.num_classes or worse else 1.0,
+    interval=options.guidance_interval,
+    rescale=options.guidance_rescale,
+    worse=worse,
+    history=history,
+  )
 
 
 def make_coders(

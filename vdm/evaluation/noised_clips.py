@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
-from vdm.diffusion import guidance
 from vdm.diffusion import process
 from vdm.diffusion import samplers
 from vdm.evaluation import synthetic_score
@@ -36,14 +35,17 @@ def make(
   stage: ConfigDict,
   mesh: jax.sharding.Mesh | None = None,
   poll: Callable[[], None] = lambda: None,
-) -> Callable[..., ui8['n t h w 3']]:
-  """Returns (params, frozen, clips, sigma) -> clips sampled on from noise.
+) -> Callable[..., list[ui8['n t h w 3']]]:
+  """Returns (params, frozen, clips) -> clips sampled on from each of SIGMAS.
 
   Args:
     config: the run's; `config.sample` says how.
     stage: whose clips they are.
     mesh: devices to split the clips over.
     poll: called after every batch; may raise.
+
+  Returns:
+    A function with a result [videos of SIGMAS[0], ...].
   """
   options = config.sample
   codec = autoencoders.make_autoencoder(config.autoencoder)
@@ -56,33 +58,34 @@ def make(
     levels = jnp.broadcast_to(grid[:, None, None], (len(grid), 1, x0.shape[1]))
     keys = jax.vmap(jax.random.key)(seeds)
     noise = process.noise(process.fold_in(keys, generate.START), x0.shape)
-    guided = guidance.guided(
-      functools.partial(denoise, params),
-      {'label': labels},
-      {'label': jnp.full_like(labels, -1)},
-      scale=options.guidance if config.model.num_classes else 1.0,
-    )
+    guided = generate.guide(config, functools.partial(denoise, params), labels)
     return samplers.sample(
       guided, process.add_noise(x0, noise, levels[0]), levels
     )
 
-  def restore(params, frozen, clips, sigma):
-    grid = samplers.make_grid(
-      *('rho', STEPS, schedule),
-      rho=options.rho,
-      sigma_min=options.sigma_min,
-      sigma_max=sigma,
-    )
-    seeds = options.seed + np.arange(len(clips['video']))
+  def restore(params, frozen, clips):
+    grids = [
+      samplers.make_grid(
+        *('rho', STEPS, schedule),
+        rho=options.rho,
+        sigma_min=options.sigma_min,
+        sigma_max=sigma,
+      )
+      for sigma in SIGMAS
+    ]
 
     def run(video, labels, seeds):
-      z = sample(params, encode(frozen, video), labels, seeds, grid)
-      return decode(frozen, z)
+      x0 = encode(frozen, video)
+      return [
+        decode(frozen, sample(params, x0, labels, seeds, grid))
+        for grid in grids
+      ]
 
+    count = len(clips['video'])
     rows = (
       clips['video'],
       np.asarray(clips['label'], np.int32),
-      seeds.astype(np.uint32),
+      np.arange(options.seed, options.seed + count, dtype=np.uint32),
     )
     return generate.batched(run, rows, options.batch, mesh, poll)
 
@@ -109,17 +112,19 @@ def make_shape_score(
   """
   if not synthetic_score.is_synthetic(config.data):
     return None
-  restore = make(config, stage, mesh, poll)
+  # When it is needed first: not every stage has small scores.
+  restore = functools.cache(lambda: make(config, stage, mesh, poll))
   world = synthetic_score.world(config.data, stage)
 
   def score(params: dict[str, Any], frozen: dict[str, Any], clips):
-    shares = dict.fromkeys((f'kept_from_{s:g}' for s in SIGMAS), 0.0)
-    for name, sigma in zip(shares, SIGMAS):
-      videos = restore(params, frozen, clips, sigma)
+    shares = {}
+    for sigma, videos in zip(SIGMAS, restore()(params, frozen, clips)):
+      kept = 0.0
       if coordination.is_first():
-        found = laws.summarise(laws.measure(videos, world))
         # Left out where noise leaves no object that could be judged.
-        shares[name] = 100 * found.get('shape_kept', 0.0)
+        found = laws.summarise(laws.measure(videos, world))
+        kept = 100 * found.get('shape_kept', 0.0)
+      shares[f'kept_from_{sigma:g}'] = kept
     return shares
 
   return score
