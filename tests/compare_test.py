@@ -206,6 +206,7 @@ def test_directions_are_known_or_not():
     'log/loss/logsnr_-6_to_-3@tflop': -1,
     'log/small_score/motion@steps': -1,
     'log/small_score/flow_ratio@steps': 0,
+    'log/small_score/kept_from_3.2@steps': 1,
     'log/grad_norm@steps': 0,
     'log/val_psnr@seconds': 1,
     'final/truth/label_agreement': 1,

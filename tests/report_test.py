@@ -88,6 +88,14 @@ def test_the_page_is_whole_and_runs_its_own_script_only(run):
     assert found in words, found
 
 
+def test_shares_that_are_kept_are_no_distances():
+  names = {'small_score/motion', 'small_score/kept_from_8'}
+  distances, kept = curves.panels_of(names)
+  assert not re.match(distances.pattern, 'small_score/kept_from_8')
+  assert re.match(kept.pattern, 'small_score/kept_from_8')[1] == '8'
+  assert 'distance' in distances.title and 'kept' in kept.title
+
+
 def test_every_logged_value_is_drawn_once(run):
   record = run_record.read(run)
   panels = curves.panels_of({name for row in record.rows for name in row})

@@ -56,7 +56,11 @@ PANELS = (
   Panel('autoencoder: parts of the loss', r'(l1|l2|multiscale|kl)$', True),
   Panel(
     'small score: distance from few held-out clips, %',
-    r'small_score/(?!flow_ratio)(.*)',
+    r'small_score/(?!flow_ratio|kept_from_)(.*)',
+  ),
+  Panel(
+    'small score: shapes kept from clips with noise of sigma/alpha, %',
+    r'small_score/kept_from_(.*)',
   ),
   Panel('small score: flow of samples / real', r'small_score/(flow_ratio)'),
   Panel('norm of the gradient', r'grad_norm$', True, by_stage=True),

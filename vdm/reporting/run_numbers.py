@@ -50,8 +50,9 @@ LOWER = re.compile(
   r'|shape_distance|acceleration|bounce|speed_distance)$)'
 )
 HIGHER = re.compile(
-  r'(log/val_psnr@|.*/psnr$|.*/ssim$|cost/clips_per_second'
-  r'|cost/share_of_peak_flops|card/inception/score$|final/fixed_clips_psnr$'
+  r'(log/val_psnr@|log/small_score/kept_from_|.*/psnr$|.*/ssim$'
+  r'|cost/(clips_per_second|share_of_peak_flops)|card/inception/score$'
+  r'|final/fixed_clips_psnr$'
   r'|(final|card)/(truth|laws)/(label_agreement|present_share|single_share'
   r'|tracked|\w+_kept|clear)$)'
 )
