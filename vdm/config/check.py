@@ -42,11 +42,11 @@ def validate(config: ConfigDict) -> None:
 
 def cpu_devices(config: ConfigDict) -> int:
   """Returns how many devices a CPU acts as: as many as divide every batch."""
-  stages = [config.stages[name] for name in config.train.order]
   return max(
     n
     for n in range(1, config.train.cpu_devices + 1)
-    if n == 1 or all(x.batch % (n * x.accumulate) == 0 for x in stages)
+    if n == 1
+    or not any(device_problem(config, name, n) for name in config.train.order)
   )
 
 

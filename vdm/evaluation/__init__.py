@@ -10,3 +10,11 @@ finished runs and folders, the metrics cards: `run_card` and `folder_card`
 assemble `clip_set`s, `metrics_card` compares them, and `card_text` prints the
 numbers after a `verdict`.
 """
+
+# Where the numbers of a run are, in its folder: of its final videos, of its
+# metrics card, and of its autoencoder.
+NUMBERS = (
+  'final/metrics.json',
+  'evaluation/run/metrics_card.json',
+  'autoencoder/report.json',
+)

@@ -173,8 +173,5 @@ def write_preview(
   path = folder / 'sheet.png'
   if len(grid) > 1:
     path = folder / 'grid.mp4'
-    labelled = video_files.tile(
-      video_files.enlarge(rows, 2), columns, pad=4, captions=names
-    )
-    video_files.write_loop(folder / 'grid', labelled, frame_rate)
+    video_files.write_grid(folder / 'grid', rows, frame_rate, names, columns)
   return background.Preview(video_files.gif_bytes(grid, frame_rate), path)

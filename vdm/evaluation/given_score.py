@@ -148,10 +148,7 @@ def write_rows(
   rows = np.concatenate(list(clips.values()))
   columns = len(rows) // len(clips)
   captions = [f'{name} {i}' for name in clips for i in range(columns)]
-  grid = video_files.tile(
-    video_files.enlarge(rows, 2), columns, pad=4, captions=captions
-  )
-  video_files.write_loop(path, grid, frame_rate)
+  video_files.write_grid(path, rows, frame_rate, captions, columns)
 
 
 def _position_measure(data: ConfigDict) -> Callable[..., dict[str, float]]:

@@ -81,12 +81,9 @@ def write(
     videos[:SHEET_VIDEOS], captions[:SHEET_VIDEOS], upscale=2
   )
   video_files.write_png(folder / 'sheet.png', sheet)
-  grid = video_files.tile(
-    video_files.enlarge(videos[:GRID_VIDEOS], 2),
-    pad=4,
-    captions=captions[:GRID_VIDEOS],
+  video_files.write_grid(
+    folder / 'grid', videos[:GRID_VIDEOS], frame_rate, captions[:GRID_VIDEOS]
   )
-  video_files.write_loop(folder / 'grid', grid, frame_rate)
   single = list(zip(videos, names, seeds)) if each else []
   for video, name, seed in progress.track(single, len(single), 'Files'):
     video = video_files.tile(

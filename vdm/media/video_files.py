@@ -234,6 +234,26 @@ def write_loop(
   write_gif(path.with_suffix('.gif'), video, frame_rate)
 
 
+def write_grid(
+  path: epath.PathLike,
+  videos: ui8['n t h w 3'],
+  frame_rate: float,
+  captions: Sequence[str],
+  columns: int | None = None,
+) -> None:
+  """Writes videos with captions, twice as large, in a grid: see `write_loop`.
+
+  Args:
+    path: of both files, without suffix.
+    videos: the videos.
+    frame_rate: frames per second.
+    captions: one per video, see `tile`.
+    columns: likewise.
+  """
+  grid = tile(enlarge(videos, 2), columns, pad=4, captions=captions)
+  write_loop(path, grid, frame_rate)
+
+
 def repeats(frames: int, frame_rate: float) -> int:
   """Returns how often a video is repeated to last 2 s at least."""
   return max(1, math.ceil(_LOOP_SECONDS * frame_rate / frames - 1e-6))

@@ -7,6 +7,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from vdm import evaluation
 from vdm import trained
 from vdm.checkpoints import manager
 from vdm.config import serialize
@@ -15,10 +16,7 @@ from vdm.preparation import facts
 from vdm.training import stages
 from vdm.training import writer
 
-# Where the numbers are, in the run's folder.
-FINAL = 'final/metrics.json'
-CARD = 'evaluation/run/metrics_card.json'
-AUTOENCODER = 'autoencoder/report.json'
+FINAL, CARD, AUTOENCODER = evaluation.NUMBERS
 
 
 def collect(model: trained.Model) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Finds runs, compares them, and writes compare.json and compare.html."""
 
 from collections.abc import Sequence
-import json
 import re
 
 from etils import epath
@@ -57,8 +56,7 @@ def compare(
   content = comparison.make(records, primary)
   out.mkdir(parents=True, exist_ok=True)
   # JSON has no NaN: whatever is not finite was left out before.
-  data = json.dumps(content, indent=1, allow_nan=False) + '\n'
-  files.write_text(out / JSON, data)
+  files.write_json(out / JSON, content, allow_nan=False)
   files.write_text(out / PAGE, comparison_page.make(content, records))
   return comparison_text.text(content)
 

@@ -70,7 +70,10 @@ def _summary(record) -> Iterator[str]:
   if record.rows:
     rows.append(('stage', record.rows[-1]['stage']))
     rows += [
-      ('time of training steps', _clock(record.totals['train_seconds'][-1])),
+      (
+        'time of training steps',
+        throughput.clock(float(record.totals['train_seconds'][-1])),
+      ),
       ('TFLOP of training steps', f'{record.totals["train_tflop"][-1]:.4g}'),
       ('clips trained on', f'{record.totals["train_clips"][-1]:,.0f}'),
     ]
@@ -270,10 +273,6 @@ def _versions(start) -> str:
   if not isinstance(found, dict):
     return ''
   return ', '.join(f'{name} {version}' for name, version in found.items())
-
-
-def _clock(seconds: float) -> str:
-  return throughput.clock(float(seconds))
 
 
 def _number(value: float | None) -> str:

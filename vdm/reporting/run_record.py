@@ -11,6 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 import numpy as np
 
+from vdm import evaluation
 from vdm.common import buckets
 from vdm.common import errors
 from vdm.config import schema
@@ -22,10 +23,7 @@ from vdm.training import starts
 from vdm.training import writer
 
 CONFIG = 'config.json'
-# Where numbers are, in a run's folder.
-FINAL = 'final/metrics.json'
-CARD = 'evaluation/run/metrics_card.json'
-AUTOENCODER = 'autoencoder/report.json'
+FINAL, CARD, AUTOENCODER = evaluation.NUMBERS
 _FROZEN = 'autoencoder/config.json'
 
 

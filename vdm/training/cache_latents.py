@@ -18,6 +18,7 @@ from vdm.models.autoencoders import files
 from vdm.multihost import arrays
 from vdm.multihost import coordination
 from vdm.preparation import datasets
+from vdm.training import autoencoder_keys
 from vdm.training import autoencoder_stage
 from vdm.training import inputs
 from vdm.training import sharding
@@ -124,7 +125,7 @@ def _diffusion_stages(config):
 def _autoencoder(config, source, span, workdir):
   """Returns functions, parameters and fingerprint of a run's autoencoder."""
   workdir = buckets.given(workdir, '--workdir')
-  trains = config.stages[config.train.order[0]].objective == 'autoencoder'
+  trains = autoencoder_keys.trains_own(config)
   if trains and not autoencoder_stage.exists(workdir / 'autoencoder'):
     raise latent_cache.CacheError(
       f'{workdir} has no autoencoder yet: train its autoencoder stage first, '
