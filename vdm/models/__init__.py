@@ -14,7 +14,6 @@ from flax import nnx
 import jax
 from ml_collections import ConfigDict
 
-from vdm.models import attention
 from vdm.models import unet
 
 
@@ -38,16 +37,7 @@ def make_unet(config: ConfigDict, channels: int) -> Network:
   """Builds the denoiser of `config.model` for latents of `channels`."""
   options = config.to_dict()
   del options['label_dropout']  # Of the objective.
-  implementation = options.pop('attention')
-
-  def build(*args, **kwargs):
-    network = unet.UNet(*args, **kwargs)
-    for _, part in nnx.iter_graph(network):
-      if isinstance(part, attention.Attention):
-        part.implementation = implementation
-    return network
-
-  return functional(build, channels, **options)
+  return functional(unet.UNet, channels, **options)
 
 
 def functional(

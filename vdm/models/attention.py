@@ -89,14 +89,18 @@ class Attention(nnx.Module):
   Queries and keys are RMS-normalised, which bounds the logits in bfloat16
   (Dehghani et al., 2302.05442), and rotated by their positions. The output
   projection starts at zero.
-
-  Attributes:
-    implementation: see `attend`; set by whoever builds the network.
   """
 
-  implementation = 'plain'
-
-  def __init__(self, channels: int, head_size: int, *, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    channels: int,
+    head_size: int,
+    *,
+    rngs: nnx.Rngs,
+    implementation: str = 'plain',
+  ):
+    """Makes the layer; `attend` explains `implementation`."""
+    self.implementation = implementation
     self.heads = max(1, channels // head_size)
     self.head_size = channels // self.heads
     width = self.heads * self.head_size

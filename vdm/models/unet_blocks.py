@@ -5,7 +5,8 @@ clip's conditioning, by scale and shift (FiLM) after a norm. What ends a
 residual branch starts at zero.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from etils.array_types import FloatArray
 from flax import nnx
@@ -68,11 +69,16 @@ class SpatialAttention(nnx.Module):
   """Attention over the positions of each frame."""
 
   def __init__(
-    self, channels: int, *, embed_width: int, head_size: int, rngs: nnx.Rngs
+    self,
+    channels: int,
+    *,
+    embed_width: int,
+    heads: Mapping[str, Any],
+    rngs: nnx.Rngs,
   ):
     self.norm = layers.GroupNorm(channels)
     self.film = Film(embed_width, channels, rngs=rngs)
-    self.attention = attention.Attention(channels, head_size, rngs=rngs)
+    self.attention = attention.Attention(channels, **heads, rngs=rngs)
 
   def __call__(
     self, x: FloatArray['b t h w c'], embedding: FloatArray['b t e']
@@ -91,13 +97,13 @@ class TemporalAttention(nnx.Module):
     channels: int,
     *,
     embed_width: int,
-    head_size: int,
+    heads: Mapping[str, Any],
     joint: bool,
     rngs: nnx.Rngs,
   ):
     self.norm = layers.GroupNorm(channels)
     self.film = Film(embed_width, channels, rngs=rngs)
-    self.attention = attention.Attention(channels, head_size, rngs=rngs)
+    self.attention = attention.Attention(channels, **heads, rngs=rngs)
     self.joint = joint
 
   def __call__(
@@ -132,7 +138,10 @@ class TemporalConvolution(nnx.Module):
 
 
 class Block(nnx.Module):
-  """One block of a level: spatial layers, then `temporal` temporal branches."""
+  """One block of a level: spatial layers, then `temporal` temporal branches.
+
+  `heads` are the arguments of `attention.Attention` besides the channels.
+  """
 
   def __init__(
     self,
@@ -140,7 +149,7 @@ class Block(nnx.Module):
     cout: int,
     *,
     embed_width: int,
-    head_size: int,
+    heads: Mapping[str, Any],
     dropout: float,
     conv: Callable[..., nnx.Module],
     attention: bool,
@@ -150,18 +159,20 @@ class Block(nnx.Module):
     rngs: nnx.Rngs,
   ):
     width = dict(embed_width=embed_width, rngs=rngs)
-    heads = dict(head_size=head_size, **width)
+    attends = dict(heads=heads, **width)
     self.spatial = ResidualBlock(cin, cout, dropout=dropout, conv=conv, **width)
-    self.attention = SpatialAttention(cout, **heads) if attention else None
+    self.attention = SpatialAttention(cout, **attends) if attention else None
     branches = {}
     for i in range(temporal):
       branches[f'temporal_conv_{i}'] = TemporalConvolution(cout, **width)
       if temporal_attention:
         branches[f'temporal_attention_{i}'] = TemporalAttention(
-          cout, joint=False, **heads
+          cout, joint=False, **attends
         )
     if joint_attention:
-      branches['temporal_joint'] = TemporalAttention(cout, joint=True, **heads)
+      branches['temporal_joint'] = TemporalAttention(
+        cout, joint=True, **attends
+      )
     # Named attributes, not a list: older versions of flax can merge them.
     self.branches = tuple(branches)
     for name, branch in branches.items():
