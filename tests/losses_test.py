@@ -226,6 +226,18 @@ def test_context_gives_a_prefix_and_at_times_the_end():
   assert 0.04 < end_given < 0.2
 
 
+def test_the_first_frame_alone_is_given():
+  levels, mask = draw_levels(0, 64, 5, dict(first=0.5, shared=0.5))
+  levels, mask = np.asarray(levels), np.asarray(mask)
+  given = mask[:, 0] == 0
+  assert given.sum() == 32
+  assert np.all(mask[:, 1:] == 1)
+  np.testing.assert_array_equal(levels[given, 0], process.CLEAN)
+  assert np.all(levels[:, 1:] == levels[:, 1:2])
+  assert_stratified(FLOW.time(levels[given, 1]))
+  assert_stratified(FLOW.time(levels[~given, 0]))
+
+
 def test_shares_say_how_many_rows_are_of_a_kind():
   shares = dict(shared=0.5, context=0.25, independent=0.25)
   levels, mask = draw_levels(3, 64, 4, shares)

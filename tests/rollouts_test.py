@@ -70,10 +70,14 @@ def make_videos(monkeypatch):
     worse=None,
     offset=0.0,
     num=NUM,
+    image_fraction=0.2,
     **options,
   ):
     config = tiny_runs.make_config(
-      frames=LENGTH, resolution=SIDE, frame_levels=frame_levels
+      frames=LENGTH,
+      resolution=SIDE,
+      frame_levels=frame_levels,
+      image_fraction=image_fraction,
     )
     config.model.num_classes = 0
     config.diffusion.prediction = 'x0'
@@ -206,6 +210,45 @@ def test_history_guidance_pulls_towards_what_the_history_says(make_videos):
   assert min(np.diff(values)) > 0.02
 
 
+IMAGES_FIRST = dict(shared=0.3, first=0.7)
+
+
+@pytest.mark.parametrize('frame_levels', [IMAGES_FIRST, MIXED])
+def test_an_image_and_then_the_others_have_the_same_law(
+  make_videos, frame_levels, monkeypatch
+):
+  lengths = []
+  monkeypatch.setattr(
+    generate.samplers,
+    'sample',
+    lambda denoise, z, *args, sample=generate.samplers.sample, **kwargs: (
+      lengths.append(z.shape[1]),
+      sample(denoise, z, *args, **kwargs),
+    )[1],
+  )
+  z, _ = make_videos(image_first=True, frame_levels=frame_levels)
+  assert lengths == [1, LENGTH]
+  assert_moments(by_time(z), covariance(LENGTH))
+
+
+def test_a_rollout_may_begin_with_an_image(make_videos):
+  frames = rollouts.Task(frames=7, context_noise=0.0)
+  z, _ = make_videos(frames, image_first=True)
+  assert_moments(by_time(z), covariance(7))
+  # What is given comes before it.
+  task, pixels = rollouts.Task(given=(0,)), draw_given((0,), num=2)
+  _, plain = make_videos(task, pixels, num=2)
+  _, same = make_videos(task, pixels, num=2, image_first=True)
+  np.testing.assert_array_equal(plain, same)
+
+
+def test_images_first_need_images_and_first_frames_in_training(make_videos):
+  with pytest.raises(ValueError, match='frame_levels.first above 0'):
+    make_videos(image_first=True, frame_levels=dict(shared=1.0))
+  with pytest.raises(ValueError, match='image_fraction above 0'):
+    make_videos(image_first=True, image_fraction=0.0)
+
+
 def test_a_worse_network_is_guided_against(make_videos):
   # The denoisers differ by a constant, so all videos do, by the same.
   guided, _ = make_videos(
@@ -269,6 +312,15 @@ def test_what_was_never_trained_is_refused(task, frame_levels, words):
   with pytest.raises(ValueError) as error:
     rollouts.resolve(rollouts.Task(**task), LENGTH, frame_levels)
   assert words in str(error.value) and '\n' not in str(error.value)
+
+
+def test_the_first_frame_alone_may_be_given_where_it_was_trained():
+  levels = dict(shared=0.5, first=0.5)
+  for task in (dict(), dict(given=(0,))):
+    rollouts.resolve(rollouts.Task(**task), LENGTH, levels)
+  for task in (dict(given=(1,)), dict(given=(0, 1)), dict(frames=7)):
+    with pytest.raises(ValueError, match='never seen clips of which'):
+      rollouts.resolve(rollouts.Task(**task), LENGTH, levels)
 
 
 def test_single_frames_neither_continue_nor_complete():

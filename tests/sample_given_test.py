@@ -155,3 +155,6 @@ def test_tasks_are_those_that_a_stage_trains(finished_run):
   assert tasks['prediction'] == rollouts.Task(given=(0, 1))
   run.stage.frame_levels.context = 0.0
   assert generate.trained_tasks(run.config, run.stage) == {}
+  run.stage.frame_levels.first = 0.5
+  tasks = generate.trained_tasks(run.config, run.stage)
+  assert tasks == {'image_to_video': rollouts.Task(given=(0,))}

@@ -86,6 +86,19 @@ def full():
   return Case(make_network(convolution='full', **SMALL))
 
 
+@pytest.fixture(scope='module')
+def joint():
+  return Case(
+    make_network(
+      blocks=(0, 1),
+      temporal_levels=(1,),
+      temporal_attention_levels=(),
+      joint_levels=1,
+      resample='linear',
+    )
+  )
+
+
 @pytest.mark.parametrize('name', ['factorised', 'full'])
 def test_output_is_zero_before_training(name, request):
   case = request.getfixturevalue(name)
@@ -94,7 +107,7 @@ def test_output_is_zero_before_training(name, request):
   np.testing.assert_array_equal(y, 0)
 
 
-@pytest.mark.parametrize('name', ['factorised', 'full'])
+@pytest.mark.parametrize('name', ['factorised', 'full', 'joint'])
 def test_an_inflated_image_model_is_itself_frame_by_frame(name, request):
   case, z = request.getfixturevalue(name), clips()
   y = case(case.inflated, z)
@@ -105,7 +118,7 @@ def test_an_inflated_image_model_is_itself_frame_by_frame(name, request):
   assert y.std() > 0.05  # There is something to be equal.
 
 
-@pytest.mark.parametrize('name', ['factorised', 'full'])
+@pytest.mark.parametrize('name', ['factorised', 'full', 'joint'])
 def test_frames_know_each_other_through_temporal_parameters_alone(
   name, request
 ):
@@ -146,6 +159,19 @@ def test_labels_are_per_clip_and_minus_one_is_the_null_row(factorised):
     params, z, label=np.array([-1, 2], np.int32)
   )
   assert not change[0].any() and np.abs(change[1]).max() > 1e-3
+
+
+def test_joint_attention_is_in_every_block_of_the_coarsest_levels():
+  def blocks(**options):
+    flat = trees.flatten(abstract(make_network(blocks=(1, 1), **options)))
+    return {p.split('/')[0] for p in flat if 'temporal_joint' in p}
+
+  middle = {'middle_block'}
+  coarse = middle | {'down_1_block_0', 'up_1_block_0'}
+  assert blocks() == middle
+  assert blocks(joint_levels=1) == coarse
+  assert blocks(joint_levels=2) == coarse | {'down_0_block_0', 'up_0_block_0'}
+  assert not blocks(joint_levels=2, joint_attention=False)
 
 
 def test_extreme_levels_stay_finite(factorised):

@@ -28,6 +28,7 @@ from vdm.models.autoencoders import latents
 from vdm.multihost import arrays
 
 START, STEPS, HISTORY, WINDOWS = 0, 1, 2, 3  # Streams of a video's key.
+IMAGE = -1  # Number of the window that is an image, see `sample.image_first`.
 
 
 class Generator(NamedTuple):
@@ -135,12 +136,15 @@ def trained_tasks(
   """
   codec = autoencoders.make_autoencoder(config.autoencoder)
   t = stage.frames
-  if not stage.frame_levels.context or t < 3 or codec.factor[0] > 1:
+  if t < 3 or codec.factor[0] > 1:
     return {}
-  return {
-    'prediction': rollouts.Task(given=tuple(range(t // 2))),
-    'interpolation': rollouts.Task(given=(0, t - 1)),
-  }
+  tasks = {}
+  if stage.frame_levels.first:
+    tasks['image_to_video'] = rollouts.Task(given=(0,))
+  if stage.frame_levels.context:
+    tasks['prediction'] = rollouts.Task(given=tuple(range(t // 2)))
+    tasks['interpolation'] = rollouts.Task(given=(0, t - 1))
+  return tasks
 
 
 def make_generator(
@@ -167,6 +171,10 @@ def make_generator(
   if worse is None:
     for problem in rules.guidance_problems(config.model, config.sample):
       raise ValueError(problem)
+  image_first = config.sample.image_first and stage.frames > 1
+  if image_first:
+    for problem in rules.image_first_problems(config, stage):
+      raise ValueError(problem)
   codec = autoencoders.make_autoencoder(config.autoencoder)
   encode, decode = make_coders(config, codec)
   shape = latent_shape(codec, stage.frames, stage.resolution)
@@ -185,6 +193,14 @@ def make_generator(
     """Window by window, so that only one at a time is on the devices."""
     make_window = window_maker(task.history_guidance, task.history_noise)
     z, pixels, start = np.zeros((len(labels), *shape), np.float32), [], 0
+    if image_first and not windows[0].held.any():
+      free, unused = np.zeros((1, 1), bool), np.zeros((1, 1), np.float32)
+      image = make_window(
+        *(params, worse_params, labels, seeds, IMAGE, z[:, :1], free, unused)
+      )
+      z = jnp.concatenate([image, z[:, 1:]], axis=1)
+      first = np.arange(shape[0]) == 0
+      windows = [windows[0]._replace(held=first), *windows[1:]]
     for number, window in enumerate(windows):
       entering = window.given & (np.arange(shape[0]) >= window.made)
       frames = z

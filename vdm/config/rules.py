@@ -157,6 +157,11 @@ def _model_problems(model: ConfigDict) -> Iterator[str]:
       f'config.model.temporal_attention_levels names level {min(missing)}, '
       'which is not in temporal_levels.'
     )
+  if model.joint_levels > levels:
+    yield (
+      f'config.model.joint_levels={model.joint_levels} of {levels} levels: '
+      'it counts from the coarsest.'
+    )
   if model.num_classes and model.label_dropout == 1:
     yield (
       'config.model.label_dropout=1 replaces every label, so that none is '
@@ -171,6 +176,29 @@ def guidance_problems(model: ConfigDict, sample: ConfigDict) -> Iterator[str]:
       f'config.model.label_dropout=0 leaves the null label untrained, which '
       f'config.sample.guidance={sample.guidance:g} needs: train with '
       'label_dropout=0.1, or sample with guidance=1.'
+    )
+
+
+def image_first_problems(
+  config: ConfigDict, stage: ConfigDict
+) -> Iterator[str]:
+  """Yields why a stage's videos cannot begin with an image (Emu Video)."""
+  levels = stage.frame_levels
+  if not levels.first and not levels.context:
+    yield (
+      'config.sample.image_first=True makes videos from their first frame, '
+      'which the network has never been given: train it with '
+      'config.stages.<name>.frame_levels.first above 0, such as 0.7.'
+    )
+  stages = [config.stages[name] for name in config.train.order]
+  if not any(
+    s.objective == 'diffusion' and (s.frames == 1 or s.image_fraction)
+    for s in stages
+  ):
+    yield (
+      'config.sample.image_first=True makes the first frame as an image, and '
+      'no stage trains on images: set config.stages.<name>.image_fraction '
+      'above 0, such as 0.2.'
     )
 
 
@@ -249,12 +277,19 @@ def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
       f'{prefix}.frames={stage.frames} at stride {data.stride} spans {span} '
       f'frames: config.data.scenes.frames is {data.scenes.frames}.'
     )
+  if (
+    config.sample.image_first
+    and stage.objective == 'diffusion'
+    and stage.frames > 1
+  ):
+    yield from image_first_problems(config, stage)
   if stage.warmup > stage.steps:
     yield f'{prefix}.warmup={stage.warmup} is above steps={stage.steps}.'
   if sum(stage.frame_levels.values()) <= 0:
     yield f'{prefix}.frame_levels are all 0: at least one must be positive.'
-  if stage.context_noise and not stage.frame_levels.context:
+  levels = stage.frame_levels
+  if stage.context_noise and not levels.context and not levels.first:
     yield (
       f'{prefix}.context_noise={stage.context_noise:g} is of given frames, and '
-      f'{prefix}.frame_levels.context=0 gives none: raise it.'
+      f'{prefix}.frame_levels.context=0 and first=0 give none: raise one.'
     )

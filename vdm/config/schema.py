@@ -166,6 +166,10 @@ KEYS: dict[str, Any] = dict(
     temporal_attention_levels=(1,),  # Of those, with attention over t.
     temporal_depth=positive(1),  # Temporal branches after a spatial block.
     joint_attention=True,  # In the middle, over (t h w).
+    joint_levels=0,  # Coarsest levels with it in every block.
+    # Between levels: a 3 x 3 convolution, or a matrix product between each
+    # position and the 2 x 2 finer ones, which is cheaper.
+    resample=one_of('conv', 'linear'),
     head_size=positive(32),  # Channels of an attention head.
     # cudnn: fused on NVIDIA GPUs in bfloat16, where a run then no longer
     # repeats to the bit; plain elsewhere.
@@ -208,6 +212,7 @@ KEYS: dict[str, Any] = dict(
   sample=dict(
     method=one_of('ddim', 'heun', 'dpmpp'),
     steps=positive(32),
+    image_first=False,  # The first frame as an image, the others given it.
     eta=share(0.0),  # ddim: 0 deterministic, 1 ancestral.
     grid=one_of('rho', 'time', 'logsnr'),
     rho=positive(5.0),
@@ -273,7 +278,7 @@ STAGE = dict(
   learning_rate=positive(1e-3),  # At its peak.
   warmup=100,  # Steps up to the peak.
   cooldown=share(0.5),  # Share of the steps: the final decay to zero.
-  frame_levels=dict(shared=1.0, context=0.0, independent=0.0),
+  frame_levels=dict(shared=1.0, context=0.0, independent=0.0, first=0.0),
   context_noise=share(0.0),  # Largest sigma of given frames; 0: all clean.
 )
 

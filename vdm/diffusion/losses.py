@@ -40,7 +40,7 @@ SIGMA_DATA = 1.0  # Standard deviation of normalised latents.
 BOTH_ENDS = 0.25  # Share of 'context' rows that may have their end given, too.
 CLEAN_CONTEXT = 0.5  # Share of 'context' rows whose given frames stay clean.
 WEIGHTINGS = ('x0', 'eps', 'v', 'flow', 'min_snr', 'edm')
-FRAME_LEVELS = ('shared', 'context', 'independent')
+FRAME_LEVELS = ('shared', 'context', 'independent', 'first')
 
 
 def log_weight(name: str, levels: FloatArray['*b']) -> FloatArray['*b']:
@@ -235,9 +235,10 @@ def draw_levels(
     mean: of 'normal'.
     std: of 'normal'.
     schedule: its ends bound every level.
-    frame_levels: shares of rows, over {'shared', 'context', 'independent'}: one
-      level for the clip; one level for all but the frames that are given; a
-      level for each frame. Single frames are always 'shared'.
+    frame_levels: shares of rows, over FRAME_LEVELS: one level for the clip; one
+      level for all but the frames that are given (`draw_context`); a level for
+      each frame; one level for all but the first frame, which is given. Single
+      frames are always 'shared'.
     context_noise: largest sigma of frames that are given: half of the rows
       keep them clean, the others draw one sigma below it, which is what
       rollouts show the network (see `rollouts`).
@@ -256,10 +257,11 @@ def draw_levels(
     stratified_uniform(k, kinds == i, frames if i == 2 else 1)
     for i, k in enumerate(keys)
   )
-  uniform = jnp.where(
-    (kinds == 2)[:, None],
-    independent,
-    jnp.where((kinds == 1)[:, None], context, shared),
+  # The keys above are 0 to 4 of the same parent, and 5 is below.
+  first = stratified_uniform(jax.random.fold_in(key, 6), kinds == 3, 1)
+  uniform = jnp.select(
+    [(kinds == i)[:, None] for i in range(len(FRAME_LEVELS))],
+    [shared, context, independent, first],
   )
   if density == 'normal':
     levels = -2 * (mean + std * jax.scipy.special.ndtri(uniform))
@@ -269,8 +271,8 @@ def draw_levels(
   if frames == 1:
     return levels, jnp.ones_like(levels)
   given = (kinds == 1)[:, None] & draw_context(key_context, batch, frames)
+  given |= (kinds == 3)[:, None] & (jnp.arange(frames)[None] == 0)
   held = process.CLEAN
   if context_noise:
-    # The keys above are 0 to 4 of the same parent.
     held = draw_context_level(jax.random.fold_in(key, 5), batch, context_noise)
   return jnp.where(given, held, levels), 1.0 - given

@@ -145,7 +145,10 @@ def resolve(
       'The network was trained on single frames, which neither continue nor '
       'complete a video: take a checkpoint of a later stage.'
     )
-  if not independent and not frame_levels.get('context', 0.0):
+  only_first = frame_levels.get('first', 0.0) > 0
+  if only_first and task.given == (0,) and frames == length:
+    pass
+  elif not independent and not frame_levels.get('context', 0.0):
     raise ValueError(
       'The network has never seen clips of which some frames are given: train '
       'it with config.stages.<name>.frame_levels.context above 0, such as 0.3.'
@@ -199,9 +202,9 @@ def held_levels(
   Args:
     task: see `resolve`.
     window: of it.
-    frame_levels: of training; only `context` has shown frames that are clean.
+    frame_levels: of training; `context` and `first` have shown clean frames.
   """
-  clean = frame_levels.get('context', 0.0) > 0
+  clean = any(frame_levels.get(kind, 0.0) > 0 for kind in ('context', 'first'))
   made = process.level_of_sigma(task.context_noise)
   given = process.CLEAN if clean else made
   return jnp.where(window.given[None], given, made)

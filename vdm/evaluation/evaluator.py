@@ -65,7 +65,8 @@ class Evaluator:
     self._given, self._num = None, config.sample.num
     if objective.samples is not None:
       tasks = generate.trained_tasks(config, span.stage)
-      self._given = tasks.get('prediction')
+      names = ('prediction', 'image_to_video')
+      self._given = next(((n, tasks[n]) for n in names if n in tasks), None)
     self._log, self._folder, self._frame_rate = log, folder, frame_rate
     self._seed, self._label_names = config.sample.seed, label_names
     self._validated, self._shown = config.optim.ema[-1], config.sample.ema
@@ -115,12 +116,14 @@ class Evaluator:
   def _preview_given(self, step, average):
     """Writes given.mp4 and .gif: held-out clips above what goes on from them.
 
-    The first half is given. It is the same clips and seeds every time.
+    The first half is given, or the first frame. It is the same clips and seeds
+    every time.
     """
+    name, task = self._given
     clips = {k: self._clips[k][: self._num] for k in ('video', 'label')}
-    made = self._objective.samples(average, self._frozen, clips, self._given)
+    made = self._objective.samples(average, self._frozen, clips, task)
     if coordination.is_first():
-      rows = {'real': clips['video'], 'prediction': made}
+      rows = {'real': clips['video'], name: made}
       path = self._folder / f'step_{step:08d}' / 'given'
       given_score.write_rows(path, rows, self._frame_rate)
 

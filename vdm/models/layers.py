@@ -60,6 +60,20 @@ def upsample(x: FloatArray['b t h w c']) -> FloatArray['b t y x c']:
   return x.reshape(b, t, 2 * h, 2 * w, c)
 
 
+def to_channels(x: FloatArray['b t h w c']) -> FloatArray['b t y x d']:
+  """Makes each 2 x 2 positions one, with d = 4 c channels."""
+  b, t, h, w, c = x.shape
+  x = x.reshape(b, t, h // 2, 2, w // 2, 2, c).swapaxes(3, 4)
+  return x.reshape(b, t, h // 2, w // 2, 4 * c)
+
+
+def from_channels(x: FloatArray['b t h w d']) -> FloatArray['b t y x c']:
+  """Inverts `to_channels`."""
+  b, t, h, w, d = x.shape
+  x = x.reshape(b, t, h, w, 2, 2, d // 4).swapaxes(3, 4)
+  return x.reshape(b, t, 2 * h, 2 * w, d // 4)
+
+
 def conv3d(
   x: FloatArray['n t h w c'],
   kernel: FloatArray['kt kh kw c d'],

@@ -3,7 +3,8 @@
 Each level runs spatial residual blocks on single frames (and attention where
 the grid is small), each followed by a temporal branch: a convolution over t,
 then attention over t at every position. A moving object changes position, so
-the middle, at the coarsest level, also attends over (t h w).
+the middle, at the coarsest level, and where asked other blocks of coarse levels
+also attend over (t h w).
 
 Temporal branches are conditioned like the spatial ones, end in a projection
 that starts at zero, and are skipped when t = 1. With one frame this is an image
@@ -59,6 +60,8 @@ class UNet(nnx.Module):
     temporal_attention_levels: Sequence[int],
     temporal_depth: int,
     joint_attention: bool,
+    joint_levels: int,
+    resample: str,
     head_size: int,
     attention: str,
     embed_width: int,
@@ -68,7 +71,7 @@ class UNet(nnx.Module):
     remat: str,
     rngs: nnx.Rngs,
   ):
-    self.remat = remat
+    self.remat, self.resample = remat, resample
     self.blocks = tuple(blocks)
     self.feature_width = embed_width
     self.embed_in = layers.Linear(embed_width, embed_width, rngs=rngs)
@@ -84,6 +87,7 @@ class UNet(nnx.Module):
 
     def make_block(cin, level, joint=False):
       temporal = temporal_depth if level in temporal_levels else 0
+      joint = joint or level >= len(widths) - joint_levels
       return unet_blocks.Block(
         cin,
         widths[level],
@@ -103,8 +107,12 @@ class UNet(nnx.Module):
     skips = []
     for level in range(len(widths)):
       if level > 0:
-        resample = layers.Conv(width, width, stride=2, rngs=rngs)
-        setattr(self, f'down_{level}_resample', resample)
+        if resample == 'linear':
+          down = layers.Linear(4 * width, widths[level], rngs=rngs)
+          width = widths[level]
+        else:
+          down = layers.Conv(width, width, stride=2, rngs=rngs)
+        setattr(self, f'down_{level}_resample', down)
       for i in range(blocks[level]):
         block = make_block(width, level)
         setattr(self, f'down_{level}_block_{i}', block)
@@ -117,8 +125,12 @@ class UNet(nnx.Module):
         setattr(self, f'up_{level}_block_{i}', block)
         width = widths[level]
       if level > 0:
-        resample = layers.Conv(width, width, rngs=rngs)
-        setattr(self, f'up_{level}_resample', resample)
+        if resample == 'linear':
+          up = layers.Linear(width, 4 * widths[level - 1], rngs=rngs)
+          width = widths[level - 1]
+        else:
+          up = layers.Conv(width, width, rngs=rngs)
+        setattr(self, f'up_{level}_resample', up)
     self.head_norm = layers.GroupNorm(width)
     self.head_conv = layers.Conv(width, channels, rngs=rngs, init_scale=0.0)
 
@@ -165,6 +177,8 @@ class UNet(nnx.Module):
     skips = []
     for level, blocks in enumerate(self.blocks):
       if level > 0:
+        if self.resample == 'linear':
+          x = layers.to_channels(x)
         x = getattr(self, f'down_{level}_resample')(x)
       for i in range(blocks):
         x = run(f'down_{level}_block_{i}', x)
@@ -175,7 +189,11 @@ class UNet(nnx.Module):
         x = jnp.concatenate([x, skips.pop()], axis=-1)
         x = run(f'up_{level}_block_{i}', x)
       if level > 0:
-        x = getattr(self, f'up_{level}_resample')(layers.upsample(x))
+        up = getattr(self, f'up_{level}_resample')
+        if self.resample == 'linear':
+          x = layers.from_channels(up(x))
+        else:
+          x = up(layers.upsample(x))
     return self.head_conv(nnx.silu(self.head_norm(x)))
 
 
