@@ -12,6 +12,7 @@ from absl import logging
 import jax
 
 from vdm.common import errors
+from vdm.common import parallel
 from vdm.multihost import launchers
 
 MODES = ('auto', 'on', 'off')
@@ -81,6 +82,12 @@ def divide_cpu(devices: int) -> None:
   told = 'JAX_NUM_CPU_DEVICES' in os.environ or 'device_count' in flags
   if devices > 1 and not told and not jax.distributed.is_initialized():
     jax.config.update('jax_num_cpu_devices', devices)
+    # XLA's threads: by default one for each processor, and a device that waits
+    # for another one in a sum holds its thread. With none to spare, the other
+    # may wait for the work that is queued behind it (seen once: XLA ends the
+    # process after 40 s).
+    threads = parallel.num_processors() + devices - 1
+    os.environ.setdefault('NPROC', str(threads))
 
 
 def devices() -> list[jax.Device]:
