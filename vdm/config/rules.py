@@ -183,8 +183,7 @@ def image_first_problems(
   config: ConfigDict, stage: ConfigDict
 ) -> Iterator[str]:
   """Yields why a stage's videos cannot begin with an image (Emu Video)."""
-  levels = stage.frame_levels
-  if not levels.first and not levels.context:
+  if not _gives_frames(stage):
     yield (
       'config.sample.image_first=True makes videos from their first frame, '
       'which the network has never been given: train it with '
@@ -200,6 +199,11 @@ def image_first_problems(
       'no stage trains on images: set config.stages.<name>.image_fraction '
       'above 0, such as 0.2.'
     )
+
+
+def _gives_frames(stage: ConfigDict) -> bool:
+  """Returns whether a stage trains on clips with some frames given."""
+  return stage.frame_levels.context > 0 or stage.frame_levels.first > 0
 
 
 def _diffusion_problems(diffusion: ConfigDict) -> Iterator[str]:
@@ -287,8 +291,7 @@ def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
     yield f'{prefix}.warmup={stage.warmup} is above steps={stage.steps}.'
   if sum(stage.frame_levels.values()) <= 0:
     yield f'{prefix}.frame_levels are all 0: at least one must be positive.'
-  levels = stage.frame_levels
-  if stage.context_noise and not levels.context and not levels.first:
+  if stage.context_noise and not _gives_frames(stage):
     yield (
       f'{prefix}.context_noise={stage.context_noise:g} is of given frames, and '
       f'{prefix}.frame_levels.context=0 and first=0 give none: raise one.'

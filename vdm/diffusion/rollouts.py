@@ -145,10 +145,10 @@ def resolve(
       'The network was trained on single frames, which neither continue nor '
       'complete a video: take a checkpoint of a later stage.'
     )
-  only_first = frame_levels.get('first', 0.0) > 0
-  if only_first and task.given == (0,) and frames == length:
-    pass
-  elif not independent and not frame_levels.get('context', 0.0):
+  seen = independent or frame_levels.get('context', 0.0) > 0
+  if task.given == (0,) and frames == length:
+    seen = seen or frame_levels.get('first', 0.0) > 0
+  if not seen:
     raise ValueError(
       'The network has never seen clips of which some frames are given: train '
       'it with config.stages.<name>.frame_levels.context above 0, such as 0.3.'

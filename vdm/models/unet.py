@@ -3,8 +3,8 @@
 Each level runs spatial residual blocks on single frames (and attention where
 the grid is small), each followed by a temporal branch: a convolution over t,
 then attention over t at every position. A moving object changes position, so
-the middle, at the coarsest level, and where asked other blocks of coarse levels
-also attend over (t h w).
+the middle, at the coarsest level, also attends over (t h w), as all blocks of
+`joint_levels` do.
 
 Temporal branches are conditioned like the spatial ones, end in a projection
 that starts at zero, and are skipped when t = 1. With one frame this is an image
@@ -71,7 +71,7 @@ class UNet(nnx.Module):
     remat: str,
     rngs: nnx.Rngs,
   ):
-    self.remat, self.resample = remat, resample
+    self.remat = remat
     self.blocks = tuple(blocks)
     self.feature_width = embed_width
     self.embed_in = layers.Linear(embed_width, embed_width, rngs=rngs)
@@ -108,7 +108,7 @@ class UNet(nnx.Module):
     for level in range(len(widths)):
       if level > 0:
         if resample == 'linear':
-          down = layers.Linear(4 * width, widths[level], rngs=rngs)
+          down = unet_blocks.LinearDown(width, widths[level], rngs=rngs)
           width = widths[level]
         else:
           down = layers.Conv(width, width, stride=2, rngs=rngs)
@@ -126,10 +126,10 @@ class UNet(nnx.Module):
         width = widths[level]
       if level > 0:
         if resample == 'linear':
-          up = layers.Linear(width, 4 * widths[level - 1], rngs=rngs)
+          up = unet_blocks.LinearUp(width, widths[level - 1], rngs=rngs)
           width = widths[level - 1]
         else:
-          up = layers.Conv(width, width, rngs=rngs)
+          up = unet_blocks.ConvUp(width, width, rngs=rngs)
         setattr(self, f'up_{level}_resample', up)
     self.head_norm = layers.GroupNorm(width)
     self.head_conv = layers.Conv(width, channels, rngs=rngs, init_scale=0.0)
@@ -177,8 +177,6 @@ class UNet(nnx.Module):
     skips = []
     for level, blocks in enumerate(self.blocks):
       if level > 0:
-        if self.resample == 'linear':
-          x = layers.to_channels(x)
         x = getattr(self, f'down_{level}_resample')(x)
       for i in range(blocks):
         x = run(f'down_{level}_block_{i}', x)
@@ -189,11 +187,7 @@ class UNet(nnx.Module):
         x = jnp.concatenate([x, skips.pop()], axis=-1)
         x = run(f'up_{level}_block_{i}', x)
       if level > 0:
-        up = getattr(self, f'up_{level}_resample')
-        if self.resample == 'linear':
-          x = layers.from_channels(up(x))
-        else:
-          x = up(layers.upsample(x))
+        x = getattr(self, f'up_{level}_resample')(x)
     return self.head_conv(nnx.silu(self.head_norm(x)))
 
 

@@ -32,6 +32,33 @@ class Film(nnx.Module):
     return x * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
 
 
+class ConvUp(layers.Conv):
+  """A convolution of the grid with each position repeated twice a side."""
+
+  def __call__(self, x: FloatArray['b t h w c']) -> FloatArray['b t y x d']:
+    return super().__call__(layers.upsample(x))
+
+
+class LinearDown(layers.Linear):
+  """A matrix product from each 2 x 2 positions to one."""
+
+  def __init__(self, cin: int, cout: int, *, rngs: nnx.Rngs):
+    super().__init__(4 * cin, cout, rngs=rngs)
+
+  def __call__(self, x: FloatArray['b t h w c']) -> FloatArray['b t y x d']:
+    return super().__call__(layers.to_channels(x))
+
+
+class LinearUp(layers.Linear):
+  """A matrix product from each position to 2 x 2."""
+
+  def __init__(self, cin: int, cout: int, *, rngs: nnx.Rngs):
+    super().__init__(cin, 4 * cout, rngs=rngs)
+
+  def __call__(self, x: FloatArray['b t h w c']) -> FloatArray['b t y x d']:
+    return layers.from_channels(super().__call__(x))
+
+
 class ResidualBlock(nnx.Module):
   """Two convolutions over space, or over space and time."""
 
