@@ -29,6 +29,25 @@ def write(path, record):
     pathlib.Path(path).write_text(json.dumps(record, indent=2) + '\n')
 
 
+def untrained_autoencoder(config):
+  """The frozen part of a latent stage; no time depends on what it learned."""
+  import jax
+  import numpy as np
+
+  from vdm.models import autoencoders
+
+  codec = autoencoders.make_autoencoder(config.autoencoder)
+  size = config.data.resolution
+  video = np.random.default_rng(0).uniform(-1, 1, (1, 16, size, size, 3))
+  return {
+    'params': codec.init(jax.random.key(2), video.astype(np.float32)),
+    'stats': {
+      'mean': np.zeros(codec.channels, np.float32),
+      'scale': np.ones(codec.channels, np.float32),
+    },
+  }
+
+
 def load_config(name, variants=''):
   """The configuration of `configs/<name>.py`."""
   import importlib.util

@@ -37,7 +37,6 @@ def measure(config, stage, batch):
   import jax.numpy as jnp
   import numpy as np
 
-  from vdm.models import autoencoders
   from vdm.multihost import arrays
   from vdm.training import flops
   from vdm.training import objectives
@@ -57,17 +56,8 @@ def measure(config, stage, batch):
   random = np.random.default_rng(0)
   shape = (stage.frames, stage.resolution, stage.resolution, 3)
   videos = random.integers(0, 256, (batch, *shape), np.uint8)
-  # The step's time does not depend on what the autoencoder has learned.
-  codec = autoencoders.make_autoencoder(config.autoencoder)
-  autoencoder = {
-    'params': codec.init(jax.random.key(2), videos[:1] / np.float32(127.5) - 1),
-    'stats': {
-      'mean': np.zeros(codec.channels, np.float32),
-      'scale': np.ones(codec.channels, np.float32),
-    },
-  }
   arguments = (
-    jax.device_put(autoencoder, copies),
+    jax.device_put(common.untrained_autoencoder(config), copies),
     arrays.to_global(
       mesh,
       {

@@ -133,9 +133,9 @@ def test_the_fused_kernel_is_used_where_there_is_one(
     return q
 
   monkeypatch.setattr(jax.nn, 'dot_product_attention', attend)
-  monkeypatch.setattr(attention, 'backend', lambda: platform)
   q = jnp.zeros((2, 4, 2, head_size), dtype)
-  attention.attend(q, q, q, implementation)
+  with attention.traced_for(platform):
+    attention.attend(q, q, q, implementation)
   assert asked == ['cudnn'] * wanted
 
 

@@ -1,15 +1,20 @@
 """Self-attention with rotary positions over any number of axes.
 
-The logits are always float32. By default they are an array in memory, on every
-backend. cuDNN's fused kernel keeps them on the chip; its backward pass adds up
-in an order that changes from run to run, so it has to be asked for.
+The logits are always float32. By default they are an array in memory; a CPU
+goes through many tokens block by block instead. cuDNN's fused kernel keeps them
+on the chip; its backward pass adds up in an order that changes from run to run,
+so it has to be asked for.
 """
+
+from collections.abc import Iterator
+import contextlib
 
 from etils.array_types import FloatArray
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from vdm.models import blockwise_attention
 from vdm.models import layers
 
 
@@ -63,7 +68,8 @@ def attend(
     v: values.
     implementation: 'plain', or 'cudnn' for the fused kernel where there is one:
       on an NVIDIA GPU (Ampere or later), for 16-bit numbers and heads of up to
-      128 channels, a multiple of 8. Elsewhere the plain one.
+      128 channels, a multiple of 8. Elsewhere the plain one, or its blockwise
+      form.
   """
   d = q.shape[-1]
   fused = (
@@ -75,6 +81,8 @@ def attend(
   )
   if fused:
     return jax.nn.dot_product_attention(q, k, v, implementation='cudnn')
+  if backend() == 'cpu' and blockwise_attention.suits(q.shape[1]):
+    return blockwise_attention.attend(q, k, v)
   q, k, v = (x.swapaxes(-3, -2) for x in (q, k, v))
   logits = d**-0.5 * jnp.einsum(
     '...qd,...kd->...qk', q, k, preferred_element_type=jnp.float32
@@ -87,9 +95,22 @@ def attend(
   return y.astype(v.dtype).swapaxes(-3, -2)
 
 
+_platforms = []  # Of the `traced_for` that are open.
+
+
+@contextlib.contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+  """Traces functions for a platform that is not this process's own."""
+  _platforms.append(platform)
+  try:
+    yield
+  finally:
+    _platforms.pop()
+
+
 def backend() -> str:
   """Returns the platform that functions are traced for."""
-  return jax.default_backend()
+  return _platforms[-1] if _platforms else jax.default_backend()
 
 
 class Attention(nnx.Module):

@@ -19,6 +19,7 @@ from jax.extend import core
 from ml_collections import ConfigDict
 
 from vdm.common import trees
+from vdm.models import attention
 from vdm.training import autoencoder_stage
 from vdm.training import flops
 from vdm.training import inputs
@@ -86,6 +87,7 @@ def lowerable(
   return step, train_step.abstract_arguments(mesh, packed, frozen, batch)
 
 
+@attention.traced_for('accelerator')
 def count(config: ConfigDict, name: str) -> Cost:
   """Counts what a stage's step needs; see the module's docstring."""
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
@@ -144,6 +146,7 @@ def _objective(config, span, mesh):
   return objective, autoencoder_stage.abstract(config.autoencoder)
 
 
+@attention.traced_for('accelerator')
 def kept(config: ConfigDict, name: str) -> int:
   """Returns the bytes of a row that the backward pass of a stage keeps.
 
