@@ -15,7 +15,7 @@ import pytest
 FLOORS = (
   (
     *('__main__', 'main', 'prepare', 'plan', 'sample', 'evaluate'),
-    *('report', 'compare', 'sweep', 'export', 'replay'),
+    *('report', 'compare', 'sweep', 'diagnose', 'export', 'replay'),
   ),
   ('sweeping',),
   ('train', 'publishing', 'reporting'),

@@ -8,6 +8,7 @@ from vdm.common import tables
 from vdm.config import schema
 from vdm.config import serialize
 from vdm.evaluation import card_text
+from vdm.evaluation import diagnosis_text
 from vdm.media import chart_script
 from vdm.media import charts
 from vdm.media import loops
@@ -41,6 +42,7 @@ def make(record: run_record.Record) -> str:
     ('Real clips, reconstructions and samples', _beside),
     ('Final numbers', _final),
     ('Metrics card', _card),
+    ('Diagnosis', _diagnosis),
     ('Autoencoder', _autoencoder),
     ('Data', _data),
     ('Configuration', _configuration),
@@ -183,6 +185,29 @@ def _card(record) -> Iterator[str]:
   yield page.folded(
     'Protocol', [page.preformatted(json.dumps(card.get('protocol'), indent=1))]
   )
+
+
+def _diagnosis(record) -> Iterator[str]:
+  found = record.numbers.get(run_record.DIAGNOSIS)
+  if found is None:
+    yield page.paragraph(
+      'There is none: python -m vdm.diagnose tells what ails a run.'
+    )
+    return
+  yield page.paragraph(f'Of step {found["step"]:,}:')
+  yield page.preformatted(diagnosis_text.lay_out(found))
+  picture = record.workdir / 'diagnosis.png'
+  if picture.exists():
+    yield page.folded(
+      'Single steps of denoising',
+      [
+        page.picture(
+          picture.read_bytes(),
+          'The middle frames of held-out clips; below each noise level, what '
+          'the network makes of it in one step.',
+        )
+      ],
+    )
 
 
 def _autoencoder(record) -> Iterator[str]:

@@ -23,7 +23,7 @@ from vdm.training import starts
 from vdm.training import writer
 
 CONFIG = 'config.json'
-FINAL, CARD, AUTOENCODER = evaluation.NUMBERS
+FINAL, CARD, AUTOENCODER, DIAGNOSIS = evaluation.NUMBERS
 _FROZEN = 'autoencoder/config.json'
 
 
@@ -37,7 +37,8 @@ class Record(NamedTuple):
     rows: of the log, in order.
     totals: {name of `spent.NAMES`: sums at each row}.
     starts: see `starts`.
-    numbers: {FINAL, CARD, AUTOENCODER: content} of the files that are there.
+    numbers: {FINAL, CARD, AUTOENCODER, DIAGNOSIS: content} of the files that
+      are there.
     autoencoder: fingerprint of the one it works in; '' if there is none yet.
     problems: sentences about files that cannot be read.
   """
@@ -97,7 +98,7 @@ def read(workdir: epath.PathLike) -> Record:
   except ValueError as error:
     rows = []
     problems.append(f'The log cannot be read: {error}')
-  for name in (FINAL, CARD, AUTOENCODER, _FROZEN):
+  for name in (*evaluation.NUMBERS, _FROZEN):
     try:
       content = json.loads((workdir / name).read_text())
       if not isinstance(content, dict):

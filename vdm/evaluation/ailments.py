@@ -1,0 +1,257 @@
+"""What is wrong with a run, from the numbers that `diagnosis` measures.
+
+Every check looks at numbers that its ailment moves and others do not, and they
+are listed from cause to effect: data, autoencoder, parameters, optimiser, noise
+levels, conditions, sampling. What is found first is what to mend first, since
+it may explain the rest. Thresholds lie between the numbers of healthy runs of
+the demo and of runs with one planted fault, see docs/diagnose.md.
+"""
+
+from collections.abc import Callable
+import math
+from typing import Any, NamedTuple
+
+SHUFFLED = 0.85  # Of 'order'. In order: 0.3 to 0.6.
+STATIC = 0.2  # Share of clips.
+POOR_PSNR = 26.0  # dB.
+LATENT_RMS = (0.7, 1.4)
+ROUNDED = 0.99  # Share of parameters; 1 in 65 536 by chance.
+WIDE_AVERAGE = 0.85  # Error of the parameters over that of their average.
+GROWN = 0.1  # Size of layers that start at zero, 1 for a common layer.
+UNUSED = 0.05  # Size of temporal layers to that of all that start at zero.
+BEATEN = 1.0  # Error over that of a denoiser which learned nothing.
+LABEL_GAIN = 0.01  # Share of the error that the right label takes away.
+COMPANY_GAIN = 0.02  # Share that other clips' frames in place of its own add.
+OVERSHOOT = 1.2  # RMS of samples' latents to that of real ones.
+
+
+class Finding(NamedTuple):
+  """One ailment of a run.
+
+  Attributes:
+    name: of the ailment.
+    what: what was measured, with numbers.
+    todo: what to do about it.
+  """
+
+  name: str
+  what: str
+  todo: str
+
+
+class Line(NamedTuple):
+  """A number that tells ailments apart, for people.
+
+  Attributes:
+    title: what was measured.
+    key: of the number.
+    healthy: where it lies in a healthy run, in words.
+  """
+
+  title: str
+  key: str
+  healthy: str
+
+
+LINES = (
+  Line('step to the next frame / to a far one', 'order', 'below 0.85'),
+  Line('clips in which nothing moves', 'static_share', 'below 0.2'),
+  Line('autoencoder, PSNR, dB', 'autoencoder_psnr', '26 or more'),
+  Line('RMS of normalised latents', 'latent_rms', '0.7 to 1.4'),
+  Line('parameters that bfloat16 holds', 'rounded_share', 'near 0'),
+  Line('layers that start at zero, size', 'zero_init_size', '0.1 or more'),
+  Line('temporal ones of them', 'temporal_size', 'as those'),
+  Line('error / of the average', 'raw_over_average', '0.85 or more'),
+  Line('error / of the best linear one', 'over_linear', 'below 1'),
+  Line('error / of z itself, least noise', 'over_identity', 'below 1'),
+  Line('error / of x0 = 0, most noise', 'over_zero', '1 or less'),
+  Line('what the label takes away', 'label_gain', '0.01 or more'),
+  Line("what other clips' frames add", 'company_gain', '0.02 or more'),
+  Line('RMS of latents, samples / real', 'overshoot', 'below 1.2'),
+)
+
+
+def judge(numbers: dict[str, Any]) -> list[Finding]:
+  """Returns what is wrong, from cause to effect; nothing for a healthy run.
+
+  Args:
+    numbers: see `diagnosis.measure`. Checks of numbers that are missing, as
+      those of labels where there are none, find nothing.
+  """
+  found = [check(numbers) for check in _CHECKS]
+  return [finding for finding in found if finding is not None]
+
+
+def _number(numbers, name):
+  value = numbers.get(name)
+  return math.nan if value is None else float(value)
+
+
+def _shuffled(numbers):
+  order = _number(numbers, 'order')
+  if order > SHUFFLED:
+    return Finding(
+      'frames out of order',
+      f'In training clips the next frame is {order:.2f} times as different as '
+      'one half a clip away.',
+      'Watch clips of the data report, and check how frames were sorted and '
+      'which stride was taken.',
+    )
+
+
+def _static(numbers):
+  share = _number(numbers, 'static_share')
+  if share > STATIC:
+    return Finding(
+      'clips without motion',
+      f'In {share:.0%} of the training clips nothing moves.',
+      'Prepare the data again with data.screening.rules that leave out '
+      "'frozen' and 'low_motion'.",
+    )
+
+
+def _poor_autoencoder(numbers):
+  psnr = _number(numbers, 'autoencoder_psnr')
+  if psnr < POOR_PSNR:
+    return Finding(
+      'poor autoencoder',
+      f'It gives held-out clips back with {psnr:.1f} dB: no sample can look '
+      'better.',
+      'Train it longer, with more channels or a smaller factor, before the '
+      'video model; python -m vdm.evaluate autoencoder shows its worst clips.',
+    )
+
+
+def _latents(numbers):
+  rms = _number(numbers, 'latent_rms')
+  low, high = LATENT_RMS
+  if not math.isnan(rms) and not low <= rms <= high:
+    return Finding(
+      'latents out of scale',
+      f'Normalised latents of held-out clips have an RMS of {rms:.2f}, not 1: '
+      'all noise levels are shifted.',
+      'The statistics in autoencoder/ are not of these data or weights: let '
+      'the run write them again in a new folder.',
+    )
+
+
+def _rounded(numbers):
+  share = _number(numbers, 'rounded_share')
+  if share > ROUNDED:
+    return Finding(
+      'parameters in 16 bits',
+      f'{share:.0%} of the parameters are numbers that bfloat16 holds: steps '
+      'smaller than 1/256 of a parameter are lost.',
+      'Keep parameters in float32; only train.compute_dtype may be bfloat16.',
+    )
+
+
+def _wide_average(numbers):
+  ratio = _number(numbers, 'raw_over_average')
+  if ratio < WIDE_AVERAGE:
+    return Finding(
+      'average too wide',
+      f'The parameters have {ratio:.2f} times the error of their average, '
+      'which makes the videos.',
+      'Sample with a narrower one (--ema), or add one to optim.ema.',
+    )
+
+
+def _unused_time(numbers):
+  size = _number(numbers, 'temporal_size')
+  grown = _number(numbers, 'zero_init_size')
+  if grown >= GROWN and size < UNUSED * grown:
+    return Finding(
+      'temporal layers untrained',
+      f'They have a size of {size:.3f}, others that started at zero of '
+      f'{grown:.2f}: frames are denoised one by one.',
+      'Look at stages.*.frozen and image_fraction, and whether a stage trains '
+      'on clips of more than one frame.',
+    )
+
+
+def _learning_rate(numbers):
+  ratio, grown = (
+    _number(numbers, name) for name in ('over_linear', 'zero_init_size')
+  )
+  if ratio < BEATEN or math.isnan(ratio):
+    return None
+  what = f'The error is {ratio:.2f} times that of the best linear denoiser'
+  if grown < GROWN:
+    return Finding(
+      'hardly trained',
+      f'{what}, and layers that start at zero have a size of {grown:.3f}.',
+      'Raise the learning rate (stages.*.learning_rate), or train longer.',
+    )
+  return Finding(
+    'trained and not learning',
+    f'{what}, though layers that start at zero have grown to {grown:.2f}.',
+    'Lower the learning rate (stages.*.learning_rate), look at grad_norm and '
+    'skipped steps in the log; or train much longer.',
+  )
+
+
+def _untrained_levels(numbers):
+  for key, where, name in (
+    ('over_identity', 'with the least noise', 'low noise untrained'),
+    ('over_zero', 'with the most noise', 'high noise untrained'),
+  ):
+    ratio = _number(numbers, key)
+    if ratio > BEATEN + 0.05:
+      return Finding(
+        name,
+        f'{where.capitalize()} the network is wrong by {ratio:.2f} times what '
+        'not using it would be.',
+        'Let diffusion.density_mean and density_std cover the levels that '
+        'sampling passes, see loss/logsnr_* in the log.',
+      )
+  return None
+
+
+def _labels(numbers):
+  gain = _number(numbers, 'label_gain')
+  if gain < LABEL_GAIN:
+    return Finding(
+      'labels without effect',
+      f'The right label takes away {gain:.1%} of the error at the level where '
+      'it helps most.',
+      'Check that labels belong to their clips (data report), and '
+      'model.label_dropout.',
+    )
+
+
+def _company(numbers):
+  gain = _number(numbers, 'company_gain')
+  if gain < COMPANY_GAIN:
+    return Finding(
+      'frames ignore each other',
+      f"Among another clip's frames a frame's error grows by {gain:.1%} only.",
+      'Give the network attention over (t h w): model.joint_levels.',
+    )
+
+
+def _guidance(numbers):
+  ratio = _number(numbers, 'overshoot')
+  if ratio > OVERSHOOT:
+    return Finding(
+      'guidance too strong',
+      f'Latents of samples are {ratio:.2f} times as large as real ones.',
+      'Lower sample.guidance, restrict it (sample.guidance_interval) or set '
+      'sample.guidance_rescale.',
+    )
+
+
+_CHECKS: tuple[Callable[[dict[str, Any]], Finding | None], ...] = (
+  _shuffled,
+  _static,
+  _poor_autoencoder,
+  _latents,
+  _rounded,
+  _wide_average,
+  _unused_time,
+  _learning_rate,
+  _untrained_levels,
+  _labels,
+  _company,
+  _guidance,
+)

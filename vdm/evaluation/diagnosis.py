@@ -1,0 +1,279 @@
+"""Measures a run so that what ails it can be told: "loss fine, video bad".
+
+Numbers about the data, the autoencoder, the parameters, single denoising steps
+and samples; `ailments` reads them.
+"""
+
+from collections.abc import Callable
+import json
+from typing import Any
+
+from etils import epath
+from etils.array_types import FloatArray, ui8
+import jax
+import numpy as np
+
+from vdm import generate
+from vdm import models
+from vdm import trained
+from vdm.checkpoints import manager
+from vdm.common import errors
+from vdm.common import files
+from vdm.common import trees
+from vdm.data import clip_spec
+from vdm.data import eval_clips
+from vdm.evaluation import ailments
+from vdm.evaluation import one_step
+from vdm.evaluation import real_clips
+from vdm.media import video_files
+from vdm.metrics import frame_metrics
+from vdm.metrics import linear_denoiser
+from vdm.models import autoencoders
+from vdm.models import unet
+
+SAMPLES = 16  # Videos made to look at their latents.
+SHOWN = 4  # Clips in the picture of single steps.
+
+
+def diagnose(
+  workdir: epath.PathLike,
+  *,
+  num: int = 64,
+  ema: float | None = None,
+  report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+  """Measures a run and writes diagnosis.json and diagnosis.png into its folder.
+
+  Args:
+    workdir: of a run, which may still train.
+    num: held-out clips; four times as many training clips are read.
+    ema: width of the average that makes the videos; None for the run's.
+    report: called with a line before every part.
+
+  Returns:
+    {'step', 'numbers': see `measure`, 'findings': [{'name', 'what', 'todo'}]},
+    as in diagnosis.json.
+
+  Raises:
+    FileNotFoundError: there is no run, or no diffusion model in it yet.
+  """
+  run = trained.load(workdir, ema)
+  if run.workdir is None:
+    raise errors.UsageError(
+      f'{workdir} is an export: give the folder of the run, which has the log '
+      'and the parameters that were averaged.'
+    )
+  numbers, sheet = measure(run, num, report)
+  result = {
+    'step': run.step,
+    'ema': run.config.sample.ema,
+    'clips': num,
+    'numbers': numbers,
+    'findings': [f._asdict() for f in ailments.judge(numbers)],
+  }
+  content = json.dumps(result, indent=2, allow_nan=False) + '\n'
+  files.write_text(run.workdir / 'diagnosis.json', content)
+  video_files.write_png(run.workdir / 'diagnosis.png', sheet)
+  return result
+
+
+def measure(
+  run: trained.Model, num: int, report: Callable[[str], None]
+) -> tuple[dict[str, Any], ui8['h w 3']]:
+  """Returns the numbers of a run, and a picture of single denoising steps.
+
+  Returns:
+    ({key of `ailments.LINES`: number, 'levels': {log-SNR: `one_step.compare`}},
+    the picture): rows of the middle frames of clips: clean, then for every
+    level noised and denoised.
+  """
+  config = run.config
+  report('the data')
+  train, held_out = _clips(run, num)
+  numbers = of_data(train['video'])
+  report('the autoencoder')
+  codec = autoencoders.make_autoencoder(config.autoencoder)
+  encode, decode = generate.make_coders(config, codec)
+
+  def batched(function, x):
+    return generate.batched(
+      lambda rows: function(run.frozen, rows), (x,), config.sample.batch
+    )
+
+  latents = batched(encode, held_out['video'])
+  quality = frame_metrics.psnr(held_out['video'], batched(decode, latents))
+  numbers |= {
+    'autoencoder_psnr': float(np.mean(quality)),
+    'latent_rms': float(np.sqrt(np.square(latents).mean())),
+  }
+  report('the parameters')
+  raw = _raw_parameters(run)
+  numbers |= of_parameters(config, codec, raw)
+  report('single steps of denoising')
+  denoise = one_step.make(config)
+  clips = one_step.make_clips(latents, held_out['label'])
+  levels = list(config.diffusion.eval_levels)
+
+  def errors_of(params):
+    found = [
+      one_step.error(denoise(params, clips, level), latents).mean()
+      for level in levels
+    ]
+    return np.array(found)
+
+  of_raw, of_average = errors_of(raw), errors_of(run.params)
+  numbers['raw_over_average'] = _mean_ratio(of_raw, of_average)
+  # What follows is about what was learned, whatever the average does to it.
+  params = raw if of_raw.mean() < of_average.mean() else run.params
+  linear = linear_denoiser.fit(
+    batched(encode, train['video']).reshape(len(train['video']), -1)
+  )
+  by_level = {
+    level: one_step.compare(
+      *(denoise, params, clips, level),
+      classes=config.model.num_classes,
+      linear=linear,
+    )
+    for level in levels
+  }
+  numbers |= of_steps(by_level)
+  sheet = _strips(denoise, params, clips, levels, batched, decode)
+  report('samples')
+  numbers['overshoot'] = _overshoot(run, held_out, latents, batched, encode)
+  numbers['levels'] = {f'{k:+g}': v for k, v in by_level.items()}
+  return numbers, sheet
+
+
+def of_data(videos: ui8['n t h w 3']) -> dict[str, float]:
+  """Returns whether clips move, and whether their frames are in order."""
+  x = videos.astype(np.float32)
+  t = x.shape[1]
+  if t < 3:
+    return {}
+  far = max(2, t // 2)
+  axes = (1, 2, 3, 4)
+  near = np.square(np.diff(x, axis=1)).mean(axis=axes)
+  apart = np.square(x[:, far:] - x[:, :-far]).mean(axis=axes)
+  change = np.abs(x - x[:, :1]).mean(axis=(2, 3, 4)).max(axis=1)
+  moving = change > 0.25  # Grey levels, over the whole picture.
+  numbers = {'static_share': float(1 - moving.mean())}
+  if moving.any():
+    numbers['order'] = float(
+      near[moving].sum() / max(apart[moving].sum(), 1e-12)
+    )
+  return numbers
+
+
+def of_parameters(config, codec, params: dict[str, Any]) -> dict[str, float]:
+  """Returns how far layers that start at zero have grown, and the precision.
+
+  A layer's size is the RMS of its kernel times the root of its inputs, 1 for a
+  layer that keeps the variance of its input.
+  """
+  network = models.make_unet(config.model, codec.channels)
+  initial = trees.flatten(jax.jit(network.init)(jax.random.key(0)))
+  sizes, temporal, rounded, total = [], [], 0, 0
+  for path, leaf in trees.flatten(params).items():
+    x = np.asarray(leaf, np.float32)
+    bits = x.view(np.uint32) & 0xFFFF
+    rounded += int(((bits == 0) & (x != 0)).sum())
+    total += int((x != 0).sum())
+    if path.endswith('kernel') and not np.any(np.asarray(initial[path])):
+      size = np.sqrt(np.square(x).mean() * np.prod(x.shape[:-1]))
+      sizes.append(float(size))
+      if unet.TEMPORAL in path:
+        temporal.append(float(size))
+  numbers = {'rounded_share': rounded / max(total, 1)}
+  if sizes:
+    numbers['zero_init_size'] = float(np.max(sizes))
+  if temporal:
+    numbers['temporal_size'] = float(np.max(temporal))
+  return numbers
+
+
+def of_steps(levels: dict[float, dict[str, float]]) -> dict[str, float]:
+  """Returns what the errors at the noise levels say together.
+
+  Args:
+    levels: {log-SNR: `one_step.compare`}.
+  """
+  rows = list(levels.values())
+  least, most = levels[max(levels)], levels[min(levels)]
+
+  def gain(worse, better):
+    return max(1 - row[better] / max(row[worse], 1e-30) for row in rows)
+
+  numbers = {
+    'over_linear': _mean_ratio(
+      np.array([row['error'] for row in rows]),
+      np.array([row['linear'] for row in rows]),
+    ),
+    'over_identity': least['error'] / least['identity'],
+    'over_zero': most['error'],
+  }
+  if 'wrong_label' in least:
+    numbers['label_gain'] = gain('wrong_label', 'error')
+  if 'strangers' in least:
+    numbers['company_gain'] = gain('strangers', 'own_frames')
+  return numbers
+
+
+def _mean_ratio(a, b):
+  """The geometric mean over levels, which weighs each alike."""
+  return float(np.exp(np.mean(np.log(np.maximum(a, 1e-30) / b))))
+
+
+def _clips(run, num):
+  real = real_clips.RealClips(run.config.data, run.stage)
+  spec = clip_spec.ClipSpec(
+    frames=run.stage.frames,
+    stride=run.config.data.stride,
+    resolution=run.stage.resolution,
+    max_bad=run.config.data.max_bad_records,
+  )
+  return [
+    eval_clips.load_clips(real.split(name)[0], spec, count)
+    for name, count in (('train', 4 * num), ('validation', num))
+  ]
+
+
+def _raw_parameters(run):
+  with manager.Checkpoints(
+    run.workdir / 'checkpoints', read_only=True
+  ) as store:
+    return store.restore_item('params', step=run.step)[1]
+
+
+def _overshoot(run, held_out, latents, batched, encode):
+  labels = held_out['label'][:SAMPLES]
+  if not run.config.model.num_classes:
+    labels = np.full(len(labels), -1, np.int32)
+  make = generate.make_generator(run.config, run.stage)
+  seeds = run.config.sample.seed + np.arange(len(labels))
+  videos = make.samples(run.params, run.frozen, labels, seeds)
+
+  def rms(z: FloatArray['*b']) -> float:
+    return float(np.sqrt(np.square(z).mean()))
+
+  return rms(batched(encode, videos)) / rms(latents[:SAMPLES])
+
+
+def _strips(denoise, params, clips, levels, batched, decode):
+  """A column for each clip: its middle frame, noised and denoised."""
+  few = type(clips)(*(x[:SHOWN] for x in clips))
+  middle = few.latents.shape[1] // 2
+  rows, names = [batched(decode, few.latents)], ['clean']
+  for level in sorted(levels, reverse=True):
+    alpha = (1 + np.exp(-level)) ** -0.5
+    z = few.latents + np.float32(np.exp(-level / 2)) * few.noise
+    rows += [
+      batched(decode, x) for x in (alpha * z, denoise(params, few, level))
+    ]
+    names += [f'{level:+g}', 'one step']
+  frames = np.stack([row[:, middle] for row in rows])  # [rows n h w 3]
+  videos = frames.reshape(-1, 1, *frames.shape[2:])
+  captions = [name for name in names for _ in range(frames.shape[1])]
+  grid = video_files.tile(
+    video_files.enlarge(videos, 2), columns=frames.shape[1], captions=captions
+  )
+  return grid[0]

@@ -1,0 +1,150 @@
+"""Errors of single denoising steps, of clips as they are and in other company.
+
+A denoiser of videos has four sources: the noisy frame, the frames around it,
+the label, and what it has learned of such clips. Each is taken away in turn,
+and the error says what it was worth. Errors are shares of the mean square of
+the clean latents, so that x0 = 0 has an error of 1, of one noise for all.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from etils.array_types import FloatArray, IntArray
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+import numpy as np
+
+from vdm import generate
+from vdm.diffusion import process
+from vdm.metrics import linear_denoiser
+from vdm.models import autoencoders
+
+
+class Clips(NamedTuple):
+  """Clips to denoise.
+
+  Attributes:
+    latents: as diffusion sees them.
+    labels: of the clips.
+    noise: of each.
+  """
+
+  latents: FloatArray['n t h w c']
+  labels: IntArray[' n']
+  noise: FloatArray['n t h w c']
+
+
+def make_clips(latents: FloatArray['n t h w c'], labels: IntArray[' n']):
+  """Returns the clips with noise that depends on their number alone."""
+  keys = jax.vmap(jax.random.key)(np.arange(len(latents), dtype=np.uint32))
+  noise = np.asarray(process.noise(keys, latents.shape))
+  return Clips(np.asarray(latents), np.asarray(labels, np.int32), noise)
+
+
+def make(
+  config: ConfigDict,
+) -> Callable[..., FloatArray['n t h w c']]:
+  """Returns (params, clips, log-SNR) -> the network's x0 of noised clips."""
+  codec = autoencoders.make_autoencoder(config.autoencoder)
+  network = generate.make_denoiser(config, codec)
+
+  @jax.jit
+  def step(params, x, noise, labels, level):
+    levels = jnp.full(x.shape[:2], level)
+    z = process.add_noise(x, noise, levels)
+    return network(params, z, levels, {'label': labels})
+
+  def denoise(params, clips, level):
+    return generate.batched(
+      lambda *rows: step(params, *rows, np.float32(level)),
+      (clips.latents, clips.noise, clips.labels),
+      config.sample.batch,
+    )
+
+  return denoise
+
+
+def error(
+  x0: FloatArray['n t h w c'], clean: FloatArray['n t h w c']
+) -> FloatArray[' t']:
+  """Returns the error of each frame, over the mean square of all frames."""
+  wrong = np.square(np.asarray(x0, np.float64) - clean).mean(axis=(0, 2, 3, 4))
+  return wrong / max(np.square(clean, dtype=np.float64).mean(), 1e-30)
+
+
+def among_strangers(clips: Clips) -> Clips:
+  """Puts the middle frame of every clip among another clip's frames."""
+  middle = clips.latents.shape[1] // 2
+
+  def swap(x):
+    x, own = np.roll(x, 1, axis=0), x[:, middle]
+    x[:, middle] = own
+    return x
+
+  return clips._replace(latents=swap(clips.latents), noise=swap(clips.noise))
+
+
+def with_wrong_labels(clips: Clips, classes: int) -> Clips:
+  """Gives every clip one of the other labels, all of them in turn."""
+  shift = 1 + np.arange(len(clips.labels)) % max(classes - 1, 1)
+  return clips._replace(labels=(clips.labels + shift) % classes)
+
+
+def without_labels(clips: Clips) -> Clips:
+  """Gives every clip the null label."""
+  return clips._replace(labels=np.full_like(clips.labels, -1))
+
+
+def compare(
+  denoise: Callable[..., Any],
+  params: dict[str, Any],
+  clips: Clips,
+  level: float,
+  *,
+  classes: int,
+  linear: linear_denoiser.Linear,
+) -> dict[str, float]:
+  """Returns the errors at one noise level, by what the network was given.
+
+  Args:
+    denoise: see `make`.
+    params: of the network.
+    clips: held out.
+    level: log-SNR.
+    classes: number of labels; 0 for a network without.
+    linear: the linear denoiser of training clips.
+
+  Returns:
+    'error', of the network as it was trained; 'first_frame' and 'last_frame'
+    of that; 'linear' and 'identity', of x0 = z / alpha; of the middle frames,
+    'own_frames' and 'strangers'; and with labels 'no_label' and 'wrong_label'.
+  """
+  clean = clips.latents
+  x0 = denoise(params, clips, level)
+  frames = error(x0, clean)
+  levels = np.full(clean.shape[:2], level, np.float32)
+  z = np.asarray(process.add_noise(clean, clips.noise, levels))
+  flat = linear_denoiser.denoise(linear, z.reshape(len(z), -1), level)
+  power = np.square(clean, dtype=np.float64).mean()
+  errors = {
+    'error': frames.mean(),
+    'first_frame': frames[0],
+    'last_frame': frames[-1],
+    'linear': error(flat.reshape(clean.shape), clean).mean(),
+    'identity': np.exp(-level) * np.square(clips.noise).mean() / power,
+  }
+  if clean.shape[1] > 1:
+    middle = clean.shape[1] // 2
+    found = denoise(params, among_strangers(clips), level)
+    errors['own_frames'] = frames[middle]
+    wrong = np.square(found[:, middle] - clean[:, middle]).mean()
+    errors['strangers'] = wrong / power
+  if classes > 1:
+    others = {
+      'no_label': without_labels(clips),
+      'wrong_label': with_wrong_labels(clips, classes),
+    }
+    for name, changed in others.items():
+      errors[name] = error(denoise(params, changed, level), clean).mean()
+  return {name: float(value) for name, value in errors.items()}
