@@ -38,6 +38,7 @@ from vdm.diffusion import schedules
 MIN_SNR = 5.0  # Gamma of min-SNR.
 SIGMA_DATA = 1.0  # Standard deviation of normalised latents.
 BOTH_ENDS = 0.25  # Share of 'context' rows that may have their end given, too.
+ENDS_ALONE = 0.5  # Share of those with the first and the last frame only.
 CLEAN_CONTEXT = 0.5  # Share of 'context' rows whose given frames stay clean.
 WEIGHTINGS = ('x0', 'eps', 'v', 'flow', 'min_snr', 'edm')
 FRAME_LEVELS = ('shared', 'context', 'independent', 'first')
@@ -192,14 +193,21 @@ def draw_kinds(
 def draw_context(key: jax.Array, batch: int, frames: int) -> BoolArray['b t']:
   """Returns which frames are given: a prefix, and for some rows the end too.
 
-  The prefix has 1 to t - 1 frames; at least one frame is not given.
+  The prefix has 1 to t - 1 frames; at least one frame is not given. Drawn by
+  its length alone, the task of interpolation, from the first and the last frame
+  only, would be rare: so it has rows of its own.
   """
   key_first, key_last, key_both = jax.random.split(key, 3)
   first = jax.random.randint(key_first, (batch, 1), 1, frames)
   last = jax.random.uniform(key_last, (batch, 1)) * (frames - first)
   both = jax.random.uniform(key_both, (batch, 1)) < BOTH_ENDS
   index = jnp.arange(frames)[None]
-  return (index < first) | (both & (index >= frames - jnp.floor(last)))
+  given = (index < first) | (both & (index >= frames - jnp.floor(last)))
+  if frames < 3:
+    return given
+  key_ends = jax.random.fold_in(key_both, 0)
+  ends = both & (jax.random.uniform(key_ends, (batch, 1)) < ENDS_ALONE)
+  return jnp.where(ends, (index == 0) | (index == frames - 1), given)
 
 
 def draw_context_level(
