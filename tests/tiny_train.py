@@ -35,6 +35,7 @@ def make_config(root):
     eval_clips=4,
     preview_every=100,
     save_every=100,
+    snapshot_every=2,
     tensorboard=False,
   )
   stage = dict(resolution=16, batch=8, warmup=1, learning_rate=1e-2)

@@ -25,6 +25,7 @@ from vdm.multihost import coordination
 from vdm.multihost import heartbeat
 from vdm.multihost import preemption
 from vdm.multihost import workdir_lock
+from vdm.trained import snapshots
 from vdm.training import agreement
 from vdm.training import autoencoder_stage
 from vdm.training import counters
@@ -148,6 +149,8 @@ def train_stages(run: Run, accept_changes: bool) -> int:
   # An interrupted evaluation is made again as a whole.
   pending = bool(meta.get('pending_evaluation'))
   run.log.rewind(step, ('val_', 'small_score/') if pending else ())
+  if coordination.is_first():
+    snapshots.forget_after(run.workdir, step)
   run.counters.spent.resume(meta, lambda: writer.read_rows(run.workdir))
   starts.record(run.workdir, step, info['fingerprint'], run.command)
   spans = stages.spans(config)
@@ -288,7 +291,8 @@ def train_stage(
       saving = stopping or saver.due(step, logged=logged, scored=scored)
       if logged:
         log.add(step, metrics, steps.cost)
-      if due or saving:
+      keeping = saver.snapshot_due(step)
+      if due or saving or keeping:
         log.flush()
         run.counters.fetch(step)
         rates.settle()
@@ -304,9 +308,11 @@ def train_stage(
 
       # 5. Save.
       run.store.check()
+      if keeping:
+        saver.snapshot(run.workdir, step, state)
       if saving:
         saver.save(step, state, scores, pending)
-      if due or saving:
+      if due or saving or keeping:
         rates.restart()
 
       # 6. Stop.

@@ -251,6 +251,8 @@ KEYS: dict[str, Any] = dict(
     save_minutes=positive(10.0),  # Or this long after the last one.
     keep=positive(2),  # Latest checkpoints to keep,
     keep_every=0,  # and those of steps that this divides; 0: no others.
+    # Steps between snapshots of the averages, to make other widths of; 0: none.
+    snapshot_every=0,
     max_skipped=10,  # Non-finite steps of 100; more of them stop a run.
     peer_seconds=positive(60.0),  # A process silent for longer is lost.
     barrier_minutes=positive(30.0),  # To wait for a process that is alive.

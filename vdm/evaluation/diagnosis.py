@@ -20,7 +20,6 @@ from vdm.checkpoints import manager
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
-from vdm.data import clip_spec
 from vdm.data import eval_clips
 from vdm.evaluation import ailments
 from vdm.evaluation import one_step
@@ -225,16 +224,11 @@ def _mean_ratio(a, b):
 
 def _clips(run, num):
   real = real_clips.RealClips(run.config.data, run.stage)
-  spec = clip_spec.ClipSpec(
-    frames=run.stage.frames,
-    stride=run.config.data.stride,
-    resolution=run.stage.resolution,
-    max_bad=run.config.data.max_bad_records,
-  )
-  return [
-    eval_clips.load_clips(real.split(name)[0], spec, count)
-    for name, count in (('train', 4 * num), ('validation', num))
-  ]
+  found = []
+  for name, count in (('train', 4 * num), ('validation', num)):
+    source, windows = real.split(name)
+    found.append(eval_clips.load_clips(source, windows.spec, count))
+  return found
 
 
 def _raw_parameters(run):

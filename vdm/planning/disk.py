@@ -64,6 +64,22 @@ def checkpoints(config: ConfigDict, state: int) -> int:
   return state * (kept + best + 1)
 
 
+def snapshots(config: ConfigDict, parameters: dict[str, int]) -> int:
+  """Returns the bytes of all snapshots of averages.
+
+  Args:
+    config: the run's.
+    parameters: numbers of them, by stage.
+  """
+  every, total = config.train.snapshot_every, 0
+  for name in config.train.order if every else ():
+    stage = config.stages[name]
+    if stage.objective == 'diffusion':
+      count = -(-stage.steps // every)
+      total += 4 * len(config.optim.ema) * count * parameters[name]
+  return total
+
+
 def folder(directory: str) -> int:
   """Returns the bytes of all files in a folder."""
   return sum(

@@ -65,7 +65,8 @@ def make(
       'data set': disk.data_set(config),
       'latent cache': disk.latents(config),
       'checkpoints': disk.checkpoints(config, largest),
-    },
+    }
+    | _snapshots(config, counted),
   }
 
 
@@ -151,6 +152,13 @@ def _kept_if_remat(config: ConfigDict, name: str) -> float:
   config = config.copy_and_resolve_references().unlock()
   config.model.remat = 'block'
   return costs.kept(config, name)
+
+
+def _snapshots(config, counted):
+  if not config.train.snapshot_every:
+    return {}
+  parameters = {name: cost.parameters for name, cost in counted.items()}
+  return {'snapshots of averages': disk.snapshots(config, parameters)}
 
 
 def text(plan: dict[str, Any]) -> str:

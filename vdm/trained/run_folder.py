@@ -1,5 +1,7 @@
 """Reads a trained model from a run's folder, which training may still write."""
 
+import json
+
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -10,6 +12,9 @@ from vdm.config import schema
 from vdm.config import serialize
 from vdm.models.autoencoders import files
 from vdm.trained import model
+from vdm.trained import snapshots
+
+CHOSEN = 'average.json'  # The width that makes the run's videos from now on.
 
 
 def read(
@@ -19,7 +24,8 @@ def read(
 
   Args:
     workdir: of the run.
-    ema: width of the average to take; by default `config.sample.ema`.
+    ema: width of the average to take; by default the run's. One that it does
+      not keep is made of its snapshots.
     checkpoint: 'latest'; 'best', the one with the lowest small score; or a
       step.
 
@@ -27,7 +33,7 @@ def read(
     FileNotFoundError: there is no run, no diffusion model in it yet, or no
       such checkpoint.
     UsageError: its checkpoints are corrupt.
-    ValueError: the run keeps no such average.
+    ValueError: the run keeps no such average, and no snapshots.
   """
   workdir = epath.Path(workdir)
   config = read_config(workdir)
@@ -41,19 +47,23 @@ def read(
       f'{workdir} has no diffusion model yet: train it further first.'
     )
   step, averages, meta = found
-  width = config.sample.ema if ema is None else ema
+  width = default_width(workdir, config) if ema is None else ema
   name = f'{width:.3f}'
-  if name not in averages:
-    raise ValueError(
-      f'The run keeps averages of width {", ".join(averages)}, not {name}.'
-    )
+  average = averages.get(name)
+  if average is None:
+    if not snapshots.steps(workdir):
+      raise ValueError(
+        f'The run keeps averages of width {", ".join(averages)}, not {name}, '
+        'and no snapshots to make others of (train.snapshot_every).'
+      )
+    average = snapshots.reconstruct(workdir, width, step)
   config.sample.ema = width
   _, params, stats, fingerprint = files.load(workdir / 'autoencoder')
   return model.Model(
     config=config,
     stage=config.stages[meta['stage']],
     step=step,
-    params=trees.unflatten(averages[name]),
+    params=trees.unflatten(average),
     frozen={'params': params, 'stats': stats},
     label_names=serialize.load_label_names(workdir / 'config.json'),
     frame_rate=config.data.frame_rate / config.data.stride,
@@ -61,6 +71,23 @@ def read(
     source=str(workdir),
     workdir=workdir,
   )
+
+
+def default_width(workdir: epath.Path, config: ConfigDict) -> float:
+  """Returns the width of the run's average: what `vdm.averages` kept, or its.
+
+  Raises:
+    UsageError: the file that says what was kept is damaged.
+  """
+  path = workdir / CHOSEN
+  if not path.exists():
+    return config.sample.ema
+  try:
+    return float(json.loads(path.read_text())['width'])
+  except (ValueError, KeyError, TypeError) as error:
+    raise errors.UsageError(
+      f'{path} is damaged: delete it, or choose again by vdm.averages --keep.'
+    ) from error
 
 
 def read_config(workdir: epath.Path) -> ConfigDict:

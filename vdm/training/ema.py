@@ -8,30 +8,11 @@ After update n an average holds theta_k with weight proportional to k^gamma:
 Its width is a fixed share `sigma_rel` of the training so far, however long
 that is. n counts the updates of the parameter itself: a new parameter's
 average starts at its live value, and a frozen one's stays what it is.
+`common.power_averages` has gamma and makes other widths of stored averages.
 """
 
 from etils.array_types import FloatArray, IntArray
 import jax.numpy as jnp
-import numpy as np
-
-
-def gamma(sigma_rel: float) -> float:
-  """Returns the exponent whose average is `sigma_rel` wide (eq. 126).
-
-  sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)), solved as a cubic.
-
-  Args:
-    sigma_rel: standard deviation of k / n under the weights, in (0, 0.28).
-
-  Raises:
-    ValueError: no such average is wider than 0.28.
-  """
-  inverse = sigma_rel**-2.0
-  roots = np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse])
-  largest = max(root.real for root in roots if abs(root.imag) < 1e-9)
-  if largest < 0:
-    raise ValueError(f'An average is no wider than 0.28, not {sigma_rel}.')
-  return largest
 
 
 def update(

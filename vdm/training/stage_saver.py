@@ -1,12 +1,15 @@
-"""When a stage is saved, and what its checkpoints record about it."""
+"""When a stage is saved, and what is written then."""
 
 import time
 
+from etils import epath
 import jax
 from ml_collections import ConfigDict
 
 from vdm.checkpoints import manager
+from vdm.multihost import arrays
 from vdm.multihost import coordination
+from vdm.trained import snapshots
 from vdm.training import counters
 from vdm.training import stages
 from vdm.training import train_state
@@ -62,6 +65,23 @@ class StageSaver:
       or (step - span.start) % options.save_every == 0
       or (scored and self._best != 'none')
     )
+
+  def snapshot_due(self, step: int) -> bool:
+    """Returns whether the averages of a step are kept for good."""
+    every = self._options.snapshot_every
+    if not every or self._span.stage.objective != 'diffusion':
+      return False
+    return step == self._span.stop or (step - self._span.start) % every == 0
+
+  def snapshot(
+    self, workdir: epath.Path, step: int, state: train_state.TrainState
+  ) -> None:
+    """Writes the averages of a step, on the first process; see `snapshots`."""
+    averages = arrays.to_host(state.ema)
+    counts = {path: slot.count for path, slot in state.opt_state.items()}
+    counts = {k: int(v) for k, v in arrays.to_host(counts).items()}
+    if coordination.is_first():
+      snapshots.write(workdir, step, averages, counts)
 
   def save(
     self,

@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
+from vdm.common import power_averages
 from vdm.common import trees
 from vdm.multihost import arrays
 from vdm.training import ema
@@ -98,7 +99,7 @@ def make_train_step(
     live, slots = optim.update(options, stage, factor, grads, slots, live)
     averages = {}
     for width in options.ema:
-      name, exponent = ema_name(width), ema.gamma(width)
+      name, exponent = ema_name(width), power_averages.gamma(width)
       averages[name] = dict(state.ema[name])
       for group, values in live.items():
         averages[name][group] = {
