@@ -72,7 +72,9 @@ def given(config: ConfigDict) -> None:
   """
   for stage in config.stages.values():
     if stage.objective == 'diffusion' and stage.frames > 1:
-      stage.frame_levels.update(shared=0.4, context=0.4, independent=0.2)
+      stage.frame_levels.update(
+        shared=0.4, context=0.4, independent=0.2, first=0.0
+      )
       stage.context_noise = 0.2
 
 
