@@ -69,7 +69,7 @@ def compare(
   best = min(losses, key=lambda width: _mean(losses[width]))
   result = {'step': run.step, 'clips': num, 'best': float(best)}
   result['losses'] = losses
-  files.write_json(run.workdir / NAME, result, indent=2)
+  files.write_json(run.workdir / NAME, result)
   if keep:
     files.write_json(
       run.workdir / run_folder.CHOSEN,
