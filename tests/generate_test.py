@@ -36,8 +36,8 @@ def test_a_video_is_the_same_alone_and_in_any_batch(run, finished_run):
 def test_no_run_and_no_such_average_are_one_sentence(finished_run, tmp_path):
   with pytest.raises(FileNotFoundError, match='holds no run'):
     trained.load(tmp_path)
-  with pytest.raises(ValueError, match='averages of width'):
-    trained.load(finished_run, ema=0.2)
+  with pytest.raises(ValueError, match='no wider than 0.28'):
+    trained.load(finished_run, ema=0.3)
 
 
 def test_guidance_needs_a_trained_null_label():

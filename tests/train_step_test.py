@@ -10,11 +10,11 @@ import optax
 import pytest
 import tiny_runs
 
+from vdm.common import power_averages
 from vdm.common import trees
 from vdm.config import recipes
 from vdm.multihost import arrays
 from vdm.planning import programs
-from vdm.training import ema
 from vdm.training import flops
 from vdm.training import objectives
 from vdm.training import optim
@@ -125,7 +125,7 @@ def test_a_step_is_optax_on_the_gradient_of_the_mean(one_device):
     # See `assert_same_training`; a parameter is known to 1e-7 of itself.
     np.testing.assert_allclose(move, updates[path], rtol=1e-2, atol=5e-5)
     for width in (0.05, 0.10):
-      beta = (1 - 1 / 6) ** (ema.gamma(width) + 1)
+      beta = (1 - 1 / 6) ** (power_averages.gamma(width) + 1)
       wanted = value + beta * (start[path] + 1 - value)
       average = found.ema[f'{width:.3f}'][path]
       np.testing.assert_allclose(average, wanted, atol=1e-5)

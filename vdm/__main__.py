@@ -6,7 +6,8 @@ import sys
 
 # In the order in which a person needs them.
 COMMANDS = (
-  'prepare plan main sample evaluate report compare sweep export replay'.split()
+  *('prepare', 'plan', 'main', 'sample', 'evaluate', 'report', 'diagnose'),
+  *('compare', 'sweep', 'averages', 'export', 'replay'),
 )
 
 
