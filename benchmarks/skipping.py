@@ -36,7 +36,6 @@ def main(argv):
   import jax.numpy as jnp
   import numpy as np
 
-  from vdm.models import autoencoders
   from vdm.multihost import arrays
   from vdm.training import objectives
   from vdm.training import packing
@@ -51,24 +50,15 @@ def main(argv):
   objective = objectives.make_objective(config, stage, mesh)
   params = objective.init(jax.random.key(0), None)
   trained = train_step.trained_by(stage, objective, params)
-  codec = autoencoders.make_autoencoder(config.autoencoder)
   clips = np.random.default_rng(0).integers(
     0, 256, (16, stage.frames, stage.resolution, stage.resolution, 3), np.uint8
   )
-  stats = {
-    'mean': np.zeros(codec.channels, np.float32),
-    'scale': np.ones(codec.channels, np.float32),
-  }
-  frozen = {
-    'params': codec.init(jax.random.key(1), clips / np.float32(127.5) - 1),
-    'stats': stats,
-  }
   batch = {
     'video': np.resize(clips, (stage.batch, *clips.shape[1:])),
     'label': np.zeros(stage.batch, np.int32),
   }
   arguments = (
-    arrays.replicate(mesh, frozen),
+    arrays.replicate(mesh, common.untrained_autoencoder(config)),
     arrays.to_global(mesh, batch),
     *arrays.replicate(mesh, (np.int32(0), jax.random.key(2))),
   )

@@ -88,10 +88,11 @@ def combine(
     products += w @ w.T
   # Lagrange's condition; scaled, so that narrow averages do not dominate.
   scale = np.sqrt(np.diag(products)[:n])
+  unit = scale.min()
   system = np.zeros((n + 1, n + 1))
   system[:n, :n] = products[:n, :n] / np.outer(scale, scale)
-  system[:n, n] = system[n, :n] = 1 / scale / np.abs(1 / scale).max()
-  target = np.append(products[:n, n] / scale, 1 / np.abs(1 / scale).max())
+  system[:n, n] = system[n, :n] = unit / scale
+  target = np.append(products[:n, n] / scale, unit)
   factors = np.linalg.lstsq(system, target, rcond=1e-14)[0][:n] / scale
   both = np.append(factors, -1.0)
   rest = max(both @ products @ both, 0.0)

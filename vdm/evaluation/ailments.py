@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 SHUFFLED = 0.85  # Of 'order'. In order: 0.3 to 0.6.
 STATIC = 0.2  # Share of clips.
 POOR_PSNR = 26.0  # dB.
-LATENT_RMS = (0.7, 1.4)
+RMS = (0.7, 1.4)  # Of latents.
 ROUNDED = 0.99  # Share of parameters; 1 in 65 536 by chance.
 WIDE_AVERAGE = 0.85  # Error of the parameters over that of their average.
 GROWN = 0.1  # Size of layers that start at zero, 1 for a common layer.
@@ -54,20 +54,24 @@ class Line(NamedTuple):
 
 
 LINES = (
-  Line('step to the next frame / to a far one', 'order', 'below 0.85'),
-  Line('clips in which nothing moves', 'static_share', 'below 0.2'),
-  Line('autoencoder, PSNR, dB', 'autoencoder_psnr', '26 or more'),
-  Line('RMS of normalised latents', 'latent_rms', '0.7 to 1.4'),
+  Line('step to the next frame / to a far one', 'order', f'below {SHUFFLED:g}'),
+  Line('clips in which nothing moves', 'static_share', f'below {STATIC:g}'),
+  Line('autoencoder, PSNR, dB', 'autoencoder_psnr', f'{POOR_PSNR:g} or more'),
+  Line('RMS of normalised latents', 'latent_rms', '{:g} to {:g}'.format(*RMS)),
   Line('parameters that bfloat16 holds', 'rounded_share', 'near 0'),
-  Line('layers that start at zero, size', 'zero_init_size', '0.1 or more'),
+  Line('layers that start at zero, size', 'zero_init_size', f'{GROWN} or more'),
   Line('temporal ones of them', 'temporal_size', 'as those'),
-  Line('error / of the average', 'raw_over_average', '0.85 or more'),
-  Line('error / of the best linear one', 'over_linear', 'below 1'),
-  Line('error / of z itself, least noise', 'over_identity', 'below 1'),
-  Line('error / of x0 = 0, most noise', 'over_zero', '1 or less'),
-  Line('what the label takes away', 'label_gain', '0.01 or more'),
-  Line("what other clips' frames add", 'company_gain', '0.02 or more'),
-  Line('RMS of latents, samples / real', 'overshoot', 'below 1.2'),
+  Line('error / of the average', 'raw_over_average', f'{WIDE_AVERAGE} or more'),
+  Line('error / of the best linear one', 'over_linear', f'below {BEATEN:g}'),
+  Line(
+    'error / of z itself, least noise', 'over_identity', f'below {BEATEN:g}'
+  ),
+  Line('error / of x0 = 0, most noise', 'over_zero', f'{BEATEN:g} or less'),
+  Line('what the label takes away', 'label_gain', f'{LABEL_GAIN} or more'),
+  Line(
+    "what other clips' frames add", 'company_gain', f'{COMPANY_GAIN} or more'
+  ),
+  Line('RMS of latents, samples / real', 'overshoot', f'below {OVERSHOOT:g}'),
 )
 
 
@@ -87,74 +91,21 @@ def _number(numbers, name):
   return math.nan if value is None else float(value)
 
 
-def _shuffled(numbers):
-  order = _number(numbers, 'order')
-  if order > SHUFFLED:
-    return Finding(
-      'frames out of order',
-      f'In training clips the next frame is {order:.2f} times as different as '
-      'one half a clip away.',
-      'Watch clips of the data report, and check how frames were sorted and '
-      'which stride was taken.',
-    )
+class _Limit(NamedTuple):
+  """An ailment that one number shows, outside of an interval."""
 
+  name: str
+  key: str
+  low: float
+  high: float
+  what: str  # Formats the number.
+  todo: str
 
-def _static(numbers):
-  share = _number(numbers, 'static_share')
-  if share > STATIC:
-    return Finding(
-      'clips without motion',
-      f'In {share:.0%} of the training clips nothing moves.',
-      'Prepare the data again with data.screening.rules that leave out '
-      "'frozen' and 'low_motion'.",
-    )
-
-
-def _poor_autoencoder(numbers):
-  psnr = _number(numbers, 'autoencoder_psnr')
-  if psnr < POOR_PSNR:
-    return Finding(
-      'poor autoencoder',
-      f'It gives held-out clips back with {psnr:.1f} dB: no sample can look '
-      'better.',
-      'Train it longer, with more channels or a smaller factor, before the '
-      'video model; python -m vdm.evaluate autoencoder shows its worst clips.',
-    )
-
-
-def _latents(numbers):
-  rms = _number(numbers, 'latent_rms')
-  low, high = LATENT_RMS
-  if not math.isnan(rms) and not low <= rms <= high:
-    return Finding(
-      'latents out of scale',
-      f'Normalised latents of held-out clips have an RMS of {rms:.2f}, not 1: '
-      'all noise levels are shifted.',
-      'The statistics in autoencoder/ are not of these data or weights: let '
-      'the run write them again in a new folder.',
-    )
-
-
-def _rounded(numbers):
-  share = _number(numbers, 'rounded_share')
-  if share > ROUNDED:
-    return Finding(
-      'parameters in 16 bits',
-      f'{share:.0%} of the parameters are numbers that bfloat16 holds: steps '
-      'smaller than 1/256 of a parameter are lost.',
-      'Keep parameters in float32; only train.compute_dtype may be bfloat16.',
-    )
-
-
-def _wide_average(numbers):
-  ratio = _number(numbers, 'raw_over_average')
-  if ratio < WIDE_AVERAGE:
-    return Finding(
-      'average too wide',
-      f'The parameters have {ratio:.2f} times the error of their average, '
-      'which makes the videos.',
-      'Sample with a narrower one (--ema), or add one to optim.ema.',
-    )
+  def __call__(self, numbers: dict[str, Any]) -> Finding | None:
+    value = _number(numbers, self.key)
+    if value < self.low or value > self.high:
+      return Finding(self.name, self.what.format(value), self.todo)
+    return None
 
 
 def _unused_time(numbers):
@@ -208,50 +159,73 @@ def _untrained_levels(numbers):
   return None
 
 
-def _labels(numbers):
-  gain = _number(numbers, 'label_gain')
-  if gain < LABEL_GAIN:
-    return Finding(
-      'labels without effect',
-      f'The right label takes away {gain:.1%} of the error at the level where '
-      'it helps most.',
-      'Check that labels belong to their clips (data report), and '
-      'model.label_dropout.',
-    )
-
-
-def _company(numbers):
-  gain = _number(numbers, 'company_gain')
-  if gain < COMPANY_GAIN:
-    return Finding(
-      'frames ignore each other',
-      f"Among another clip's frames a frame's error grows by {gain:.1%} only.",
-      'Give the network attention over (t h w): model.joint_levels.',
-    )
-
-
-def _guidance(numbers):
-  ratio = _number(numbers, 'overshoot')
-  if ratio > OVERSHOOT:
-    return Finding(
-      'guidance too strong',
-      f'Latents of samples are {ratio:.2f} times as large as real ones.',
-      'Lower sample.guidance, restrict it (sample.guidance_interval) or set '
-      'sample.guidance_rescale.',
-    )
-
-
 _CHECKS: tuple[Callable[[dict[str, Any]], Finding | None], ...] = (
-  _shuffled,
-  _static,
-  _poor_autoencoder,
-  _latents,
-  _rounded,
-  _wide_average,
+  _Limit(
+    'frames out of order',
+    *('order', -math.inf, SHUFFLED),
+    'In training clips the next frame is {:.2f} times as different as one half '
+    'a clip away.',
+    'Watch clips of the data report, and check how frames were sorted and '
+    'which stride was taken.',
+  ),
+  _Limit(
+    'clips without motion',
+    *('static_share', -math.inf, STATIC),
+    'In {:.0%} of the training clips nothing moves.',
+    'Prepare the data again with data.screening.rules that leave out '
+    "'frozen' and 'low_motion'.",
+  ),
+  _Limit(
+    'poor autoencoder',
+    *('autoencoder_psnr', POOR_PSNR, math.inf),
+    'It gives held-out clips back with {:.1f} dB: no sample can look better.',
+    'Train it longer, with more channels or a smaller factor, before the '
+    'video model; python -m vdm.evaluate autoencoder shows its worst clips.',
+  ),
+  _Limit(
+    'latents out of scale',
+    *('latent_rms', *RMS),
+    'Normalised latents of held-out clips have an RMS of {:.2f}, not 1: all '
+    'noise levels are shifted.',
+    'The statistics in autoencoder/ are not of these data or weights: let '
+    'the run write them again in a new folder.',
+  ),
+  _Limit(
+    'parameters in 16 bits',
+    *('rounded_share', -math.inf, ROUNDED),
+    '{:.0%} of the parameters are numbers that bfloat16 holds: steps smaller '
+    'than 1/256 of a parameter are lost.',
+    'Keep parameters in float32; only train.compute_dtype may be bfloat16.',
+  ),
+  _Limit(
+    'average too wide',
+    *('raw_over_average', WIDE_AVERAGE, math.inf),
+    'The parameters have {:.2f} times the error of their average, which makes '
+    'the videos.',
+    'Sample with a narrower one (--ema), or add one to optim.ema.',
+  ),
   _unused_time,
   _learning_rate,
   _untrained_levels,
-  _labels,
-  _company,
-  _guidance,
+  _Limit(
+    'labels without effect',
+    *('label_gain', LABEL_GAIN, math.inf),
+    'The right label takes away {:.1%} of the error at the level where it '
+    'helps most.',
+    'Check that labels belong to their clips (data report), and '
+    'model.label_dropout.',
+  ),
+  _Limit(
+    'frames ignore each other',
+    *('company_gain', COMPANY_GAIN, math.inf),
+    "Among another clip's frames a frame's error grows by {:.1%} only.",
+    'Give the network attention over (t h w): model.joint_levels.',
+  ),
+  _Limit(
+    'guidance too strong',
+    *('overshoot', -math.inf, OVERSHOOT),
+    'Latents of samples are {:.2f} times as large as real ones.',
+    'Lower sample.guidance, restrict it (sample.guidance_interval) or set '
+    'sample.guidance_rescale.',
+  ),
 )

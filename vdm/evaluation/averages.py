@@ -9,7 +9,6 @@ from vdm import trained
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import tables
-from vdm.data import eval_clips
 from vdm.evaluation import real_clips
 from vdm.trained import run_folder
 from vdm.training import objectives
@@ -53,10 +52,9 @@ def compare(
     if not losses:
       if run.config.model.num_classes:
         prefix = 'val_loss_labelled/'
-      source, windows = real_clips.RealClips(run.config.data, run.stage).split(
-        'validation'
+      clips = real_clips.RealClips(run.config.data, run.stage).same(
+        'validation', num
       )
-      clips = eval_clips.load_clips(source, windows.spec, num)
       objective = objectives.make_objective(
         run.config, run.stage, sharding.make_mesh()
       )

@@ -5,7 +5,6 @@ and samples; `ailments` reads them.
 """
 
 from collections.abc import Callable
-import json
 from typing import Any
 
 from etils import epath
@@ -20,7 +19,6 @@ from vdm.checkpoints import manager
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
-from vdm.data import eval_clips
 from vdm.evaluation import ailments
 from vdm.evaluation import one_step
 from vdm.evaluation import real_clips
@@ -70,8 +68,7 @@ def diagnose(
     'numbers': numbers,
     'findings': [f._asdict() for f in ailments.judge(numbers)],
   }
-  content = json.dumps(result, indent=2, allow_nan=False) + '\n'
-  files.write_text(run.workdir / 'diagnosis.json', content)
+  files.write_json(run.workdir / 'diagnosis.json', result, allow_nan=False)
   video_files.write_png(run.workdir / 'diagnosis.png', sheet)
   return result
 
@@ -88,7 +85,8 @@ def measure(
   """
   config = run.config
   report('the data')
-  train, held_out = _clips(run, num)
+  real = real_clips.RealClips(config.data, run.stage)
+  train, held_out = real.same('train', 4 * num), real.same('validation', num)
   numbers = of_data(train['video'])
   report('the autoencoder')
   codec = autoencoders.make_autoencoder(config.autoencoder)
@@ -113,30 +111,34 @@ def measure(
   clips = one_step.make_clips(latents, held_out['label'])
   levels = list(config.diffusion.eval_levels)
 
-  def errors_of(params):
-    found = [
-      one_step.error(denoise(params, clips, level), latents).mean()
-      for level in levels
-    ]
-    return np.array(found)
+  def step(params):
+    return {level: denoise(params, clips, level) for level in levels}
 
-  of_raw, of_average = errors_of(raw), errors_of(run.params)
+  def errors_of(steps):
+    return np.array(
+      [one_step.error(x0, latents).mean() for x0 in steps.values()]
+    )
+
+  steps_of_raw, steps = step(raw), step(run.params)
+  of_raw, of_average = errors_of(steps_of_raw), errors_of(steps)
   numbers['raw_over_average'] = _mean_ratio(of_raw, of_average)
   # What follows is about what was learned, whatever the average does to it.
-  params = raw if of_raw.mean() < of_average.mean() else run.params
+  params = run.params
+  if of_raw.mean() < of_average.mean():
+    params, steps = raw, steps_of_raw
   linear = linear_denoiser.fit(
     batched(encode, train['video']).reshape(len(train['video']), -1)
   )
   by_level = {
     level: one_step.compare(
-      *(denoise, params, clips, level),
+      *(denoise, params, clips, level, x0),
       classes=config.model.num_classes,
       linear=linear,
     )
-    for level in levels
+    for level, x0 in steps.items()
   }
   numbers |= of_steps(by_level)
-  sheet = _strips(denoise, params, clips, levels, batched, decode)
+  sheet = _strips(clips, steps, batched, decode)
   report('samples')
   numbers['overshoot'] = _overshoot(run, held_out, latents, batched, encode)
   numbers['levels'] = {f'{k:+g}': v for k, v in by_level.items()}
@@ -222,15 +224,6 @@ def _mean_ratio(a, b):
   return float(np.exp(np.mean(np.log(np.maximum(a, 1e-30) / b))))
 
 
-def _clips(run, num):
-  real = real_clips.RealClips(run.config.data, run.stage)
-  found = []
-  for name, count in (('train', 4 * num), ('validation', num)):
-    source, windows = real.split(name)
-    found.append(eval_clips.load_clips(source, windows.spec, count))
-  return found
-
-
 def _raw_parameters(run):
   with manager.Checkpoints(
     run.workdir / 'checkpoints', read_only=True
@@ -252,19 +245,15 @@ def _overshoot(run, held_out, latents, batched, encode):
   return rms(batched(encode, videos)) / rms(latents[:SAMPLES])
 
 
-def _strips(denoise, params, clips, levels, batched, decode):
+def _strips(clips, steps, batched, decode):
   """A column for each clip: its middle frame, noised and denoised."""
-  few = type(clips)(*(x[:SHOWN] for x in clips))
+  few = one_step.Clips(*(x[:SHOWN] for x in clips))
   middle = few.latents.shape[1] // 2
-  rows, names = [batched(decode, few.latents)], ['clean']
-  for level in sorted(levels, reverse=True):
-    alpha = (1 + np.exp(-level)) ** -0.5
-    z = few.latents + np.float32(np.exp(-level / 2)) * few.noise
-    rows += [
-      batched(decode, x) for x in (alpha * z, denoise(params, few, level))
-    ]
+  rows, names = [few.latents], ['clean']
+  for level, x0 in sorted(steps.items(), reverse=True):
+    rows += [one_step.noised(few, level), x0[:SHOWN]]
     names += [f'{level:+g}', 'one step']
-  frames = np.stack([row[:, middle] for row in rows])  # [rows n h w 3]
+  frames = np.stack([batched(decode, row)[:, middle] for row in rows])
   videos = frames.reshape(-1, 1, *frames.shape[2:])
   captions = [name for name in names for _ in range(frames.shape[1])]
   grid = video_files.tile(

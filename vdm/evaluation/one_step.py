@@ -65,6 +65,12 @@ def make(
   return denoise
 
 
+def noised(clips: Clips, level: float) -> FloatArray['n t h w c']:
+  """Returns z of clips at a log-SNR."""
+  levels = np.full(clips.latents.shape[:2], level, np.float32)
+  return np.asarray(process.add_noise(clips.latents, clips.noise, levels))
+
+
 def error(
   x0: FloatArray['n t h w c'], clean: FloatArray['n t h w c']
 ) -> FloatArray[' t']:
@@ -101,6 +107,7 @@ def compare(
   params: dict[str, Any],
   clips: Clips,
   level: float,
+  x0: FloatArray['n t h w c'] | None = None,
   *,
   classes: int,
   linear: linear_denoiser.Linear,
@@ -112,6 +119,7 @@ def compare(
     params: of the network.
     clips: held out.
     level: log-SNR.
+    x0: what the network makes of the clips, where that is known already.
     classes: number of labels; 0 for a network without.
     linear: the linear denoiser of training clips.
 
@@ -121,10 +129,9 @@ def compare(
     'own_frames' and 'strangers'; and with labels 'no_label' and 'wrong_label'.
   """
   clean = clips.latents
-  x0 = denoise(params, clips, level)
-  frames = error(x0, clean)
-  levels = np.full(clean.shape[:2], level, np.float32)
-  z = np.asarray(process.add_noise(clean, clips.noise, levels))
+  if x0 is None:
+    x0 = denoise(params, clips, level)
+  frames, z = error(x0, clean), noised(clips, level)
   flat = linear_denoiser.denoise(linear, z.reshape(len(z), -1), level)
   power = np.square(clean, dtype=np.float64).mean()
   errors = {

@@ -44,6 +44,11 @@ class RealClips:
       self._splits[name] = source, windowing.find_windows(source, spec)
     return self._splits[name]
 
+  def same(self, name: str, num: int) -> dict[str, np.ndarray]:
+    """Returns the same clips of a split every time, see `eval_clips`."""
+    source, windows = self.split(name)
+    return eval_clips.load_clips(source, windows.spec, num)
+
   def choose(
     self, num: int, split: str, sampling: str, seed: int
   ) -> tuple[dict[str, Any], dict[str, Any]]:
