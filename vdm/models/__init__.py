@@ -1,10 +1,11 @@
 """Networks as functions over plain nested dicts of arrays.
 
 Only this room imports flax: inside, a network is a flax.nnx module. Here are
-the denoiser (`unet`, made of `unet_blocks`, `attention` and `layers`), the
-`autoencoders`, the networks of metrics (`features`) and the readers of
-published weights (`import_weights`). `generate`, `training` and `evaluation`
-call them; `diffusion` and `metrics` receive them as functions.
+the denoiser (`unet`, made of `unet_blocks`, `attention` and `layers`, or one of
+the published `image_unets` with temporal branches), the `autoencoders`, the
+networks of metrics (`features`) and the readers of published weights
+(`import_weights`). `generate`, `training` and `evaluation` call them;
+`diffusion` and `metrics` receive them as functions.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import jax
 from ml_collections import ConfigDict
 
 from vdm.models import unet
+from vdm.models.image_unets import inflated
 
 
 class Network(NamedTuple):
@@ -36,8 +38,20 @@ class Network(NamedTuple):
 def make_unet(config: ConfigDict, channels: int) -> Network:
   """Builds the denoiser of `config.model` for latents of `channels`."""
   options = config.to_dict()
-  del options['label_dropout']  # Of the objective.
-  return functional(unet.UNet, channels, **options)
+  # Of the objective, and of `published`.
+  for name in ('label_dropout', 'weights', 'weights_sha256'):
+    options.pop(name, None)
+  kind = options.pop('kind', 'unet')
+  architecture = options.pop('architecture', '')
+  if kind == 'unet':
+    return functional(unet.UNet, channels, **options)
+  # Those of `UNet` alone.
+  for name in ('widths', 'blocks', 'attention_levels', 'resample'):
+    del options[name]
+  del options['convolution']
+  return functional(
+    inflated.Inflated, channels, kind=kind, architecture=architecture, **options
+  )
 
 
 def functional(
