@@ -22,6 +22,7 @@ def problems(config: ConfigDict) -> Iterator[str]:
   yield from _order_problems(config)
   yield from _autoencoder_problems(config)
   yield from _weights_problems(config.autoencoder)
+  yield from _image_model_problems(config.model)
   yield from _model_problems(config.model)
   yield from guidance_problems(config.model, config.sample)
   yield from _diffusion_problems(config.diffusion)
@@ -135,6 +136,25 @@ def _weights_problems(autoencoder: ConfigDict) -> Iterator[str]:
     )
 
 
+def _image_model_problems(model: ConfigDict) -> Iterator[str]:
+  given = [x for x in ('weights', 'weights_sha256', 'architecture') if model[x]]
+  if model.kind == 'unet' and given:
+    yield (
+      f'config.model.{given[0]} is of published image models, and kind=unet is '
+      'none of them: set config.model.kind.'
+    )
+  if model.kind != 'unet' and not (model.weights or model.architecture):
+    yield (
+      f'config.model.kind={model.kind} is a published image model: set '
+      'config.model.weights to its file, see docs/training.md.'
+    )
+  if not re.fullmatch(r'([0-9a-f]{64})?', model.weights_sha256):
+    yield (
+      f'config.model.weights_sha256={model.weights_sha256!r} is not a sha256: '
+      'give the 64 hexadecimal digits that sha256sum prints.'
+    )
+
+
 def _model_problems(model: ConfigDict) -> Iterator[str]:
   levels = len(model.widths)
   if not levels:
@@ -237,6 +257,19 @@ def _log_problems(log: ConfigDict) -> Iterator[str]:
         f'config.log.{name}={project!r} is not the name of a project: letters, '
         'digits, spaces and . _ - only, 128 at most.'
       )
+
+
+def constant_patterns(config: ConfigDict) -> tuple[str, ...]:
+  """Returns patterns of the paths of parameters that no stage trains.
+
+  They are those of a published image model that every diffusion stage freezes:
+  these parameters have neither moments nor averages, in memory and on disk.
+  """
+  if config.model.kind == 'unet':
+    return ()
+  stages = [config.stages[name] for name in config.train.order]
+  frozen = [set(s.frozen) for s in stages if s.objective == 'diffusion']
+  return tuple(sorted(set.intersection(*frozen))) if frozen else ()
 
 
 def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:

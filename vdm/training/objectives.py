@@ -18,6 +18,7 @@ The training loop knows neither of the two.
 from collections.abc import Callable
 import functools
 import itertools
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,8 @@ import numpy as np
 
 from vdm import generate
 from vdm import models
+from vdm.common import trees
+from vdm.config import rules
 from vdm.diffusion import losses
 from vdm.diffusion import process
 from vdm.diffusion import rollouts
@@ -35,6 +38,7 @@ from vdm.models import unet
 from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import losses as autoencoder_losses
+from vdm.models.image_unets import published
 from vdm.multihost import arrays
 
 # Streams of a step's key and of a row's key.
@@ -50,6 +54,7 @@ class Objective(NamedTuple):
       not train, whatever the stage freezes.
     abstract_params: () -> shapes and dtypes of what `init` returns.
     inherits: whether `train.init_from` applies to its parameters.
+    constant: patterns of the paths of parameters that no stage trains.
     samples: None for an objective that generates nothing.
   """
 
@@ -61,6 +66,7 @@ class Objective(NamedTuple):
   excluded_paths: Callable[[bool], tuple[str, ...]]
   abstract_params: Callable[[], Any]
   inherits: bool
+  constant: tuple[str, ...]
   samples: Callable[..., Any] | None
 
 
@@ -149,6 +155,7 @@ def autoencoder(
     excluded_paths=codec.excluded_paths,
     abstract_params=codec.abstract_params,
     inherits=False,
+    constant=(),
     samples=None,
   )
 
@@ -167,9 +174,22 @@ def diffusion(
   schedule = generate.make_schedule(options, codec, stage)
   losses.check(options.prediction, options.weighting, schedule)
 
+  constant = rules.constant_patterns(config)
+
+  def cast(params):
+    # Matrices alone: those of a computation in 16 bits are of that dtype.
+    def stored(path, x):
+      frozen = any(re.search(pattern, path) for pattern in constant)
+      return x.astype(dtype) if frozen and x.ndim > 1 else x
+
+    flat = trees.flatten(params)
+    return trees.unflatten({path: stored(path, x) for path, x in flat.items()})
+
   def init(key, clips):
     del clips
-    return jax.jit(network.init)(key)
+    if config.model.weights:
+      return cast(published.initial(config.model, network.init, key))
+    return cast(jax.jit(network.init)(key))
 
   def encode(frozen, rows, sampled=False):
     """Normalised latents of rows of frames, or of rows of cached latents."""
@@ -308,8 +328,9 @@ def diffusion(
     validate=validate,
     preview=preview,
     excluded_paths=excluded_paths,
-    abstract_params=network.abstract_params,
+    abstract_params=lambda: jax.eval_shape(cast, network.abstract_params()),
     inherits=True,
+    constant=constant,
     samples=samples,
   )
 
