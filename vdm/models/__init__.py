@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from vdm.models import unet
 from vdm.models.image_unets import inflated
+from vdm.models.image_unets import published
 
 
 class Network(NamedTuple):
@@ -38,20 +39,13 @@ class Network(NamedTuple):
 def make_unet(config: ConfigDict, channels: int) -> Network:
   """Builds the denoiser of `config.model` for latents of `channels`."""
   options = config.to_dict()
-  # Of the objective, and of `published`.
-  for name in ('label_dropout', 'weights', 'weights_sha256'):
+  if config.get('kind', 'unet') != 'unet':
+    options = {name: options[name] for name in inflated.OPTIONS}
+    return functional(inflated.Inflated, channels, **options)
+  # Of the objective, and of published image models.
+  for name in ('label_dropout', 'kind', *published.SOURCES):
     options.pop(name, None)
-  kind = options.pop('kind', 'unet')
-  architecture = options.pop('architecture', '')
-  if kind == 'unet':
-    return functional(unet.UNet, channels, **options)
-  # Those of `UNet` alone.
-  for name in ('widths', 'blocks', 'attention_levels', 'resample'):
-    del options[name]
-  del options['convolution']
-  return functional(
-    inflated.Inflated, channels, kind=kind, architecture=architecture, **options
-  )
+  return functional(unet.UNet, channels, **options)
 
 
 def functional(

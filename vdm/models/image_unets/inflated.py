@@ -29,6 +29,13 @@ from vdm.models.image_unets import transformer
 
 # The modules by `config.model.kind`.
 FAMILIES = {'adm': adm, 'conditional': conditional}
+# The keys of `config.model` that the network takes.
+OPTIONS = (
+  *('kind', 'architecture', 'num_classes', 'temporal_levels'),
+  *('temporal_attention_levels', 'temporal_depth', 'joint_attention'),
+  *('joint_levels', 'head_size', 'attention', 'embed_width', 'dropout'),
+  'remat',
+)
 IMAGE = r'^image/'  # Pattern of the paths of the image model's parameters.
 
 
