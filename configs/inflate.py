@@ -87,12 +87,12 @@ def get_config(variant: str = ''):
     name='video_folder', source='videos', frame_rate=12.0, min_frames=16
   )
   config.stages.motion = schema.stage(
-    frames=16, frozen=IMAGE, steps=50_000, warmup=1000, learning_rate=1e-4
+    frames=16, frozen=IMAGE, steps=20_000, warmup=1000, learning_rate=1e-4
   )
   config.train.order = ('motion',)
   if 'all' in names:
     config.stages.all = schema.stage(
-      frames=16, steps=50_000, warmup=1000, learning_rate=1e-5
+      frames=16, steps=20_000, warmup=1000, learning_rate=1e-5
     )
     config.train.order = ('motion', 'all')
   config.sample.update(guidance=1.0, steps=50, batch=8)
@@ -162,7 +162,7 @@ def latents(config, name):
   )
   config.sample.update(sigma_min=0.03, sigma_max=14.6)
   for stage in config.stages.values():
-    stage.update(resolution=256, batch=16, accumulate=8)
+    stage.update(resolution=256, batch=16, accumulate=16)
 
 
 def smoke(config):
