@@ -168,8 +168,8 @@ KEYS: dict[str, Any] = dict(
     weights='',  # Of the image model, a file; '': none, it starts anew.
     weights_sha256='',  # Expected hash of the file; '': any.
     # Description of the image model, JSON; '': the config.json beside the
-    # weights. It decides about `widths` and `blocks`, which are those of unet,
-    # as are attention_levels, resample and convolution.
+    # weights. It decides about widths, blocks and attention_levels; resample
+    # and convolution are of unet alone.
     architecture='',
     widths=positive((32, 64)),  # Channels per level, finest first.
     blocks=positive((1, 1)),  # Residual blocks per level.

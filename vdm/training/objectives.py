@@ -38,6 +38,7 @@ from vdm.models import unet
 from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import losses as autoencoder_losses
+from vdm.models.image_unets import inflated
 from vdm.models.image_unets import published
 from vdm.multihost import arrays
 
@@ -55,6 +56,7 @@ class Objective(NamedTuple):
     abstract_params: () -> shapes and dtypes of what `init` returns.
     inherits: whether `train.init_from` applies to its parameters.
     constant: patterns of the paths of parameters that no stage trains.
+    imported: of those that are published ones, which `init_from` leaves.
     samples: None for an objective that generates nothing.
   """
 
@@ -67,6 +69,7 @@ class Objective(NamedTuple):
   abstract_params: Callable[[], Any]
   inherits: bool
   constant: tuple[str, ...]
+  imported: tuple[str, ...]
   samples: Callable[..., Any] | None
 
 
@@ -156,6 +159,7 @@ def autoencoder(
     abstract_params=codec.abstract_params,
     inherits=False,
     constant=(),
+    imported=(),
     samples=None,
   )
 
@@ -331,6 +335,7 @@ def diffusion(
     abstract_params=lambda: jax.eval_shape(cast, network.abstract_params()),
     inherits=True,
     constant=constant,
+    imported=(inflated.IMAGE,) if config.model.weights else (),
     samples=samples,
   )
 

@@ -93,7 +93,7 @@ def initialise(
   """
   params = objective.init(key, clips)
   if init_from and objective.inherits:
-    params = inherit(init_from, params)
+    params = inherit(init_from, params, objective.imported)
 
   def create_state(params):
     return create(options, params, objective.constant)
@@ -102,12 +102,23 @@ def initialise(
   return jax.jit(create_state, out_shardings=shardings)(params)
 
 
-def inherit(source: str, params: dict[str, Any]) -> dict[str, Any]:
+def inherit(
+  source: str, params: dict[str, Any], kept: Sequence[str] = ()
+) -> dict[str, Any]:
   """Returns `params` with the values of another run's average where they fit.
 
   What was inherited and what was not is logged.
+
+  Args:
+    source: the run or export.
+    params: nested dict of arrays.
+    kept: patterns of the paths of those that stay as they are.
   """
-  old = trees.flatten(trained.load(source).params)
+  old = {
+    path: x
+    for path, x in trees.flatten(trained.load(source).params).items()
+    if not any(re.search(pattern, path) for pattern in kept)
+  }
   new = trees.flatten(params)
   fits = {p for p in new if p in old and old[p].shape == new[p].shape}
   for title, paths in {

@@ -91,6 +91,8 @@ def parse(content: Mapping[str, Any]) -> Description:
   flags = description.read(content, DEFAULTS, IGNORED)
   if flags['num_heads_upsample'] not in (-1, flags['num_heads']):
     description.refuse('num_heads_upsample', flags['num_heads_upsample'])
+  if flags['num_res_blocks'] < 1:
+    description.refuse('num_res_blocks', flags['num_res_blocks'])
   steps = flags['diffusion_steps']
   if flags['rescale_timesteps'] and steps != 1000:
     description.refuse('rescale_timesteps', True)

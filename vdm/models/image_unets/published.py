@@ -37,7 +37,8 @@ def resolve(options: ConfigDict, known: str = '') -> ConfigDict:
     known: the architecture that the run was started with, if it was.
 
   Returns:
-    A copy with `architecture`, and `widths` and `blocks` of it.
+    A copy with `architecture`, and `widths`, `blocks` and `attention_levels`
+    of it.
 
   Raises:
     UsageError: there is no description, it is of a network that this cannot
@@ -62,10 +63,10 @@ def resolve(options: ConfigDict, known: str = '') -> ConfigDict:
         f'{name}={theirs}, and config.model.architecture has {ours}: leave the '
         'latter empty, or take other weights.'
       )
-  options.architecture = text
-  options.widths, options.blocks = (
-    described.sizes.widths,
-    described.sizes.blocks,
+  options.architecture, sizes = text, described.sizes
+  options.widths, options.blocks = sizes.widths, sizes.blocks
+  options.attention_levels = tuple(
+    i for i, attends in enumerate(sizes.down_attention) if attends
   )
   return options
 
@@ -99,6 +100,11 @@ def problems(config: ConfigDict) -> Iterator[str]:
     yield (
       f'The image model knows {sizes.classes} labels: set '
       f'config.model.num_classes to that, or to 0, not to {model.num_classes}.'
+    )
+  if getattr(described, 'takes_text', False):
+    yield (
+      'The image model attends to text, which runs do not encode for it yet: '
+      'take config.model.kind=adm, or a description without CrossAttn blocks.'
     )
   channels = 3 if autoencoder.kind == 'identity' else autoencoder.channels
   if channels != sizes.channels:
