@@ -146,7 +146,12 @@ def _image_model_problems(model: ConfigDict) -> Iterator[str]:
   if model.kind != 'unet' and not (model.weights or model.architecture):
     yield (
       f'config.model.kind={model.kind} is a published image model: set '
-      'config.model.weights to its file, see docs/training.md.'
+      'config.model.weights to its file, see docs/image_models.md.'
+    )
+  if model.kind != 'unet' and model.convolution == 'full':
+    yield (
+      'config.model.convolution=full is of kind=unet: the branches of published '
+      'image models are factorised.'
     )
   if not re.fullmatch(r'([0-9a-f]{64})?', model.weights_sha256):
     yield (

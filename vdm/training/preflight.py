@@ -16,7 +16,7 @@ import numpy as np
 from vdm import trained
 from vdm.common import buckets
 from vdm.common import errors
-from vdm.config import check as rules_check
+from vdm.config import check as config_check
 from vdm.config import schema
 from vdm.config import serialize
 from vdm.data import builders
@@ -68,7 +68,7 @@ def resolve_model(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
     known = old.architecture if old.kind == config.model.kind else ''
   config = config.copy_and_resolve_references()
   config.model = published.resolve(config.model, known)
-  rules_check.validate(config)
+  config_check.validate(config)
   published.check(config)
   return config.model
 
