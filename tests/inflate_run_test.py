@@ -21,7 +21,7 @@ from vdm import trained
 from vdm.checkpoints import manager
 from vdm.common import errors
 from vdm.common import trees
-from vdm.config import rules
+from vdm.config import image_model_rules
 from vdm.config import schema
 from vdm.models import safetensors
 from vdm.models.image_unets import inflated
@@ -259,11 +259,11 @@ def test_branches_move_to_another_image_model(runs, image, motion):
 
 def test_everything_is_trained_where_a_stage_does():
   config = make_config('unused', ('motion', 'all'), architecture='{}')
-  assert rules.constant_patterns(config) == ()
+  assert image_model_rules.constant_patterns(config) == ()
   config = make_config('unused', ('motion',), architecture='{}')
-  assert rules.constant_patterns(config) == (inflated.IMAGE,)
+  assert image_model_rules.constant_patterns(config) == (inflated.IMAGE,)
   config.model.kind = 'unet'  # As in versions without image models.
-  assert rules.constant_patterns(config) == ()
+  assert image_model_rules.constant_patterns(config) == ()
 
 
 # Without training.

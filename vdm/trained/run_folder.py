@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from vdm.checkpoints import manager
 from vdm.common import errors
 from vdm.common import trees
-from vdm.config import rules
+from vdm.config import image_model_rules
 from vdm.config import schema
 from vdm.config import serialize
 from vdm.models.autoencoders import files
@@ -79,7 +79,7 @@ def read(
 
 def _constant(config, store, found):
   """Returns {path: array} of parameters that no stage trains."""
-  patterns = rules.constant_patterns(config)
+  patterns = image_model_rules.constant_patterns(config)
   if not patterns or found is None:
     return {}
   _, params, _ = store.restore_item('params', step=found[0])
