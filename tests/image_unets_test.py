@@ -497,6 +497,25 @@ def test_temporal_parameters_change_clips_and_no_single_frame(kind, name):
   np.testing.assert_array_equal(y, single[0])
 
 
+def test_computes_in_the_dtype_of_its_input_and_again_if_asked():
+  kind, name = 'adm', 'published'
+  z = jax.ShapeDtypeStruct((2, 3, 8, 8, 3), 'bfloat16')
+  key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+  cond = {'label': jax.ShapeDtypeStruct((2,), 'int32')}
+  levels = jax.ShapeDtypeStruct((2, 3), 'float32')
+  counts = {}
+  for remat in ('none', 'block', 'dots'):
+    own = models.make_unet(options(kind, name, remat=remat, dropout=0.1), 3)
+    arguments = (own.abstract_params(), z, levels, cond, key)
+    assert jax.eval_shape(own.apply, *arguments).dtype == 'bfloat16'
+    text = str(jax.make_jaxpr(own.apply)(*arguments))
+    counts[remat] = text.count('policy=')
+    assert 'random_bits' in text or 'random_fold_in' in text
+  sizes = adm.parse(content(kind, name)).sizes
+  places = len(skeleton.places(sizes))
+  assert counts == {'none': 0, 'block': places, 'dots': places}
+
+
 def test_every_block_has_its_branches():
   model = options('conditional', 'small', temporal_levels=(0, 1))
   values = models.make_unet(model, 4).abstract_params()['temporal']

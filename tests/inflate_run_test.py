@@ -10,6 +10,7 @@ minutes on two cores:
 import json
 import pathlib
 
+from config_variants_test import get_config
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,10 +25,13 @@ from vdm.common import trees
 from vdm.config import image_model_rules
 from vdm.config import schema
 from vdm.models import safetensors
+from vdm.models.autoencoders import autoencoder_kl
 from vdm.models.image_unets import inflated
 from vdm.models.image_unets import names
 from vdm.models.image_unets import published
 from vdm.planning import costs
+from vdm.planning import report
+from vdm.planning import targets
 from vdm.training import objectives
 from vdm.training import packing
 from vdm.training import sharding
@@ -339,6 +343,29 @@ def test_memory_of_a_frozen_image_model(untrained):
   counts = 2 * 4 * len(flat)
   saved = matrices * (16 - 2) + vectors * (16 - 4) + counts
   assert sizes[2] - sizes[1] == saved
+
+
+def test_a_plan_needs_no_file():
+  config = get_config('inflate', 'smoke')
+  made = report.make(
+    config, [targets.parse('rtx4090')], compile_seconds=0, data_seconds=0
+  )
+  numbers = made['stages']['motion']
+  network = models.make_unet(published.resolve(config.model), 3)
+  flat = trees.flatten(network.abstract_params())
+  count = {p: x.size for p, x in flat.items()}
+  assert numbers['parameters'] == sum(count.values())
+  temporal = [p for p in count if p.startswith('temporal/')]
+  assert numbers['trained'] == sum(count[p] for p in temporal)
+
+
+def test_sizes_of_the_published_autoencoder():
+  shapes = autoencoder_kl.abstract_published(4)
+  count = {
+    k: sum(x.size for x in jax.tree.leaves(v)) for k, v in shapes.items()
+  }
+  # With the 1 x 1 convolutions around the latents, 72 and 20.
+  assert count == {'encoder': 34_163_664, 'decoder': 49_490_199}
 
 
 @pytest.mark.parametrize(
