@@ -25,7 +25,7 @@ files are those of a pipeline in diffusers' layout, `unet/`, `vae/` and
 
 Hardware: an NVIDIA GPU of 24 GB. The image model is in bfloat16 without moments
 or averages, 2 bytes a parameter instead of 20. Not trained yet: the numbers
-are of `python -m vdm.plan`, see docs/hardware.md.
+are of `python -m vdm.plan`, see docs/image_models.md.
 """
 
 import json

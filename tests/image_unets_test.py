@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 
 from conftest import ROOT
 import formula_weights
@@ -22,6 +23,7 @@ from vdm.common import errors
 from vdm.common import trees
 from vdm.config import schema
 from vdm.models import safetensors
+from vdm.models.image_unets import adapters
 from vdm.models.image_unets import adm
 from vdm.models.image_unets import conditional
 from vdm.models.image_unets import description
@@ -49,8 +51,10 @@ def content(kind, name):
 def options(kind, name, **changes):
   """`config.model` of a case, with all branches."""
   found = schema.default().model
+  described = inflated.FAMILIES[kind].parse(content(kind, name))
   found.update(
     kind=kind,
+    num_classes=described.sizes.classes,
     architecture=description.to_text(content(kind, name)),
     temporal_levels=(1,),
     temporal_attention_levels=(1,),
@@ -566,6 +570,36 @@ def test_the_null_label_is_the_mean_of_all():
     module(mean, np.array([3])),
     atol=1e-5,
   )
+
+
+@pytest.mark.parametrize(
+  'kind, name, matrices',
+  # Of ADM qkv and out, of text twice q, k, v and out in each block.
+  [('adm', 'published', 2 * 4), ('conditional', 'sd2', 8 * 4)],
+)
+def test_adapters_change_the_matrices_of_attention(kind, name, matrices):
+  own = models.make_unet(
+    options(kind, name, lora_rank=3, lora_alpha=6.0), CHANNELS[kind]
+  )
+  values = jax.jit(own.init)(jax.random.key(0))
+  flat = trees.flatten(values['adapters'])
+  assert len(flat) == 2 * matrices
+  before = trees.flatten(values['image'])
+  unchanged = adapters.merge(values, 6.0)
+  assert unchanged.keys() == {'image', 'temporal'}
+  for path, array in trees.flatten(unchanged['image']).items():
+    np.testing.assert_array_equal(array, before[path], err_msg=path)
+  random = np.random.RandomState(0)
+  flat = {k: random.normal(size=v.shape).astype('f') for k, v in flat.items()}
+  after = adapters.merge({**values, 'adapters': trees.unflatten(flat)}, 6.0)
+  changed = set()
+  for path, array in trees.flatten(after['image']).items():
+    if not np.array_equal(array, before[path]):
+      changed.add(path)
+      change = 2.0 * flat[f'{path}/down'] @ flat[f'{path}/up']
+      np.testing.assert_allclose(array, before[path] + change, atol=1e-5)
+  assert len(changed) == matrices
+  assert all(re.search('attention/.*kernel', path) for path in changed)
 
 
 # Live, against the libraries.

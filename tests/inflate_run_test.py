@@ -32,6 +32,7 @@ from vdm.models.image_unets import published
 from vdm.planning import costs
 from vdm.planning import report
 from vdm.planning import targets
+from vdm.publishing import export
 from vdm.training import objectives
 from vdm.training import packing
 from vdm.training import sharding
@@ -268,6 +269,24 @@ def test_everything_is_trained_where_a_stage_does():
   assert image_model_rules.constant_patterns(config) == (inflated.IMAGE,)
   config.model.kind = 'unet'  # As in versions without image models.
   assert image_model_rules.constant_patterns(config) == ()
+
+
+@pytest.mark.slow
+def test_adapters_are_merged_on_export(runs, image):
+  weights = str(image[1] / 'model.safetensors')
+  runs.train('adapters', ('motion',), weights=weights, lora_rank=2)
+  folder = runs.folder / 'adapters'
+  params = trained.load(folder).params
+  ups = [v for k, v in trees.flatten(params['adapters']).items() if 'up' in k]
+  assert ups and all(np.abs(x).max() > 0 for x in ups)
+  out = runs.folder / 'exported'
+  export.write(folder, out, export.Options(samples=1))
+  exported = trained.load(out)
+  assert exported.config.model.lora_rank == 0
+  assert exported.params.keys() == {'image', 'temporal'}
+  single = predict(folder)
+  np.testing.assert_allclose(predict(out), single, atol=1e-5)
+  assert np.abs(predict(image[0]) - single).max() > 1e-3
 
 
 # Without training.

@@ -9,10 +9,13 @@ import re
 
 from ml_collections import ConfigDict
 
+# Keys of `config.model` that are of no other kind.
+KEYS = ('weights', 'weights_sha256', 'architecture', 'lora_rank')
+
 
 def problems(model: ConfigDict) -> Iterator[str]:
   """Yields what is wrong in `config.model`, one sentence per problem."""
-  given = [x for x in ('weights', 'weights_sha256', 'architecture') if model[x]]
+  given = [x for x in KEYS if model[x]]
   if model.kind == 'unet' and given:
     yield (
       f'config.model.{given[0]} is of published image models, and kind=unet is '

@@ -16,6 +16,7 @@ import jax
 from ml_collections import ConfigDict
 
 from vdm.models import unet
+from vdm.models.image_unets import adapters
 from vdm.models.image_unets import inflated
 from vdm.models.image_unets import published
 
@@ -40,12 +41,29 @@ def make_unet(config: ConfigDict, channels: int) -> Network:
   """Builds the denoiser of `config.model` for latents of `channels`."""
   options = config.to_dict()
   if config.get('kind', 'unet') != 'unet':
-    options = {name: options[name] for name in inflated.OPTIONS}
-    return functional(inflated.Inflated, channels, **options)
+    own = {name: options[name] for name in inflated.OPTIONS}
+    network = functional(inflated.Inflated, channels, **own)
+    return _adapted(network, options) if options['lora_rank'] else network
   # Of the objective, and of published image models.
-  for name in ('label_dropout', 'kind', *published.SOURCES):
+  for name in ('label_dropout', 'kind', *published.KEYS):
     options.pop(name, None)
   return functional(unet.UNet, channels, **options)
+
+
+def _adapted(network: Network, options: dict[str, Any]) -> Network:
+  """Returns a network whose image model has adapters."""
+
+  def init(key):
+    params = network.init(key)
+    own = jax.random.fold_in(key, 1)
+    made = adapters.init(own, params['image'], options['lora_rank'])
+    return {**params, adapters.GROUP: made}
+
+  def apply(params, *args, **kwargs):
+    merged = adapters.merge(params, options['lora_alpha'])
+    return network.apply(merged, *args, **kwargs)
+
+  return Network(init, apply)
 
 
 def functional(

@@ -20,8 +20,10 @@ from vdm.models.image_unets import description
 from vdm.models.image_unets import inflated
 from vdm.models.image_unets import names
 
-# Keys of `config.model` that name an image model.
-SOURCES = ('weights', 'weights_sha256', 'architecture')
+# Keys of `config.model` that are of published image models alone.
+KEYS = (
+  *('weights', 'weights_sha256', 'architecture', 'lora_rank', 'lora_alpha'),
+)
 # The scale of the latents of all models of SD's family.
 SD_CHANNELS, SD_SCALING = 4, 0.18215
 # Of a pipeline in diffusers' layout, from the folder of the weights.
@@ -144,9 +146,13 @@ def initial(
     key: of the initial values of temporal branches.
   """
   abstract = jax.eval_shape(init, key)
-  # The compiler drops the image model's initial values.
-  temporal = jax.jit(lambda key: init(key)['temporal'])(key)
-  return {'image': load(options, abstract['image']), 'temporal': temporal}
+
+  @jax.jit
+  def added(key):
+    # The compiler drops the image model's initial values.
+    return {name: x for name, x in init(key).items() if name != 'image'}
+
+  return {'image': load(options, abstract['image']), **added(key)}
 
 
 def load(options: ConfigDict, abstract: dict[str, Any]) -> dict[str, Any]:
