@@ -28,9 +28,9 @@ from vdm.models.image_unets import adm
 from vdm.models.image_unets import conditional
 from vdm.models.image_unets import description
 from vdm.models.image_unets import inflated
+from vdm.models.image_unets import layout
 from vdm.models.image_unets import names
 from vdm.models.image_unets import published
-from vdm.models.image_unets import skeleton
 from vdm.models.image_unets import timesteps
 
 GOLDEN = {
@@ -516,7 +516,7 @@ def test_computes_in_the_dtype_of_its_input_and_again_if_asked():
     counts[remat] = text.count('policy=')
     assert 'random_bits' in text or 'random_fold_in' in text
   sizes = adm.parse(content(kind, name)).sizes
-  places = len(skeleton.places(sizes))
+  places = len(layout.places(sizes))
   assert counts == {'none': 0, 'block': places, 'dots': places}
 
 
@@ -527,7 +527,7 @@ def test_every_block_has_its_branches():
   expected = {'embed_in', 'embed_out'}
   # Without a middle, attention over (t h w) is at the end of the way down.
   expected.add('down_1_block_1_joint')
-  for place in skeleton.places(sizes):
+  for place in layout.places(sizes):
     if place.is_block:
       expected.add(f'{place.name}_conv_0')
       if place.level == 1:

@@ -18,7 +18,6 @@ The training loop knows neither of the two.
 from collections.abc import Callable
 import functools
 import itertools
-import re
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +27,6 @@ import numpy as np
 
 from vdm import generate
 from vdm import models
-from vdm.common import trees
 from vdm.config import image_model_rules
 from vdm.diffusion import conditions
 from vdm.diffusion import losses
@@ -181,14 +179,7 @@ def diffusion(
 
   constant = image_model_rules.constant_patterns(config)
 
-  def cast(params):
-    # Matrices alone: those of a computation in 16 bits are of that dtype.
-    def stored(path, x):
-      frozen = any(re.search(pattern, path) for pattern in constant)
-      return x.astype(dtype) if frozen and x.ndim > 1 else x
-
-    flat = trees.flatten(params)
-    return trees.unflatten({path: stored(path, x) for path, x in flat.items()})
+  cast = functools.partial(inflated.stored, patterns=constant, dtype=dtype)
 
   def init(key, clips):
     del clips

@@ -15,6 +15,7 @@ from flax import nnx
 from vdm.models import attention
 from vdm.models import layers
 from vdm.models.image_unets import description
+from vdm.models.image_unets import layout
 from vdm.models.image_unets import skeleton
 from vdm.models.image_unets import timesteps
 
@@ -71,7 +72,7 @@ class Description(NamedTuple):
     prediction: a kind of `diffusion.process`.
   """
 
-  sizes: skeleton.Sizes
+  sizes: layout.Sizes
   heads: tuple[int, int]
   split_first: bool
   variance: bool
@@ -113,7 +114,7 @@ def parse(content: Mapping[str, Any]) -> Description:
       description.refuse('num_channels', flags['num_channels'])
     if heads[1] == 0 or width % (heads[0] if heads[1] < 0 else heads[1]):
       description.refuse('num_head_channels', heads[1])
-  sizes = skeleton.Sizes(
+  sizes = layout.Sizes(
     channels=flags['in_channels'],
     features=flags['num_channels'],
     widths=widths,

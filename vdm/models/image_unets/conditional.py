@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from flax import nnx
 
 from vdm.models.image_unets import description
+from vdm.models.image_unets import layout
 from vdm.models.image_unets import skeleton
 from vdm.models.image_unets import timesteps
 from vdm.models.image_unets import transformer
@@ -106,7 +107,7 @@ class Description(NamedTuple):
     prediction: a kind of `diffusion.process`.
   """
 
-  sizes: skeleton.Sizes
+  sizes: layout.Sizes
   heads: tuple[int, ...]
   depth: tuple[int, ...]
   text_widths: tuple[int, ...]
@@ -117,7 +118,7 @@ class Description(NamedTuple):
   @property
   def takes_text(self) -> bool:
     """Whether any block attends to text."""
-    return any(place.attention for place in skeleton.places(self.sizes))
+    return any(place.attention for place in layout.places(self.sizes))
 
 
 def parse(content: Mapping[str, Any]) -> Description:
@@ -155,7 +156,7 @@ def parse(content: Mapping[str, Any]) -> Description:
     description.refuse('attention_head_dim', values['attention_head_dim'])
   if values['num_class_embeds'] is not None and values['num_class_embeds'] < 1:
     description.refuse('num_class_embeds', values['num_class_embeds'])
-  sizes = skeleton.Sizes(
+  sizes = layout.Sizes(
     channels=values['in_channels'],
     features=widths[0],
     widths=widths,

@@ -9,7 +9,8 @@ stage that freezes `image/` leaves the image model what it is (Blattmann et al.,
 2304.08818; Guo et al., 2307.04725).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+import re
 from typing import Any
 
 from etils.array_types import Array, FloatArray
@@ -17,12 +18,14 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from vdm.common import trees
 from vdm.models import layers
 from vdm.models import unet
 from vdm.models import unet_blocks
 from vdm.models.image_unets import adm
 from vdm.models.image_unets import conditional
 from vdm.models.image_unets import description
+from vdm.models.image_unets import layout
 from vdm.models.image_unets import skeleton
 from vdm.models.image_unets import timesteps
 from vdm.models.image_unets import transformer
@@ -50,12 +53,34 @@ def parse(
   return FAMILIES[kind].parse(description.from_text(architecture))
 
 
+def stored(
+  params: dict[str, Any], patterns: Sequence[str], dtype: Any
+) -> dict[str, Any]:
+  """Returns parameters with those that never change as they are stored.
+
+  Their matrices are in the dtype of the computation, which would round them
+  anyway; vectors, which it may use in float32, are not.
+
+  Args:
+    params: nested dict of arrays.
+    patterns: of the paths of those that never change.
+    dtype: of the computation.
+  """
+
+  def stored_leaf(path, x):
+    kept = any(re.search(pattern, path) for pattern in patterns)
+    return x.astype(dtype) if kept and x.ndim > 1 else x
+
+  flat = trees.flatten(params)
+  return trees.unflatten({k: stored_leaf(k, x) for k, x in flat.items()})
+
+
 class Temporal(nnx.Module):
   """The branches, each called after the block that it is named for."""
 
   def __init__(
     self,
-    sizes: skeleton.Sizes,
+    sizes: layout.Sizes,
     *,
     temporal_levels: tuple[int, ...],
     temporal_attention_levels: tuple[int, ...],
@@ -78,7 +103,7 @@ class Temporal(nnx.Module):
       if num_classes
       else None
     )
-    blocks = [place for place in skeleton.places(sizes) if place.is_block]
+    blocks = [place for place in layout.places(sizes) if place.is_block]
     deepest = [place.name for place in blocks if place.part != 'up'][-1]
     width = dict(embed_width=embed_width, rngs=rngs)
     names = {}

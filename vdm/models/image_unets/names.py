@@ -12,7 +12,7 @@ import numpy as np
 
 from vdm.models.image_unets import adm
 from vdm.models.image_unets import conditional
-from vdm.models.image_unets import skeleton
+from vdm.models.image_unets import layout
 
 # The first layer in each scheme, which files of whole models have after a
 # prefix.
@@ -147,11 +147,11 @@ def _transformer(described, depth):
 
 
 def _places(
-  sizes: skeleton.Sizes,
-) -> Iterator[tuple[skeleton.Place, str, str]]:
+  sizes: layout.Sizes,
+) -> Iterator[tuple[layout.Place, str, str]]:
   """Yields every place with its original name and that in diffusers."""
   levels, inputs, outputs, parts = len(sizes.widths), 1, 0, 0
-  for place in skeleton.places(sizes):
+  for place in layout.places(sizes):
     level, i = place.level, place.index
     if place.part == 'down':
       name = f'input_blocks.{inputs}.0'

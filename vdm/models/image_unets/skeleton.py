@@ -4,8 +4,8 @@ Levels of residual blocks, each with attention or without, and with resampling
 between levels. The output of the stem, of every block and of every downsampling
 is a skip; on the way up every block takes one, and each level has one block
 more than on the way down (Ho et al., 2006.11239; Dhariwal & Nichol, 2105.05233;
-Rombach et al., 2112.10752). Networks differ in what attention is and in
-`Sizes`.
+Rombach et al., 2112.10752). Networks differ in what attention is and in their
+`layout`.
 
 All of it is per frame: frames are folded into the batch.
 """
@@ -13,7 +13,7 @@ All of it is per frame: frames are folded into the batch.
 from collections.abc import Callable
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 import zlib
 
 from etils.array_types import Array, FloatArray
@@ -22,106 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from vdm.models import layers
-
-
-class Sizes(NamedTuple):
-  """The sizes of a network.
-
-  Attributes:
-    channels: of its input and output.
-    features: sinusoids of time.
-    widths: channels of each level, finest first.
-    blocks: residual blocks of each level on the way down.
-    down_attention: whether the blocks of a level have attention, on the way
-      down,
-    up_attention: and on the way up.
-    middle: residual blocks between both, with attention after the first if
-      there are two; 0: nothing.
-    classes: labels of its embedding; 0: it takes none.
-    groups: of every norm.
-    epsilon: of the norms of residual blocks.
-    scale_shift: whether the embedding scales and shifts, or is added.
-    residual_resampling: whether a residual block resamples, or a convolution.
-    cosine_first: whether the features of time are cosines, then sines.
-    frequency_shift: of these features, see `time_features`.
-  """
-
-  channels: int
-  features: int
-  widths: tuple[int, ...]
-  blocks: tuple[int, ...]
-  down_attention: tuple[bool, ...]
-  up_attention: tuple[bool, ...]
-  middle: int = 2
-  classes: int = 0
-  groups: int = 32
-  epsilon: float = 1e-5
-  scale_shift: bool = False
-  residual_resampling: bool = False
-  cosine_first: bool = True
-  frequency_shift: float = 0.0
-
-  @property
-  def embed_width(self) -> int:
-    """Width of the embedding of time and label."""
-    return 4 * self.features
-
-
-class Place(NamedTuple):
-  """One step of the way through a network.
-
-  Attributes:
-    name: of the module, 'down_0_block_1' or 'up_2_resample'.
-    part: 'down', 'middle' or 'up'.
-    level: whose grid its output has; of a resampling, the level it leaves.
-    index: of a block in its level; -1 for a resampling.
-    cin: channels of its input, with those of a skip.
-    cout: channels of its output.
-    attention: whether attention follows.
-  """
-
-  name: str
-  part: str
-  level: int
-  index: int
-  cin: int
-  cout: int
-  attention: bool = False
-
-  @property
-  def is_block(self) -> bool:
-    """Whether it is a block, and not a resampling."""
-    return self.index >= 0
-
-
-@functools.cache
-def places(sizes: Sizes) -> tuple[Place, ...]:
-  """Returns the places of a network in the order in which they run."""
-  found, levels, width = [], len(sizes.widths), sizes.widths[0]
-  skips = [width]
-  for level, cout in enumerate(sizes.widths):
-    for i in range(sizes.blocks[level]):
-      name, attends = f'down_{level}_block_{i}', sizes.down_attention[level]
-      found.append(Place(name, 'down', level, i, width, cout, attends))
-      width = cout
-      skips.append(width)
-    if level < levels - 1:
-      name = f'down_{level}_resample'
-      found.append(Place(name, 'down', level, -1, width, width))
-      skips.append(width)
-  for i in range(sizes.middle):
-    attends = i == 0 and sizes.middle > 1
-    name = f'middle_block_{i}'
-    found.append(Place(name, 'middle', levels - 1, i, width, width, attends))
-  for level in reversed(range(levels)):
-    cout, attends = sizes.widths[level], sizes.up_attention[level]
-    for i in range(sizes.blocks[level] + 1):
-      name, cin = f'up_{level}_block_{i}', width + skips.pop()
-      found.append(Place(name, 'up', level, i, cin, cout, attends))
-      width = cout
-    if level > 0:
-      found.append(Place(f'up_{level}_resample', 'up', level, -1, width, width))
-  return tuple(found)
+from vdm.models.image_unets import layout
 
 
 def time_features(
@@ -164,8 +65,8 @@ class Residual(nnx.Module):
 
   def __init__(
     self,
-    place: Place,
-    sizes: Sizes,
+    place: layout.Place,
+    sizes: layout.Sizes,
     dropout: float,
     *,
     rngs: nnx.Rngs,
@@ -206,7 +107,7 @@ class Residual(nnx.Module):
 class Resample(nnx.Module):
   """A convolution with stride 2, or after each position is repeated."""
 
-  def __init__(self, place: Place, *, rngs: nnx.Rngs):
+  def __init__(self, place: layout.Place, *, rngs: nnx.Rngs):
     self.up = place.part == 'up'
     options = {} if self.up else dict(stride=2, padding=((1, 1), (1, 1)))
     self.conv = layers.Conv(place.cin, place.cout, rngs=rngs, **options)
@@ -235,8 +136,8 @@ class ImageUNet(nnx.Module):
 
   def __init__(
     self,
-    sizes: Sizes,
-    make_attention: Callable[[Place, nnx.Rngs], nnx.Module],
+    sizes: layout.Sizes,
+    make_attention: Callable[[layout.Place, nnx.Rngs], nnx.Module],
     *,
     dropout: float = 0.0,
     remat: str = 'none',
@@ -262,7 +163,7 @@ class ImageUNet(nnx.Module):
       else None
     )
     self.stem = layers.Conv(sizes.channels, width, rngs=rngs)
-    for place in places(sizes):
+    for place in layout.places(sizes):
       if place.is_block or sizes.residual_resampling:
         block = Residual(place, sizes, dropout, rngs=rngs)
       else:
@@ -329,7 +230,7 @@ class ImageUNet(nnx.Module):
 
     x = self.stem(z)
     skips = [x]
-    for place in places(self.sizes):
+    for place in layout.places(self.sizes):
       if place.part == 'up' and place.is_block:
         x = jnp.concatenate([x, skips.pop()], axis=-1)
       x = rematerialised(self.remat, functools.partial(run, place))(x)
