@@ -584,21 +584,28 @@ def test_the_null_label_is_the_mean_of_all():
   [('adm', 'published', 2 * 4), ('conditional', 'sd2', 8 * 4)],
 )
 def test_adapters_change_the_matrices_of_attention(kind, name, matrices):
-  own = models.make_unet(
-    options(kind, name, lora_rank=3, lora_alpha=6.0), CHANNELS[kind]
+  described = inflated.parse(kind, description.to_text(content(kind, name)))
+  before = published.to_ours(
+    'a file', described, tensors(kind, name), abstract(kind, name)
   )
-  values = jax.jit(own.init)(jax.random.key(0))
-  flat = trees.flatten(values['adapters'])
+  image = trees.unflatten(before)
+  shapes = jax.eval_shape(
+    lambda key: adapters.init(key, image, 3), jax.random.key(0)
+  )
+  random = np.random.RandomState(0)
+  flat = {
+    k: random.normal(size=v.shape).astype('f')
+    for k, v in trees.flatten(shapes).items()
+  }
   assert len(flat) == 2 * matrices
-  before = trees.flatten(values['image'])
+  zero = {k: v * (not k.endswith('/up')) for k, v in flat.items()}
+  values = {'image': image, 'temporal': {}, 'adapters': trees.unflatten(zero)}
   unchanged = adapters.merge(values, 6.0)
   assert unchanged.keys() == {'image', 'temporal'}
   for path, array in trees.flatten(unchanged['image']).items():
     np.testing.assert_array_equal(array, before[path], err_msg=path)
-  random = np.random.RandomState(0)
-  flat = {k: random.normal(size=v.shape).astype('f') for k, v in flat.items()}
-  after = adapters.merge({**values, 'adapters': trees.unflatten(flat)}, 6.0)
-  changed = set()
+  values['adapters'] = trees.unflatten(flat)
+  after, changed = adapters.merge(values, 6.0), set()
   for path, array in trees.flatten(after['image']).items():
     if not np.array_equal(array, before[path]):
       changed.add(path)
@@ -606,6 +613,14 @@ def test_adapters_change_the_matrices_of_attention(kind, name, matrices):
       np.testing.assert_allclose(array, before[path] + change, atol=1e-5)
   assert len(changed) == matrices
   assert all(re.search('attention/.*kernel', path) for path in changed)
+
+
+def test_adapters_start_at_zero():
+  kernels = {'block_attention': {'q': {'kernel': np.ones((4, 6), 'f')}}}
+  made = adapters.init(jax.random.key(0), kernels, 2)
+  made = made['block_attention']['q']['kernel']
+  np.testing.assert_array_equal(made['up'], np.zeros((2, 6)))
+  assert made['down'].shape == (4, 2) and np.all(made['down'] != 0)
 
 
 # Live, against the libraries.
