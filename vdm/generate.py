@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import models
+from vdm.common import sizes
 from vdm.config import rules
 from vdm.diffusion import guidance
 from vdm.diffusion import process
@@ -59,14 +60,14 @@ def to_uint8(x: FloatArray['*b 3']) -> ui8['*b 3']:
 
 
 def latent_shape(
-  codec: autoencoders.Autoencoder, frames: int, resolution: int
+  codec: autoencoders.Autoencoder, frames: int, size: sizes.Size
 ) -> tuple[int, int, int, int]:
   """Returns (t, h, w, c) of the latents of a clip."""
   t, h, w = codec.factor
   return (
     frames // t if frames > 1 else 1,
-    resolution // h,
-    resolution // w,
+    size[0] // h,
+    size[1] // w,
     codec.channels,
   )
 
@@ -81,7 +82,7 @@ def make_schedule(
     codec: the autoencoder.
     stage: the stage's config.
   """
-  shape = latent_shape(codec, stage.frames, stage.resolution)
+  shape = latent_shape(codec, stage.frames, sizes.of(stage))
   return schedules.make_schedule(
     options.schedule,
     logsnr_min=options.logsnr_min,
@@ -115,7 +116,7 @@ def plan(
       f'A latent holds {factor} frames: ask for a multiple of {factor}, not '
       f'for {task.frames}.'
     )
-  length = latent_shape(codec, stage.frames, stage.resolution)[0]
+  length = latent_shape(codec, stage.frames, sizes.of(stage))[0]
   task = rollouts.resolve(
     task._replace(
       frames=task.frames // factor, overlap=-(-task.overlap // factor)
@@ -158,7 +159,7 @@ def make_generator(
 
   Args:
     config: the run's; `config.sample` says how.
-    stage: whose frames and resolution the videos have.
+    stage: whose frames and size the videos have.
     mesh: devices to split the videos over; None: all rows on one device.
     poll: called after every window of every batch of videos; may raise.
     worse: the configuration and the parameters of a network that works in the
@@ -177,7 +178,7 @@ def make_generator(
       raise ValueError(problem)
   codec = autoencoders.make_autoencoder(config.autoencoder)
   encode, decode = make_coders(config, codec)
-  shape = latent_shape(codec, stage.frames, stage.resolution)
+  shape = latent_shape(codec, stage.frames, sizes.of(stage))
   # Compiled once for all tasks that differ in nothing else.
   window_maker = functools.cache(
     functools.partial(_make_window, config, stage, codec, worse and worse[0])

@@ -214,6 +214,7 @@ def read_request() -> Request:
   """
   from vdm import generate
   from vdm import trained
+  from vdm.common import sizes
   from vdm.diffusion import rollouts
 
   run = trained.load(
@@ -226,7 +227,7 @@ def read_request() -> Request:
 
     indices = given_frames.parse_indices(_GIVEN_FRAMES.value, frames)
     given = given_frames.read(
-      _GIVEN.value, indices, run.config.data, stage.resolution
+      _GIVEN.value, indices, run.config.data, sizes.of(stage)
     )
   task = rollouts.Task(
     *(frames, indices, _OVERLAP.value or 0, _CONTEXT_NOISE.value),

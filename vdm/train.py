@@ -15,6 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from vdm.checkpoints import manager
+from vdm.common import sizes
 from vdm.config import check
 from vdm.evaluation import evaluator
 from vdm.evaluation import final_score
@@ -365,7 +366,7 @@ def freeze_autoencoder(
       judged_source(run),
       directory,
       num=config.data.fixed_clips or config.train.eval_clips,
-      resolution=span.stage.resolution,
+      size=sizes.of(span.stage),
       stride=config.data.stride,
       mesh=run.mesh,
     )

@@ -47,7 +47,8 @@ KEYS: dict[str, Any] = dict(
     root='data',  # Folder under which built data sets are stored.
     source='',  # Folder or archive of the videos it is built from.
     follow_links=False,  # Also links that lead outside of that folder.
-    resolution=positive(64),  # Stored height and width, px.
+    resolution=positive(64),  # Stored height, px,
+    width=0,  # and width; 0: as high, frames are square.
     frame_rate=positive(25.0),  # Stored frames per second.
     encoding=one_of('webp', 'jpeg'),  # Lossless, or 4:4:4 of quality 95.
     assumed_rate=positive(25.0),  # Frames per second of a stream without one.
@@ -269,8 +270,9 @@ STAGE = dict(
   objective=one_of('diffusion', 'autoencoder'),
   steps=positive(0),  # Each stage gives its own; the default is refused.
   frames=positive(1),  # Of a training clip; 1: images.
-  resolution=positive(64),  # Of a clip, px; at most data.resolution.
-  crop=0,  # Train on random crops of this many px; 0: on whole frames.
+  resolution=positive(64),  # Height of a clip, px; at most data.resolution.
+  width=0,  # Its width, px; 0: as high, clips are square.
+  crop=0,  # Train on random squares of this many px; 0: on whole frames.
   # Range of factors by which frames are larger before the crop.
   zoom=interval((1.0, 1.0), least=1.0),
   batch=positive(8),  # Clips per step, over all devices and processes.

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from etils.array_types import IntArray, ui8
 import numpy as np
 
+from vdm.common import sizes
 from vdm.data import builders
 from vdm.data import coding
 from vdm.data import latent_cache
@@ -61,7 +62,7 @@ def read_window(
   windows: windowing.Windows,
   shot: int,
   start: int,
-  region: tuple[int, int, int] | None = None,
+  region: tuple[int, int, int, int] | None = None,
 ) -> ui8['t h w 3']:
   """Returns one window, area-resized.
 
@@ -70,13 +71,13 @@ def read_window(
     windows: what `find_windows` returned for it.
     shot: number of the shot, in the order of `windows`.
     start: number of the window in it.
-    region: (top, left, side) of the part of the stored frames that becomes a
-      clip of `spec.size` px; None: all of them, at `spec.resolution`.
+    region: (top, left, rows, columns) of the part of the stored frames that
+      becomes a clip of `spec.size` px; None: all of them, at `spec.whole`.
 
   Raises:
     UnreadableError: a record of it cannot be read or is not what it should be.
   """
-  stored, size = source.info['resolution'], windows.spec.resolution
+  stored, size = sizes.of(source.info), windows.spec.whole
 
   def read(entry: int, positions: IntArray[' n']) -> list[ui8['h w 3']]:
     low, high = int(positions[0]), int(positions[-1]) + 1
@@ -85,8 +86,8 @@ def read_window(
 
   images = [*itertools.chain(*_read_records(windows, shot, start, read))]
   if region is not None:
-    (top, left, side), size = region, windows.spec.size
-    images = [x[top : top + side, left : left + side] for x in images]
+    (top, left, rows, columns), size = region, windows.spec.size
+    images = [x[top : top + rows, left : left + columns] for x in images]
   return np.stack([coding.shrink(image, size) for image in images])
 
 
@@ -201,13 +202,16 @@ class TrainingClips:
     parts = _read_records(self.windows, shot, start, read)
     return dict(zip(('mean', 'logvar'), np.concatenate(parts, axis=1)))
 
-  def _draw_region(self, rng) -> tuple[int, int, int] | None:
-    """Draws (top, left, side) of what is shown; None: all of the frame."""
-    spec, stored = self.windows.spec, self.source.info['resolution']
+  def _draw_region(self, rng) -> tuple[int, int, int, int] | None:
+    """Draws (top, left, rows, columns) of what is shown; None: the frame."""
+    spec = self.windows.spec
     if spec.whole_frames:
       return None
     zoom = rng.uniform(*spec.zoom)
-    side = round(spec.size * stored / (spec.resolution * zoom))
-    side = min(max(side, spec.size), stored)
-    top, left = rng.integers(stored - side + 1, size=2)
-    return int(top), int(left), side
+    top, left, *stored = sizes.fit(sizes.of(self.source.info), spec.whole)
+    shown = [
+      min(max(round(size * outer / (inner * zoom)), size), outer)
+      for size, outer, inner in zip(spec.size, stored, spec.whole)
+    ]
+    down, right = rng.integers(np.subtract(stored, shown) + 1)
+    return top + int(down), left + int(right), *shown

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
+from vdm.common import sizes
 from vdm.data import builders
 from vdm.data import clip_reader
 from vdm.data import clip_spec
@@ -29,7 +30,7 @@ def make_spec(config: ConfigDict, span: stages.Span) -> clip_spec.ClipSpec:
   return clip_spec.ClipSpec(
     frames=stage.frames,
     stride=data.stride,
-    resolution=stage.resolution,
+    **sizes.keys(sizes.of(stage)),
     crop=stage.crop,
     zoom=tuple(stage.zoom),
     flip=data.flip,
@@ -175,7 +176,7 @@ def abstract_batch(
     single: of a step on the clips' single frames.
   """
   stage, size = span.stage, make_spec(config, span).size
-  shape, names, dtype = (stage.frames, size, size, 3), ('video',), np.uint8
+  shape, names, dtype = (stage.frames, *size, 3), ('video',), np.uint8
   if config.data.latents and stage.objective == 'diffusion':
     codec = autoencoders.make_autoencoder(config.autoencoder)
     shape = generate.latent_shape(codec, stage.frames, size)

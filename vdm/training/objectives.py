@@ -27,6 +27,7 @@ import numpy as np
 
 from vdm import generate
 from vdm import models
+from vdm.common import sizes
 from vdm.diffusion import losses
 from vdm.diffusion import process
 from vdm.diffusion import rollouts
@@ -188,7 +189,7 @@ def diffusion(
     inputs = {k: v for k, v in batch.items() if k != 'label'}
     rows, frames = next(iter(inputs.values())).shape[:2]
     if 'video' in inputs:
-      frames = generate.latent_shape(codec, frames, stage.resolution)[0]
+      frames = generate.latent_shape(codec, frames, sizes.of(stage))[0]
     levels, loss_mask = losses.draw_levels(
       jax.random.fold_in(key, LEVELS),
       rows,
