@@ -47,11 +47,11 @@ def measure(config, stage, batches):
   make = generate.make_generator(config, stage, mesh)
   frozen = common.untrained_autoencoder(config)
   n = config.sample.batch
-  labels = generate.preview_labels(config.model.num_classes, n)
+  cond = generate.preview_conditions(config.model, n)
   seconds = []
   for i in range(1 + batches):
     began = time.perf_counter()
-    make.samples(params, frozen, labels, np.arange(n) + n * i)
+    make.samples(params, frozen, cond, np.arange(n) + n * i)
     seconds.append(time.perf_counter() - began)
   median = statistics.median(seconds[1:])
   return {

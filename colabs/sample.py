@@ -144,7 +144,7 @@ def make_videos(label='', seed=0, number=4, **settings):
     config, make = generator(**settings)
   seeds = seed + np.arange(number)
   started = time.time()
-  videos = make.samples(run.params, run.frozen, labels, seeds)
+  videos = make.samples(run.params, run.frozen, {'label': labels}, seeds)
   print(f'{number} videos in {time.time() - started:.1f} s')
   made_with = generate.describe_samples(config, run.source, run.step)
   now = datetime.datetime.now().strftime('%Y%m%d_%H%M%S_%f')

@@ -241,7 +241,7 @@ except (OSError, ValueError) as error:
   raise errors.UsageError(error) from None
 make = generate.make_generator(run.config, run.stage)
 seeds = seed + np.arange(number)
-videos = make.samples(run.params, run.frozen, labels, seeds)
+videos = make.samples(run.params, run.frozen, {'label': labels}, seeds)
 folder = pathlib.Path(f'{workdir}_samples') / time.strftime('%Y%m%d_%H%M%S')
 made_with = generate.describe_samples(run.config, run.source, run.step)
 samples.write(

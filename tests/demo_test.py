@@ -38,7 +38,7 @@ def test_its_videos_follow_their_labels(demo):
   demo.config.sample.update(steps=6)
   make = generate.make_generator(demo.config, demo.stage)
   labels = np.arange(8)
-  videos = make.samples(demo.params, demo.frozen, labels, labels)
+  videos = make.samples(demo.params, demo.frozen, {'label': labels}, labels)
   found = synthetic_truth.measure(videos)
   assert (found['direction'] == labels).sum() >= 7
   assert np.median(found['residual']) < 3  # From a line, % of the width.

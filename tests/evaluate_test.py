@@ -145,9 +145,9 @@ def test_samples_resume_where_they_stopped(workdir, monkeypatch, tmp_path):
   generator = generate.make_generator(run.config, run.stage)
   made = []
 
-  def counted(params, frozen, labels, seeds):
+  def counted(params, frozen, cond, seeds):
     made.extend(seeds)
-    return generator.samples(params, frozen, labels, seeds)
+    return generator.samples(params, frozen, cond, seeds)
 
   def make(num):
     return run_samples.make(

@@ -27,7 +27,7 @@ def test_a_video_is_the_same_alone_and_in_any_batch(run, finished_run):
   with np.load(finished_run / 'final/samples.npz', allow_pickle=False) as file:
     videos = file['videos']
   make = generate.make_generator(run.config, run.stage)
-  alone = make.samples(run.params, run.frozen, [5], [5])[0]
+  alone = make.samples(run.params, run.frozen, {'label': [5]}, [5])[0]
   # Another batch size may round otherwise: by a grey level, not more.
   assert np.abs(alone.astype(int) - videos[5]).max() <= 1
   assert np.abs(alone.astype(int) - videos[4]).max() > 1

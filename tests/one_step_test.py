@@ -9,7 +9,7 @@ from vdm.metrics import linear_denoiser
 
 CLIPS = one_step.make_clips(
   np.random.default_rng(0).normal(2.0, 1.0, (6, 5, 4, 4, 3)).astype('f'),
-  np.arange(6) % 4,
+  {'label': np.arange(6, dtype=np.int32) % 4},
 )
 LINEAR = linear_denoiser.fit(CLIPS.latents.reshape(6, -1))
 
@@ -57,15 +57,15 @@ def test_labels_are_taken_away_and_exchanged():
   asked = []
 
   def denoise(params, clips, level):
-    asked.append(clips.labels)
-    right = clips.labels == CLIPS.labels
+    asked.append(clips.cond['label'])
+    right = clips.cond['label'] == CLIPS.cond['label']
     return clips.latents * right[:, None, None, None, None]
 
   found = compare(denoise)
   assert found['error'] == 0.0
   assert found['no_label'] == found['wrong_label'] == 1.0
   assert (asked[-2] == -1).all()
-  assert (asked[-1] != CLIPS.labels).all() and asked[-1].max() < 4
+  assert (asked[-1] != CLIPS.cond['label']).all() and asked[-1].max() < 4
   assert not {'no_label', 'wrong_label'} & set(compare(denoise, classes=0))
 
 

@@ -91,7 +91,12 @@ def make_videos(monkeypatch):
       worse=worse and (config, worse),
     )
     videos = maker.samples(
-      {'offset': offset}, FROZEN, np.full(num, -1), np.arange(num), task, given
+      {'offset': offset},
+      FROZEN,
+      {'label': np.full(num, -1)},
+      np.arange(num),
+      task,
+      given,
     )
     assert videos.dtype == np.uint8
     return (videos / 127.5 - 1.0) / SCALE, videos

@@ -56,7 +56,7 @@ def folder(exports, tmp_path):
 
 def videos(model):
   make = generate.make_generator(model.config, model.stage)
-  return make.samples(model.params, model.frozen, [0, 5], [3, 4])
+  return make.samples(model.params, model.frozen, {'label': [0, 5]}, [3, 4])
 
 
 def test_an_export_in_float32_is_the_run_to_the_bit(run, exports):

@@ -1,7 +1,7 @@
 """Makes videos from a network's parameters; `trained` reads these.
 
-Video i depends on its own seed, label and the settings alone, so that any one
-of many can be made again by itself, whatever the batch size, up to float
+Video i depends on its own seed, conditions and the settings alone, so that any
+one of many can be made again by itself, whatever the batch size, up to float
 rounding.
 """
 
@@ -10,7 +10,7 @@ import functools
 from typing import Any, NamedTuple
 
 from etils import epath
-from etils.array_types import FloatArray, IntArray, ui8
+from etils.array_types import Array, FloatArray, ui8
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -19,6 +19,7 @@ import numpy as np
 from vdm import models
 from vdm.common import sizes
 from vdm.config import rules
+from vdm.diffusion import conditions
 from vdm.diffusion import guidance
 from vdm.diffusion import process
 from vdm.diffusion import rollouts
@@ -36,10 +37,11 @@ class Generator(NamedTuple):
   """The functions that make videos, each over any number of them.
 
   Attributes:
-    samples: (params, frozen, labels [n], seeds [n], task, given) -> uint8
-      [n t h w 3]. The last two may be left out: what `rollouts.Task` the videos
-      are made for, and the pixels of its given frames, uint8 [n k h w 3]. These
-      come back as decoded latents, like the other frames.
+    samples: (params, frozen, cond, seeds [n], task, given) -> uint8
+      [n t h w 3]. `cond` are the videos' conditions, as {'label': [n]}, see
+      `conditions`. The last two may be left out: what `rollouts.Task` the
+      videos are made for, and the pixels of its given frames, uint8
+      [n k h w 3]. These come back as decoded latents, like the other frames.
     reconstruct: (frozen, uint8 [n t h w 3]) -> the same, through the
       autoencoder.
   """
@@ -91,9 +93,18 @@ def make_schedule(
   )
 
 
-def preview_labels(num_classes: int, num: int) -> IntArray[' num']:
-  """Returns the labels in turn; all null (-1) without classes."""
-  return np.arange(num) % num_classes if num_classes else np.full(num, -1)
+def preview_conditions(model: ConfigDict, num: int) -> dict[str, np.ndarray]:
+  """Returns conditions for `num` videos of a network.
+
+  Labels come in turn; all are null (-1) without classes.
+
+  Args:
+    model: `config.model`.
+    num: number of videos.
+  """
+  classes = model.num_classes
+  labels = np.arange(num) % classes if classes else np.full(num, -1)
+  return {'label': labels.astype(np.int32)}
 
 
 def plan(
@@ -190,14 +201,14 @@ def make_generator(
     known = jnp.roll(before, -shift, axis=1)
     return jnp.where(entering[None, :, None, None, None], given, known)
 
-  def make_videos(task, windows, params, frozen, labels, seeds, *given):
+  def make_videos(task, windows, params, frozen, cond, seeds, *given):
     """Window by window, so that only one at a time is on the devices."""
     make_window = window_maker(task.history_guidance, task.history_noise)
-    z, pixels, start = np.zeros((len(labels), *shape), np.float32), [], 0
+    z, pixels, start = np.zeros((len(seeds), *shape), np.float32), [], 0
     if image_first and not windows[0].held.any():
       free, unused = np.zeros((1, 1), bool), np.zeros((1, 1), np.float32)
       image = make_window(
-        *(params, worse_params, labels, seeds, IMAGE, z[:, :1], free, unused)
+        *(params, worse_params, cond, seeds, IMAGE, z[:, :1], free, unused)
       )
       z = jnp.concatenate([image, z[:, 1:]], axis=1)
       first = np.arange(shape[0]) == 0
@@ -214,7 +225,7 @@ def make_generator(
       if not window.held.all():
         levels = rollouts.held_levels(task, window, stage.frame_levels)
         z = make_window(
-          *(params, worse_params, labels, seeds, number, z),
+          *(params, worse_params, cond, seeds, number, z),
           *(window.held[None], np.asarray(levels)),
         )
       video = arrays.to_host(decode(frozen, z))
@@ -223,8 +234,8 @@ def make_generator(
       poll()
     return np.concatenate(pixels, axis=1)
 
-  def samples(params, frozen, labels, seeds, task=rollouts.PLAIN, given=None):
-    rows = [np.asarray(labels, np.int32), np.asarray(seeds, np.uint32)]
+  def samples(params, frozen, cond, seeds, task=rollouts.PLAIN, given=None):
+    rows = [conditions.arrays(cond), np.asarray(seeds, np.uint32)]
     if task.given:
       rows.append(given)
     make = functools.partial(
@@ -258,7 +269,7 @@ def _make_window(config, stage, codec, worse, history_scale, history_noise):
 
   @jax.jit
   def make_window(
-    params, worse_params, labels, seeds, number, known, held, held_levels
+    params, worse_params, cond, seeds, number, known, held, held_levels
   ):
     keys = jax.vmap(jax.random.key)(seeds)
     later = process.fold_in(process.fold_in(keys, WINDOWS), number)
@@ -273,7 +284,7 @@ def _make_window(config, stage, codec, worse, history_scale, history_noise):
     guided = guide(
       config,
       functools.partial(denoise, params),
-      labels,
+      cond,
       worse=denoise_worse and functools.partial(denoise_worse, worse_params),
       history=history,
     )
@@ -294,7 +305,7 @@ def _make_window(config, stage, codec, worse, history_scale, history_noise):
 def guide(
   config: ConfigDict,
   denoise: guidance.Denoiser,
-  labels: IntArray[' b'],
+  cond: dict[str, Array['b ...']],
   worse: guidance.Denoiser | None = None,
   history: guidance.History | None = None,
 ) -> guidance.Denoiser:
@@ -303,15 +314,15 @@ def guide(
   Args:
     config: the run's.
     denoise: (z, levels, cond) -> x0, of `make_denoiser`.
-    labels: of the rows.
+    cond: of the rows.
     worse: see `guidance.guided`.
     history: likewise.
   """
   options = config.sample
   return guidance.guided(
     denoise,
-    {'label': labels},
-    {'label': jnp.full_like(labels, -1)},
+    cond,
+    conditions.null(cond),
     scale=options.guidance if config.model.num_classes or worse else 1.0,
     interval=options.guidance_interval,
     rescale=options.guidance_rescale,
@@ -382,7 +393,7 @@ def describe_samples(
 
 def batched(
   function: Callable[..., Any],
-  inputs: Sequence[np.ndarray],
+  inputs: Sequence[Any],
   size: int,
   mesh: jax.sharding.Mesh | None = None,
   poll: Callable[[], None] = lambda: None,
@@ -391,7 +402,7 @@ def batched(
 
   Args:
     function: of rows of the arrays; its results have as many rows.
-    inputs: the arrays, whole on every process.
+    inputs: the arrays or dicts of arrays, whole on every process.
     size: rows of a call, see `chunks`.
     mesh: devices to split the rows over; None: all on one device.
     poll: called after every call; may raise.
@@ -408,7 +419,7 @@ def batched(
 
 
 def chunks(
-  inputs: Sequence[np.ndarray],
+  inputs: Sequence[Any],
   size: int,
   mesh: jax.sharding.Mesh | None = None,
 ) -> Iterator[tuple[list[Any], int]]:
@@ -418,11 +429,11 @@ def chunks(
   last one is filled with copies of the last row.
   """
   devices = mesh.size if mesh is not None else 1
-  total = len(inputs[0])
+  total = len(jax.tree.leaves(inputs)[0])
   size = -(-min(size, total) // devices) * devices
   for start in range(0, total, size):
     index = np.minimum(np.arange(start, start + size), total - 1)
-    rows = [array[index] for array in inputs]
+    rows = jax.tree.map(lambda x, index=index: x[index], list(inputs))
     if mesh is not None:
-      rows = [arrays.split(mesh, x) for x in rows]
+      rows = jax.tree.map(functools.partial(arrays.split, mesh), rows)
     yield rows, min(size, total - start)

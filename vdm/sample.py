@@ -186,7 +186,12 @@ def main(argv: Sequence[str]) -> None:
     frames = request.given.frames
     given = np.resize(frames, (num, *frames.shape[1:]))
   videos = make.samples(
-    run.params, run.frozen, request.labels, seeds, request.task, given
+    run.params,
+    run.frozen,
+    {'label': request.labels},
+    seeds,
+    request.task,
+    given,
   )
   try:
     samples.write(
@@ -347,10 +352,8 @@ def choose_labels(
   Raises:
     ValueError: the run has no such class.
   """
-  from vdm import generate
-
   if label is None:
-    return generate.preview_labels(num_classes, num)
+    return [i % num_classes if num_classes else -1 for i in range(num)]
   names = label_names[:num_classes]
   if label in names:
     return [names.index(label)] * num

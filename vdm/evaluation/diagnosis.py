@@ -19,6 +19,7 @@ from vdm.checkpoints import manager
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
+from vdm.diffusion import conditions
 from vdm.evaluation import ailments
 from vdm.evaluation import one_step
 from vdm.evaluation import real_clips
@@ -108,7 +109,7 @@ def measure(
   numbers |= of_parameters(config, codec, raw)
   report('single steps of denoising')
   denoise = one_step.make(config)
-  clips = one_step.make_clips(latents, held_out['label'])
+  clips = one_step.make_clips(latents, conditions.of(held_out))
   levels = list(config.diffusion.eval_levels)
 
   def step(params):
@@ -232,12 +233,10 @@ def _raw_parameters(run):
 
 
 def _overshoot(run, held_out, latents, batched, encode):
-  labels = held_out['label'][:SAMPLES]
-  if not run.config.model.num_classes:
-    labels = np.full(len(labels), -1, np.int32)
+  cond = conditions.of({k: x[:SAMPLES] for k, x in held_out.items()})
   make = generate.make_generator(run.config, run.stage)
-  seeds = run.config.sample.seed + np.arange(len(labels))
-  videos = make.samples(run.params, run.frozen, labels, seeds)
+  seeds = run.config.sample.seed + np.arange(len(cond['label']))
+  videos = make.samples(run.params, run.frozen, cond, seeds)
 
   def rms(z: FloatArray['*b']) -> float:
     return float(np.sqrt(np.square(z).mean()))
@@ -247,7 +246,7 @@ def _overshoot(run, held_out, latents, batched, encode):
 
 def _strips(clips, steps, batched, decode):
   """A column for each clip: its middle frame, noised and denoised."""
-  few = one_step.Clips(*(x[:SHOWN] for x in clips))
+  few = jax.tree.map(lambda x: x[:SHOWN], clips)
   middle = few.latents.shape[1] // 2
   rows, names = [few.latents], ['clean']
   for level, x0 in sorted(steps.items(), reverse=True):

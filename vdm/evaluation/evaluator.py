@@ -120,7 +120,7 @@ class Evaluator:
     every time.
     """
     name, task = self._given
-    clips = {k: self._clips[k][: self._num] for k in ('video', 'label')}
+    clips = {k: x[: self._num] for k, x in self._clips.items()}
     made = self._objective.samples(average, self._frozen, clips, task)
     if coordination.is_first():
       rows = {'real': clips['video'], name: made}

@@ -15,6 +15,7 @@ from vdm import generate
 from vdm.common import files
 from vdm.common import sizes
 from vdm.data import builders
+from vdm.diffusion import conditions
 from vdm.evaluation import given_score
 from vdm.evaluation import synthetic_score
 from vdm.media import samples
@@ -62,12 +63,14 @@ def write(
     return
   logging.info('Generating %d final videos in %s', num, folder)
   real = clips()
-  labels = generate.preview_labels(config.model.num_classes, num)
+  cond = generate.preview_conditions(config.model, num)
   if config.data.fixed_clips:
-    labels = np.resize(real['label'], num)
+    rows = np.arange(num) % len(real['video'])
+    cond = {name: x[rows] for name, x in conditions.of(real).items()}
   seeds = config.sample.seed + np.arange(num)
   make = generate.make_generator(config, stage, mesh, poll)
-  videos = make.samples(params, frozen, labels, seeds)
+  videos = make.samples(params, frozen, cond, seeds)
+  labels = cond['label']
   reconstruction = make.reconstruct(frozen, real['video'])
   given = given_score.make(config, stage, make, params, frozen, real)
   if not coordination.is_first():

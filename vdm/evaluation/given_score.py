@@ -16,6 +16,7 @@ import numpy as np
 
 from vdm import generate
 from vdm.common import tables
+from vdm.diffusion import conditions
 from vdm.evaluation import synthetic_score
 from vdm.media import video_files
 from vdm.metrics import prediction
@@ -57,15 +58,15 @@ def make(
     {task: videos}; {} for a stage that trains none.
   """
   count = min(CLIPS, config.sample.final, len(real['video']))
-  truth, labels = real['video'][:count], real['label'][:count]
-  if not config.model.num_classes:
-    labels = np.full(count, -1)
+  truth = real['video'][:count]
+  rows = np.tile(np.arange(count), TRIES)
+  cond = {name: x[rows] for name, x in conditions.of(real).items()}
   found = {}
   for name, task in generate.trained_tasks(config, stage).items():
     videos = generator.samples(
       params,
       frozen,
-      np.tile(labels, TRIES),
+      cond,
       config.sample.seed + np.arange(TRIES * count),
       task,
       np.tile(truth[:, list(task.given)], (TRIES, 1, 1, 1, 1)),

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
+from vdm.diffusion import conditions
 from vdm.diffusion import process
 from vdm.diffusion import samplers
 from vdm.evaluation import synthetic_score
@@ -54,11 +55,11 @@ def make(
   schedule = generate.make_schedule(config.diffusion, codec, stage)
 
   @jax.jit
-  def sample(params, x0, labels, seeds, grid):
+  def sample(params, x0, cond, seeds, grid):
     levels = jnp.broadcast_to(grid[:, None, None], (len(grid), 1, x0.shape[1]))
     keys = jax.vmap(jax.random.key)(seeds)
     noise = process.noise(process.fold_in(keys, generate.START), x0.shape)
-    guided = generate.guide(config, functools.partial(denoise, params), labels)
+    guided = generate.guide(config, functools.partial(denoise, params), cond)
     return samplers.sample(
       guided, process.add_noise(x0, noise, levels[0]), levels
     )
@@ -74,17 +75,16 @@ def make(
       for sigma in SIGMAS
     ]
 
-    def run(video, labels, seeds):
+    def run(video, cond, seeds):
       x0 = encode(frozen, video)
       return [
-        decode(frozen, sample(params, x0, labels, seeds, grid))
-        for grid in grids
+        decode(frozen, sample(params, x0, cond, seeds, grid)) for grid in grids
       ]
 
     count = len(clips['video'])
     rows = (
       clips['video'],
-      np.asarray(clips['label'], np.int32),
+      conditions.of(clips),
       np.arange(options.seed, options.seed + count, dtype=np.uint32),
     )
     return generate.batched(run, rows, options.batch, mesh, poll)

@@ -9,7 +9,7 @@ the clean latents, so that x0 = 0 has an error of 1, of one noise for all.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from etils.array_types import FloatArray, IntArray
+from etils.array_types import Array, FloatArray
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -26,20 +26,22 @@ class Clips(NamedTuple):
 
   Attributes:
     latents: as diffusion sees them.
-    labels: of the clips.
+    cond: the conditions of the clips.
     noise: of each.
   """
 
   latents: FloatArray['n t h w c']
-  labels: IntArray[' n']
+  cond: dict[str, Array['n ...']]
   noise: FloatArray['n t h w c']
 
 
-def make_clips(latents: FloatArray['n t h w c'], labels: IntArray[' n']):
+def make_clips(
+  latents: FloatArray['n t h w c'], cond: dict[str, Array['n ...']]
+) -> Clips:
   """Returns the clips with noise that depends on their number alone."""
   keys = jax.vmap(jax.random.key)(np.arange(len(latents), dtype=np.uint32))
   noise = np.asarray(process.noise(keys, latents.shape))
-  return Clips(np.asarray(latents), np.asarray(labels, np.int32), noise)
+  return Clips(np.asarray(latents), cond, noise)
 
 
 def make(
@@ -50,15 +52,15 @@ def make(
   network = generate.make_denoiser(config, codec)
 
   @jax.jit
-  def step(params, x, noise, labels, level):
+  def step(params, x, noise, cond, level):
     levels = jnp.full(x.shape[:2], level)
     z = process.add_noise(x, noise, levels)
-    return network(params, z, levels, {'label': labels})
+    return network(params, z, levels, cond)
 
   def denoise(params, clips, level):
     return generate.batched(
       lambda *rows: step(params, *rows, np.float32(level)),
-      (clips.latents, clips.noise, clips.labels),
+      (clips.latents, clips.noise, clips.cond),
       config.sample.batch,
     )
 
@@ -93,13 +95,16 @@ def among_strangers(clips: Clips) -> Clips:
 
 def with_wrong_labels(clips: Clips, classes: int) -> Clips:
   """Gives every clip one of the other labels, all of them in turn."""
-  shift = 1 + np.arange(len(clips.labels)) % max(classes - 1, 1)
-  return clips._replace(labels=(clips.labels + shift) % classes)
+  labels = clips.cond['label']
+  shift = 1 + np.arange(len(labels), dtype=np.int32) % max(classes - 1, 1)
+  wrong = (labels + shift) % classes
+  return clips._replace(cond=clips.cond | {'label': wrong})
 
 
 def without_labels(clips: Clips) -> Clips:
   """Gives every clip the null label."""
-  return clips._replace(labels=np.full_like(clips.labels, -1))
+  null = np.full_like(clips.cond['label'], -1)
+  return clips._replace(cond=clips.cond | {'label': null})
 
 
 def compare(

@@ -64,7 +64,8 @@ def make(
     folder: of the cache.
   """
   config = run.config
-  labels = generate.preview_labels(config.model.num_classes, num)
+  cond = generate.preview_conditions(config.model, num)
+  labels = cond['label']
   shape = (num, run.stage.frames, *sizes.of(run.stage), 3)
   first = coordination.is_first()
   videos = final_videos(run, labels) if first else None
@@ -80,7 +81,10 @@ def make(
 
     def compute(rows=rows):
       videos = generator.samples(
-        run.params, run.frozen, labels[rows], seeds[rows]
+        run.params,
+        run.frozen,
+        {name: x[rows] for name, x in cond.items()},
+        seeds[rows],
       )
       return {'videos': videos} if first else None
 

@@ -120,11 +120,9 @@ def _write_samples(
 ) -> None:
   """Makes videos of the seeds 0, 1, ... and writes each, and a grid of all."""
   seeds = np.arange(options.samples)
-  labels = generate.preview_labels(
-    model.config.model.num_classes, options.samples
-  )
-  videos = generator.samples(model.params, model.frozen, labels, seeds)
-  names = [model.label_names[n] if n >= 0 else 'sample' for n in labels]
+  cond = generate.preview_conditions(model.config.model, options.samples)
+  videos = generator.samples(model.params, model.frozen, cond, seeds)
+  names = [model.label_names[n] if n >= 0 else 'sample' for n in cond['label']]
   captions = [f'{name}\nseed {seed}' for name, seed in zip(names, seeds)]
   folder.mkdir(parents=True, exist_ok=True)
   grid = video_files.tile(

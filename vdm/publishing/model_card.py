@@ -131,7 +131,7 @@ from vdm import generate, trained
 
 model = trained.load('{source}')
 make = generate.make_generator(model.config, model.stage)
-videos = make.samples(model.params, model.frozen, labels=[0], seeds=[0])
+videos = make.samples(model.params, model.frozen, {{'label': [0]}}, seeds=[0])
 ```
 
 Both read JSON and safetensors only, check every file's sha256 first, and run no

@@ -20,6 +20,7 @@ from vdm.data import eval_clips
 from vdm.data import latent_cache
 from vdm.data import pipeline
 from vdm.data import windowing
+from vdm.diffusion import conditions
 from vdm.models import autoencoders
 from vdm.training import stages
 
@@ -194,10 +195,11 @@ def abstract_batch(
 
 def as_single_frames(batch: dict[str, Any]) -> dict[str, Any]:
   """Returns clips [b t ...] as b t clips of one frame."""
-  label = batch['label']
-  frames = {k: v for k, v in batch.items() if k != 'label'}
+  frames = conditions.rest(batch)
   length = next(iter(frames.values())).shape[1]
   return {
     **{k: v.reshape(-1, 1, *v.shape[2:]) for k, v in frames.items()},
-    'label': np.repeat(label, length),
+    **{
+      k: np.repeat(v, length, axis=0) for k, v in conditions.of(batch).items()
+    },
   }

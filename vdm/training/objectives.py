@@ -7,8 +7,8 @@
   validate (params, frozen, clips)-> {name: number}
   preview  (params, frozen, clips)-> {name: uint8 [n t h w 3]}
   samples  (params, frozen, clips)-> uint8 [n t h w 3], one a clip, of its
-                                     label; for a `rollouts.Task` that follows,
-                                     with its frames given
+                                     conditions; for a `rollouts.Task` that
+                                     follows, with its frames given
 
 `frozen` is an argument and never a captured constant: nothing for the
 autoencoder, and for diffusion the autoencoder's parameters and statistics.
@@ -28,6 +28,7 @@ import numpy as np
 from vdm import generate
 from vdm import models
 from vdm.common import sizes
+from vdm.diffusion import conditions
 from vdm.diffusion import losses
 from vdm.diffusion import process
 from vdm.diffusion import rollouts
@@ -39,7 +40,7 @@ from vdm.models.autoencoders import losses as autoencoder_losses
 from vdm.multihost import arrays
 
 # Streams of a step's key and of a row's key.
-LEVELS, LABELS, ROWS = 0, 1, 2
+LEVELS, CONDITIONS, ROWS = 0, 1, 2
 NOISE, DROPOUT, POSTERIOR = 0, 1, 2
 
 
@@ -186,7 +187,7 @@ def diffusion(
     return latents.normalise(z, frozen['stats'])
 
   def draw(batch, key):
-    inputs = {k: v for k, v in batch.items() if k != 'label'}
+    inputs = conditions.rest(batch)
     rows, frames = next(iter(inputs.values())).shape[:2]
     if 'video' in inputs:
       frames = generate.latent_shape(codec, frames, sizes.of(stage))[0]
@@ -201,12 +202,14 @@ def diffusion(
       frame_levels=stage.frame_levels.to_dict(),
       context_noise=stage.context_noise,
     )
-    dropped = jax.random.bernoulli(
-      jax.random.fold_in(key, LABELS), config.model.label_dropout, (rows,)
+    cond = conditions.drop(
+      conditions.of(batch),
+      jax.random.fold_in(key, CONDITIONS),
+      {'label': config.model.label_dropout},
     )
     return {
       **inputs,
-      'label': jnp.where(dropped, -1, batch['label']),
+      **cond,
       'levels': levels,
       'loss_mask': loss_mask,
       'key': row_keys(key, rows),
@@ -216,7 +219,8 @@ def diffusion(
     eps = process.noise(process.fold_in(rows['key'], NOISE), x0.shape)
     z = process.add_noise(x0, eps, rows['levels'])
     output = network.apply(
-      params, z.astype(dtype), rows['levels'], rows, key=dropout_key
+      *(params, z.astype(dtype), rows['levels'], conditions.of(rows)),
+      key=dropout_key,
     )
     return losses.loss(
       options.prediction,
@@ -246,14 +250,14 @@ def diffusion(
     )
 
   @functools.partial(jax.jit, static_argnames='total')
-  def losses_at(params, frozen, video, label, index, level, total):
+  def losses_at(params, frozen, video, cond, index, level, total):
     x0 = encode(frozen, {'video': video})
     keys = jax.random.split(jax.random.key(config.seed), total)[index]
     rows = {
       'levels': jnp.full(x0.shape[:2], level),
       'loss_mask': jnp.ones(x0.shape[:2]),
-      'label': label,
       'key': keys,
+      **cond,
     }
     weight = losses.weight(options.weighting, level)
     of_zero = weight * jnp.mean(jnp.square(x0), axis=(1, 2, 3, 4))
@@ -262,12 +266,13 @@ def diffusion(
   def validate(params, frozen, clips):
     results = {}
     total = len(clips['video'])
-    # Without labels, and with those of the clips.
-    labels = {'val_loss': np.full(total, -1, np.int32)}
+    # Without conditions, and with those of the clips.
+    cond = conditions.of(clips)
+    given = {'val_loss': conditions.null(cond)}
     if config.model.num_classes:
-      labels['val_loss_labelled'] = clips['label']
-    for name, label in labels.items():
-      numbered = (clips['video'], label, np.arange(total))
+      given['val_loss_labelled'] = cond
+    for name, cond in given.items():
+      numbered = (clips['video'], cond, np.arange(total))
       for level in options.eval_levels:
         sums = np.zeros(2)
         for rows, n in generate.chunks(numbered, stage.batch, mesh):
@@ -285,14 +290,15 @@ def diffusion(
   make = generate.make_generator(config, stage, mesh, poll)
 
   def samples(params, frozen, clips, task=rollouts.PLAIN):
-    # The labels of those clips, so that like stands beside like.
-    seeds = config.sample.seed + np.arange(len(clips['label']))
+    # The conditions of those clips, so that like stands beside like.
+    seeds = config.sample.seed + np.arange(len(clips['video']))
     given = clips['video'][:, list(task.given)]
-    return make.samples(params, frozen, clips['label'], seeds, task, given)
+    cond = conditions.of(clips)
+    return make.samples(params, frozen, cond, seeds, task, given)
 
   def preview(params, frozen, clips):
     rows = np.arange(config.sample.num) % len(clips['video'])
-    clips = {k: clips[k][rows] for k in ('video', 'label')}
+    clips = {k: v[rows] for k, v in clips.items()}
     return {
       'real': clips['video'],
       'reconstruction': make.reconstruct(frozen, clips['video']),
