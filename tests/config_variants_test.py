@@ -16,7 +16,7 @@ VARIANTS = {
     *('', 'smoke', '128', 'f8c16', 'fsq', 'sharp', 'temporal', 'cpu'),
     '128,fsq,temporal,smoke',
   ),
-  'driving': ('', 'smoke', 'overfit'),
+  'driving': ('', 'smoke', 'overfit', 'wide', 'wide,smoke'),
   'webvid': ('', 'smoke', 'overfit'),
   'ucf101': (
     *('', 'smoke', 'overfit', '64x32', '128x16', 'uncond', 'given'),

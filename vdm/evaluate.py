@@ -112,7 +112,11 @@ _RESIZE = flags.DEFINE_enum(
   'resize', 'torch', ['torch', 'tf1'], "Bilinear resize to the network's input."
 )
 _CROP = flags.DEFINE_enum(
-  'crop', 'squash', ['squash', 'center'], 'How frames are made square.'
+  'crop',
+  'squash',
+  ['squash', 'center'],
+  'How frames are made square for --features: all of them, wide ones squashed '
+  'as by StyleGAN-V, or their middle.',
 )
 _EPSILON = flags.DEFINE_float(
   'epsilon', 1e-3, 'Of its batch norms; some ports use 1e-5.', lower_bound=0.0

@@ -10,7 +10,7 @@ import re
 from ml_collections import ConfigDict
 
 from vdm.common import buckets
-from vdm.common import sizes
+from vdm.config import size_rules
 from vdm.config import suggest
 
 # Autoencoders whose weights come from elsewhere.
@@ -240,48 +240,6 @@ def _log_problems(log: ConfigDict) -> Iterator[str]:
       )
 
 
-def _size_problems(config: ConfigDict, name: str) -> Iterator[str]:
-  stage, data = config.stages[name], config.data
-  prefix = f'config.stages.{name}'
-  stored, size = sizes.of(data), sizes.of(stage)
-  if data.width and not stage.width:
-    yield (
-      f'{prefix}.width=0 makes squares of frames that are stored as '
-      f'{sizes.text(stored)} px: set it to '
-      f'{round(size[0] * stored[1] / stored[0])} to keep their shape, or to '
-      f'{size[0]} for squares cut from the middle.'
-    )
-  keys = ('resolution', 'width') if stage.width else ('resolution',)
-  for key, here, there in zip(keys, size, stored):
-    if here > there:
-      yield (
-        f'{prefix}.{key}={here} is above config.data.{key}={there}, which is '
-        'what is stored.'
-      )
-  for key, value in zip(keys, size):
-    if stage.crop > value:
-      yield f'{prefix}.crop={stage.crop} is above {key}={value}.'
-  times = sizes.magnification(stored, size)
-  if stage.zoom[1] > max(times, 1):
-    yield (
-      f'{prefix}.zoom={stage.zoom} enlarges: config.data.resolution='
-      f'{sizes.text(stored)} is {times:g} times resolution={sizes.text(size)}.'
-    )
-  factor = 1
-  if config.autoencoder.kind != 'identity':
-    factor = config.autoencoder.factor
-  halvings = 0
-  if stage.objective == 'diffusion':
-    halvings = len(config.model.widths) - 1
-  for key in ('resolution', 'width', 'crop'):
-    if stage[key] % (factor * 2**halvings):
-      yield (
-        f'{prefix}.{key}={stage[key]} is not divisible by '
-        f'{factor * 2**halvings}: the autoencoder divides it by {factor} and '
-        f'the U-Net halves it {halvings} times.'
-      )
-
-
 def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
   stage, data = config.stages[name], config.data
   prefix = f'config.stages.{name}'
@@ -290,7 +248,7 @@ def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
       f'{prefix}.batch={stage.batch} is not divisible by '
       f'accumulate={stage.accumulate}.'
     )
-  yield from _size_problems(config, name)
+  yield from size_rules.problems(config, name)
   span = (stage.frames - 1) * data.stride + 1
   if data.name == 'synthetic_scenes' and span > data.scenes.frames:
     yield (
