@@ -112,9 +112,10 @@ def test_the_whole_display_matrix_is_applied(tmp_path, matrix, suffix):
   assert info.mirrored == (matrix[0] * matrix[3] < matrix[1] * matrix[2])
   with decoding.open_video(str(path)) as (container, stream):
     frame = next(decoding.decode(container, stream))
-    square = geometry.fit(frame, (64, 64))
+    parts = [geometry.fit(frame, x) for x in ((64, 64), (32, 64), (64, 32))]
     whole = geometry.upright(frame)
-  for image in (square, whole):
+  assert [x.shape[:2] for x in parts] == [(64, 64), (32, 64), (64, 32)]
+  for image in (*parts, whole):
     height, width = image.shape[:2]
     corners = image[[8, height - 8]][:, [8, width - 8], 0]
     np.testing.assert_allclose(corners, expected, atol=6)
