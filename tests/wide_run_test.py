@@ -1,0 +1,108 @@
+"""A run on wide clips, from training to samples, given frames and a card."""
+
+import json
+
+from absl.testing import flagsaver
+import numpy as np
+from PIL import Image
+import pytest
+import tiny_train
+
+from vdm import sample
+from vdm import train
+from vdm import trained
+from vdm.config import schema
+from vdm.data import builders
+from vdm.data import latent_cache
+from vdm.evaluation import run_card
+from vdm.preparation import datasets
+from vdm.publishing import model_card
+from vdm.reporting import run_page
+from vdm.reporting import run_record
+from vdm.training import cache_latents
+from vdm.training import stages
+
+SIZE = 16, 32
+
+
+@pytest.fixture(scope='module')
+def workdir(data_root, tmp_path_factory):
+  """A run of one stage on PCA latents of 4 x 8."""
+  workdir = tmp_path_factory.mktemp('wide')
+  config = tiny_train.make_config(data_root)
+  config.data.width = SIZE[1]
+  config.autoencoder.kind = 'pca'
+  # All of one number: one program makes them.
+  config.sample.update(batch=4, final=4, num=4)
+  config.train.order = ('video',)
+  video = config.stages.video
+  config.stages = {
+    'video': schema.stage(
+      **video.to_dict() | dict(width=SIZE[1], steps=3, image_fraction=0.0)
+    )
+  }
+  assert train.train(config, workdir) == 0
+  return workdir
+
+
+def test_videos_and_scores_are_wide(workdir):
+  with np.load(workdir / 'final/samples.npz', allow_pickle=False) as file:
+    assert file['videos'].shape == (4, 4, *SIZE, 3)
+  with np.load(workdir / 'final/real.npz', allow_pickle=False) as file:
+    assert file['reconstructions'].shape[2:4] == SIZE
+  metrics = json.loads((workdir / 'final/metrics.json').read_text())
+  assert metrics['protocol']['resolution'] == 16
+  assert metrics['protocol']['width'] == 32
+  # The world is judged in its own shape: true clips keep its laws.
+  real = metrics['synthetic_truth']['real']
+  assert real['present_share'] == real['label_agreement'] == 1
+  assert real['residual_percent'] < 1
+  assert set(metrics['given']) == {'prediction', 'interpolation'}
+
+
+def test_a_card_compares_wide_clips(workdir):
+  options = run_card.Options(num=4, training_clips=4)
+  card = run_card.evaluate(workdir, workdir / 'evaluation', options)
+  assert card['protocol']['reference']['width'] == 32
+  assert card['protocol']['samples']['width'] == 32
+  assert card['laws']['real']['count_error'] == 0
+
+
+def test_a_picture_goes_on_as_a_wide_video(workdir, tmp_path):
+  # 2:1, the left half red: nothing of it may be lost or squashed.
+  picture = np.zeros((40, 80, 3), np.uint8)
+  picture[:, :40] = 255, 0, 0
+  Image.fromarray(picture).save(tmp_path / 'a.png')
+  out = tmp_path / 'out'
+  with flagsaver.flagsaver(
+    workdir=str(workdir),
+    out=str(out),
+    given=str(tmp_path / 'a.png'),
+    given_frames='0',
+    num=1,
+  ):
+    sample.main([])
+  with np.load(out / 'samples.npz', allow_pickle=False) as file:
+    videos = file['videos']
+  assert videos.shape == (1, 4, *SIZE, 3)
+  first = videos[0, 0].astype(int)
+  assert first[:, :12, 0].mean() > first[:, 20:, 0].mean() + 60
+
+
+def test_what_is_said_of_a_wide_run(workdir):
+  model = trained.load(workdir)
+  span = stages.spans(model.config)[0]
+  assert '4 frames of 32x16 px' in stages.describe(span, None, {}, [])[0]
+  assert '4 frames of 32 x 16 px' in model_card._summary(model, 'float32')
+  assert '<td>32x16</td>' in run_page.make(run_record.read(workdir))
+
+
+def test_latents_of_wide_frames_are_cached(workdir, tmp_path):
+  config = trained.load_config(workdir).copy_and_resolve_references()
+  config.data.latents = str(tmp_path / 'latents')
+  plan = cache_latents.build(config, workdir)
+  assert plan['shape'] == [4, 8, 4]
+  assert (plan['resolution'], plan['width']) == SIZE
+  source = builders.open_source(datasets.ensure(config.data), 'train')
+  cached = latent_cache.Cache(config.data.latents, source)
+  assert cached.read(0, np.arange(2)).shape == (1, 2, 4, 8, 4)
