@@ -25,7 +25,7 @@ Of a frame of 16:9 it loses 1.6 % of the width, so that the sides are multiples
 of 16. Other sizes: `data.resolution` and `data.width`, and those of each stage.
 
 Expected: not measured yet; `smoke`, 4 minutes of two cores. Estimated peak of
-device memory: 3.2 GiB (docs/hardware.md).
+device memory: 3.2 GiB, `wide` 5.9 GiB (docs/hardware.md).
 """
 
 from vdm.config import recipes
