@@ -1,8 +1,9 @@
-"""A run on wide clips, from training to samples, given frames and a card."""
+"""A run on wide clips of known rate and motion, from training to a card."""
 
 import json
 
 from absl.testing import flagsaver
+import av
 import numpy as np
 from PIL import Image
 import pytest
@@ -20,6 +21,7 @@ from vdm.publishing import model_card
 from vdm.reporting import run_page
 from vdm.reporting import run_record
 from vdm.training import cache_latents
+from vdm.training import motion_range
 from vdm.training import stages
 
 SIZE = 16, 32
@@ -30,7 +32,9 @@ def workdir(data_root, tmp_path_factory):
   """A run of one stage on PCA latents of 4 x 8."""
   workdir = tmp_path_factory.mktemp('wide')
   config = tiny_train.make_config(data_root)
-  config.data.width = SIZE[1]
+  config.data.update(width=SIZE[1], max_stride=2)
+  config.data.scenes.frames = 8
+  config.model.scalars = ('frame_rate', 'motion')
   config.autoencoder.kind = 'pca'
   # All of one number: one program makes them.
   config.sample.update(batch=4, final=4, num=4)
@@ -68,22 +72,21 @@ def test_a_card_compares_wide_clips(workdir):
   assert card['laws']['real']['count_error'] == 0
 
 
+def run(workdir, out, **values):
+  """Makes one video, and returns it and what made it."""
+  with flagsaver.flagsaver(workdir=str(workdir), out=str(out), num=1, **values):
+    sample.main([])
+  with np.load(out / 'samples.npz', allow_pickle=False) as file:
+    return file['videos'], json.loads((out / 'samples.json').read_text())
+
+
 def test_a_picture_goes_on_as_a_wide_video(workdir, tmp_path):
   # 2:1, the left half red: nothing of it may be lost or squashed.
   picture = np.zeros((40, 80, 3), np.uint8)
   picture[:, :40] = 255, 0, 0
   Image.fromarray(picture).save(tmp_path / 'a.png')
-  out = tmp_path / 'out'
-  with flagsaver.flagsaver(
-    workdir=str(workdir),
-    out=str(out),
-    given=str(tmp_path / 'a.png'),
-    given_frames='0',
-    num=1,
-  ):
-    sample.main([])
-  with np.load(out / 'samples.npz', allow_pickle=False) as file:
-    videos = file['videos']
+  given = dict(given=str(tmp_path / 'a.png'), given_frames='0')
+  videos, _ = run(workdir, tmp_path / 'out', **given)
   assert videos.shape == (1, 4, *SIZE, 3)
   first = videos[0, 0].astype(int)
   assert first[:, :12, 0].mean() > first[:, 20:, 0].mean() + 60
@@ -106,3 +109,45 @@ def test_latents_of_wide_frames_are_cached(workdir, tmp_path):
   source = builders.open_source(datasets.ensure(config.data), 'train')
   cached = latent_cache.Cache(config.data.latents, source)
   assert cached.read(0, np.arange(2)).shape == (1, 2, 4, 8, 4)
+
+
+def test_videos_have_the_rate_and_the_motion_asked_for(workdir, tmp_path):
+  config = trained.load_config(workdir)
+  low, high = config.model.motion_range
+  assert 0 < low < high < 3
+  assert config.model.motion_range == motion_range.measure(
+    config, builders.open_source(datasets.ensure(config.data), 'train')
+  )
+  plain, record = run(workdir, tmp_path / 'a')
+  assert 'scalars' not in record
+  fast, record = run(workdir, tmp_path / 'b', motion=high)
+  assert record['scalars'] == {'motion': high}
+  slow, _ = run(workdir, tmp_path / 'c', motion=low)
+  assert (fast != slow).any() and (fast != plain).any()
+  # The rate of the data set is what is told where nothing is asked for.
+  rated, record = run(workdir, tmp_path / 'd', frame_rate=25.0)
+  np.testing.assert_array_equal(rated, plain)
+  half, record = run(workdir, tmp_path / 'e', frame_rate=12.5)
+  assert (half != plain).any()
+  with av.open(str(tmp_path / 'e/seed_000000.mp4')) as container:
+    assert container.streams.video[0].average_rate == 12.5
+
+
+def test_values_that_were_not_trained_are_refused(workdir, tmp_path, capsys):
+  for values, words in (
+    (dict(motion=50.0), 'outside of what the run was trained with'),
+    (dict(frame_rate=50.0), '12.5 to 25 frames a second'),
+  ):
+    with pytest.raises(SystemExit):
+      run(workdir, tmp_path / 'out', **values)
+    assert words in capsys.readouterr().err
+
+
+def test_a_run_keeps_the_range_that_it_began_with(workdir):
+  config = trained.load_config(workdir).copy_and_resolve_references()
+  began = config.model.motion_range
+  config.model.motion_range = (0.0, 0.0)  # As the file of the run has it.
+  source = builders.open_source(datasets.ensure(config.data), 'validation')
+  assert motion_range.measure(config, source) != began
+  assert motion_range.resolve(config, workdir, source) == began
+  assert train.train(config, workdir) == 0

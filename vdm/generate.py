@@ -235,6 +235,10 @@ def make_generator(
     return np.concatenate(pixels, axis=1)
 
   def samples(params, frozen, cond, seeds, task=rollouts.PLAIN, given=None):
+    # The rate that videos are shown at, unless another is asked for.
+    if 'frame_rate' in config.model.scalars and 'frame_rate' not in cond:
+      rate = config.data.frame_rate / config.data.stride
+      cond = {**cond, 'frame_rate': np.full(len(seeds), rate)}
     rows = [conditions.arrays(cond), np.asarray(seeds, np.uint32)]
     if task.given:
       rows.append(given)
@@ -322,7 +326,7 @@ def guide(
   return guidance.guided(
     denoise,
     cond,
-    conditions.null(cond),
+    conditions.without(cond),
     scale=options.guidance if config.model.num_classes or worse else 1.0,
     interval=options.guidance_interval,
     rescale=options.guidance_rescale,

@@ -31,6 +31,7 @@ from vdm.training import agreement
 from vdm.training import autoencoder_stage
 from vdm.training import counters
 from vdm.training import inputs
+from vdm.training import motion_range
 from vdm.training import nonfinite
 from vdm.training import objectives
 from vdm.training import preflight
@@ -100,6 +101,9 @@ def train(
       config.autoencoder, workdir / 'autoencoder'
     )
     sources = agreement.open_sources(config.data)
+    config.model.motion_range = motion_range.resolve(
+      config, workdir, sources['train']
+    )
     mesh = sharding.make_mesh(options.fsdp)
     made = preflight.check(config, sources, mesh, signal.check)
     with (

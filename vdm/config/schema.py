@@ -58,7 +58,8 @@ KEYS: dict[str, Any] = dict(
     group=regex(''),  # Over a file's path: its recording; '': the file.
     validation=share(0.1),  # Share of recordings held out, without a list.
     split_list=one_of('01', '02', '03'),  # ucf101: official train/test list.
-    stride=positive(1),  # A clip takes every stride-th stored frame.
+    stride=positive(1),  # A clip takes every stride-th stored frame,
+    max_stride=0,  # or in training one of up to so many; 0: stride alone.
     flip=False,  # Mirror half of the training clips.
     fixed_clips=0,  # Train on this many clips only; 0: on all windows.
     latents='',  # Folder of a latent cache to train on instead of frames.
@@ -178,6 +179,11 @@ KEYS: dict[str, Any] = dict(
     embed_width=even(128),  # Of the embedding of the noise level and cond.
     num_classes=0,  # Labels to condition on; 0: unconditional.
     label_dropout=share(0.1),  # Share of labels replaced by the null label.
+    # Numbers to condition videos on, see vdm/data/scalars.py.
+    scalars=some_of(('frame_rate', 'motion')),
+    scalar_dropout=share(0.1),  # Share of each of them that is not told.
+    # What was trained, frame widths a second; (0, 0): measured at the start.
+    motion_range=interval((0.0, 0.0), least=0.0),
     dropout=share(0.0),  # In residual blocks.
     convolution=one_of('factorised', 'full'),  # full: 3 x 3 x 3 kernels.
     remat=one_of('none', 'block', 'dots'),  # Activations recomputed.

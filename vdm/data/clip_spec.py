@@ -17,6 +17,8 @@ class ClipSpec:
   Attributes:
     frames: frames of a clip; 1 for images.
     stride: stored frames from one frame of a clip to the next.
+    max_stride: training clips have one from `stride` to this, drawn uniformly,
+      or the largest for which their shot is long enough; 0: `stride`.
     resolution: height of a whole frame, px; at most the stored one. Of frames
       stored in another aspect it is the centred part.
     width: of a whole frame, px; 0: as high.
@@ -29,6 +31,7 @@ class ClipSpec:
     batch: clips of a batch, over all processes.
     seed: of the run.
     stage: name of the stage, which has its own order and windows.
+    scalars: names of the numbers that come with a clip, see `scalars`.
     max_bad: how many different records may be unreadable before an error.
   """
 
@@ -36,12 +39,14 @@ class ClipSpec:
   stride: int
   resolution: int
   width: int = 0
+  max_stride: int = 0
   crop: int = 0
   zoom: tuple[float, float] = (1.0, 1.0)
   flip: bool = False
   batch: int = 1
   seed: int = 0
   stage: str = ''
+  scalars: tuple[str, ...] = ()
   max_bad: int = 16
 
   @property
@@ -59,6 +64,10 @@ class ClipSpec:
     """Whether training clips show all of a frame."""
     return self.size == self.whole and self.zoom == (1.0, 1.0)
 
+  def span(self, stride: int = 0) -> int:
+    """Returns the stored frames from the first of a clip to its last."""
+    return (self.frames - 1) * (stride or self.stride) + 1
+
   @property
   def entropy(self) -> tuple[int, int]:
     """What seed and stage add to every draw."""
@@ -71,6 +80,10 @@ class ClipSpec:
       raise ValueError(
         'frames, stride and batch must be at least 1, not '
         f'{self.frames}, {self.stride} and {self.batch}.'
+      )
+    if 0 < self.max_stride < self.stride:
+      raise ValueError(
+        f'max_stride={self.max_stride} is below stride={self.stride}.'
       )
     stored = sizes.of(source.info)
     if min(self.whole) < 1 or sizes.magnification(stored, self.whole) < 1:

@@ -36,7 +36,8 @@ class Network(NamedTuple):
 def make_unet(config: ConfigDict, channels: int) -> Network:
   """Builds the denoiser of `config.model` for latents of `channels`."""
   options = config.to_dict()
-  del options['label_dropout']  # Of the objective.
+  for name in ('label_dropout', 'scalar_dropout', 'motion_range'):
+    del options[name]  # Of the objective and of who asks for videos.
   return functional(unet.UNet, channels, **options)
 
 

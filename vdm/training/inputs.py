@@ -31,6 +31,7 @@ def make_spec(config: ConfigDict, span: stages.Span) -> clip_spec.ClipSpec:
   return clip_spec.ClipSpec(
     frames=stage.frames,
     stride=data.stride,
+    max_stride=data.max_stride if stage.frames > 1 else 0,
     **sizes.keys(sizes.of(stage)),
     crop=stage.crop,
     zoom=tuple(stage.zoom),
@@ -38,8 +39,15 @@ def make_spec(config: ConfigDict, span: stages.Span) -> clip_spec.ClipSpec:
     batch=stage.batch,
     seed=config.seed,
     stage=span.name,
+    scalars=scalars_of(config.model, stage),
     max_bad=data.max_bad_records,
   )
+
+
+def scalars_of(model: ConfigDict, stage: ConfigDict) -> tuple[str, ...]:
+  """Returns the numbers that come with the clips of a stage."""
+  told = stage.objective == 'diffusion' and stage.frames > 1
+  return tuple(model.scalars) if told else ()
 
 
 def check_flip(config: ConfigDict, info: dict[str, Any]) -> None:
@@ -190,6 +198,8 @@ def abstract_batch(
     rows, frames = rows * frames, 1
   arrays = dict.fromkeys(names, ((rows, frames, *rest), dtype))
   arrays['label'] = ((rows,), np.int32)
+  for name in scalars_of(config.model, stage):
+    arrays[name] = ((rows,), np.float32)
   return {name: jax.ShapeDtypeStruct(*array) for name, array in arrays.items()}
 
 

@@ -205,7 +205,8 @@ def diffusion(
     cond = conditions.drop(
       conditions.of(batch),
       jax.random.fold_in(key, CONDITIONS),
-      {'label': config.model.label_dropout},
+      dict.fromkeys(conditions.SCALARS, config.model.scalar_dropout)
+      | {'label': config.model.label_dropout},
     )
     return {
       **inputs,
@@ -271,6 +272,8 @@ def diffusion(
     given = {'val_loss': conditions.null(cond)}
     if config.model.num_classes:
       given['val_loss_labelled'] = cond
+    elif config.model.scalars:
+      given['val_loss_told'] = cond
     for name, cond in given.items():
       numbered = (clips['video'], cond, np.arange(total))
       for level in options.eval_levels:
