@@ -9,6 +9,7 @@ from PIL import Image
 import pytest
 import tiny_train
 
+from vdm import generate
 from vdm import sample
 from vdm import train
 from vdm import trained
@@ -38,11 +39,13 @@ def workdir(data_root, tmp_path_factory):
   config.autoencoder.kind = 'pca'
   # All of one number: one program makes them.
   config.sample.update(batch=4, final=4, num=4)
+  config.score.every = 12
+  config.train.snapshot_every = 0
   config.train.order = ('video',)
   video = config.stages.video
   config.stages = {
     'video': schema.stage(
-      **video.to_dict() | dict(width=SIZE[1], steps=3, image_fraction=0.0)
+      **video.to_dict() | dict(width=SIZE[1], steps=24, image_fraction=0.0)
     )
   }
   assert train.train(config, workdir) == 0
@@ -118,18 +121,25 @@ def test_videos_have_the_rate_and_the_motion_asked_for(workdir, tmp_path):
   assert config.model.motion_range == motion_range.measure(
     config, builders.open_source(datasets.ensure(config.data), 'train')
   )
-  plain, record = run(workdir, tmp_path / 'a')
-  assert 'scalars' not in record
-  fast, record = run(workdir, tmp_path / 'b', motion=high)
-  assert record['scalars'] == {'motion': high}
-  slow, _ = run(workdir, tmp_path / 'c', motion=low)
+  model = trained.load(workdir)
+  make = generate.make_generator(model.config, model.stage)
+
+  def made(**told):
+    cond = {'label': [0]} | {name: [value] for name, value in told.items()}
+    return make.samples(model.params, model.frozen, cond, [0])
+
+  plain = made()
+  # The data set's rate is told where nothing is asked for.
+  np.testing.assert_array_equal(made(frame_rate=25.0), plain)
+  np.testing.assert_array_equal(made(motion=np.nan), plain)
+  fast, slow = made(motion=high), made(motion=low)
   assert (fast != slow).any() and (fast != plain).any()
-  # The rate of the data set is what is told where nothing is asked for.
-  rated, record = run(workdir, tmp_path / 'd', frame_rate=25.0)
-  np.testing.assert_array_equal(rated, plain)
-  half, record = run(workdir, tmp_path / 'e', frame_rate=12.5)
-  assert (half != plain).any()
-  with av.open(str(tmp_path / 'e/seed_000000.mp4')) as container:
+  told = dict(frame_rate=12.5, motion=high)
+  videos, record = run(workdir, tmp_path / 'out', label='0', **told)
+  assert record['scalars'] == told
+  np.testing.assert_array_equal(videos, made(**told))
+  assert (videos != fast).any()
+  with av.open(str(tmp_path / 'out/seed_000000.mp4')) as container:
     assert container.streams.video[0].average_rate == 12.5
 
 
