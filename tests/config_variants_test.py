@@ -20,6 +20,7 @@ VARIANTS = {
   'webvid': ('', 'smoke', 'overfit'),
   'ucf101': (
     *('', 'smoke', 'overfit', '64x32', '128x16', 'uncond', 'given'),
+    *('told', 'given,told', 'told,smoke'),
     '128x16,uncond,smoke',
   ),
 }

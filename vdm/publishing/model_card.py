@@ -10,6 +10,7 @@ from typing import Any
 from vdm import trained
 from vdm.common import sizes
 from vdm.common import trees
+from vdm.config import ranges
 from vdm.evaluation import card_text
 from vdm.metrics import laws
 from vdm.metrics import synthetic_truth
@@ -260,6 +261,10 @@ def _limits(model, notes) -> str:
     '- It follows a class and no words.'
     if model.config.model.num_classes
     else '- Nothing can be asked for: it follows neither a class nor words.',
+    *(
+      f'- `--{name}` takes {low:.3g} to {high:.3g} {ranges.UNITS[name]}.'
+      for name, (low, high) in ranges.trained(model.config).items()
+    ),
     '- The numbers above are of the given numbers of samples; look at the '
     'videos as well.',
   ]

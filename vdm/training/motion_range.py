@@ -4,6 +4,7 @@ It is measured once, before the first step, and stands in the run's config.json
 from then on.
 """
 
+import dataclasses
 import json
 
 from absl import logging
@@ -41,7 +42,7 @@ def resolve(
     UsageError: nothing moves in the clips.
   """
   given = tuple(config.model.motion_range)
-  if 'motion' not in config.model.scalars or given[1] > 0:
+  if not _spans(config) or given[1] > 0:
     return given
   path = workdir / 'config.json'
   if path.exists():
@@ -67,21 +68,24 @@ def measure(
 ) -> tuple[float, float]:
   """Returns the least and the greatest motion of training clips.
 
-  It is (0, 0) for a run without a stage of videos.
+  Runs of any seed measure the same clips.
   """
-  spans = [
-    span
-    for span in stages.spans(config)
-    if 'motion' in inputs.scalars_of(config.model, span.stage)
-  ]
-  if not spans:
-    return 0.0, 0.0
-  span, fixed = spans[-1], config.data.fixed_clips
+  span, fixed = _spans(config)[-1], config.data.fixed_clips
   if fixed:
     motion = inputs.load_eval_clips(config, source, span, fixed)['motion']
   else:
-    windows = windowing.find_windows(source, inputs.make_spec(config, span))
+    spec = dataclasses.replace(inputs.make_spec(config, span), seed=0)
+    windows = windowing.find_windows(source, spec)
     clips = clip_reader.TrainingClips(source, windows)
     motion = [clips.read(i).arrays['motion'] for i in range(CLIPS)]
   low, high = np.min(motion), np.max(motion)
   return float(f'{low:.3g}'), float(f'{high:.3g}')
+
+
+def _spans(config: ConfigDict) -> list[stages.Span]:
+  """Returns the stages whose clips come with their motion."""
+  return [
+    span
+    for span in stages.spans(config)
+    if 'motion' in inputs.scalars_of(config.model, span.stage)
+  ]
