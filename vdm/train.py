@@ -101,11 +101,11 @@ def train(
       config.autoencoder, workdir / 'autoencoder'
     )
     sources = agreement.open_sources(config.data)
+    mesh = sharding.make_mesh(options.fsdp)
+    made = preflight.check(config, sources, mesh, signal.check)
     config.model.motion_range = motion_range.resolve(
       config, workdir, sources['train']
     )
-    mesh = sharding.make_mesh(options.fsdp)
-    made = preflight.check(config, sources, mesh, signal.check)
     with (
       workdir_lock.WorkdirLock(workdir),
       manager.Checkpoints(
