@@ -18,6 +18,9 @@ VARIANTS = {
   ),
   'driving': ('', 'smoke', 'overfit', 'wide', 'wide,smoke'),
   'webvid': ('', 'smoke', 'overfit'),
+  'inflate': (
+    *('', 'smoke', 'sd15', 'sd21', 'bksdm', 'all', 'sd21,all', 'all,smoke'),
+  ),
   'ucf101': (
     *('', 'smoke', 'overfit', '64x32', '128x16', 'uncond', 'given'),
     *('told', 'given,told', 'told,smoke'),

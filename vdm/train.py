@@ -100,6 +100,7 @@ def train(
     config.autoencoder = autoencoder_stage.resolve(
       config.autoencoder, workdir / 'autoencoder'
     )
+    config.model = preflight.resolve_model(config, workdir)
     sources = agreement.open_sources(config.data)
     mesh = sharding.make_mesh(options.fsdp)
     made = preflight.check(config, sources, mesh, signal.check)

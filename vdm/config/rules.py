@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from vdm.common import buckets
 from vdm.config import autoencoder_rules
+from vdm.config import image_model_rules
 from vdm.config import size_rules
 from vdm.config import suggest
 
@@ -20,6 +21,7 @@ def problems(config: ConfigDict) -> Iterator[str]:
   yield from _data_problems(config.data)
   yield from _order_problems(config)
   yield from autoencoder_rules.problems(config)
+  yield from image_model_rules.problems(config.model)
   yield from _model_problems(config.model)
   yield from _scalar_problems(config)
   yield from guidance_problems(config.model, config.sample)

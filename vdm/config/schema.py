@@ -160,10 +160,24 @@ KEYS: dict[str, Any] = dict(
     equivariance_weight=0.0,  # L1: halved latents decode to halved frames.
     adversarial_weight=0.0,  # Of a discriminator; 0: without one.
     discriminator_width=positive(32),  # Channels of its first layer.
-    scale=one_of('shared', 'channel'),  # Latents' standard deviation.
+    # What latents are divided by: their standard deviation, or nothing, as
+    # published diffusion models know them.
+    scale=one_of('shared', 'channel', 'none'),
     statistics_clips=positive(256),  # Training clips for the statistics.
   ),
   model=dict(
+    # unet: of this project. The others are published image models to which
+    # temporal branches are added: ADM of guided-diffusion, and the conditional
+    # U-Net of Stable Diffusion's family; see vdm/models/image_unets.
+    kind=one_of('unet', 'adm', 'conditional'),
+    weights='',  # Of the image model, a file; '': none, it starts anew.
+    weights_sha256='',  # Expected hash of the file; '': any.
+    # Description of the image model, JSON; '': the config.json beside the
+    # weights. It decides about widths, blocks and attention_levels; resample
+    # and convolution are of unet alone.
+    architecture='',
+    lora_rank=0,  # Of adapters on its attention, merged on export; 0: none.
+    lora_alpha=positive(8.0),  # Their change is scaled by alpha / rank.
     widths=positive((32, 64)),  # Channels per level, finest first.
     blocks=positive((1, 1)),  # Residual blocks per level.
     attention_levels=(1,),  # Levels with attention over (h w).

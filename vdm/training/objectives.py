@@ -28,6 +28,7 @@ import numpy as np
 from vdm import generate
 from vdm import models
 from vdm.common import sizes
+from vdm.config import image_model_rules
 from vdm.diffusion import conditions
 from vdm.diffusion import losses
 from vdm.diffusion import process
@@ -37,6 +38,8 @@ from vdm.models import unet
 from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import losses as autoencoder_losses
+from vdm.models.image_unets import inflated
+from vdm.models.image_unets import published
 from vdm.multihost import arrays
 
 # Streams of a step's key and of a row's key.
@@ -52,6 +55,8 @@ class Objective(NamedTuple):
       not train, whatever the stage freezes.
     abstract_params: () -> shapes and dtypes of what `init` returns.
     inherits: whether `train.init_from` applies to its parameters.
+    constant: patterns of the paths of parameters that no stage trains.
+    imported: of those that are published ones, which `init_from` leaves.
     samples: None for an objective that generates nothing.
   """
 
@@ -63,6 +68,8 @@ class Objective(NamedTuple):
   excluded_paths: Callable[[bool], tuple[str, ...]]
   abstract_params: Callable[[], Any]
   inherits: bool
+  constant: tuple[str, ...]
+  imported: tuple[str, ...]
   samples: Callable[..., Any] | None
 
 
@@ -151,6 +158,8 @@ def autoencoder(
     excluded_paths=codec.excluded_paths,
     abstract_params=codec.abstract_params,
     inherits=False,
+    constant=(),
+    imported=(),
     samples=None,
   )
 
@@ -169,9 +178,15 @@ def diffusion(
   schedule = generate.make_schedule(options, codec, stage)
   losses.check(options.prediction, options.weighting, schedule)
 
+  constant = image_model_rules.constant_patterns(config)
+
+  cast = functools.partial(inflated.stored, patterns=constant, dtype=dtype)
+
   def init(key, clips):
     del clips
-    return jax.jit(network.init)(key)
+    if config.model.weights:
+      return cast(published.initial(config.model, network.init, key))
+    return cast(jax.jit(network.init)(key))
 
   def encode(frozen, rows, sampled=False):
     """Normalised latents of rows of frames, or of rows of cached latents."""
@@ -318,8 +333,10 @@ def diffusion(
     validate=validate,
     preview=preview,
     excluded_paths=excluded_paths,
-    abstract_params=network.abstract_params,
+    abstract_params=lambda: jax.eval_shape(cast, network.abstract_params()),
     inherits=True,
+    constant=constant,
+    imported=(inflated.IMAGE,) if config.model.weights else (),
     samples=samples,
   )
 

@@ -80,11 +80,15 @@ def trained_paths(
         f'frozen={pattern!r} matches no parameter: paths look like '
         f'{paths[0]!r} and {paths[-1]!r}.'
       )
-  patterns = (*stage.frozen, *excluded)
-  free = [p for p in paths if not any(re.search(x, p) for x in patterns)]
+  free = without(paths, (*stage.frozen, *excluded))
   if not free:
     raise ValueError(f'frozen={tuple(stage.frozen)} leaves nothing to train.')
   return free
+
+
+def without(paths: Sequence[str], patterns: Sequence[str]) -> list[str]:
+  """Returns the paths in which no pattern is found."""
+  return [p for p in paths if not any(re.search(x, p) for x in patterns)]
 
 
 def describe(
