@@ -579,7 +579,7 @@ def test_the_null_label_is_the_mean_of_all():
 )
 def test_adapters_change_the_matrices_of_attention(kind, name, matrices):
   own = models.make_unet(
-    options(kind, name, lora_rank=3, lora_alpha=6.0), CHANNELS[kind]
+    options(kind, name, adapter_rank=3, adapter_alpha=6.0), CHANNELS[kind]
   )
   values = jax.jit(own.init)(jax.random.key(0))
   flat = trees.flatten(values['adapters'])

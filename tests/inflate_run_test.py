@@ -274,7 +274,7 @@ def test_everything_is_trained_where_a_stage_does():
 @pytest.mark.slow
 def test_adapters_are_merged_on_export(runs, image):
   weights = str(image[1] / 'model.safetensors')
-  runs.train('adapters', ('motion',), weights=weights, lora_rank=2)
+  runs.train('adapters', ('motion',), weights=weights, adapter_rank=2)
   folder = runs.folder / 'adapters'
   params = trained.load(folder).params
   ups = [v for k, v in trees.flatten(params['adapters']).items() if 'up' in k]
@@ -282,7 +282,7 @@ def test_adapters_are_merged_on_export(runs, image):
   out = runs.folder / 'exported'
   export.write(folder, out, export.Options(samples=1))
   exported = trained.load(out)
-  assert exported.config.model.lora_rank == 0
+  assert exported.config.model.adapter_rank == 0
   assert exported.params.keys() == {'image', 'temporal'}
   single = predict(folder)
   np.testing.assert_allclose(predict(out), single, atol=1e-5)

@@ -10,7 +10,7 @@ import re
 from ml_collections import ConfigDict
 
 # Keys of `config.model` that are of no other kind.
-KEYS = ('weights', 'weights_sha256', 'architecture', 'lora_rank')
+KEYS = ('weights', 'weights_sha256', 'architecture', 'adapter_rank')
 
 
 def problems(model: ConfigDict) -> Iterator[str]:

@@ -176,8 +176,8 @@ KEYS: dict[str, Any] = dict(
     # weights. It decides about widths, blocks and attention_levels; resample
     # and convolution are of unet alone.
     architecture='',
-    lora_rank=0,  # Of adapters on its attention, merged on export; 0: none.
-    lora_alpha=positive(8.0),  # Their change is scaled by alpha / rank.
+    adapter_rank=0,  # Of LoRA on its attention, merged on export; 0: none.
+    adapter_alpha=positive(8.0),  # Their change is scaled by alpha / rank.
     widths=positive((32, 64)),  # Channels per level, finest first.
     blocks=positive((1, 1)),  # Residual blocks per level.
     attention_levels=(1,),  # Levels with attention over (h w).

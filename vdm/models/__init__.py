@@ -43,7 +43,7 @@ def make_unet(config: ConfigDict, channels: int) -> Network:
   if config.get('kind', 'unet') != 'unet':
     own = {name: options[name] for name in inflated.OPTIONS}
     network = functional(inflated.Inflated, channels, **own)
-    return _adapted(network, options) if options['lora_rank'] else network
+    return _adapted(network, options) if options['adapter_rank'] else network
   # Of the objective, of who asks for videos, and of published image models.
   own = ('label_dropout', 'scalar_dropout', 'motion_range', 'kind')
   for name in (*own, *published.KEYS):
@@ -57,11 +57,11 @@ def _adapted(network: Network, options: dict[str, Any]) -> Network:
   def init(key):
     params = network.init(key)
     own = jax.random.fold_in(key, 1)
-    made = adapters.init(own, params['image'], options['lora_rank'])
+    made = adapters.init(own, params['image'], options['adapter_rank'])
     return {**params, adapters.GROUP: made}
 
   def apply(params, *args, **kwargs):
-    merged = adapters.merge(params, options['lora_alpha'])
+    merged = adapters.merge(params, options['adapter_alpha'])
     return network.apply(merged, *args, **kwargs)
 
   return Network(init, apply)

@@ -73,7 +73,7 @@ def write(
     raise errors.UsageError(
       f'{workdir} is an export already: copy it, or name the workdir of a run.'
     )
-  if model.config.model.lora_rank:
+  if model.config.model.adapter_rank:
     config = model.config.copy_and_resolve_references()
     config.model, params = adapters.merged(config.model, model.params)
     model = model._replace(config=config, params=params)

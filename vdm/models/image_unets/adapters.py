@@ -44,7 +44,7 @@ def merge(params: dict[str, Any], alpha: float) -> dict[str, Any]:
 
   Args:
     params: of a video model with adapters, a nested dict of arrays.
-    alpha: `config.model.lora_alpha`.
+    alpha: `config.model.adapter_alpha`.
   """
   params = dict(params)
   adapters = trees.flatten(params.pop(GROUP))
@@ -69,5 +69,5 @@ def merged(
 ) -> tuple[ConfigDict, dict[str, Any]]:
   """Returns `config.model` and parameters of the same model, merged."""
   options = options.copy_and_resolve_references()
-  params, options.lora_rank = merge(params, options.lora_alpha), 0
+  params, options.adapter_rank = merge(params, options.adapter_alpha), 0
   return options, params

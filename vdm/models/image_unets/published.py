@@ -22,7 +22,13 @@ from vdm.models.image_unets import names
 
 # Keys of `config.model` that are of published image models alone.
 KEYS = (
-  *('weights', 'weights_sha256', 'architecture', 'lora_rank', 'lora_alpha'),
+  *(
+    'weights',
+    'weights_sha256',
+    'architecture',
+    'adapter_rank',
+    'adapter_alpha',
+  ),
 )
 # The scale of the latents of all models of SD's family.
 SD_CHANNELS, SD_SCALING = 4, 0.18215
