@@ -53,6 +53,13 @@ DEFAULTS = dict(
   beta_end=0.012,
   prediction_type='epsilon',
 )
+# Keys of a number, or of one for each level.
+PER_LEVEL = (
+  *('layers_per_block', 'cross_attention_dim', 'attention_head_dim'),
+  'transformer_layers_per_block',
+)
+# Keys of a value of this type, or of None.
+OPTIONAL = {'mid_block_type': str, 'num_class_embeds': int}
 # Keys that have to be as they are in this family.
 FIXED = dict(
   center_input_sample=False,
@@ -199,23 +206,15 @@ def _values(content):
       found = value if isinstance(value, list) else [value]
       if any(x != FIXED[name] for x in found):
         description.refuse(name, value)
-    # Those that may be a number or a list, or nothing.
-    elif (
-      isinstance(value, list)
-      or name == 'mid_block_type'
-      or (name == 'num_class_embeds' and type(value) is int)
-    ):
+    elif name in OPTIONAL:
+      if value is not None and type(value) is not OPTIONAL[name]:
+        description.refuse(name, value)
+      given[name] = value
+    elif name in PER_LEVEL and isinstance(value, list):
       given[name] = value
     else:
       rest[name] = value
-  lists = ('down_block_types', 'up_block_types', 'block_out_channels')
   defaults = {k: v for k, v in DEFAULTS.items() if k not in given}
-  for name in given:
-    if name not in DEFAULTS:
-      description.refuse(name, given[name])
-  for name in lists:
-    if name in rest:
-      description.refuse(name, rest[name])
   return description.read(rest, defaults, IGNORED) | given
 
 

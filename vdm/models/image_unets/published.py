@@ -109,11 +109,6 @@ def problems(config: ConfigDict) -> Iterator[str]:
       f'The image model knows {sizes.classes} labels: set '
       f'config.model.num_classes to that, or to 0, not to {model.num_classes}.'
     )
-  if getattr(described, 'takes_text', False):
-    yield (
-      'The image model attends to text, which runs do not encode for it yet: '
-      'take config.model.kind=adm, or a description without CrossAttn blocks.'
-    )
   channels = 3 if autoencoder.kind == 'identity' else autoencoder.channels
   if channels != sizes.channels:
     yield (
@@ -137,6 +132,11 @@ def problems(config: ConfigDict) -> Iterator[str]:
         f'shift_factor to 0, not to {autoencoder.factor}, {found[0]} and '
         f'{found[1]}.'
       )
+  if getattr(described, 'takes_text', False):
+    yield (
+      'The image model attends to text, which runs do not encode for it yet: '
+      'take config.model.kind=adm, or a description without CrossAttn blocks.'
+    )
 
 
 def initial(
