@@ -44,8 +44,9 @@ def make_unet(config: ConfigDict, channels: int) -> Network:
     own = {name: options[name] for name in inflated.OPTIONS}
     network = functional(inflated.Inflated, channels, **own)
     return _adapted(network, options) if options['adapter_rank'] else network
-  # Of the objective, and of published image models.
-  for name in ('label_dropout', 'kind', *published.KEYS):
+  # Of the objective, of who asks for videos, and of published image models.
+  own = ('label_dropout', 'scalar_dropout', 'motion_range', 'kind')
+  for name in (*own, *published.KEYS):
     options.pop(name, None)
   return functional(unet.UNet, channels, **options)
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from vdm import generate
 from vdm import models
+from vdm.common import sizes
 from vdm.config import image_model_rules
 from vdm.diffusion import conditions
 from vdm.diffusion import losses
@@ -204,7 +205,7 @@ def diffusion(
     inputs = conditions.rest(batch)
     rows, frames = next(iter(inputs.values())).shape[:2]
     if 'video' in inputs:
-      frames = generate.latent_shape(codec, frames, stage.resolution)[0]
+      frames = generate.latent_shape(codec, frames, sizes.of(stage))[0]
     levels, loss_mask = losses.draw_levels(
       jax.random.fold_in(key, LEVELS),
       rows,
@@ -219,7 +220,8 @@ def diffusion(
     cond = conditions.drop(
       conditions.of(batch),
       jax.random.fold_in(key, CONDITIONS),
-      {'label': config.model.label_dropout},
+      dict.fromkeys(conditions.SCALARS, config.model.scalar_dropout)
+      | {'label': config.model.label_dropout},
     )
     return {
       **inputs,
@@ -285,6 +287,8 @@ def diffusion(
     given = {'val_loss': conditions.null(cond)}
     if config.model.num_classes:
       given['val_loss_labelled'] = cond
+    elif config.model.scalars:
+      given['val_loss_told'] = cond
     for name, cond in given.items():
       numbered = (clips['video'], cond, np.arange(total))
       for level in options.eval_levels:

@@ -31,6 +31,7 @@ FREE = (
   r'^data\.(root|source|follow_links|latents|max_bad_records)$',
   r'^data\.(threads|workers)$',
   r'^(autoencoder|model)\.weights$',  # They are in the workdir by then.
+  r'^model\.motion_range$',  # Says what samples may ask for.
 )
 
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from vdm.common import sizes
 from vdm.common import trees
 
 
@@ -114,7 +115,7 @@ def describe(
     frames = f'{span.stage.frames} frames'
   lines = [
     f'Stage {span.name}: steps {span.start} to {span.stop}, '
-    f'{frames} of {span.stage.resolution} px, batch '
+    f'{frames} of {sizes.text(sizes.of(span.stage))} px, batch '
     f'{span.stage.batch}; trains {size(trained):,} of {size(flat):,} '
     f'parameters, {len(flat) - len(trained)} of {len(flat)} arrays frozen.'
   ]
