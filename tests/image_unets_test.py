@@ -541,6 +541,30 @@ def test_every_block_has_its_branches():
   assert values.keys() == expected
 
 
+def test_rate_and_motion_enter_through_the_branches_alone():
+  model = options('adm', 'mixed', scalars=('frame_rate', 'motion'))
+  own = models.make_unet(model, 3)
+  values = own.abstract_params()
+  assert {'embed_frame_rate', 'embed_motion'} <= values['temporal'].keys()
+  assert not any('rate' in path for path in trees.flatten(values['image']))
+  used = {}
+  for frames in (1, 2):
+    arguments = (
+      jax.ShapeDtypeStruct((1, frames, 4, 4, 3), 'float32'),
+      jax.ShapeDtypeStruct((1, frames), 'float32'),
+    )
+    rate = jax.ShapeDtypeStruct((1,), 'float32')
+
+    def predict(params, z, levels, rate):
+      label = np.zeros(1, np.int32)
+      return own.apply(params, z, levels, {'label': label, 'frame_rate': rate})
+
+    made = jax.make_jaxpr(predict)(values, *arguments, rate).jaxpr
+    read = {id(x) for equation in made.eqns for x in equation.invars}
+    used[frames] = id(made.invars[-1]) in read
+  assert used == {1: False, 2: True}
+
+
 def test_without_a_token_attention_to_text_adds_nothing():
   q, k, v = (np.ones((2, 3, 1, 4), 'f') for _ in range(3))
   mask = np.array([[True, False, False], [False] * 3])
