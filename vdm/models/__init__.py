@@ -37,6 +37,16 @@ def make_unet(config: ConfigDict, channels: int) -> Network:
   """Builds the denoiser of `config.model` for latents of `channels`."""
   options = config.to_dict()
   del options['label_dropout']  # Of the objective.
+  text = options.pop('text')
+  if text['encoder'] != 'none':
+    options['text'] = {
+      'encoder': text['encoder'],
+      'width': text['width'],
+      'depth': text['layers'],
+      'head_size': options['head_size'],
+      'vocabulary_size': text['vocabulary'],
+      'features': text['features'],
+    }
   return functional(unet.UNet, channels, **options)
 
 
