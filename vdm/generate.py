@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import models
+from vdm.common import vocabulary
 from vdm.config import rules
 from vdm.diffusion import conditions
 from vdm.diffusion import guidance
@@ -92,18 +93,78 @@ def make_schedule(
   )
 
 
-def preview_conditions(model: ConfigDict, num: int) -> dict[str, np.ndarray]:
-  """Returns conditions for `num` videos of a network.
+class Prompts(NamedTuple):
+  """What videos are asked to show.
 
-  Labels come in turn; all are null (-1) without classes.
+  Attributes:
+    cond: their conditions, see `conditions`.
+    captions: one each; () where no captions are read.
+  """
+
+  cond: dict[str, np.ndarray]
+  captions: Sequence[str] = ()
+
+
+def caption_prompts(
+  reader: vocabulary.Reader, captions: Sequence[str]
+) -> Prompts:
+  """Returns prompts of these captions alone, without labels; '' is null."""
+  cond = {'label': np.full(len(captions), -1, np.int32)}
+  return Prompts(
+    cond | vocabulary.read_all(reader, captions), tuple(map(str, captions))
+  )
+
+
+def prompts(
+  sample: ConfigDict, reader: vocabulary.Reader | None, num: int
+) -> Prompts | None:
+  """Returns `num` prompts: `sample.captions` in turn; None if there are none.
 
   Args:
-    model: `config.model`.
+    sample: `config.sample`.
+    reader: of captions, if the run reads any.
     num: number of videos.
   """
-  classes = model.num_classes
+  if reader is None or not sample.captions:
+    return None
+  count = len(sample.captions)
+  return caption_prompts(
+    reader, [sample.captions[i % count] for i in range(num)]
+  )
+
+
+def preview_prompts(
+  config: ConfigDict,
+  reader: vocabulary.Reader | None,
+  num: int,
+  clips: dict[str, np.ndarray] | None = None,
+) -> Prompts:
+  """Returns prompts for `num` videos of a network.
+
+  Labels come in turn, and all are null (-1) without classes. A network that
+  reads captions gets `sample.captions` in turn; if there are none, what is
+  told of `clips`, or nothing without clips.
+
+  Args:
+    config: the run's.
+    reader: of captions, if the run reads any.
+    num: number of videos.
+    clips: of `eval_clips.load_clips`.
+  """
+  found = prompts(config.sample, reader, num)
+  if found is not None:
+    return found
+  if reader is not None and clips is not None:
+    rows = np.arange(num) % len(clips['label'])
+    cond = {name: x[rows] for name, x in conditions.of(clips).items()}
+    return Prompts(cond, clips['caption'][rows].tolist())
+  classes = config.model.num_classes
   labels = np.arange(num) % classes if classes else np.full(num, -1)
-  return {'label': labels.astype(np.int32)}
+  cond = {'label': labels.astype(np.int32)}
+  if reader is None:
+    return Prompts(cond)
+  untold = caption_prompts(reader, [''] * num)
+  return untold._replace(cond=untold.cond | cond)
 
 
 def plan(
@@ -322,7 +383,7 @@ def guide(
     denoise,
     cond,
     conditions.null(cond),
-    scale=options.guidance if config.model.num_classes or worse else 1.0,
+    scale=options.guidance if rules.guided_by(config.model) or worse else 1.0,
     interval=options.guidance_interval,
     rescale=options.guidance_rescale,
     worse=worse,
@@ -383,9 +444,9 @@ def describe_samples(
     source: the run's folder, or what else the model was read from.
     step: global step of the checkpoint.
   """
-  counts = ('num', 'batch', 'final', 'seed')
+  counts = ('num', 'batch', 'final', 'seed', 'captions')
   options = {k: v for k, v in config.sample.items() if k not in counts}
-  if not config.model.num_classes:
+  if not rules.guided_by(config.model):
     options['guidance'] = 1.0
   return {'run': str(source), 'step': int(step), **options}
 

@@ -1,6 +1,8 @@
 r"""Makes videos with a trained model.
 
   python -m vdm.sample --workdir runs/synthetic --label right --num 8
+  python -m vdm.sample --workdir runs/synthetic_text \
+      --caption 'a red disc moves up and to the left'
   python -m vdm.sample --workdir runs/synthetic --given clip.mp4 \
       --given_frames 0:4 --frames 64
 
@@ -23,6 +25,7 @@ from vdm.common import console
 from vdm.common import errors
 from vdm.common import progress
 from vdm.config import flag
+from vdm.config import rules
 from vdm.config import suggest
 
 _WORKDIR = flags.DEFINE_string(
@@ -43,10 +46,19 @@ _OVERWRITE = flags.DEFINE_bool(
 _LABEL = flags.DEFINE_string(
   'label', None, 'Class by name or number; by default one after the other.'
 )
+_CAPTION = flags.DEFINE_string(
+  'caption', None, 'What the videos show, of a run that reads captions.'
+)
+_CAPTIONS = flags.DEFINE_string(
+  'captions',
+  None,
+  'A text file with a caption a line, for one video after the other.',
+)
 _NUM = flags.DEFINE_integer(
   'num',
   None,
-  'How many videos; by default 8, or one for each that is given.',
+  'How many videos; by default 8, or one for each that is given or for each '
+  'line of --captions.',
   lower_bound=1,
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the first video.', lower_bound=0)
@@ -122,7 +134,7 @@ class Request(NamedTuple):
     given: the frames that are given, if any.
     task: what is made of them; see `generate.plan`.
     windows: of each video.
-    labels: of the videos.
+    prompts: what the videos are made for, see `generate.Prompts`.
     guidance: its scale; None: the run's.
     out: folder to write to.
   """
@@ -132,7 +144,7 @@ class Request(NamedTuple):
   given: Any
   task: Any
   windows: int
-  labels: Sequence[int]
+  prompts: Any
   guidance: float | None
   out: epath.Path
 
@@ -153,7 +165,9 @@ def main(argv: Sequence[str]) -> None:
     request = read_request()
   except (OSError, ValueError) as error:
     flag.stop(error)
-  run, worse, num = request.run, request.worse, len(request.labels)
+  run, worse, prompts = request.run, request.worse, request.prompts
+  labels = prompts.cond['label']
+  num = len(labels)
   options = run.config.sample
   changes = {
     'ema': _EMA.value,
@@ -188,7 +202,7 @@ def main(argv: Sequence[str]) -> None:
   videos = make.samples(
     run.params,
     run.frozen,
-    {'label': request.labels},
+    prompts.cond,
     seeds,
     request.task,
     given,
@@ -197,12 +211,13 @@ def main(argv: Sequence[str]) -> None:
     samples.write(
       request.out,
       videos,
-      request.labels,
+      labels,
       run.label_names,
       seeds,
       run.frame_rate,
       made_with,
       each=True,
+      prompts=prompts.captions,
     )
   except errors.PATH_ERRORS as error:
     flag.stop(error)
@@ -217,6 +232,8 @@ def read_request() -> Request:
     FileExistsError: see `choose_folder`.
     ValueError: the model cannot do what is asked for.
   """
+  import numpy as np
+
   from vdm import generate
   from vdm import trained
   from vdm.diffusion import rollouts
@@ -243,21 +260,32 @@ def read_request() -> Request:
     worse = trained.load_worse(run, _AUTOGUIDE.value)
     with errors.as_usage('--autoguide: '):
       generate.plan(worse.config, worse.stage, task)
-  num = _NUM.value or (len(given.names) if given else 8)
+  captions = choose_captions(run, _CAPTION.value, _CAPTIONS.value)
+  num = _NUM.value or (len(given.names) if given else 0)
+  num = num or (len(captions) if _CAPTIONS.value else 8)
   if given and _LABEL.value is None:
     labels = given_frames.labels(given, model, run.label_names, num)
+  elif captions and _LABEL.value is None:
+    labels = [-1] * num
   else:
     labels = choose_labels(
       model.num_classes, run.label_names, _LABEL.value, num
     )
+  prompts = generate.Prompts({'label': np.asarray(labels, np.int32)})
+  if run.reader is not None:
+    asked = [
+      captions[i % len(captions)] if captions else '' for i in range(num)
+    ]
+    told = generate.caption_prompts(run.reader, asked)
+    prompts = told._replace(cond=told.cond | prompts.cond)
   return Request(
     run,
     worse,
     given,
     task,
     len(windows),
-    labels,
-    choose_guidance(model.num_classes, labels, worse is not None),
+    prompts,
+    choose_guidance(model, prompts, worse is not None),
     choose_folder(_WORKDIR.value, run.step, _OUT.value, _OVERWRITE.value),
   )
 
@@ -272,7 +300,10 @@ def describe(request: Request) -> dict[str, Any]:
     from vdm.preparation import given_frames
 
     made_with['given'] = given_frames.describe(
-      request.given, _GIVEN.value, task.given, len(request.labels)
+      request.given,
+      _GIVEN.value,
+      task.given,
+      len(request.prompts.cond['label']),
     )
   if request.given or request.windows > 1:
     planned, _ = generate.plan(run.config, run.stage, task)
@@ -368,15 +399,48 @@ def choose_labels(
   )
 
 
-def choose_guidance(
-  num_classes: int, labels: Sequence[int], has_worse: bool
-) -> float | None:
+def choose_captions(
+  run: Any, caption: str | None, file: str | None
+) -> Sequence[str]:
+  """Returns the captions to make videos for, in turn; () for none.
+
+  Args:
+    run: the model; its `sample.captions` are taken if nothing is given.
+    caption: one for all.
+    file: of a caption a line; empty lines are left out.
+
+  Raises:
+    OSError: the file cannot be read.
+    ValueError: the run reads no captions, or does not know a word.
+  """
+  if caption is None and file is None:
+    return run.config.sample.captions if run.reader is not None else ()
+  given = '--caption' if file is None else '--captions'
+  if run.reader is None:
+    raise ValueError(f'The run reads no captions: leave {given} out.')
+  if caption is not None and file is not None:
+    raise ValueError('--caption and --captions are both given: give one.')
+  captions = [caption]
+  if file is not None:
+    try:
+      lines = epath.Path(file).read_text().splitlines()
+    except UnicodeDecodeError as error:
+      raise ValueError(f'--captions={file} is no text file.') from error
+    captions = [line.strip() for line in lines if line.strip()]
+    if not captions:
+      raise ValueError(f'--captions={file} has no line with a caption.')
+  for one in captions:
+    run.reader.check(one)
+  return captions
+
+
+def choose_guidance(model: Any, prompts: Any, has_worse: bool) -> float | None:
   """Returns the scale of guidance; None: the run's.
 
   Args:
-    num_classes: of the run.
-    labels: of the videos.
-    has_worse: guidance is against a worse model, which needs no labels.
+    model: `config.model` of the run.
+    prompts: of the videos, see `generate.Prompts`.
+    has_worse: guidance is against a worse model, which needs no prompts.
 
   Raises:
     ValueError: there is nothing to guide by.
@@ -384,13 +448,18 @@ def choose_guidance(
   scale = _GUIDANCE.value
   if has_worse:
     return scale
-  if scale is not None and not num_classes:
-    raise ValueError('The run knows no classes: leave --guidance out.')
-  if num_classes and max(labels) < 0:
+  flags_of = {'label': '--label', 'text': '--caption'}
+  known = [flags_of[name] for name in rules.guided_by(model)]
+  if scale is not None and not known:
+    raise ValueError(
+      'The run knows no classes and reads no captions: leave --guidance out.'
+    )
+  told = max(prompts.cond['label']) >= 0 or any(prompts.captions)
+  if known and not told:
     if scale not in (None, 1):
       raise ValueError(
-        'Videos without labels have nothing to be guided by: give --label, or '
-        'leave --guidance out.'
+        f'Videos of nothing in particular have nothing to be guided by: give '
+        f'{" or ".join(known)}, or leave --guidance out.'
       )
     return 1.0
   return scale

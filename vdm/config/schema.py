@@ -126,6 +126,8 @@ KEYS: dict[str, Any] = dict(
       rotation=False,  # Objects turn.
       walls=False,  # Objects bounce off the frame's border.
       crossings=False,  # Paths cross, nearer objects hide others.
+      # Captions of the scenes, of which some combinations are held out.
+      captions=False,
     ),
   ),
   autoencoder=dict(

@@ -6,10 +6,13 @@ from absl import logging
 from etils.array_types import ui8
 import numpy as np
 
+from vdm.common import vocabulary
 from vdm.data import builders
 from vdm.data import clip_reader
 from vdm.data import clip_spec
 from vdm.data import windowing
+
+ABOUT = ('row', 'start', 'caption')  # Says what clips are; for people.
 
 
 def load_clips(
@@ -18,6 +21,7 @@ def load_clips(
   num: int,
   *,
   seed: int = 0,
+  texts: vocabulary.Reader | None = None,
 ) -> dict[str, np.ndarray]:
   """Returns the same clips every time.
 
@@ -32,11 +36,13 @@ def load_clips(
     num: number of clips.
     seed: of the order, and not the run's: runs of any seed are evaluated on the
       same clips.
+    texts: reads their captions; None: these are not returned.
 
   Returns:
     'video' uint8 [n t h w 3]; 'label' int32 [n]; 'row' int64 [n], the record
     (as `source.truth` takes it) in which a clip starts, and 'start' int64 [n],
-    at which frame of it.
+    at which frame of it. With `texts` also 'caption' str [n], and what is read
+    of it.
 
   Raises:
     ValueError: the data set has no such clips.
@@ -54,11 +60,16 @@ def load_clips(
     if len(clips) == num:
       break
   entries, starts = np.asarray(places, np.int64).T
+  told = {}
+  if texts is not None:
+    told['caption'] = np.asarray(source.index['caption'], np.str_)[entries]
+    told |= vocabulary.read_all(texts, told['caption'])
   return {
     'video': np.stack(clips),
     'label': np.asarray(source.index['label'], np.int32)[entries],
     'row': np.asarray(source.index['row'], np.int64)[entries],
     'start': starts,
+    **told,
   }
 
 

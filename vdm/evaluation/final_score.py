@@ -13,6 +13,7 @@ import numpy as np
 
 from vdm import generate
 from vdm.common import files
+from vdm.common import vocabulary
 from vdm.data import builders
 from vdm.diffusion import conditions
 from vdm.evaluation import given_score
@@ -36,11 +37,14 @@ def write(
   folder: epath.Path,
   step: int,
   poll: Callable[..., None],
+  texts: vocabulary.Reader | None = None,
 ) -> None:
   """Writes `final/` once: samples.npz, the videos, real.npz and metrics.json.
 
   Samples are not selected: video i has the seed `sample.seed` + i and the label
-  i mod classes, or that of training clip i if the training clips are fixed.
+  i mod classes, or that of training clip i if the training clips are fixed. Of
+  a run that reads captions it is made for `sample.captions` in turn or, if
+  there are none, for what is told of clip i.
 
   Args:
     config: of the run.
@@ -53,6 +57,7 @@ def write(
     folder: where to write.
     step: global step of the parameters.
     poll: called after every batch of videos; may raise.
+    texts: reads captions, if the run does.
   """
   num = config.sample.final
   how = _protocol(config, stage, source)
@@ -62,8 +67,9 @@ def write(
     return
   logging.info('Generating %d final videos in %s', num, folder)
   real = clips()
-  cond = generate.preview_conditions(config.model, num)
-  if config.data.fixed_clips:
+  prompts = generate.preview_prompts(config, texts, num, real)
+  cond = prompts.cond
+  if config.data.fixed_clips and texts is None:
     rows = np.arange(num) % len(real['video'])
     cond = {name: x[rows] for name, x in conditions.of(real).items()}
   seeds = config.sample.seed + np.arange(num)
@@ -85,6 +91,7 @@ def write(
     seeds,
     frame_rate,
     generate.describe_samples(config, folder.parent, step),
+    prompts=prompts.captions,
   )
   rows = _like(labels[:BESIDE], real['label'])
   files.write_npz(
@@ -97,7 +104,8 @@ def write(
   )
   metrics = {'step': step, 'protocol': how}
   metrics |= synthetic_score.score(
-    config.data, stage, videos, labels, real, reconstruction
+    *(config.data, stage, videos, labels, real, reconstruction),
+    prompts.captions,
   )
   if given:
     metrics['given'] = given_score.measure(
@@ -146,5 +154,13 @@ def _protocol(config, stage, source) -> dict[str, Any]:
     'frames': stage.frames,
     'stride': config.data.stride,
     'resolution': stage.resolution,
-    'sample': config.sample.to_dict(),
+    'sample': settings(config.sample),
   }
+
+
+def settings(sample: ConfigDict) -> dict[str, Any]:
+  """Returns what a protocol says of `config.sample`."""
+  found = sample.to_dict()
+  if not found['captions']:  # So are protocols of before there was this key.
+    del found['captions']
+  return found

@@ -10,7 +10,7 @@ through the autoencoder (the ceiling of the video model) and corrupted; and the
 training clips, among which the nearest of each sample is searched.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -122,6 +122,7 @@ class _Evaluation:
       options.num, options.split, options.sampling, options.seed
     )
     samples_key = run_samples.key(self.run)
+    prompts = self.prompts()
     with self.timed('sampling'):
       videos, labels = run_samples.make(
         self.run,
@@ -129,7 +130,10 @@ class _Evaluation:
         samples_key,
         options.num,
         folder=self.out / result_cache.FOLDER,
+        prompts=prompts,
       )
+    if prompts.captions:
+      samples_key['captions'] = list(prompts.captions)
     samples_key['num'] = options.num
     sets = self.sets(videos, labels, samples_key, floor_key)
     reference = self.measured(
@@ -145,6 +149,8 @@ class _Evaluation:
         sets,
         features=feature_extraction.metric_name(network) if network else '',
         unbiased=options.unbiased,
+        captions=self.captions(prompts, floor_key),
+        width=self.run.stage.resolution,
       )
     card['reconstruction'] = quality
     if options.training_clips:
@@ -160,8 +166,26 @@ class _Evaluation:
         )
     card['protocol'] = self.protocol(real_key, floor_key, samples_key)
     card['seconds'] = {k: round(v, 2) for k, v in self.seconds.items()}
-    run_samples.write_sheet(self.out, videos, labels, self.run.label_names)
+    run_samples.write_sheet(
+      self.out, videos, labels, self.run.label_names, prompts.captions
+    )
     return card
+
+  def captions(
+    self, prompts: generate.Prompts, floor_key: dict[str, Any]
+  ) -> dict[str, Sequence[str]]:
+    """Returns the captions of the samples and of the floor's clips, if any."""
+    if not prompts.captions:
+      return {}
+    real = self.real.captions(floor_key)
+    return {'samples': prompts.captions, 'real': real, 'autoencoder': real}
+
+  def prompts(self) -> generate.Prompts:
+    """Returns what the samples are made for, see `generate.preview_prompts`."""
+    run, num, clips = self.run, self.options.num, None
+    if run.reader is not None and not run.config.sample.captions:
+      clips = self.real.same('validation', num, run.reader)
+    return generate.preview_prompts(run.config, run.reader, num, clips)
 
   def sets(
     self,

@@ -14,6 +14,7 @@ from vdm import trained
 from vdm.common import progress
 from vdm.evaluation import final_score
 from vdm.evaluation import result_cache
+from vdm.media import samples
 from vdm.media import video_files
 from vdm.multihost import arrays
 from vdm.multihost import coordination
@@ -28,9 +29,10 @@ def key(run: trained.Model) -> dict[str, Any]:
   Args:
     run: the trained model.
   """
-  sample = run.config.sample.to_dict()
+  sample = final_score.settings(run.config.sample)
   for name in ('num', 'final', 'batch'):
     del sample[name]
+  sample.pop('captions', None)  # See `make`.
   return {
     'step': run.step,
     'params': result_cache.fingerprint(run.params),
@@ -49,6 +51,7 @@ def make(
   num: int,
   *,
   folder: epath.Path,
+  prompts: generate.Prompts | None = None,
 ) -> tuple[ui8['n t h w 3'], IntArray[' n']]:
   """Returns videos and labels, the same on every process.
 
@@ -61,13 +64,17 @@ def make(
     key: see `key`.
     num: number of samples.
     folder: of the cache.
+    prompts: `num` of them; by default those of `generate.preview_prompts`.
   """
   config = run.config
-  cond = generate.preview_conditions(config.model, num)
-  labels = cond['label']
+  if prompts is None:
+    prompts = generate.preview_prompts(config, run.reader, num)
+  cond, labels = prompts.cond, prompts.cond['label']
+  if prompts.captions:
+    key = {**key, 'labels': 'none', 'captions': list(prompts.captions)}
   shape = (num, run.stage.frames, *2 * (run.stage.resolution,), 3)
   first = coordination.is_first()
-  videos = final_videos(run, labels) if first else None
+  videos = final_videos(run, labels, prompts.captions) if first else None
   if coordination.first_says('the samples', videos is not None):
     logging.info('The samples are those of %s.', run.workdir / 'final')
     return arrays.from_first('the samples', videos, shape), labels
@@ -97,9 +104,9 @@ def make(
 
 
 def final_videos(
-  run: trained.Model, labels: IntArray[' n']
+  run: trained.Model, labels: IntArray[' n'], captions: Sequence[str] = ()
 ) -> ui8['n t h w 3'] | None:
-  """Returns the run's final videos; None if labels or settings differ."""
+  """Returns the run's final videos; None if prompts or settings differ."""
   if run.workdir is None:
     return None
   folder, num = run.workdir / 'final', len(labels)
@@ -110,9 +117,12 @@ def final_videos(
     with (folder / 'samples.npz').open('rb') as file:
       saved = np.load(file, allow_pickle=False)
       videos, classes = saved['videos'], saved['labels']
+    record = json.loads((folder / samples.RECORD).read_text())
   except (OSError, ValueError, KeyError):
     return None
-  wanted = json.loads(json.dumps(run.config.sample.to_dict()))
+  wanted = json.loads(json.dumps(final_score.settings(run.config.sample)))
+  if record.get('captions', [])[:num] != list(captions):
+    return None
   if step != run.step or settings != wanted or len(videos) < num:
     return None
   side = run.stage.resolution
@@ -126,11 +136,12 @@ def write_sheet(
   videos: ui8['n t h w 3'],
   labels: IntArray[' n'],
   label_names: Sequence[str],
+  prompts: Sequence[str] = (),
 ) -> None:
   """Writes samples.png, a contact sheet of the first samples."""
-  captions = [
-    f'sample {i}\n{label_names[label] if label >= 0 else ""}'
-    for i, label in enumerate(labels[:SHEET_VIDEOS])
-  ]
+  told = [label_names[label] if label >= 0 else '' for label in labels]
+  if prompts:
+    told = list(map(samples.wrapped, prompts))
+  captions = [f'sample {i}\n{x}' for i, x in enumerate(told[:SHEET_VIDEOS])]
   sheet = video_files.contact_sheet(videos[:SHEET_VIDEOS], captions, upscale=2)
   video_files.write_png(out / 'samples.png', sheet)

@@ -12,6 +12,7 @@ from vdm.common import buckets
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
+from vdm.media import samples
 from vdm.media import video_files
 from vdm.publishing import export_files
 from vdm.publishing import model_card
@@ -120,9 +121,15 @@ def _write_samples(
 ) -> None:
   """Makes videos of the seeds 0, 1, ... and writes each, and a grid of all."""
   seeds = np.arange(options.samples)
-  cond = generate.preview_conditions(model.config.model, options.samples)
+  prompts = generate.preview_prompts(
+    model.config, model.reader, options.samples
+  )
+  cond = prompts.cond
   videos = generator.samples(model.params, model.frozen, cond, seeds)
   names = [model.label_names[n] if n >= 0 else 'sample' for n in cond['label']]
+  if prompts.captions:
+    told = zip(prompts.captions, names)
+    names = [samples.wrapped(caption) or name for caption, name in told]
   captions = [f'{name}\nseed {seed}' for name, seed in zip(names, seeds)]
   folder.mkdir(parents=True, exist_ok=True)
   grid = video_files.tile(

@@ -19,16 +19,18 @@ import numpy as np
 from vdm import trained
 from vdm.common import files
 from vdm.common import trees
+from vdm.common import vocabulary
 from vdm.config import serialize
 from vdm.models import safetensors
 from vdm.models.autoencoders import files as autoencoder_files
 from vdm.trained import hub
 from vdm.trained import manifest
+from vdm.trained import words
 
 # Keys of the configuration whose values are paths, or commas between paths.
 PATHS = (
   *('data.root', 'data.source', 'data.latents', 'data.captions.manifest'),
-  *('autoencoder.load', 'autoencoder.weights', 'train.init_from'),
+  *('data.texts', 'autoencoder.load', 'autoencoder.weights', 'train.init_from'),
 )
 SAMPLES = 'samples'  # The folder of videos.
 
@@ -50,7 +52,7 @@ def rounded(model: trained.Model, dtype: str) -> trained.Model:
 def write_parameters(
   folder: epath.Path, model: trained.Model, dtype: str
 ) -> None:
-  """Writes the parameters of a model and of its autoencoder.
+  """Writes the parameters of a model and its autoencoder, and its words.
 
   Args:
     folder: of the export, which exists.
@@ -67,6 +69,8 @@ def write_parameters(
     }
     data = safetensors.to_bytes(tensors, {'format': manifest.FORMAT})
     files.write_bytes(folder / name, data)
+  if isinstance(model.reader, vocabulary.Words):
+    words.write(folder / words.NAME, model.reader.vocabulary)
 
 
 def write_manifest(
@@ -150,7 +154,7 @@ def written(folder: epath.Path) -> list[str]:
 
   Other files in the folder are not the export's.
   """
-  known = (manifest.WEIGHTS, manifest.AUTOENCODER, manifest.CARD)
+  known = (manifest.WEIGHTS, manifest.AUTOENCODER, words.NAME, manifest.CARD)
   names = [name for name in known if (folder / name).exists()]
   if (folder / SAMPLES).exists():
     names += [

@@ -34,7 +34,7 @@ _MEANINGS = (
   ),
   (
     r'log/loss',
-    r'diffusion\.|model\.(label_dropout|dropout)$'
+    r'diffusion\.|model\.(label_dropout|dropout|text\.dropout)$'
     r'|stages\.\w+\.(image_fraction|frame_levels\.\w+|crop|zoom|frozen)$',
   ),
 )

@@ -58,7 +58,7 @@ def load_worse(run: model.Model, name: str) -> model.Model:
   Raises:
     FileNotFoundError: there is none.
     ValueError: it works in other latents or on other clips, or has other
-      classes.
+      classes or words.
   """
   if name.isdigit():
     if run.workdir is None:
@@ -88,6 +88,11 @@ def load_worse(run: model.Model, name: str) -> model.Model:
       f'{worse.source} cannot guide: it knows {classes[1]} classes, and '
       f'{run.source} {classes[0]}.'
     )
+  if worse.reader is not None and worse.reader != run.reader:
+    raise ValueError(
+      f'{worse.source} cannot guide: it reads captions in another way than '
+      f'{run.source}; train it with config.train.init_from={run.source}.'
+    )
   return worse
 
 
@@ -106,6 +111,19 @@ def load_autoencoder(
   if (export := _open(source)) is not None:
     return export_folder.read_autoencoder(export)
   return files.load(epath.Path(source) / 'autoencoder')
+
+
+def load_vocabulary(source: epath.PathLike) -> tuple[str, ...]:
+  """Returns the words that a run or an export has learned; () if none.
+
+  Raises:
+    FileNotFoundError: there is no run or export.
+    ValueError: it is not what was written.
+  """
+  if (export := _open(source)) is not None:
+    return export_folder.read_words(export, export_folder.read_config(export))
+  folder = epath.Path(source)
+  return run_folder.read_words(folder, run_folder.read_config(folder))
 
 
 def load_config(source: epath.PathLike) -> ConfigDict:

@@ -3,6 +3,7 @@
   config.json              what it is, and what every file must be: `manifest`
   model.safetensors        one average of the network's parameters
   autoencoder.safetensors  the frozen autoencoder's parameters
+  vocabulary.json          the words of captions, if it has learned any
   README.md                the card, for people
   samples/                 videos, for people
 
@@ -38,6 +39,7 @@ from vdm.models.autoencoders import files as autoencoder_files
 from vdm.models.autoencoders import latents
 from vdm.trained import manifest
 from vdm.trained import model
+from vdm.trained import words
 
 exists = manifest.exists
 
@@ -119,6 +121,7 @@ def read(
     frame_rate=content['frame_rate'],
     fingerprint=fingerprint,
     source=export.source,
+    reader=words.reader(config.model.text, read_words(export, config)),
   )
 
 
@@ -146,6 +149,24 @@ def read_config(export: Export) -> ConfigDict:
       manifest.refuse(export.source, 'its label names are no plain text')
     config.sample.ema = content['ema']
   return config
+
+
+def read_words(export: Export, config: ConfigDict) -> tuple[str, ...]:
+  """Returns the vocabulary of an export; () for one that learns no words.
+
+  Raises:
+    RefusedExport: it is missing, or not what was written.
+  """
+  text, content = config.model.text, export.content
+  if text.encoder != 'learned':
+    return ()
+  if words.NAME not in content['files']:
+    manifest.refuse(export.source, f'it lists no {words.NAME}')
+  data = manifest.read_file(
+    *(export.folder, words.NAME, content['files'][words.NAME]),
+    *(export.within, export.source),
+  )
+  return words.parse(data, text.vocabulary, f'{export.source}: {words.NAME}')
 
 
 def read_autoencoder(

@@ -13,6 +13,7 @@ from vdm.config import serialize
 from vdm.models.autoencoders import files
 from vdm.trained import model
 from vdm.trained import snapshots
+from vdm.trained import words
 
 CHOSEN = 'average.json'  # The width that makes the run's videos from now on.
 
@@ -70,7 +71,20 @@ def read(
     fingerprint=fingerprint,
     source=str(workdir),
     workdir=workdir,
+    reader=words.reader(config.model.text, read_words(workdir, config)),
   )
+
+
+def read_words(workdir: epath.Path, config: ConfigDict) -> tuple[str, ...]:
+  """Returns the vocabulary of a run; () for one that learns no words.
+
+  Raises:
+    UsageError: it is missing or damaged.
+  """
+  text = config.model.text
+  if text.encoder != 'learned':
+    return ()
+  return words.read(workdir / words.FILE, text.vocabulary)
 
 
 def default_width(workdir: epath.Path, config: ConfigDict) -> float:

@@ -27,6 +27,7 @@ import numpy as np
 
 from vdm import generate
 from vdm import models
+from vdm.config import rules
 from vdm.diffusion import conditions
 from vdm.diffusion import losses
 from vdm.diffusion import process
@@ -204,7 +205,7 @@ def diffusion(
     cond = conditions.drop(
       conditions.of(batch),
       jax.random.fold_in(key, CONDITIONS),
-      {'label': config.model.label_dropout},
+      {'label': config.model.label_dropout, 'text': config.model.text.dropout},
     )
     return {
       **inputs,
@@ -268,8 +269,8 @@ def diffusion(
     # Without conditions, and with those of the clips.
     cond = conditions.of(clips)
     given = {'val_loss': conditions.null(cond)}
-    if config.model.num_classes:
-      given['val_loss_labelled'] = cond
+    if name := rules.told_loss(config.model):
+      given[name] = cond
     for name, cond in given.items():
       numbered = (clips['video'], cond, np.arange(total))
       for level in options.eval_levels:
