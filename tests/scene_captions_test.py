@@ -67,9 +67,7 @@ def test_captions_of_several_objects_name_all():
 
 def test_attributes_are_those_of_the_scene():
   for index in range(24):
-    scene = scenes.render(
-      index, seed=0, resolution=32, frames=4, named_colours=True
-    )
+    scene = scenes.render(index, seed=0, resolution=32, frames=4, captions=True)
     (found,) = captions.attributes(scene['truth'], 32)
     assert found.direction == scene['label']
     assert found.shape == scene['truth']['shape'][0]
@@ -78,7 +76,7 @@ def test_attributes_are_those_of_the_scene():
     off = (turns * 6 - found.colour + 3) % 6 - 3
     assert abs(off) <= 0.16
   falling = scenes.render(
-    0, seed=0, resolution=32, frames=4, motion='gravity', named_colours=True
+    0, seed=0, resolution=32, frames=4, motion='gravity', captions=True
   )
   (found,) = captions.attributes(falling['truth'], 32)
   assert found.direction is None

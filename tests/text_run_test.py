@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_train
 
-from vdm import generate
+from vdm import prompts
 from vdm import sample
 from vdm import train
 from vdm import trained
@@ -255,12 +255,12 @@ def test_previews_follow_prompts_else_clips():
   from vdm.common import vocabulary
 
   reader = vocabulary.Words(('a', 'b', 'c'), 1)
-  found = generate.preview_prompts(config, reader, 4, clips)
+  found = prompts.for_preview(config, reader, 4, clips)
   assert found.captions == ['a', 'b', '', 'a']
   assert found.cond['words'].tolist() == [[2], [3], [0], [2]]
-  assert not generate.preview_prompts(config, reader, 2).cond['words'].any()
+  assert not prompts.for_preview(config, reader, 2).cond['words'].any()
   config.sample.captions = ('c', 'a')
-  found = generate.preview_prompts(config, reader, 3, clips)
+  found = prompts.for_preview(config, reader, 3, clips)
   assert found.captions == ('c', 'a', 'c')
   assert found.cond['words'].tolist() == [[4], [2], [4]]
   assert found.cond['label'].tolist() == [-1, -1, -1]

@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import models
-from vdm.common import vocabulary
 from vdm.config import rules
 from vdm.diffusion import conditions
 from vdm.diffusion import guidance
@@ -91,80 +90,6 @@ def make_schedule(
     logsnr_max=options.logsnr_max,
     shift=schedules.shift_for(*shape[:3], options.shift_base),
   )
-
-
-class Prompts(NamedTuple):
-  """What videos are asked to show.
-
-  Attributes:
-    cond: their conditions, see `conditions`.
-    captions: one each; () where no captions are read.
-  """
-
-  cond: dict[str, np.ndarray]
-  captions: Sequence[str] = ()
-
-
-def caption_prompts(
-  reader: vocabulary.Reader, captions: Sequence[str]
-) -> Prompts:
-  """Returns prompts of these captions alone, without labels; '' is null."""
-  cond = {'label': np.full(len(captions), -1, np.int32)}
-  return Prompts(
-    cond | vocabulary.read_all(reader, captions), tuple(map(str, captions))
-  )
-
-
-def prompts(
-  sample: ConfigDict, reader: vocabulary.Reader | None, num: int
-) -> Prompts | None:
-  """Returns `num` prompts: `sample.captions` in turn; None if there are none.
-
-  Args:
-    sample: `config.sample`.
-    reader: of captions, if the run reads any.
-    num: number of videos.
-  """
-  if reader is None or not sample.captions:
-    return None
-  count = len(sample.captions)
-  return caption_prompts(
-    reader, [sample.captions[i % count] for i in range(num)]
-  )
-
-
-def preview_prompts(
-  config: ConfigDict,
-  reader: vocabulary.Reader | None,
-  num: int,
-  clips: dict[str, np.ndarray] | None = None,
-) -> Prompts:
-  """Returns prompts for `num` videos of a network.
-
-  Labels come in turn, and all are null (-1) without classes. A network that
-  reads captions gets `sample.captions` in turn; if there are none, what is
-  told of `clips`, or nothing without clips.
-
-  Args:
-    config: the run's.
-    reader: of captions, if the run reads any.
-    num: number of videos.
-    clips: of `eval_clips.load_clips`.
-  """
-  found = prompts(config.sample, reader, num)
-  if found is not None:
-    return found
-  if reader is not None and clips is not None:
-    rows = np.arange(num) % len(clips['label'])
-    cond = {name: x[rows] for name, x in conditions.of(clips).items()}
-    return Prompts(cond, clips['caption'][rows].tolist())
-  classes = config.model.num_classes
-  labels = np.arange(num) % classes if classes else np.full(num, -1)
-  cond = {'label': labels.astype(np.int32)}
-  if reader is None:
-    return Prompts(cond)
-  untold = caption_prompts(reader, [''] * num)
-  return untold._replace(cond=untold.cond | cond)
 
 
 def plan(

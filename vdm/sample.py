@@ -25,7 +25,6 @@ from vdm.common import console
 from vdm.common import errors
 from vdm.common import progress
 from vdm.config import flag
-from vdm.config import rules
 from vdm.config import suggest
 
 _WORKDIR = flags.DEFINE_string(
@@ -134,7 +133,7 @@ class Request(NamedTuple):
     given: the frames that are given, if any.
     task: what is made of them; see `generate.plan`.
     windows: of each video.
-    prompts: what the videos are made for, see `generate.Prompts`.
+    asked: what the videos are made for, `prompts.Prompts`.
     guidance: its scale; None: the run's.
     out: folder to write to.
   """
@@ -144,7 +143,7 @@ class Request(NamedTuple):
   given: Any
   task: Any
   windows: int
-  prompts: Any
+  asked: Any
   guidance: float | None
   out: epath.Path
 
@@ -165,8 +164,8 @@ def main(argv: Sequence[str]) -> None:
     request = read_request()
   except (OSError, ValueError) as error:
     flag.stop(error)
-  run, worse, prompts = request.run, request.worse, request.prompts
-  labels = prompts.cond['label']
+  run, worse, asked = request.run, request.worse, request.asked
+  labels = asked.cond['label']
   num = len(labels)
   options = run.config.sample
   changes = {
@@ -202,7 +201,7 @@ def main(argv: Sequence[str]) -> None:
   videos = make.samples(
     run.params,
     run.frozen,
-    prompts.cond,
+    asked.cond,
     seeds,
     request.task,
     given,
@@ -217,7 +216,7 @@ def main(argv: Sequence[str]) -> None:
       run.frame_rate,
       made_with,
       each=True,
-      prompts=prompts.captions,
+      prompts=asked.captions,
     )
   except errors.PATH_ERRORS as error:
     flag.stop(error)
@@ -232,9 +231,8 @@ def read_request() -> Request:
     FileExistsError: see `choose_folder`.
     ValueError: the model cannot do what is asked for.
   """
-  import numpy as np
-
   from vdm import generate
+  from vdm import prompts
   from vdm import trained
   from vdm.diffusion import rollouts
 
@@ -260,9 +258,11 @@ def read_request() -> Request:
     worse = trained.load_worse(run, _AUTOGUIDE.value)
     with errors.as_usage('--autoguide: '):
       generate.plan(worse.config, worse.stage, task)
-  captions = choose_captions(run, _CAPTION.value, _CAPTIONS.value)
+  captions = prompts.choose_captions(run, _CAPTION.value, _CAPTIONS.value)
   num = _NUM.value or (len(given.names) if given else 0)
   num = num or (len(captions) if _CAPTIONS.value else 8)
+  if _CAPTION.value is None and _CAPTIONS.value is None and not given:
+    captions = run.config.sample.captions
   if given and _LABEL.value is None:
     labels = given_frames.labels(given, model, run.label_names, num)
   elif captions and _LABEL.value is None:
@@ -271,21 +271,15 @@ def read_request() -> Request:
     labels = choose_labels(
       model.num_classes, run.label_names, _LABEL.value, num
     )
-  prompts = generate.Prompts({'label': np.asarray(labels, np.int32)})
-  if run.reader is not None:
-    asked = [
-      captions[i % len(captions)] if captions else '' for i in range(num)
-    ]
-    told = generate.caption_prompts(run.reader, asked)
-    prompts = told._replace(cond=told.cond | prompts.cond)
+  asked = prompts.make(run.reader, labels, captions)
   return Request(
     run,
     worse,
     given,
     task,
     len(windows),
-    prompts,
-    choose_guidance(model, prompts, worse is not None),
+    asked,
+    prompts.choose_guidance(model, asked, _GUIDANCE.value, worse is not None),
     choose_folder(_WORKDIR.value, run.step, _OUT.value, _OVERWRITE.value),
   )
 
@@ -303,7 +297,7 @@ def describe(request: Request) -> dict[str, Any]:
       request.given,
       _GIVEN.value,
       task.given,
-      len(request.prompts.cond['label']),
+      len(request.asked.cond['label']),
     )
   if request.given or request.windows > 1:
     planned, _ = generate.plan(run.config, run.stage, task)
@@ -397,72 +391,6 @@ def choose_labels(
     f'The run has no class {label!r}{suggest.hint("", names)} Numbers are 0 to '
     f'{num_classes - 1}.'
   )
-
-
-def choose_captions(
-  run: Any, caption: str | None, file: str | None
-) -> Sequence[str]:
-  """Returns the captions to make videos for, in turn; () for none.
-
-  Args:
-    run: the model; its `sample.captions` are taken if nothing is given.
-    caption: one for all.
-    file: of a caption a line; empty lines are left out.
-
-  Raises:
-    OSError: the file cannot be read.
-    ValueError: the run reads no captions, or does not know a word.
-  """
-  if caption is None and file is None:
-    return run.config.sample.captions if run.reader is not None else ()
-  given = '--caption' if file is None else '--captions'
-  if run.reader is None:
-    raise ValueError(f'The run reads no captions: leave {given} out.')
-  if caption is not None and file is not None:
-    raise ValueError('--caption and --captions are both given: give one.')
-  captions = [caption]
-  if file is not None:
-    try:
-      lines = epath.Path(file).read_text().splitlines()
-    except UnicodeDecodeError as error:
-      raise ValueError(f'--captions={file} is no text file.') from error
-    captions = [line.strip() for line in lines if line.strip()]
-    if not captions:
-      raise ValueError(f'--captions={file} has no line with a caption.')
-  for one in captions:
-    run.reader.check(one)
-  return captions
-
-
-def choose_guidance(model: Any, prompts: Any, has_worse: bool) -> float | None:
-  """Returns the scale of guidance; None: the run's.
-
-  Args:
-    model: `config.model` of the run.
-    prompts: of the videos, see `generate.Prompts`.
-    has_worse: guidance is against a worse model, which needs no prompts.
-
-  Raises:
-    ValueError: there is nothing to guide by.
-  """
-  scale = _GUIDANCE.value
-  if has_worse:
-    return scale
-  flags_of = {'label': '--label', 'text': '--caption'}
-  known = [flags_of[name] for name in rules.guided_by(model)]
-  if scale is not None and not known:
-    raise ValueError(
-      'The run knows no classes and reads no captions: leave --guidance out.'
-    )
-  told = max(prompts.cond['label']) >= 0 or any(prompts.captions)
-  if known and not told:
-    if scale not in (None, 1):
-      raise ValueError(
-        f'Videos of nothing in particular have nothing to be guided by: give '
-        f'{" or ".join(known)}, or leave --guidance out.'
-      )
-    return 1.0
-  return scale
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ from etils import epath
 import jax
 from ml_collections import ConfigDict
 
-from vdm import generate
+from vdm import prompts
 from vdm.checkpoints import manager
 from vdm.common import vocabulary
 from vdm.config import check
@@ -241,7 +241,7 @@ def train_stage(
     run.sources['train'].info['frame_rate'] / config.data.stride,
     run.sources['train'].info['label_names'],
     noised_clips.make_shape_score(config, stage, run.mesh, run.signal.check),
-    generate.prompts(config.sample, run.texts, config.sample.num),
+    prompts.configured(config.sample, run.texts, config.sample.num),
   )
   if pending_evaluation:
     try:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
+from vdm import prompts
 from vdm.common import files
 from vdm.common import vocabulary
 from vdm.data import builders
@@ -67,8 +68,8 @@ def write(
     return
   logging.info('Generating %d final videos in %s', num, folder)
   real = clips()
-  prompts = generate.preview_prompts(config, texts, num, real)
-  cond = prompts.cond
+  asked = prompts.for_preview(config, texts, num, real)
+  cond = asked.cond
   if config.data.fixed_clips and texts is None:
     rows = np.arange(num) % len(real['video'])
     cond = {name: x[rows] for name, x in conditions.of(real).items()}
@@ -91,7 +92,7 @@ def write(
     seeds,
     frame_rate,
     generate.describe_samples(config, folder.parent, step),
-    prompts=prompts.captions,
+    prompts=asked.captions,
   )
   rows = _like(labels[:BESIDE], real['label'])
   files.write_npz(
@@ -105,7 +106,7 @@ def write(
   metrics = {'step': step, 'protocol': how}
   metrics |= synthetic_score.score(
     *(config.data, stage, videos, labels, real, reconstruction),
-    prompts.captions,
+    asked.captions,
   )
   if given:
     metrics['given'] = given_score.measure(

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from vdm import generate
+from vdm import prompts
 from vdm import trained
 from vdm.evaluation import clip_set
 from vdm.evaluation import feature_extraction
@@ -122,7 +123,7 @@ class _Evaluation:
       options.num, options.split, options.sampling, options.seed
     )
     samples_key = run_samples.key(self.run)
-    prompts = self.prompts()
+    asked = self.asked()
     with self.timed('sampling'):
       videos, labels = run_samples.make(
         self.run,
@@ -130,10 +131,10 @@ class _Evaluation:
         samples_key,
         options.num,
         folder=self.out / result_cache.FOLDER,
-        prompts=prompts,
+        asked=asked,
       )
-    if prompts.captions:
-      samples_key['captions'] = list(prompts.captions)
+    if asked.captions:
+      samples_key['captions'] = list(asked.captions)
     samples_key['num'] = options.num
     sets = self.sets(videos, labels, samples_key, floor_key)
     reference = self.measured(
@@ -149,7 +150,7 @@ class _Evaluation:
         sets,
         features=feature_extraction.metric_name(network) if network else '',
         unbiased=options.unbiased,
-        captions=self.captions(prompts, floor_key),
+        captions=self.captions(asked, floor_key),
         width=self.run.stage.resolution,
       )
     card['reconstruction'] = quality
@@ -167,25 +168,25 @@ class _Evaluation:
     card['protocol'] = self.protocol(real_key, floor_key, samples_key)
     card['seconds'] = {k: round(v, 2) for k, v in self.seconds.items()}
     run_samples.write_sheet(
-      self.out, videos, labels, self.run.label_names, prompts.captions
+      self.out, videos, labels, self.run.label_names, asked.captions
     )
     return card
 
   def captions(
-    self, prompts: generate.Prompts, floor_key: dict[str, Any]
+    self, asked: prompts.Prompts, floor_key: dict[str, Any]
   ) -> dict[str, Sequence[str]]:
     """Returns the captions of the samples and of the floor's clips, if any."""
-    if not prompts.captions:
+    if not asked.captions:
       return {}
     real = self.real.captions(floor_key)
-    return {'samples': prompts.captions, 'real': real, 'autoencoder': real}
+    return {'samples': asked.captions, 'real': real, 'autoencoder': real}
 
-  def prompts(self) -> generate.Prompts:
-    """Returns what the samples are made for, see `generate.preview_prompts`."""
+  def asked(self) -> prompts.Prompts:
+    """Returns what the samples are made for, see `prompts.for_preview`."""
     run, num, clips = self.run, self.options.num, None
     if run.reader is not None and not run.config.sample.captions:
       clips = self.real.same('validation', num, run.reader)
-    return generate.preview_prompts(run.config, run.reader, num, clips)
+    return prompts.for_preview(run.config, run.reader, num, clips)
 
   def sets(
     self,

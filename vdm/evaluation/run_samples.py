@@ -10,6 +10,7 @@ from etils.array_types import IntArray, ui8
 import numpy as np
 
 from vdm import generate
+from vdm import prompts
 from vdm import trained
 from vdm.common import progress
 from vdm.evaluation import final_score
@@ -51,7 +52,7 @@ def make(
   num: int,
   *,
   folder: epath.Path,
-  prompts: generate.Prompts | None = None,
+  asked: prompts.Prompts | None = None,
 ) -> tuple[ui8['n t h w 3'], IntArray[' n']]:
   """Returns videos and labels, the same on every process.
 
@@ -64,17 +65,17 @@ def make(
     key: see `key`.
     num: number of samples.
     folder: of the cache.
-    prompts: `num` of them; by default those of `generate.preview_prompts`.
+    asked: `num` of them; by default those of `prompts.for_preview`.
   """
   config = run.config
-  if prompts is None:
-    prompts = generate.preview_prompts(config, run.reader, num)
-  cond, labels = prompts.cond, prompts.cond['label']
-  if prompts.captions:
-    key = {**key, 'labels': 'none', 'captions': list(prompts.captions)}
+  if asked is None:
+    asked = prompts.for_preview(config, run.reader, num)
+  cond, labels = asked.cond, asked.cond['label']
+  if asked.captions:
+    key = {**key, 'labels': 'none', 'captions': list(asked.captions)}
   shape = (num, run.stage.frames, *2 * (run.stage.resolution,), 3)
   first = coordination.is_first()
-  videos = final_videos(run, labels, prompts.captions) if first else None
+  videos = final_videos(run, labels, asked.captions) if first else None
   if coordination.first_says('the samples', videos is not None):
     logging.info('The samples are those of %s.', run.workdir / 'final')
     return arrays.from_first('the samples', videos, shape), labels
@@ -136,12 +137,12 @@ def write_sheet(
   videos: ui8['n t h w 3'],
   labels: IntArray[' n'],
   label_names: Sequence[str],
-  prompts: Sequence[str] = (),
+  captions: Sequence[str] = (),
 ) -> None:
   """Writes samples.png, a contact sheet of the first samples."""
   told = [label_names[label] if label >= 0 else '' for label in labels]
-  if prompts:
-    told = list(map(samples.wrapped, prompts))
-  captions = [f'sample {i}\n{x}' for i, x in enumerate(told[:SHEET_VIDEOS])]
-  sheet = video_files.contact_sheet(videos[:SHEET_VIDEOS], captions, upscale=2)
+  if captions:
+    told = list(map(samples.wrapped, captions))
+  titles = [f'sample {i}\n{x}' for i, x in enumerate(told[:SHEET_VIDEOS])]
+  sheet = video_files.contact_sheet(videos[:SHEET_VIDEOS], titles, upscale=2)
   video_files.write_png(out / 'samples.png', sheet)

@@ -7,6 +7,7 @@ from etils import epath
 import numpy as np
 
 from vdm import generate
+from vdm import prompts
 from vdm import trained
 from vdm.common import buckets
 from vdm.common import errors
@@ -121,14 +122,12 @@ def _write_samples(
 ) -> None:
   """Makes videos of the seeds 0, 1, ... and writes each, and a grid of all."""
   seeds = np.arange(options.samples)
-  prompts = generate.preview_prompts(
-    model.config, model.reader, options.samples
-  )
-  cond = prompts.cond
+  asked = prompts.for_preview(model.config, model.reader, options.samples)
+  cond = asked.cond
   videos = generator.samples(model.params, model.frozen, cond, seeds)
   names = [model.label_names[n] if n >= 0 else 'sample' for n in cond['label']]
-  if prompts.captions:
-    told = zip(prompts.captions, names)
+  if asked.captions:
+    told = zip(asked.captions, names)
     names = [samples.wrapped(caption) or name for caption, name in told]
   captions = [f'{name}\nseed {seed}' for name, seed in zip(names, seeds)]
   folder.mkdir(parents=True, exist_ok=True)

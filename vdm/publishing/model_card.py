@@ -127,11 +127,12 @@ def _sampler(model) -> str:
 
 
 def _sampling(model, source) -> str:
-  asked, cond = '', "{'label': [0]}"
+  asked, cond, modules = '', "{'label': [0]}", 'trained'
   if model.reader is not None:
     caption = (*model.config.sample.captions, 'a caption')[0]
+    modules = 'prompts, trained'
     asked = f' --caption {shlex.quote(caption)}'
-    cond = f'generate.caption_prompts(model.reader, [{caption!r}]).cond'
+    cond = f'prompts.make(model.reader, [-1], [{caption!r}]).cond'
   return f"""```bash
 python -m vdm.sample --workdir {source} --num 8{asked}
 ```
@@ -139,7 +140,7 @@ python -m vdm.sample --workdir {source} --num 8{asked}
 or from Python, as uint8 arrays [n t h w c]:
 
 ```python
-from vdm import generate, trained
+from vdm import generate, {modules}
 
 model = trained.load('{source}')
 make = generate.make_generator(model.config, model.stage)

@@ -97,8 +97,7 @@ def _shots(data: ConfigDict, options: dict) -> Iterator[build_plan.Shot]:
 def _render_options(data: ConfigDict) -> dict:
   options = data.scenes.to_dict()
   del options['train'], options['validation']
-  named = options.pop('captions')
-  return dict(options, named_colours=named, resolution=data.resolution)
+  return dict(options, resolution=data.resolution)
 
 
 def _settings(data: ConfigDict) -> dict:

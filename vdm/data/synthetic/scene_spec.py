@@ -23,7 +23,7 @@ class SceneSpec:
       it every start from which no wall is touched is equally likely.
     crossings: two objects are apart at first and at last, and one hides at
       least the centre of the other in between.
-    named_colours: colours are near those that have names, see `captions`.
+    captions: colours are near those that have names, see `captions`.
   """
 
   resolution: int
@@ -34,7 +34,7 @@ class SceneSpec:
   rotation: bool = False
   walls: bool = False
   crossings: bool = False
-  named_colours: bool = False
+  captions: bool = False
 
   def __post_init__(self):
     least = 16 if self.objects == 1 else 32
