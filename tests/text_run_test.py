@@ -34,6 +34,8 @@ def make_config(root):
     encoder='learned', length=16, width=8, layers=1, vocabulary=64
   )
   config.sample.captions = PROMPTS
+  config.score.every = 0
+  config.train.snapshot_every = 0
   config.train.order = ('video',)
   config.stages.video.update(steps=2, image_fraction=0.5, context_noise=0.0)
   config.stages.video.frame_levels.update(

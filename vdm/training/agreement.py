@@ -114,7 +114,8 @@ def _describe(sources: dict[str, builders.ClipSource]) -> dict[str, Any]:
     index = source.index
     order = np.lexsort((index['start'], index['shot']))
     for name in ('id', 'shot', 'start', 'n', 'label', 'caption'):
-      digest.update(index[name][order].tobytes())
+      if name in index:
+        digest.update(index[name][order].tobytes())
   return {
     'directory': sources['train'].directory,
     'digest': digest.hexdigest(),
