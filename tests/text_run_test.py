@@ -103,7 +103,7 @@ def test_single_frames_and_clips_get_their_words(run, data_root):
   from vdm.preparation import datasets
 
   source = builders.open_source(datasets.ensure(config.data), 'train')
-  reader = texts.make_reader(config, run, source)
+  reader = texts.make_reader(config, run, {'train': source})
   with inputs.make_batches(config, source, span, 0, texts=reader) as batches:
     batch = next(batches)
   by_id = dict(zip(source.index['id'].tolist(), source.index['caption']))
@@ -211,7 +211,7 @@ def test_a_run_that_goes_on_from_another_keeps_its_words(run, data_root):
   source.index['caption'] = np.array(['a zebra moves up'])
   config.sample.captions = ()
   workdir = epath.Path(data_root) / 'other'
-  reader = texts.make_reader(config, workdir, source)
+  reader = texts.make_reader(config, workdir, {'train': source})
   words = trained.load_vocabulary(run)
   assert reader.vocabulary == (*words, 'zebra')
 

@@ -124,7 +124,7 @@ def train(
         store=store,
         log=log,
         signal=signal,
-        texts=texts.make_reader(config, workdir, sources['train']),
+        texts=texts.make_reader(config, workdir, sources),
         counters=counters.Counters(options.max_skipped),
         command=command,
       )

@@ -5,6 +5,7 @@ in the configuration only the last part is kept.
 """
 
 import hashlib
+import os
 import re
 from typing import Any
 
@@ -19,7 +20,6 @@ import numpy as np
 from vdm import trained
 from vdm.common import files
 from vdm.common import trees
-from vdm.common import vocabulary
 from vdm.config import serialize
 from vdm.models import safetensors
 from vdm.models.autoencoders import files as autoencoder_files
@@ -52,7 +52,7 @@ def rounded(model: trained.Model, dtype: str) -> trained.Model:
 def write_parameters(
   folder: epath.Path, model: trained.Model, dtype: str
 ) -> None:
-  """Writes the parameters of a model and its autoencoder, and its words.
+  """Writes the parameters of a model and its autoencoder, and of its words.
 
   Args:
     folder: of the export, which exists.
@@ -69,8 +69,9 @@ def write_parameters(
     }
     data = safetensors.to_bytes(tensors, {'format': manifest.FORMAT})
     files.write_bytes(folder / name, data)
-  if isinstance(model.reader, vocabulary.Words):
-    words.write(folder / words.NAME, model.reader.vocabulary)
+  if model.reader is not None:
+    path = folder / words.name(model.config.model.text)
+    words.write(path, words.content_of(model.reader))
 
 
 def write_manifest(
@@ -146,6 +147,9 @@ def without_paths(config: ConfigDict) -> ConfigDict:
   values = serialize.flatten(config)
   for key in PATHS:
     values[key] = ','.join(map(last_part, values[key].split(',')))
+  # A name on the hub has an owner, and stays.
+  if os.path.isabs(values['model.text.name']):
+    values['model.text.name'] = last_part(values['model.text.name'])
   return serialize.unflatten(values)
 
 
@@ -154,7 +158,10 @@ def written(folder: epath.Path) -> list[str]:
 
   Other files in the folder are not the export's.
   """
-  known = (manifest.WEIGHTS, manifest.AUTOENCODER, words.NAME, manifest.CARD)
+  known = (
+    *(manifest.WEIGHTS, manifest.AUTOENCODER, manifest.CARD),
+    *(words.VOCABULARY, words.ENCODER),
+  )
   names = [name for name in known if (folder / name).exists()]
   if (folder / SAMPLES).exists():
     names += [

@@ -20,6 +20,7 @@ from vdm.trained import export_folder
 from vdm.trained import hub
 from vdm.trained import model
 from vdm.trained import run_folder
+from vdm.trained import words
 
 Model = model.Model
 is_export = export_folder.exists
@@ -120,10 +121,12 @@ def load_vocabulary(source: epath.PathLike) -> tuple[str, ...]:
     FileNotFoundError: there is no run or export.
     ValueError: it is not what was written.
   """
+  text = load_config(source).model.text
+  if text.encoder != 'learned':
+    return ()
   if (export := _open(source)) is not None:
-    return export_folder.read_words(export, export_folder.read_config(export))
-  folder = epath.Path(source)
-  return run_folder.read_words(folder, run_folder.read_config(folder))
+    return words.words(text, export_folder.text_files(export))
+  return words.words(text, words.in_run(epath.Path(source)))
 
 
 def load_config(source: epath.PathLike) -> ConfigDict:

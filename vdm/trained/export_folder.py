@@ -3,7 +3,7 @@
   config.json              what it is, and what every file must be: `manifest`
   model.safetensors        one average of the network's parameters
   autoencoder.safetensors  the frozen autoencoder's parameters
-  vocabulary.json          the words of captions, if it has learned any
+  vocabulary.json          how captions are read, or text_encoder.json: `words`
   README.md                the card, for people
   samples/                 videos, for people
 
@@ -12,7 +12,7 @@ used in float32. They must be exactly those of the networks that `config.json`
 describes: an export of another version of a network is refused.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import hashlib
 import pathlib
@@ -121,7 +121,7 @@ def read(
     frame_rate=content['frame_rate'],
     fingerprint=fingerprint,
     source=export.source,
-    reader=words.reader(config.model.text, read_words(export, config)),
+    reader=words.make(config.model.text, text_files(export)),
   )
 
 
@@ -151,22 +151,23 @@ def read_config(export: Export) -> ConfigDict:
   return config
 
 
-def read_words(export: Export, config: ConfigDict) -> tuple[str, ...]:
-  """Returns the vocabulary of an export; () for one that learns no words.
+def text_files(export: Export) -> Callable[[str], tuple[bytes, str]]:
+  """Returns how the files about captions are read, see `words.in_run`.
 
   Raises:
-    RefusedExport: it is missing, or not what was written.
+    RefusedExport: when it is called; it is missing, or not what was written.
   """
-  text, content = config.model.text, export.content
-  if text.encoder != 'learned':
-    return ()
-  if words.NAME not in content['files']:
-    manifest.refuse(export.source, f'it lists no {words.NAME}')
-  data = manifest.read_file(
-    *(export.folder, words.NAME, content['files'][words.NAME]),
-    *(export.within, export.source),
-  )
-  return words.parse(data, text.vocabulary, f'{export.source}: {words.NAME}')
+
+  def read(name):
+    listed = export.content['files']
+    if name not in listed:
+      manifest.refuse(export.source, f'it lists no {name}')
+    data = manifest.read_file(
+      *(export.folder, name, listed[name], export.within, export.source)
+    )
+    return data, f'{export.source}: {name}'
+
+  return read
 
 
 def read_autoencoder(

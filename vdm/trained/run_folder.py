@@ -71,20 +71,8 @@ def read(
     fingerprint=fingerprint,
     source=str(workdir),
     workdir=workdir,
-    reader=words.reader(config.model.text, read_words(workdir, config)),
+    reader=words.make(config.model.text, words.in_run(workdir)),
   )
-
-
-def read_words(workdir: epath.Path, config: ConfigDict) -> tuple[str, ...]:
-  """Returns the vocabulary of a run; () for one that learns no words.
-
-  Raises:
-    UsageError: it is missing or damaged.
-  """
-  text = config.model.text
-  if text.encoder != 'learned':
-    return ()
-  return words.read(workdir / words.FILE, text.vocabulary)
 
 
 def default_width(workdir: epath.Path, config: ConfigDict) -> float:

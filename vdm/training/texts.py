@@ -1,8 +1,9 @@
-"""How a run reads captions: with its vocabulary, written into its folder once.
+"""How a run reads captions, which is written into its folder once.
 
 `<workdir>/text/vocabulary.json` lists the words that the rows of the network's
 table stand for. A run that starts from another one (`train.init_from`) keeps
-the other's words and adds its own.
+the other's words and adds its own. With a pretrained encoder, captions are read
+from a text cache, and `text_encoder.json` says which encoder that is.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from vdm.common import errors
 from vdm.common import vocabulary
 from vdm.data import builders
 from vdm.data import captions
+from vdm.data import text_cache
 from vdm.multihost import coordination
 from vdm.trained import words
 
@@ -40,7 +42,7 @@ def check(
 def make_reader(
   config: ConfigDict,
   workdir: epath.Path,
-  source: builders.ClipSource,
+  sources: Mapping[str, builders.ClipSource],
 ) -> vocabulary.Reader | None:
   """Returns what reads the captions of a run; None if it reads none.
 
@@ -49,26 +51,45 @@ def make_reader(
   Args:
     config: the run's.
     workdir: its folder.
-    source: of the training split.
+    sources: by split; words are those of the training split.
 
   Raises:
-    UsageError: what is there is damaged, or a prompt has unknown words.
+    UsageError: what is there is damaged, a prompt has unknown words, or the
+      text cache is not the run's.
   """
   text = config.model.text
   if text.encoder == 'none':
     return None
-  found = _ensure_vocabulary(config, workdir, source)
-  reader = vocabulary.Words(found, text.length)
+  if text.encoder == 'learned':
+    found = _ensure_vocabulary(config, workdir, sources['train'])
+    reader = vocabulary.Words(found, text.length)
+  else:
+    reader = _open_cache(config, workdir, sources)
   with errors.as_usage('config.sample.captions: '):
     for caption in config.sample.captions:
       reader.check(caption)
   return reader
 
 
+def _open_cache(config, workdir, sources) -> text_cache.Texts:
+  text, path = config.model.text, workdir / words.FOLDER / words.ENCODER
+  there = coordination.first_says('the text encoder', path.exists())
+  sha256 = words.sha256(words.in_run(workdir)) if there else ''
+  texts = text_cache.open_cache(config.data.texts, text, sha256)
+  for source in sources.values():
+    if missing := texts.lacking(source.index['caption'].tolist()):
+      texts.check(missing[0])
+  if not there:
+    if coordination.is_first():
+      words.write(path, {'sha256': texts.plan['sha256']})
+    coordination.gather('writing the text encoder')
+  return texts
+
+
 def _ensure_vocabulary(config, workdir, source) -> tuple[str, ...]:
-  text, path = config.model.text, workdir / words.FILE
+  text, path = config.model.text, workdir / words.FOLDER / words.VOCABULARY
   if coordination.first_says('the vocabulary', path.exists()):
-    return words.read(path, text.vocabulary)
+    return words.words(text, words.in_run(workdir))
   first = ()
   if config.train.init_from:
     with errors.as_usage('config.train.init_from: '):
