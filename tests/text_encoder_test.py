@@ -50,18 +50,25 @@ def save(folder, kind='t5', seed=0):
   torch.manual_seed(seed)
   if kind == 't5':
     config = transformers.T5Config(
-      *(len(WORDS),), d_model=WIDTH, d_kv=4, d_ff=16, num_layers=2, num_heads=2
+      vocab_size=len(WORDS),
+      d_model=WIDTH,
+      d_kv=4,
+      d_ff=16,
+      num_layers=2,
+      num_heads=2,
     )
     network = transformers.T5EncoderModel(config)
   else:
     config = transformers.CLIPTextConfig(
-      *(len(WORDS), WIDTH, 16),
+      vocab_size=len(WORDS),
+      hidden_size=WIDTH,
+      intermediate_size=16,
       num_hidden_layers=2,
       num_attention_heads=2,
       eos_token_id=1,
     )
     network = transformers.CLIPTextModel(config)
-  network.save_pretrained(folder, safe_serialization=True)
+  network.save_pretrained(folder)
   return str(folder)
 
 
