@@ -142,10 +142,11 @@ def make_videos(label='', seed=0, number=4, caption='', **settings):
   """Makes videos, writes them to a new folder and plays them here."""
   with errors.as_usage():  # A mistake is one sentence.
     labels = sample.choose_labels(len(names), names, label or None, number)
-    if caption and not label:
-      labels = [-1] * number
     captions = prompts.choose_captions(run, caption or None)
-    captions = captions or run.config.sample.captions
+    if not captions and not label:
+      captions = run.config.sample.captions
+    if captions and not label:
+      labels = [-1] * number
     asked = prompts.make(run.reader, labels, captions)
     config, make = generator(**settings)
   seeds = seed + np.arange(number)

@@ -240,12 +240,13 @@ try:
   run = trained.load(workdir)
   names = run.label_names[: run.config.model.num_classes]
   labels = sample.choose_labels(len(names), names, label or None, number)
-  if caption and not label:
-    labels = [-1] * number
   captions = prompts.choose_captions(run, caption or None)
 except (OSError, ValueError) as error:
   raise errors.UsageError(error) from None
-captions = captions or run.config.sample.captions
+if not captions and not label:
+  captions = run.config.sample.captions
+if captions and not label:
+  labels = [-1] * number
 asked = prompts.make(run.reader, labels, captions)
 make = generate.make_generator(run.config, run.stage)
 seeds = seed + np.arange(number)

@@ -1,9 +1,12 @@
 """A tiny run that learns captions, from its data set to `vdm.sample`."""
 
 import json
+import subprocess
+import sys
 
 from absl import flags
 from absl.testing import flagsaver
+from conftest import ROOT
 from etils import epath
 import numpy as np
 import pytest
@@ -266,3 +269,20 @@ def test_previews_follow_prompts_else_clips():
   assert found.captions == ('c', 'a', 'c')
   assert found.cond['words'].tolist() == [[4], [2], [4]]
   assert found.cond['label'].tolist() == [-1, -1, -1]
+
+
+def test_sampling_from_words_stays_light(run, tmp_path):
+  """Neither torch nor what reads data sets; words need none of it."""
+  script = (
+    'import sys\n'
+    'from vdm import generate, prompts, sample, trained\n'
+    'model = trained.load(sys.argv[1])\n'
+    "captions = prompts.choose_captions(model, 'a red disc')\n"
+    'assert prompts.make(model.reader, [-1], captions).cond["words"].any()\n'
+    'generate.make_generator(model.config, model.stage)\n'
+    "heavy = {'torch', 'transformers', 'tensorflow', 'grain', 'clu'}\n"
+    "heavy |= {'tensorflow_datasets', 'array_record'}\n"
+    'assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n'
+  )
+  command = [sys.executable, '-c', script, str(run)]
+  subprocess.run(command, check=True, cwd=ROOT)

@@ -261,7 +261,7 @@ def read_request() -> Request:
   captions = prompts.choose_captions(run, _CAPTION.value, _CAPTIONS.value)
   num = _NUM.value or (len(given.names) if given else 0)
   num = num or (len(captions) if _CAPTIONS.value else 8)
-  if _CAPTION.value is None and _CAPTIONS.value is None and not given:
+  if not captions and not given and _LABEL.value is None:
     captions = run.config.sample.captions
   if given and _LABEL.value is None:
     labels = given_frames.labels(given, model, run.label_names, num)
