@@ -167,18 +167,10 @@ def test_a_step_on_encoded_captions_trains_what_reads_them(tmp_path):
   rows = [texts.read(CAPTIONS[i]) for i in range(8)]
   batch |= {name: np.stack([row[name] for row in rows]) for name in rows[0]}
   state, metrics = run.train([batch])
-  shared, others = tiny_runs.Run(config, devices=2).train([batch])
-  np.testing.assert_allclose(
-    *(others[0]['loss'][0], metrics[0]['loss'][0]), rtol=1e-4
-  )
   assert np.isfinite(metrics[0]['loss'][0])
   for path, x in trees.flatten(run.initial.params).items():
     if path.startswith('text/') or '/text/' in path:
-      after = trees.flatten(state.params)[path]
-      assert (after != x).any(), path
-      np.testing.assert_allclose(
-        trees.flatten(shared.params)[path], after, atol=2e-3, err_msg=path
-      )
+      assert (trees.flatten(state.params)[path] != x).any(), path
 
 
 def test_reading_imports_no_torch(tmp_path):
