@@ -35,6 +35,9 @@ def measure(config, stage, batches):
   import numpy as np
 
   from vdm import generate
+  from vdm import prompts
+  from vdm.common import sizes
+  from vdm.common import vocabulary
   from vdm.training import objectives
   from vdm.training import sharding
   from vdm.training import throughput
@@ -46,7 +49,10 @@ def measure(config, stage, batches):
   make = generate.make_generator(config, stage, mesh)
   frozen = common.untrained_autoencoder(config)
   n = config.sample.batch
-  cond = generate.preview_conditions(config.model, n)
+  text, reader = config.model.text, None
+  if text.encoder == 'learned':  # Any words take the same time.
+    reader = vocabulary.Words((), text.length)
+  cond = prompts.for_preview(config, reader, n).cond
   seconds = []
   for i in range(1 + batches):
     began = time.perf_counter()
@@ -56,7 +62,7 @@ def measure(config, stage, batches):
   return {
     'batch': n,
     'frames': stage.frames,
-    'resolution': stage.resolution,
+    **sizes.keys(sizes.of(stage)),
     'steps': config.sample.steps,
     'guidance': config.sample.guidance,
     'parameters': sum(x.size for x in jax.tree.leaves(params)),

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from vdm import prompts
 from vdm.checkpoints import manager
+from vdm.common import sizes
 from vdm.common import vocabulary
 from vdm.config import check
 from vdm.evaluation import evaluator
@@ -32,6 +33,7 @@ from vdm.training import agreement
 from vdm.training import autoencoder_stage
 from vdm.training import counters
 from vdm.training import inputs
+from vdm.training import motion_range
 from vdm.training import nonfinite
 from vdm.training import objectives
 from vdm.training import preflight
@@ -102,9 +104,13 @@ def train(
     config.autoencoder = autoencoder_stage.resolve(
       config.autoencoder, workdir / 'autoencoder'
     )
+    config.model = preflight.resolve_model(config, workdir)
     sources = agreement.open_sources(config.data)
     mesh = sharding.make_mesh(options.fsdp)
     made = preflight.check(config, sources, mesh, signal.check)
+    config.model.motion_range = motion_range.resolve(
+      config, workdir, sources['train']
+    )
     with (
       workdir_lock.WorkdirLock(workdir),
       manager.Checkpoints(
@@ -373,7 +379,7 @@ def freeze_autoencoder(
       judged_source(run),
       directory,
       num=config.data.fixed_clips or config.train.eval_clips,
-      resolution=span.stage.resolution,
+      size=sizes.of(span.stage),
       stride=config.data.stride,
       mesh=run.mesh,
     )

@@ -10,9 +10,11 @@ from vdm.common import vocabulary
 from vdm.data import builders
 from vdm.data import clip_reader
 from vdm.data import clip_spec
+from vdm.data import scalars
 from vdm.data import windowing
 
-ABOUT = ('row', 'start', 'caption')  # Says what clips are; for people.
+# Entries that say where clips are from and, for people, what they show.
+PLACES = ('row', 'start', 'caption')
 
 
 def load_clips(
@@ -41,8 +43,8 @@ def load_clips(
   Returns:
     'video' uint8 [n t h w 3]; 'label' int32 [n]; 'row' int64 [n], the record
     (as `source.truth` takes it) in which a clip starts, and 'start' int64 [n],
-    at which frame of it. With `texts` also 'caption' str [n], and what is read
-    of it.
+    at which frame of it; float32 [n] for each of `spec.scalars`. With `texts`
+    also 'caption' str [n], and what is read of it.
 
   Raises:
     ValueError: the data set has no such clips.
@@ -70,7 +72,14 @@ def load_clips(
     'row': np.asarray(source.index['row'], np.int64)[entries],
     'start': starts,
     **told,
+    **_scalars(source, spec, clips),
   }
+
+
+def _scalars(source, spec, clips) -> dict[str, np.ndarray]:
+  rate = source.info['frame_rate'] / spec.stride
+  rows = [scalars.describe(spec.scalars, clip, rate) for clip in clips]
+  return {name: np.stack([row[name] for row in rows]) for name in spec.scalars}
 
 
 def read_clips(

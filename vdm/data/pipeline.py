@@ -119,7 +119,7 @@ class Batches(Iterator):
     self._live[0].start_prefetch()
 
   def __next__(self) -> dict[str, np.ndarray]:
-    """Returns {'video': uint8 [b t h w 3], 'label': int32 [b]}.
+    """Returns {'video': uint8 [b t h w 3], 'label': int32 [b]} and scalars.
 
     With a reader of captions there is also what it returns of each of them.
     With a latent cache, 'mean' and perhaps 'logvar', float16 [b t h w c],
@@ -256,13 +256,13 @@ class RepeatedBatches(Iterator):
     process_index: int = 0,
     process_count: int = 1,
   ):
-    """Takes the clips and their conditions, see `eval_clips.load_clips`."""
+    """Takes all but what says where they are of `eval_clips.load_clips`."""
     own = batch // process_count
     rows = process_index * own + np.arange(own)
     self._batch = {
-      name: x[rows % len(x)]
-      for name, x in clips.items()
-      if name not in eval_clips.ABOUT
+      name: values[rows % len(values)]
+      for name, values in clips.items()
+      if name not in eval_clips.PLACES
     }
 
   def __next__(self) -> dict[str, np.ndarray]:

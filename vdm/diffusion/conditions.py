@@ -1,10 +1,12 @@
 """What a denoiser is told about clips: a dict of arrays with a row a clip.
 
-  label      int32 [b], a class; -1 for none
-  words      int32 [b n], numbers of words as `common.vocabulary` has them;
-             0 for none
-  text       float32 [b n d], tokens of a pretrained text encoder
-  text_mask  bool [b n], which tokens there are
+  label       int32 [b], a class; -1 for none
+  words       int32 [b n], numbers of words as `common.vocabulary` has them;
+              0 for none
+  text        float32 [b n d], tokens of a pretrained text encoder
+  text_mask   bool [b n], which tokens there are
+  frame_rate  float32 [b], frames a second; NaN for unknown
+  motion      float32 [b], frame widths a second; NaN for unknown
 
 Each condition has a null value, which stands for not being told, and is
 dropped by itself in training: the network then learns what guidance needs.
@@ -19,6 +21,10 @@ from etils.array_types import Array
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+# Numbers of a clip. Guidance contrasts what is shown and keeps them, as Stable
+# Video Diffusion does.
+SCALARS = ('frame_rate', 'motion')
 
 
 class Condition(NamedTuple):
@@ -40,6 +46,7 @@ CONDITIONS = {
   'words': Condition(np.int32, 0, 'text'),
   'text': Condition(np.float32, 0.0, 'text'),
   'text_mask': Condition(np.bool_, False, 'text'),
+  **{name: Condition(np.float32, np.nan, name) for name in SCALARS},
 }
 
 
@@ -65,6 +72,11 @@ def null(cond: Mapping[str, Array['b ...']]) -> dict[str, Array['b ...']]:
   return {
     name: jnp.full_like(x, CONDITIONS[name].null) for name, x in cond.items()
   }
+
+
+def without(cond: Mapping[str, Array['b ...']]) -> dict[str, Array['b ...']]:
+  """Returns what guidance contrasts conditions with: null, but for scalars."""
+  return null(cond) | {k: x for k, x in cond.items() if k in SCALARS}
 
 
 def drop(

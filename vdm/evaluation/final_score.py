@@ -14,6 +14,7 @@ import numpy as np
 from vdm import generate
 from vdm import prompts
 from vdm.common import files
+from vdm.common import sizes
 from vdm.common import vocabulary
 from vdm.data import builders
 from vdm.diffusion import conditions
@@ -154,7 +155,7 @@ def _protocol(config, stage, source) -> dict[str, Any]:
     'videos': config.sample.final,
     'frames': stage.frames,
     'stride': config.data.stride,
-    'resolution': stage.resolution,
+    **sizes.keys(sizes.of(stage)),
     'sample': settings(config.sample),
   }
 

@@ -13,6 +13,7 @@ from vdm import generate
 from vdm import prompts
 from vdm import trained
 from vdm.common import progress
+from vdm.common import sizes
 from vdm.evaluation import final_score
 from vdm.evaluation import result_cache
 from vdm.media import samples
@@ -40,7 +41,7 @@ def key(run: trained.Model) -> dict[str, Any]:
     'autoencoder': run.fingerprint,
     'sample': sample,
     'frames': run.stage.frames,
-    'resolution': run.stage.resolution,
+    **sizes.keys(sizes.of(run.stage)),
     'labels': 'in turn',
   }
 
@@ -73,7 +74,7 @@ def make(
   cond, labels = asked.cond, asked.cond['label']
   if asked.captions:
     key = {**key, 'labels': 'none', 'captions': list(asked.captions)}
-  shape = (num, run.stage.frames, *2 * (run.stage.resolution,), 3)
+  shape = (num, run.stage.frames, *sizes.of(run.stage), 3)
   first = coordination.is_first()
   videos = final_videos(run, labels, asked.captions) if first else None
   if coordination.first_says('the samples', videos is not None):
@@ -126,8 +127,7 @@ def final_videos(
     return None
   if step != run.step or settings != wanted or len(videos) < num:
     return None
-  side = run.stage.resolution
-  if videos.shape[1:] != (run.stage.frames, side, side, 3):
+  if videos.shape[1:] != (run.stage.frames, *sizes.of(run.stage), 3):
     return None
   return videos[:num] if (classes[:num] == labels).all() else None
 

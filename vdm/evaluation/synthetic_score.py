@@ -9,6 +9,7 @@ from etils.array_types import IntArray, ui8
 from ml_collections import ConfigDict
 import numpy as np
 
+from vdm.common import sizes
 from vdm.data.synthetic import paths
 from vdm.evaluation import caption_score
 from vdm.metrics import corruptions
@@ -37,7 +38,7 @@ def world(data: ConfigDict, stage: ConfigDict) -> laws.World:
   gravity = 0.0
   if options.motion == 'gravity':
     gravity = paths.gravity(
-      resolution=stage.resolution,
+      sizes.of(stage),
       frames=options.frames,
       walls=options.walls,
       crossings=options.crossings,

@@ -30,7 +30,8 @@ from vdm.trained import words
 # Keys of the configuration whose values are paths, or commas between paths.
 PATHS = (
   *('data.root', 'data.source', 'data.latents', 'data.captions.manifest'),
-  *('data.texts', 'autoencoder.load', 'autoencoder.weights', 'train.init_from'),
+  *('autoencoder.load', 'autoencoder.weights', 'model.weights'),
+  *('data.texts', 'train.init_from'),
 )
 SAMPLES = 'samples'  # The folder of videos.
 

@@ -27,6 +27,8 @@ import numpy as np
 
 from vdm import generate
 from vdm import models
+from vdm.common import sizes
+from vdm.config import image_model_rules
 from vdm.config import rules
 from vdm.diffusion import conditions
 from vdm.diffusion import losses
@@ -37,6 +39,8 @@ from vdm.models import unet
 from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import losses as autoencoder_losses
+from vdm.models.image_unets import inflated
+from vdm.models.image_unets import published
 from vdm.multihost import arrays
 
 # Streams of a step's key and of a row's key.
@@ -52,6 +56,8 @@ class Objective(NamedTuple):
       not train, whatever the stage freezes.
     abstract_params: () -> shapes and dtypes of what `init` returns.
     inherits: whether `train.init_from` applies to its parameters.
+    constant: patterns of the paths of parameters that no stage trains.
+    imported: of those that are published ones, which `init_from` leaves.
     samples: None for an objective that generates nothing.
   """
 
@@ -63,6 +69,8 @@ class Objective(NamedTuple):
   excluded_paths: Callable[[bool], tuple[str, ...]]
   abstract_params: Callable[[], Any]
   inherits: bool
+  constant: tuple[str, ...]
+  imported: tuple[str, ...]
   samples: Callable[..., Any] | None
 
 
@@ -151,6 +159,8 @@ def autoencoder(
     excluded_paths=codec.excluded_paths,
     abstract_params=codec.abstract_params,
     inherits=False,
+    constant=(),
+    imported=(),
     samples=None,
   )
 
@@ -169,9 +179,15 @@ def diffusion(
   schedule = generate.make_schedule(options, codec, stage)
   losses.check(options.prediction, options.weighting, schedule)
 
+  constant = image_model_rules.constant_patterns(config)
+
+  cast = functools.partial(inflated.stored, patterns=constant, dtype=dtype)
+
   def init(key, clips):
     del clips
-    return jax.jit(network.init)(key)
+    if config.model.weights:
+      return cast(published.initial(config.model, network.init, key))
+    return cast(jax.jit(network.init)(key))
 
   def encode(frozen, rows, sampled=False):
     """Normalised latents of rows of frames, or of rows of cached latents."""
@@ -190,7 +206,7 @@ def diffusion(
     inputs = conditions.rest(batch)
     rows, frames = next(iter(inputs.values())).shape[:2]
     if 'video' in inputs:
-      frames = generate.latent_shape(codec, frames, stage.resolution)[0]
+      frames = generate.latent_shape(codec, frames, sizes.of(stage))[0]
     levels, loss_mask = losses.draw_levels(
       jax.random.fold_in(key, LEVELS),
       rows,
@@ -205,7 +221,9 @@ def diffusion(
     cond = conditions.drop(
       conditions.of(batch),
       jax.random.fold_in(key, CONDITIONS),
-      {'label': config.model.label_dropout, 'text': config.model.text.dropout},
+      dict.fromkeys(conditions.SCALARS, config.model.scalar_dropout)
+      | {'label': config.model.label_dropout}
+      | {'text': config.model.text.dropout},
     )
     return {
       **inputs,
@@ -315,8 +333,10 @@ def diffusion(
     validate=validate,
     preview=preview,
     excluded_paths=excluded_paths,
-    abstract_params=network.abstract_params,
+    abstract_params=lambda: jax.eval_shape(cast, network.abstract_params()),
     inherits=True,
+    constant=constant,
+    imported=(inflated.IMAGE,) if config.model.weights else (),
     samples=samples,
   )
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from vdm.common import parallel
 from vdm.common import progress
+from vdm.common import sizes
 from vdm.data import coding
 from vdm.data.builders import build_plan
 from vdm.data.synthetic import captions
@@ -27,7 +28,7 @@ def config_name(data: ConfigDict) -> str:
   """Returns the part of the directory that names the settings."""
   settings = _settings(data)
   return (
-    f'{data.resolution}px_{data.scenes.frames}f_{data.encoding}'
+    f'{sizes.text(sizes.of(data))}px_{data.scenes.frames}f_{data.encoding}'
     f'_{build_plan.settings_hash(settings)}'
   )
 
@@ -97,7 +98,7 @@ def _shots(data: ConfigDict, options: dict) -> Iterator[build_plan.Shot]:
 def _render_options(data: ConfigDict) -> dict:
   options = data.scenes.to_dict()
   del options['train'], options['validation']
-  return dict(options, resolution=data.resolution)
+  return options | sizes.keys(sizes.of(data))
 
 
 def _settings(data: ConfigDict) -> dict:
@@ -105,7 +106,7 @@ def _settings(data: ConfigDict) -> dict:
   if not options['captions']:  # So it is in data sets of before this key.
     del options['captions']
   return dict(
-    resolution=data.resolution,
+    **sizes.keys(sizes.of(data)),
     frame_rate=data.frame_rate,
     encoding=data.encoding,
     scenes=options,
