@@ -11,6 +11,7 @@ from vdm.config import variants
 
 VARIANTS = {
   'synthetic': ('', 'smoke', 'overfit', 'given', 'given,smoke'),
+  'synthetic_text': ('', 'smoke', 'overfit'),
   'video_folder': ('', 'smoke', 'overfit'),
   'ucf101_autoencoder': (
     *('', 'smoke', '128', 'f8c16', 'fsq', 'sharp', 'temporal', 'cpu'),

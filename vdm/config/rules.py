@@ -23,6 +23,7 @@ def problems(config: ConfigDict) -> Iterator[str]:
   yield from autoencoder_rules.problems(config)
   yield from image_model_rules.problems(config.model)
   yield from _model_problems(config.model)
+  yield from _text_problems(config)
   yield from _scalar_problems(config)
   yield from guidance_problems(config.model, config.sample)
   yield from _diffusion_problems(config.diffusion)
@@ -34,7 +35,7 @@ def problems(config: ConfigDict) -> Iterator[str]:
 
 
 def _data_problems(data: ConfigDict) -> Iterator[str]:
-  paths = {name: data[name] for name in ('root', 'source', 'latents')}
+  paths = {name: data[name] for name in ('root', 'source', 'latents', 'texts')}
   for name, path in (
     paths | {'captions.manifest': data.captions.manifest}
   ).items():
@@ -120,6 +121,57 @@ def _model_problems(model: ConfigDict) -> Iterator[str]:
     )
 
 
+def guided_by(model: ConfigDict) -> tuple[str, ...]:
+  """Returns the conditions that a network knows, and guidance acts on."""
+  known = ('label',) if model.num_classes else ()
+  return known + (('text',) if model.text.encoder != 'none' else ())
+
+
+def told_loss(model: ConfigDict) -> str:
+  """Returns the name of the validation loss with the clips' own conditions.
+
+  It is '' for a network without conditions.
+  """
+  names = {'label': 'val_loss_labelled', 'text': 'val_loss_captioned'}
+  if guided_by(model):
+    return names[guided_by(model)[-1]]
+  return 'val_loss_told' if model.scalars else ''
+
+
+def _text_problems(config: ConfigDict) -> Iterator[str]:
+  model, text = config.model, config.model.text
+  if text.encoder == 'none':
+    for name in ('sample.captions', 'data.texts'):
+      group, key = name.split('.')
+      if config[group][key]:
+        yield (
+          f'config.{name} is set, and config.model.text.encoder=none reads no '
+          'captions: set it to learned or pretrained.'
+        )
+    return
+  if text.dropout == 1:
+    yield (
+      'config.model.text.dropout=1 replaces every caption, so that none is '
+      'learnt: lower it, or set config.model.text.encoder=none.'
+    )
+  if not model.attention_levels and not model.joint_attention:
+    yield (
+      'config.model.text: no block attends to anything, and so none to words: '
+      'set config.model.attention_levels or joint_attention.'
+    )
+  if text.encoder == 'learned' and config.data.texts:
+    yield (
+      'config.data.texts is of encoded captions, and config.model.text.encoder='
+      'learned reads words: set it to pretrained, or leave data.texts out.'
+    )
+  if text.encoder == 'pretrained' and not (text.name and config.data.texts):
+    yield (
+      'config.model.text.encoder=pretrained needs config.model.text.name, the '
+      'encoder, and config.data.texts, the folder of the captions that it has '
+      'encoded.'
+    )
+
+
 def _scalar_problems(config: ConfigDict) -> Iterator[str]:
   model, data = config.model, config.data
   if 0 < data.max_stride < data.stride:
@@ -148,12 +200,19 @@ def _scalar_problems(config: ConfigDict) -> Iterator[str]:
 
 
 def guidance_problems(model: ConfigDict, sample: ConfigDict) -> Iterator[str]:
-  """Yields why samples cannot be guided by the labels that a model knows."""
+  """Yields why samples cannot be guided by what a model is told."""
   if model.num_classes and not model.label_dropout and sample.guidance != 1:
     yield (
       f'config.model.label_dropout=0 leaves the null label untrained, which '
       f'config.sample.guidance={sample.guidance:g} needs: train with '
       'label_dropout=0.1, or sample with guidance=1.'
+    )
+  text = model.text
+  if text.encoder != 'none' and not text.dropout and sample.guidance != 1:
+    yield (
+      f'config.model.text.dropout=0 leaves captions that are not told '
+      f'untrained, which config.sample.guidance={sample.guidance:g} needs: '
+      'train with text.dropout=0.1, or sample with guidance=1.'
     )
 
 

@@ -29,6 +29,7 @@ from vdm import generate
 from vdm import models
 from vdm.common import sizes
 from vdm.config import image_model_rules
+from vdm.config import rules
 from vdm.diffusion import conditions
 from vdm.diffusion import losses
 from vdm.diffusion import process
@@ -221,7 +222,8 @@ def diffusion(
       conditions.of(batch),
       jax.random.fold_in(key, CONDITIONS),
       dict.fromkeys(conditions.SCALARS, config.model.scalar_dropout)
-      | {'label': config.model.label_dropout},
+      | {'label': config.model.label_dropout}
+      | {'text': config.model.text.dropout},
     )
     return {
       **inputs,
@@ -285,10 +287,8 @@ def diffusion(
     # Without conditions, and with those of the clips.
     cond = conditions.of(clips)
     given = {'val_loss': conditions.null(cond)}
-    if config.model.num_classes:
-      given['val_loss_labelled'] = cond
-    elif config.model.scalars:
-      given['val_loss_told'] = cond
+    if name := rules.told_loss(config.model):
+      given[name] = cond
     for name, cond in given.items():
       numbered = (clips['video'], cond, np.arange(total))
       for level in options.eval_levels:
