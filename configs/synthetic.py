@@ -37,7 +37,7 @@ from vdm.config import recipes
 from vdm.config import schema
 from vdm.config import variants
 
-VARIANTS = ('steady', 'gpu', 'given', 'smoke', 'overfit')
+VARIANTS = ('steady', 'gpu', 'given', 'few_steps', 'smoke', 'overfit')
 
 
 def get_config(variant: str = ''):
@@ -73,6 +73,8 @@ def get_config(variant: str = ''):
     steady(config)
   if 'gpu' in names:
     gpu(config)
+  if 'few_steps' in names:
+    few_steps(config)
   if 'smoke' in names:
     config.data.scenes.update(train=64, validation=16)
   return variants.apply(config, variant, VARIANTS)
@@ -97,6 +99,24 @@ def steady(config):
   config.train.update(eval_every=1000, preview_every=1000)
   config.stages.video.update(batch=8, steps=9000)
   config.stages.video.frame_levels.update(shared=0.75, first=0.25)
+
+
+def few_steps(config):
+  """One stage, which makes a consistency model of the demo that is shipped."""
+  config.autoencoder.load = config.train.init_from = 'colabs/demo'
+  config.train.order = ('few_steps',)
+  config.stages.few_steps = schema.stage(
+    objective='consistency',
+    steps=800,
+    frames=16,
+    batch=8,
+    learning_rate=1e-3,
+    warmup=20,
+    cooldown=0.5,
+  )
+  config.consistency.times = 5
+  config.score.every = 0
+  config.train.update(eval_every=400, preview_every=400, save_every=100)
 
 
 def gpu(config):

@@ -127,6 +127,11 @@ def plan(
       f'for {task.frames}.'
     )
   length = latent_shape(codec, stage.frames, stage.resolution)[0]
+  if stage.objective == 'consistency' and task.history_guidance != 1:
+    raise ValueError(
+      'A consistency model cannot be guided by held frames: leave the history '
+      'guidance at 1.'
+    )
   task = rollouts.resolve(
     task._replace(
       frames=task.frames // factor, overlap=-(-task.overlap // factor)
@@ -179,6 +184,8 @@ def make_generator(
     ValueError: the network cannot be guided as `config.sample` says; when
       samples are made, it was not trained for the task.
   """
+  for problem in rules.few_steps_problems(stage, config.sample, bool(worse)):
+    raise ValueError(problem)
   if worse is None:
     for problem in rules.guidance_problems(config.model, config.sample):
       raise ValueError(problem)
@@ -255,7 +262,8 @@ def make_generator(
 def _make_window(config, stage, codec, worse, history_scale, history_noise):
   """Returns the compiled function that makes the latents of a window."""
   options = config.sample
-  grid = samplers.make_grid(
+  grid = samplers.make_levels(
+    options.method,
     options.grid,
     options.steps,
     make_schedule(config.diffusion, codec, stage),

@@ -14,6 +14,8 @@ from vdm.config import suggest
 
 # Autoencoders whose weights come from elsewhere.
 PUBLISHED = ('tiny', 'autoencoder_kl')
+# The order in which stages of each objective come.
+OBJECTIVES = ('autoencoder', 'diffusion', 'consistency')
 
 
 def problems(config: ConfigDict) -> Iterator[str]:
@@ -81,8 +83,35 @@ def _order_problems(config: ConfigDict) -> Iterator[str]:
       f'config.train.order has an autoencoder stage, which config.autoencoder.'
       f'{why} leaves nothing to train: drop it from the order.'
     )
-  if objectives != sorted(objectives):
-    yield 'config.train.order has a diffusion stage before an autoencoder one.'
+  if objectives != sorted(objectives, key=OBJECTIVES.index):
+    yield (
+      'config.train.order has its stages in another order than autoencoder, '
+      'diffusion, consistency.'
+    )
+  if 'consistency' in objectives:
+    yield from _consistency_problems(config, objectives)
+
+
+def _consistency_problems(
+  config: ConfigDict, objectives: list[str]
+) -> Iterator[str]:
+  prediction, scale = config.diffusion.prediction, config.consistency.guidance
+  if 'diffusion' not in objectives and not config.train.init_from:
+    yield (
+      'config.train.order has a consistency stage and nothing that it could '
+      'start from: put a diffusion stage before it, or set '
+      'config.train.init_from to a run that has one.'
+    )
+  if prediction not in ('v', 'flow'):
+    yield (
+      f'config.diffusion.prediction={prediction} gives no consistency model, '
+      'which has to return a clean clip as it is: train with v or flow.'
+    )
+  if config.model.num_classes and not config.model.label_dropout and scale != 1:
+    yield (
+      f'config.consistency.guidance={scale:g} needs the null label, which '
+      'config.model.label_dropout=0 leaves untrained: set it to 1.'
+    )
 
 
 def _autoencoder_problems(config: ConfigDict) -> Iterator[str]:
@@ -179,6 +208,24 @@ def guidance_problems(model: ConfigDict, sample: ConfigDict) -> Iterator[str]:
     )
 
 
+def few_steps_problems(
+  stage: ConfigDict, sample: ConfigDict, worse: bool
+) -> Iterator[str]:
+  """Yields why a consistency model cannot be sampled as `sample` says.
+
+  Args:
+    stage: of the model.
+    sample: `config.sample`, as it applies to the stage.
+    worse: whether it is to be guided against a worse model.
+  """
+  if stage.objective == 'consistency' and (worse or sample.guidance != 1):
+    yield (
+      'A consistency model cannot be guided, since its values are clips and no '
+      'means of clips: sample with guidance 1, or distil another '
+      'config.consistency.guidance.'
+    )
+
+
 def image_first_problems(
   config: ConfigDict, stage: ConfigDict
 ) -> Iterator[str]:
@@ -191,7 +238,7 @@ def image_first_problems(
     )
   stages = [config.stages[name] for name in config.train.order]
   if not any(
-    s.objective == 'diffusion' and (s.frames == 1 or s.image_fraction)
+    s.objective == stage.objective and (s.frames == 1 or s.image_fraction)
     for s in stages
   ):
     yield (
@@ -266,7 +313,7 @@ def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
   if config.autoencoder.kind != 'identity':
     factor = config.autoencoder.factor
   halvings = 0
-  if stage.objective == 'diffusion':
+  if stage.objective != 'autoencoder':
     halvings = len(config.model.widths) - 1
   for key in ('resolution', 'crop'):
     if stage[key] % (factor * 2**halvings):
@@ -283,7 +330,7 @@ def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
     )
   if (
     config.sample.image_first
-    and stage.objective == 'diffusion'
+    and stage.objective != 'autoencoder'
     and stage.frames > 1
   ):
     yield from image_first_problems(config, stage)

@@ -19,6 +19,7 @@ from jax.extend import core
 from ml_collections import ConfigDict
 
 from vdm.common import trees
+from vdm.config import sampling
 from vdm.models import attention
 from vdm.training import autoencoder_stage
 from vdm.training import flops
@@ -140,10 +141,15 @@ def size(tree: Any) -> int:
 
 
 def _objective(config, span, mesh):
-  objective = objectives.make_objective(config, span.stage, mesh)
+  objective = objectives.make_objective(
+    sampling.of_stage(config, span.stage), span.stage, mesh
+  )
   if span.stage.objective == 'autoencoder':
     return objective, {}
-  return objective, autoencoder_stage.abstract(config.autoencoder)
+  frozen = autoencoder_stage.abstract(config.autoencoder)
+  if span.stage.objective == 'consistency':
+    frozen['teacher'] = objective.abstract_params()
+  return objective, frozen
 
 
 @attention.traced_for('accelerator')
@@ -157,7 +163,7 @@ def kept(config: ConfigDict, name: str) -> int:
   objective, frozen = _objective(config, span, mesh)
 
   def forward(params, frozen, batch, key):
-    return objective.loss(params, frozen, objective.draw(batch, key))
+    return objective.loss(params, frozen, objective.draw(batch, key, 0))
 
   def of_rows(rows):
     stage = span.stage.copy_and_resolve_references().unlock()

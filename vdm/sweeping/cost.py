@@ -60,7 +60,7 @@ def disk_of(item: plans.Run) -> int:
     state = max(state, costs.size(abstract))
   last = stages.spans(config)[-1].stage
   videos = 0
-  if last.objective == 'diffusion':
+  if last.objective != 'autoencoder':
     videos = config.sample.final * last.frames * 3 * last.resolution**2
   return math.ceil(disk.checkpoints(config, state) + videos)
 

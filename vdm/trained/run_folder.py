@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from vdm.checkpoints import manager
 from vdm.common import errors
 from vdm.common import trees
+from vdm.config import sampling
 from vdm.config import schema
 from vdm.config import serialize
 from vdm.models.autoencoders import files
@@ -51,17 +52,19 @@ def read(
   name = f'{width:.3f}'
   average = averages.get(name)
   if average is None:
-    if not snapshots.steps(workdir):
+    if meta['objective'] == 'consistency' or not snapshots.steps(workdir):
       raise ValueError(
         f'The run keeps averages of width {", ".join(averages)}, not {name}, '
         'and no snapshots to make others of (train.snapshot_every).'
       )
     average = snapshots.reconstruct(workdir, width, step)
+  stage = config.stages[meta['stage']]
+  config = sampling.of_stage(config, stage)
   config.sample.ema = width
   _, params, stats, fingerprint = files.load(workdir / 'autoencoder')
   return model.Model(
     config=config,
-    stage=config.stages[meta['stage']],
+    stage=stage,
     step=step,
     params=trees.unflatten(average),
     frozen={'params': params, 'stats': stats},

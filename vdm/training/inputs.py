@@ -52,7 +52,7 @@ def check_flip(config: ConfigDict, info: dict[str, Any]) -> None:
     ValueError: it does not.
   """
   stages_run = [config.stages[name] for name in config.train.order]
-  learns = any(stage.objective == 'diffusion' for stage in stages_run)
+  learns = any(stage.objective != 'autoencoder' for stage in stages_run)
   names = info['directional_labels']
   if config.data.flip and config.model.num_classes and learns and names:
     more = f' and {len(names) - 3} more' if len(names) > 3 else ''
@@ -177,7 +177,7 @@ def abstract_batch(
   """
   stage, size = span.stage, make_spec(config, span).size
   shape, names, dtype = (stage.frames, size, size, 3), ('video',), np.uint8
-  if config.data.latents and stage.objective == 'diffusion':
+  if config.data.latents and stage.objective != 'autoencoder':
     codec = autoencoders.make_autoencoder(config.autoencoder)
     shape = generate.latent_shape(codec, stage.frames, size)
     names = (

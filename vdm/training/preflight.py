@@ -16,6 +16,7 @@ import numpy as np
 from vdm import trained
 from vdm.common import buckets
 from vdm.common import errors
+from vdm.config import sampling
 from vdm.data import builders
 from vdm.data import latent_cache
 from vdm.data import windowing
@@ -81,11 +82,13 @@ def check(
       windows = [windowing.find_windows(source, spec) for source in used]
       rate = float(used[0].info['frame_rate'])
       logging.info('Stage %s: %s.', span.name, windows[0].describe(rate))
-      if config.data.latents and span.stage.objective == 'diffusion':
+      if config.data.latents and span.stage.objective != 'autoencoder':
         # Its autoencoder may be yet to be trained.
         plan = latent_cache.read_plan(config.data.latents)
         inputs.open_cache(config, used[0], span, plan['autoencoder'])
-      objective = objectives.make_objective(config, span.stage, mesh, poll)
+      objective = objectives.make_objective(
+        sampling.of_stage(config, span.stage), span.stage, mesh, poll
+      )
       if span.stage.frozen:
         check_frozen(span.stage, objective)
     made[span.name] = objective

@@ -81,6 +81,13 @@ def initialise(
   params = objective.init(key, clips)
   if init_from and objective.inherits:
     params = inherit(init_from, params)
+  return from_params(options, params, mesh)
+
+
+def from_params(
+  options: ConfigDict, params: dict[str, Any], mesh: jax.sharding.Mesh
+) -> TrainState:
+  """Returns the state that begins with parameters, sharded over the mesh."""
 
   def create_state(params):
     return create(options, params)
