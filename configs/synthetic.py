@@ -74,7 +74,7 @@ def get_config(variant: str = ''):
   if 'gpu' in names:
     gpu(config)
   if 'few_steps' in names:
-    few_steps(config)
+    few_steps(config, from_nothing='smoke' in names)
   if 'smoke' in names:
     config.data.scenes.update(train=64, validation=16)
   return variants.apply(config, variant, VARIANTS)
@@ -101,19 +101,24 @@ def steady(config):
   config.stages.video.frame_levels.update(shared=0.75, first=0.25)
 
 
-def few_steps(config):
+def few_steps(config, from_nothing):
   """One stage, which makes a consistency model of the demo that is shipped."""
-  config.autoencoder.load = config.train.init_from = 'colabs/demo'
-  config.train.order = ('few_steps',)
+  if from_nothing:
+    config.train.order = (*config.train.order, 'few_steps')
+  else:
+    config.autoencoder.load = config.train.init_from = 'colabs/demo'
+    config.train.order = ('few_steps',)
   config.stages.few_steps = schema.stage(
     objective='consistency',
-    steps=800,
+    steps=640,
     frames=16,
     batch=8,
-    learning_rate=1e-3,
+    learning_rate=6e-4,
     warmup=20,
-    cooldown=0.5,
+    cooldown=0.8,
   )
+  # A fifth of what the network was trained with, which would destroy it.
+  config.optim.muon_learning_rate = 0.002
   config.consistency.times = 5
   config.score.every = 0
   config.train.update(eval_every=400, preview_every=400, save_every=100)

@@ -19,7 +19,6 @@ from jax.extend import core
 from ml_collections import ConfigDict
 
 from vdm.common import trees
-from vdm.config import sampling
 from vdm.models import attention
 from vdm.training import autoencoder_stage
 from vdm.training import flops
@@ -141,9 +140,7 @@ def size(tree: Any) -> int:
 
 
 def _objective(config, span, mesh):
-  objective = objectives.make_objective(
-    sampling.of_stage(config, span.stage), span.stage, mesh
-  )
+  objective = objectives.make_objective(config, span.stage, mesh)
   if span.stage.objective == 'autoencoder':
     return objective, {}
   frozen = autoencoder_stage.abstract(config.autoencoder)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 from ml_collections import ConfigDict
 
+from vdm.config import sampling
 from vdm.training import autoencoder_objective
 from vdm.training import consistency_objective
 from vdm.training import diffusion_objective
@@ -31,4 +32,5 @@ def make_objective(
     mesh: see `sharding.make_mesh`.
     poll: called between the parts of what takes long; may raise.
   """
+  config = sampling.of_stage(config, stage)
   return MAKERS[stage.objective](config, stage, mesh, poll)

@@ -16,7 +16,6 @@ import numpy as np
 from vdm import trained
 from vdm.common import buckets
 from vdm.common import errors
-from vdm.config import sampling
 from vdm.data import builders
 from vdm.data import latent_cache
 from vdm.data import windowing
@@ -86,9 +85,7 @@ def check(
         # Its autoencoder may be yet to be trained.
         plan = latent_cache.read_plan(config.data.latents)
         inputs.open_cache(config, used[0], span, plan['autoencoder'])
-      objective = objectives.make_objective(
-        sampling.of_stage(config, span.stage), span.stage, mesh, poll
-      )
+      objective = objectives.make_objective(config, span.stage, mesh, poll)
       if span.stage.frozen:
         check_frozen(span.stage, objective)
     made[span.name] = objective
