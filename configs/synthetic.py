@@ -14,6 +14,7 @@ objects kept their identity less well over time. Variants:
   steady    objects stay what they are: hours of a CPU, minutes of a GPU
   gpu       the same with 20 M parameters and 16 384 clips, in bfloat16
   given     also from a first frame, predictions, interpolations and rollouts
+  few_steps makes a model of 1, 2 and 4 steps of the demo that is shipped
   smoke     the same in minutes
   overfit   learns two clips
 

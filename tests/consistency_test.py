@@ -164,21 +164,20 @@ def one_device():
 BATCHES = [tiny_runs.batch(seed=seed) for seed in range(3)]
 
 
-def sharded_config(**stage):
+def sharded_config():
   config = make_config(
     frame_levels=dict(shared=0.4, context=0.4, independent=0.2),
     learning_rate=1e-2,
-    steps=40,
-    **stage,
+    steps=200,
   )
   config.model.update(dropout=0.2, label_dropout=0.3)
   config.consistency.times = 1
   return config
 
 
-def test_four_devices_and_parts_train_as_one(one_device):
+def test_two_devices_train_as_one(one_device):
   _, state, metrics = one_device
-  run = tiny_runs.Run(sharded_config(accumulate=2), devices=4, fsdp=2)
+  run = tiny_runs.Run(sharded_config(), devices=2, fsdp=2)
   found, others = run.train(BATCHES)
   for ours, theirs in zip(others, metrics):
     assert ours.keys() == theirs.keys()
@@ -196,9 +195,9 @@ def test_four_devices_and_parts_train_as_one(one_device):
 
 def test_a_network_learns_it(one_device):
   run, *_ = one_device
-  _, metrics = run.train([BATCHES[0]] * 40)
+  _, metrics = run.train([BATCHES[0]] * 200)
   losses = [m['loss'][0] / m['loss'][1] for m in metrics]
-  assert np.mean(losses[-8:]) < 0.6 * np.mean(losses[:4]), losses
+  assert np.mean(losses[-30:]) < 0.6 * np.mean(losses[:10]), losses
 
 
 # Sampled from.
