@@ -90,7 +90,12 @@ def test_another_runs_is_taken_as_it_is(written, tmp_path):
 def test_another_network_is_refused(written, tmp_path):
   workdir, _ = written
   directory = epath.Path(tmp_path) / 'autoencoder'
-  for change in (dict(channels=8), dict(factor=8), dict(decoder_blocks=2)):
+  for change in (
+    dict(channels=8),
+    dict(factor=8),
+    dict(time_factor=2),
+    dict(decoder_blocks=2),
+  ):
     config = make_config(load=str(workdir))
     config.update(change)
     (name,) = change

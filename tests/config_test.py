@@ -14,6 +14,7 @@ from vdm.config import serialize
 from vdm.config import suggest
 
 # A run in the latents of published weights.
+GROUPS = {'autoencoder__time_factor': 2, 'stages__autoencoder__frames': 2}
 TINY = {
   'autoencoder__kind': 'tiny',
   'autoencoder__weights': 'encoder.pth,decoder.pth',
@@ -124,6 +125,20 @@ def test_constraints(key, good, bad):
       TINY | {'autoencoder__weights_sha256': ','.join(['0' * 64] * 3)},
       '3 hashes for the 2 files',
     ),
+    (
+      GROUPS | {'stages__video__frames': 17},
+      'frames=17 is not divisible by config.autoencoder.time_factor=2',
+    ),
+    (
+      GROUPS | {'stages__video__frame_levels__first': 0.2},
+      'gives a single frame',
+    ),
+    (
+      GROUPS | {'stages__video__image_fraction': 0.2},
+      'takes single frames',
+    ),
+    (GROUPS | {'data__latents': 'z'}, 'latents of single frames'),
+    (TINY | GROUPS, 'kind=tiny are of single frames'),
     (
       {'stages__video__batch': 7, 'stages__video__accumulate': 2},
       'batch=7 is not divisible by accumulate=2',

@@ -104,6 +104,29 @@ def test_frames_are_independent():
     np.testing.assert_array_equal(changed.nonzero(), [[1], [0]])
 
 
+def test_a_latent_may_hold_several_frames():
+  config = make_config(time_factor=2)
+  autoencoder = autoencoders.make_autoencoder(config)
+  video = jnp.asarray(clips(t=4))
+  params = autoencoder.init(jax.random.key(0), video)
+  assert autoencoder.factor == (2, 4, 4)
+  mean, logvar = jax.jit(autoencoder.encode)(params, video)
+  assert mean.shape == logvar.shape == (4, 2, 4, 4, 4)
+  decode = jax.jit(autoencoder.decode)
+  # Untrained it is the linear one, which knows nothing of where a group lies.
+  linear = pca.decode(params['pca'], mean, 4, 2)
+  np.testing.assert_allclose(decode(params, mean), linear, atol=1e-5)
+  params = perturbed(params)
+  mean, _ = autoencoder.encode(params, video)
+  video = video.at[:, :2].set(0.5)
+  other, _ = autoencoder.encode(params, video)
+  np.testing.assert_array_equal(other[:, 1], mean[:, 1])
+  assert np.abs(other[:, 0] - mean[:, 0]).max() > 0.1
+  np.testing.assert_array_equal(
+    decode(params, mean)[:, 2:], decode(params, other)[:, 2:]
+  )
+
+
 def test_gradient_reaches_the_branches_and_not_the_components():
   autoencoder, params = setup()
   gradient = jax.jit(

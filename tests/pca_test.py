@@ -30,6 +30,16 @@ def test_patches_are_cut_and_put_back():
   np.testing.assert_array_equal(pca.depth_to_space(patches, 4), x)
 
 
+def test_patches_may_hold_several_frames():
+  x = np.arange(5 * 4 * 8 * 12 * 3, dtype='f').reshape(5, 4, 8, 12, 3)
+  patches = pca.space_to_depth(x, 4, time=2)
+  assert patches.shape == (5, 2, 2, 3, 96)
+  np.testing.assert_array_equal(
+    patches[3, 1, 0, 2], x[3, 2:4, :4, 8:].reshape(-1)
+  )
+  np.testing.assert_array_equal(pca.depth_to_space(patches, 4, time=2), x)
+
+
 def test_basis_is_orthonormal_and_latents_have_one_common_scale():
   video = clips()
   params = pca.fit(video, 4, 8)
@@ -44,12 +54,14 @@ def test_basis_is_orthonormal_and_latents_have_one_common_scale():
   assert np.all(np.diff(variance) < 0) and variance[0] > 4 * variance[-1]
 
 
-def test_no_rank_8_map_does_better():
+@pytest.mark.parametrize('time', [1, 2])
+def test_no_rank_8_map_does_better(time):
   video = clips()
-  params = pca.fit(video, 4, 8)
-  z = pca.encode(params, jnp.asarray(video), 4)
-  error = np.asarray(pca.decode(params, z, 4)) - video
-  patches = pca.space_to_depth(video.astype(np.float64), 4).reshape(-1, 48)
+  params = pca.fit(video, 4, 8, time)
+  z = pca.encode(params, jnp.asarray(video), 4, time)
+  error = np.asarray(pca.decode(params, z, 4, time)) - video
+  patches = pca.space_to_depth(video.astype(np.float64), 4, time)
+  patches = patches.reshape(-1, 48 * time)
   singular = np.linalg.svd(patches - patches.mean(axis=0), compute_uv=False)
   # Eckart-Young: the discarded singular values are the error.
   np.testing.assert_allclose(
@@ -74,6 +86,8 @@ def test_constant_clips_are_fitted():
 def test_too_many_channels_are_refused():
   with pytest.raises(ValueError, match='between 1 and 48'):
     pca.fit(clips(), 4, 49)
+  with pytest.raises(ValueError, match='between 1 and 96'):
+    pca.fit(clips(), 4, 97, time=2)
 
 
 def test_it_is_an_autoencoder_of_its_own():

@@ -349,17 +349,71 @@ def test_context_is_as_noisy_as_training_allows(frame_levels, trained, wanted):
   assert (task.context_noise, task.overlap) == (wanted, 2)
 
 
-def test_several_frames_in_a_latent_are_refused(monkeypatch):
+@pytest.fixture
+def paired(monkeypatch):
+  """Configuration of latents that hold two frames: differences and means."""
   config = tiny_runs.make_config(frames=LENGTH, frame_levels=MIXED)
-  codec = generate.autoencoders.make_autoencoder(config.autoencoder)
-  longer = generate.autoencoders.Autoencoder(
-    (2, 1, 1), 3, codec.init, codec.encode, codec.decode
+  root = np.sqrt(0.5).astype('f')
+
+  def encode(params, x):
+    x = x.reshape(len(x), -1, 2, *x.shape[2:])
+    z = jnp.concatenate([x[:, :, 0] + x[:, :, 1], x[:, :, 0] - x[:, :, 1]], -1)
+    return root * z, jnp.full_like(z, -30.0)
+
+  def decode(params, z):
+    total, change = jnp.split(root * z, 2, axis=-1)
+    x = jnp.stack([total + change, total - change], axis=2)
+    return x.reshape(len(x), -1, *x.shape[3:])
+
+  codec = generate.autoencoders.Autoencoder((2, 1, 1), 6, dict, encode, decode)
+  monkeypatch.setattr(
+    generate.autoencoders, 'make_autoencoder', lambda _: codec
   )
   monkeypatch.setattr(
-    generate.autoencoders, 'make_autoencoder', lambda _: longer
+    models, 'make_unet', lambda *_: models.Network(dict, denoise)
   )
-  stage = config.stages.video
-  with pytest.raises(ValueError, match='no single frame can be given'):
-    generate.plan(config, stage, rollouts.Task(given=(0,)))
-  with pytest.raises(ValueError, match='multiple of 2'):
-    generate.plan(config, stage, rollouts.Task(frames=5))
+  config.model.num_classes = 0
+  config.diffusion.prediction = 'x0'
+  config.stages.video.update(frames=2 * LENGTH, resolution=SIDE)
+  return config
+
+
+@pytest.mark.parametrize(
+  'task, words',
+  [
+    (rollouts.Task(given=(0,)), 'whole groups are given, such as 0:2 or 0:4'),
+    (rollouts.Task(given=(1, 2)), 'whole groups'),
+    (rollouts.Task(frames=2 * LENGTH + 1), 'multiple of 2, not for'),
+  ],
+)
+def test_latents_of_two_frames_divide_what_is_asked_for(paired, task, words):
+  with pytest.raises(ValueError, match=words):
+    generate.plan(paired, paired.stages.video, task)
+
+
+def test_groups_of_frames_are_given_and_continued(paired):
+  tasks = generate.trained_tasks(paired, paired.stages.video)
+  last = 2 * LENGTH
+  assert tasks['interpolation'].given == (0, 1, last - 2, last - 1)
+  assert tasks['prediction'].given == tuple(range(LENGTH // 2 * 2))
+  stats = {'mean': np.zeros(6, 'f'), 'scale': np.full(6, SCALE, 'f')}
+  make = generate.make_generator(paired, paired.stages.video)
+  random = np.random.default_rng(0)
+  for frames, given in (
+    (last, tasks['interpolation'].given),
+    (2 * last, (0, 1, 2, 3)),
+    (2 * last, (0, 1, last + 2, last + 3)),
+  ):
+    pixels = random.integers(90, 160, (2, len(given), SIDE, SIDE, 3), np.uint8)
+    videos = make.samples(
+      {'offset': 0.0},
+      {'params': {}, 'stats': stats},
+      {'label': [-1, -1]},
+      [0, 1],
+      rollouts.Task(frames=frames, given=given),
+      pixels,
+    )
+    assert videos.shape == (2, frames, SIDE, SIDE, 3)
+    # There and back in float32, and rounded: the same, where it is given.
+    np.testing.assert_array_equal(videos[:, list(given)], pixels)
+    assert videos.std(axis=1).min() > 0

@@ -115,17 +115,6 @@ def plan(
     ValueError: it is impossible, or not what the network was trained for.
   """
   codec = autoencoders.make_autoencoder(config.autoencoder)
-  factor = codec.factor[0]
-  if factor > 1 and task.given:
-    raise ValueError(
-      f'A latent holds {factor} frames of a video, so that no single frame can '
-      'be given: take a run whose autoencoder works frame by frame.'
-    )
-  if task.frames % factor:
-    raise ValueError(
-      f'A latent holds {factor} frames: ask for a multiple of {factor}, not '
-      f'for {task.frames}.'
-    )
   length = latent_shape(codec, stage.frames, stage.resolution)[0]
   if stage.objective == 'consistency' and task.history_guidance != 1:
     raise ValueError(
@@ -133,9 +122,7 @@ def plan(
       'guidance at 1.'
     )
   task = rollouts.resolve(
-    task._replace(
-      frames=task.frames // factor, overlap=-(-task.overlap // factor)
-    ),
+    rollouts.in_latents(task, codec.factor[0]),
     length,
     stage.frame_levels.to_dict(),
     stage.context_noise,
@@ -151,15 +138,17 @@ def trained_tasks(
   They are those with clean frames, which previews and scores show.
   """
   codec = autoencoders.make_autoencoder(config.autoencoder)
-  t = stage.frames
-  if t < 3 or codec.factor[0] > 1:
+  factor = codec.factor[0]
+  t = stage.frames // factor
+  if t < 3:
     return {}
   tasks = {}
   if stage.frame_levels.first:
     tasks['image_to_video'] = rollouts.Task(given=(0,))
   if stage.frame_levels.context:
-    tasks['prediction'] = rollouts.Task(given=tuple(range(t // 2)))
-    tasks['interpolation'] = rollouts.Task(given=(0, t - 1))
+    first, last = range(factor), range((t - 1) * factor, t * factor)
+    tasks['prediction'] = rollouts.Task(given=tuple(range(t // 2 * factor)))
+    tasks['interpolation'] = rollouts.Task(given=(*first, *last))
   return tasks
 
 
@@ -196,6 +185,7 @@ def make_generator(
   codec = autoencoders.make_autoencoder(config.autoencoder)
   encode, decode = make_coders(config, codec)
   shape = latent_shape(codec, stage.frames, stage.resolution)
+  factor = codec.factor[0]
   # Compiled once for all tasks that differ in nothing else.
   window_maker = functools.cache(
     functools.partial(_make_window, config, stage, codec, worse and worse[0])
@@ -224,7 +214,8 @@ def make_generator(
       frames = z
       if entering.any():
         index = np.searchsorted(task.given, window.start + np.arange(shape[0]))
-        frames = given[0][:, np.minimum(index, len(task.given) - 1)]
+        index = np.minimum(index, len(task.given) - 1)[:, None] * factor
+        frames = given[0][:, (index + np.arange(factor)).ravel()]
         frames = encode(frozen, frames)
       if window.held.any():
         z = carry(z, window.start - start, entering, frames)
@@ -235,7 +226,7 @@ def make_generator(
           *(window.held[None], np.asarray(levels)),
         )
       video = arrays.to_host(decode(frozen, z))
-      pixels.append(video[:, window.made * codec.factor[0] :])
+      pixels.append(video[:, window.made * factor :])
       start = window.start
       poll()
     return np.concatenate(pixels, axis=1)

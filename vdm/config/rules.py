@@ -10,10 +10,9 @@ import re
 from ml_collections import ConfigDict
 
 from vdm.common import buckets
+from vdm.config import autoencoder_rules
 from vdm.config import suggest
 
-# Autoencoders whose weights come from elsewhere.
-PUBLISHED = ('tiny', 'autoencoder_kl')
 # The order in which stages of each objective come.
 OBJECTIVES = ('autoencoder', 'diffusion', 'consistency')
 
@@ -22,8 +21,7 @@ def problems(config: ConfigDict) -> Iterator[str]:
   """Yields what is wrong, one sentence per problem."""
   yield from _data_problems(config.data)
   yield from _order_problems(config)
-  yield from _autoencoder_problems(config)
-  yield from _weights_problems(config.autoencoder)
+  yield from autoencoder_rules.problems(config)
   yield from _model_problems(config.model)
   yield from guidance_problems(config.model, config.sample)
   yield from _diffusion_problems(config.diffusion)
@@ -111,56 +109,6 @@ def _consistency_problems(
     yield (
       f'config.consistency.guidance={scale:g} needs the null label, which '
       'config.model.label_dropout=0 leaves untrained: set it to 1.'
-    )
-
-
-def _autoencoder_problems(config: ConfigDict) -> Iterator[str]:
-  autoencoder = config.autoencoder
-  if autoencoder.kind != 'kl':
-    return
-  levels, channels = autoencoder.levels, autoencoder.channels
-  if autoencoder.bottleneck == 'fsq' and len(levels) != channels:
-    yield (
-      f'config.autoencoder.levels={levels} does not have one number for each '
-      f'of the {channels} channels: config.autoencoder.channels={len(levels)} '
-      'fits.'
-    )
-  if autoencoder.decoder_temporal and not autoencoder.load:
-    for name in config.train.order:
-      stage = config.stages[name]
-      if stage.objective == 'autoencoder' and stage.frames == 1:
-        yield (
-          f'config.stages.{name}.frames=1 has no neighbours for '
-          'config.autoencoder.decoder_temporal to learn from: take more.'
-        )
-
-
-def _weights_problems(autoencoder: ConfigDict) -> Iterator[str]:
-  kind, weights = autoencoder.kind, autoencoder.weights
-  hashes = autoencoder.weights_sha256
-  if kind in PUBLISHED and not weights and not autoencoder.load:
-    yield (
-      f'config.autoencoder.kind={kind} is a published network: set '
-      'config.autoencoder.weights to its files, see README.md.'
-    )
-  if (weights or hashes) and kind not in PUBLISHED:
-    yield (
-      'config.autoencoder.weights is for published networks, and '
-      f'kind={kind} is not one of them.'
-    )
-  if weights and autoencoder.load:
-    yield 'config.autoencoder.load and weights are both set: give one.'
-  parts = hashes.split(',') if hashes else []
-  if any(not re.fullmatch(r'\s*[0-9a-f]{64}\s*', part) for part in parts):
-    yield (
-      f'config.autoencoder.weights_sha256={hashes!r} is not a sha256: give the '
-      '64 hexadecimal digits that sha256sum prints, of several files with '
-      'commas.'
-    )
-  if parts and len(parts) != len(weights.split(',')):
-    yield (
-      f'config.autoencoder.weights_sha256 has {len(parts)} hashes for the '
-      f'{len(weights.split(","))} files of weights: give one each.'
     )
 
 

@@ -139,6 +139,9 @@ KEYS: dict[str, Any] = dict(
     shift_factor=signed(0.0),
     norm_groups=0,  # autoencoder_kl: of its norms; 0: as its config.json says.
     factor=one_of(8, 4),  # Spatial reduction.
+    # Frames of a latent, for kl and pca: above 1 the diffusion model sees as
+    # many times fewer, and no single frame can be given or trained on.
+    time_factor=one_of(1, 2, 4),
     channels=positive(8),  # Channels of a latent.
     bottleneck=one_of('kl', 'fsq'),  # Noise and a prior, or tokens.
     levels=at_least(2, (8, 5, 5, 5)),  # fsq: values that each channel takes.

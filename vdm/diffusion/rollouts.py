@@ -194,6 +194,34 @@ def _problems(task, length):
       yield f'{name} is a sigma from 0 to below 1, not {getattr(task, name):g}.'
 
 
+def in_latents(task: Task, factor: int) -> Task:
+  """Returns a task in latents that hold `factor` frames of a video each.
+
+  Raises:
+    ValueError: they do not divide the video or what is given of it.
+  """
+  if factor == 1:
+    return task
+  given = sorted({index // factor for index in task.given})
+  whole = [g * factor + i for g in given for i in range(factor)]
+  if task.frames % factor:
+    raise ValueError(
+      f'A latent holds {factor} frames: ask for a multiple of {factor}, not '
+      f'for {task.frames}.'
+    )
+  if whole != sorted(task.given):
+    raise ValueError(
+      f'A latent holds {factor} frames of a video, so that whole groups are '
+      f'given, such as 0:{factor} or 0:{2 * factor}: single frames need a run '
+      'whose autoencoder has time_factor=1.'
+    )
+  return task._replace(
+    frames=task.frames // factor,
+    given=tuple(given),
+    overlap=-(-task.overlap // factor),
+  )
+
+
 def held_levels(
   task: Task, window: Window, frame_levels: Mapping[str, float]
 ) -> FloatArray['1 t']:

@@ -252,7 +252,10 @@ def _strips(clips, steps, batched, decode):
   for level, x0 in sorted(steps.items(), reverse=True):
     rows += [one_step.noised(few, level), x0[:SHOWN]]
     names += [f'{level:+g}', 'one step']
-  frames = np.stack([batched(decode, row)[:, middle] for row in rows])
+  decoded = [batched(decode, row) for row in rows]
+  # A latent may hold several frames.
+  middle *= decoded[0].shape[1] // few.latents.shape[1]
+  frames = np.stack([clips[:, middle] for clips in decoded])
   videos = frames.reshape(-1, 1, *frames.shape[2:])
   captions = [name for name in names for _ in range(frames.shape[1])]
   grid = video_files.tile(

@@ -29,7 +29,7 @@ from vdm.multihost import coordination
 
 BATCH = 8  # Clips encoded at once for the statistics.
 # The settings that an autoencoder's parameters depend on.
-NETWORK = ('kind', 'factor', 'channels')
+NETWORK = ('kind', 'factor', 'time_factor', 'channels')
 BRANCHES = (  # With kind='kl' these as well.
   'bottleneck',
   'levels',
@@ -39,6 +39,7 @@ BRANCHES = (  # With kind='kl' these as well.
   'decoder_blocks',
   'decoder_temporal',
   'initial_logvar',
+  'time_factor',
 )
 
 
@@ -135,11 +136,13 @@ def adopt(
   if options.load:
     with errors.as_usage('config.autoencoder.load: '):
       settings, params, stats, _ = trained.load_autoencoder(options.load)
+    # Files of before there was this key are of one frame a latent.
+    known = {'time_factor': 1} | settings.to_dict()
     for name in NETWORK + (BRANCHES if options.kind == 'kl' else ()):
-      if settings.get(name) != options[name]:
+      if known.get(name) != options[name]:
         raise errors.UsageError(
           f'The autoencoder of {options.load} has '
-          f'{name}={settings.get(name)!r}: set config.autoencoder.{name} to '
+          f'{name}={known.get(name)!r}: set config.autoencoder.{name} to '
           f'that, not to {options[name]!r}.'
         )
     _publish(directory, settings, params, stats)

@@ -81,11 +81,12 @@ def _make_identity(config) -> Autoencoder:
 
 
 def _make_pca(config) -> Autoencoder:
+  time = config.get('time_factor', 1)
   return Autoencoder(
-    (1, config.factor, config.factor),
+    (time, config.factor, config.factor),
     config.channels,
-    *pca.make(config.factor, config.channels),
-    lambda: pca.abstract(config.factor, config.channels),
+    *pca.make(config.factor, config.channels, time),
+    lambda: pca.abstract(config.factor, config.channels, time),
   )
 
 
@@ -107,9 +108,12 @@ def _make_autoencoder_kl(config) -> Autoencoder:
 
 def _make_kl(config) -> Autoencoder:
   levels = tuple(config.levels) if config.bottleneck == 'fsq' else ()
+  # Files of before there was this key are of one frame a latent.
+  time = config.get('time_factor', 1)
   init, encode, decode, abstract = kl.make(
     config.factor,
     config.channels,
+    time=time,
     encoder=(config.encoder_width, config.encoder_blocks),
     decoder=(config.decoder_width, config.decoder_blocks),
     logvar=config.initial_logvar,
@@ -141,7 +145,7 @@ def _make_kl(config) -> Autoencoder:
     return params
 
   return Autoencoder(
-    factor=(1, config.factor, config.factor),
+    factor=(time, config.factor, config.factor),
     channels=config.channels,
     init=init_both,
     encode=encode,

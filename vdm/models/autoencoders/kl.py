@@ -80,14 +80,15 @@ class Branch(nnx.Module):
     width: int,
     blocks: int,
     temporal: bool = False,
+    kernel: int = 3,
     *,
     rngs: nnx.Rngs,
   ):
-    self.stem = layers.Conv(cin, width, rngs=rngs)
+    self.stem = layers.Conv(cin, width, kernel, rngs=rngs)
     self.names = tuple(f'block_{i:02d}' for i in range(blocks))
     for name in self.names:
       setattr(self, name, Block(width, temporal, rngs=rngs))
-    self.head = layers.Conv(width, cout, rngs=rngs, init_scale=0.0)
+    self.head = layers.Conv(width, cout, kernel, rngs=rngs, init_scale=0.0)
 
   def __call__(self, x: FloatArray['b t h w c']) -> FloatArray['b t h w d']:
     x = self.stem(x)
@@ -100,6 +101,7 @@ def make(
   factor: int,
   channels: int,
   *,
+  time: int = 1,
   encoder: tuple[int, int],
   decoder: tuple[int, int],
   logvar: float = -4.6,
@@ -111,6 +113,7 @@ def make(
   Args:
     factor: spatial reduction, 4 or 8.
     channels: of a latent.
+    time: frames of a latent.
     encoder: (width, residual blocks) of its branch.
     decoder: (width, residual blocks) of its branch.
     logvar: initial log-variance.
@@ -120,26 +123,34 @@ def make(
   """
   if factor not in (4, 8):
     raise ValueError(f'autoencoder.factor is 4 or 8, not {factor}.')
-  patch = 3 * factor**2
+  patch = 3 * time * factor**2
   moments = channels if levels else 2 * channels
-  encoder_net = models.functional(Branch, patch, moments, *encoder)
-  decoder_net = models.functional(Branch, channels, patch, *decoder, temporal)
+  # Patches of several frames have many values: 3 x 3 positions of them would be
+  # most of the cost.
+  kernel = 3 if time == 1 else 1
+  encoder_net = models.functional(
+    Branch, patch, moments, *encoder, kernel=kernel
+  )
+  decoder_net = models.functional(
+    Branch, channels, patch, *decoder, temporal, kernel
+  )
 
   def init(key, clips):
     key_encoder, key_decoder = jax.random.split(key)
-    components = pca.fit(clips, factor, channels)
+    components = pca.fit(clips, factor, channels, time)
     params = {
       'pca': jax.tree.map(jnp.asarray, components),
       'encoder': encoder_net.init(key_encoder),
       'decoder': decoder_net.init(key_decoder),
     }
     if levels:
-      params['grid'] = fit_grid(params['pca'], clips, factor, levels)
+      params['grid'] = fit_grid(params['pca'], clips, factor, levels, time)
     return params
 
   def encode(params, x):
-    linear = pca.encode(jax.lax.stop_gradient(params['pca']), x, factor)
-    branch = encoder_net.apply(params['encoder'], pca.space_to_depth(x, factor))
+    linear = pca.encode(jax.lax.stop_gradient(params['pca']), x, factor, time)
+    patches = pca.space_to_depth(x, factor, time)
+    branch = encoder_net.apply(params['encoder'], patches)
     if levels:
       gain = jax.lax.stop_gradient(params['grid']['gain'])
       z = linear * layers.along_channels(gain, linear) + branch
@@ -152,13 +163,14 @@ def make(
     if levels:
       value = jax.lax.stop_gradient(params['grid']['value'])
       scaled = z * layers.along_channels(value, z)
-    linear = pca.decode(jax.lax.stop_gradient(params['pca']), scaled, factor)
+    components = jax.lax.stop_gradient(params['pca'])
+    linear = pca.decode(components, scaled, factor, time)
     branch = decoder_net.apply(params['decoder'], z)
-    return linear + pca.depth_to_space(branch, factor)
+    return linear + pca.depth_to_space(branch, factor, time)
 
   def abstract():
     params = {
-      'pca': pca.abstract(factor, channels),
+      'pca': pca.abstract(factor, channels, time),
       'encoder': encoder_net.abstract_params(),
       'decoder': decoder_net.abstract_params(),
     }
@@ -175,6 +187,7 @@ def fit_grid(
   clips: FloatArray['n t h w 3'],
   factor: int,
   levels: Sequence[int],
+  time: int = 1,
 ) -> dict[str, FloatArray[' c']]:
   """Fits the scales between principal components and the grid.
 
@@ -183,6 +196,7 @@ def fit_grid(
     clips: values in [-1, 1].
     factor: of the components.
     levels: see `make`.
+    time: likewise.
 
   Returns:
     float32 {'gain': factor of a component before it is quantised, which makes
@@ -191,9 +205,9 @@ def fit_grid(
   """
   z = jnp.concatenate(
     [
-      pca.encode(components, jnp.asarray(clip, jnp.float32), factor).reshape(
-        -1, len(levels)
-      )
+      pca.encode(
+        components, jnp.asarray(clip, jnp.float32), factor, time
+      ).reshape(-1, len(levels))
       for clip in clips
     ]
   )

@@ -1,7 +1,8 @@
 """Principal components of image patches: a linear autoencoder in closed form.
 
-A frame is cut into patches of f x f pixels; a latent is the leading principal
-components of a patch, divided by one common number,
+A clip is cut into patches of f x f pixels, of one frame or of a few frames that
+follow each other; a latent is the leading principal components of a patch,
+divided by one common number,
 
   z = B (p - mean) / scale,      p = mean + scale B^T z,
 
@@ -27,48 +28,60 @@ from vdm.models.autoencoders import latents
 
 
 def space_to_depth(
-  x: FloatArray['*b h w c'], factor: int
-) -> FloatArray['*b y x d']:
-  """Moves patches to channels: d = factor^2 c, y = h / factor."""
-  *leading, h, w, c = x.shape
-  x = x.reshape(*leading, h // factor, factor, w // factor, factor, c)
-  return x.swapaxes(-4, -3).reshape(
-    *leading, h // factor, w // factor, factor * factor * c
-  )
+  x: FloatArray['*b t h w c'], factor: int, time: int = 1
+) -> FloatArray['*b s y x d']:
+  """Moves patches to channels.
+
+  Args:
+    x: clips.
+    factor: height and width of a patch, px.
+    time: frames of a patch.
+
+  Returns:
+    s = t / time, y = h / factor, d = time factor^2 c, in the order of a patch
+    [time factor factor c].
+  """
+  *leading, t, h, w, c = x.shape
+  s, y, v = t // time, h // factor, w // factor
+  x = x.reshape(-1, s, time, y, factor, v, factor, c)
+  x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)
+  return x.reshape(*leading, s, y, v, time * factor * factor * c)
 
 
 def depth_to_space(
-  x: FloatArray['*b y x d'], factor: int
-) -> FloatArray['*b h w c']:
+  x: FloatArray['*b s y x d'], factor: int, time: int = 1
+) -> FloatArray['*b t h w c']:
   """Inverts `space_to_depth`."""
-  *leading, h, w, c = x.shape
-  x = x.reshape(*leading, h, w, factor, factor, c // factor**2)
-  return x.swapaxes(-4, -3).reshape(*leading, h * factor, w * factor, -1)
+  *leading, s, y, v, d = x.shape
+  x = x.reshape(-1, s, y, v, time, factor, factor, d // (time * factor**2))
+  x = x.transpose(0, 1, 4, 2, 5, 3, 6, 7)
+  return x.reshape(*leading, s * time, y * factor, v * factor, x.shape[-1])
 
 
 def fit(
-  clips: FloatArray['n t h w 3'], factor: int, channels: int
+  clips: FloatArray['n t h w 3'], factor: int, channels: int, time: int = 1
 ) -> dict[str, FloatArray['...']]:
   """Fits the principal components of the patches of clips.
 
   Args:
     clips: values in [-1, 1], read clip by clip.
     factor: height and width of a patch, px.
-    channels: number of components, at most d = 3 factor^2.
+    channels: number of components, at most d = 3 time factor^2.
+    time: frames of a patch.
 
   Returns:
     {'basis': [channels d], 'mean': [d], 'scale': []}, float32 NumPy arrays;
     computed in float64.
   """
-  size = 3 * factor**2
+  size = 3 * time * factor**2
   if not 1 <= channels <= size:
     raise ValueError(
-      f'Patches of {factor} x {factor} px have between 1 and {size} '
+      f'Patches of {time} x {factor} x {factor} px have between 1 and {size} '
       f'components: set autoencoder.channels accordingly, not to {channels}.'
     )
   count, total, second = 0, np.zeros(size), np.zeros((size, size))
   for clip in clips:
-    patches = space_to_depth(np.asarray(clip, np.float64), factor)
+    patches = space_to_depth(np.asarray(clip, np.float64), factor, time)
     patches = patches.reshape(-1, size)
     count += len(patches)
     total += patches.sum(axis=0)
@@ -88,9 +101,11 @@ def fit(
   }
 
 
-def abstract(factor: int, channels: int) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract(
+  factor: int, channels: int, time: int = 1
+) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns the shapes and dtypes of what `fit` returns."""
-  size = 3 * factor**2
+  size = 3 * time * factor**2
   shapes = {'basis': (channels, size), 'mean': (size,), 'scale': ()}
   return {
     name: jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -98,34 +113,42 @@ def abstract(factor: int, channels: int) -> dict[str, jax.ShapeDtypeStruct]:
   }
 
 
-def make(factor: int, channels: int) -> tuple[Callable[..., Any], ...]:
+def make(
+  factor: int, channels: int, time: int = 1
+) -> tuple[Callable[..., Any], ...]:
   """Returns (init, encode, decode) of the linear autoencoder by itself."""
 
   def init(key, clips):
     del key
-    return jax.tree.map(jnp.asarray, fit(clips, factor, channels))
+    return jax.tree.map(jnp.asarray, fit(clips, factor, channels, time))
 
   return (
     init,
-    lambda params, x: latents.deterministic(encode(params, x, factor)),
-    lambda params, z: decode(params, z, factor),
+    lambda params, x: latents.deterministic(encode(params, x, factor, time)),
+    lambda params, z: decode(params, z, factor, time),
   )
 
 
 def encode(
-  params: dict[str, Any], x: FloatArray['*b h w 3'], factor: int
-) -> FloatArray['*b y x c']:
-  """Returns the latents of frames."""
+  params: dict[str, Any],
+  x: FloatArray['*b t h w 3'],
+  factor: int,
+  time: int = 1,
+) -> FloatArray['*b s y x c']:
+  """Returns the latents of clips."""
   basis, mean, scale = _prepare(params, x)
-  return (space_to_depth(x, factor) - mean) @ (basis.T / scale)
+  return (space_to_depth(x, factor, time) - mean) @ (basis.T / scale)
 
 
 def decode(
-  params: dict[str, Any], z: FloatArray['*b y x c'], factor: int
-) -> FloatArray['*b h w 3']:
-  """Returns the frames of latents."""
+  params: dict[str, Any],
+  z: FloatArray['*b s y x c'],
+  factor: int,
+  time: int = 1,
+) -> FloatArray['*b t h w 3']:
+  """Returns the clips of latents."""
   basis, mean, scale = _prepare(params, z)
-  return depth_to_space(z @ (basis * scale) + mean, factor)
+  return depth_to_space(z @ (basis * scale) + mean, factor, time)
 
 
 def _prepare(params, x):
