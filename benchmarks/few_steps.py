@@ -26,7 +26,7 @@ from vdm.config import flag
 
 _MODELS = flags.DEFINE_list('models', None, 'Runs or exports.', required=True)
 _METHODS = flags.DEFINE_list(
-  'methods', ['ddim', 'dpmpp'], 'Samplers of diffusion models.'
+  'methods', [], "Samplers; by default each model's own."
 )
 _STEPS = flags.DEFINE_list('steps', ['1', '2', '4', '8', '20'], 'Of samplers.')
 _NUM = flags.DEFINE_integer('num', 128, 'Videos.', lower_bound=2)
@@ -95,8 +95,7 @@ def rows_of(source, real):
   from vdm.media import video_files
 
   model = trained.load(source)
-  consistency = model.stage.objective == 'consistency'
-  methods = [model.config.sample.method] if consistency else _METHODS.value
+  methods = _METHODS.value or [model.config.sample.method]
   for method, steps in itertools.product(methods, map(int, _STEPS.value)):
     videos, labels, seconds = sample(model, method, steps, _NUM.value)
     per_step = 2 if model.config.sample.guidance != 1 else 1

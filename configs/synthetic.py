@@ -114,13 +114,12 @@ def few_steps(config, from_nothing):
     steps=640,
     frames=16,
     batch=8,
-    learning_rate=6e-4,
+    learning_rate=3e-4,
     warmup=20,
     cooldown=0.8,
   )
-  # A fifth of what the network was trained with, which would destroy it.
-  config.optim.muon_learning_rate = 0.002
-  config.consistency.times = 5
+  config.optim.name = 'adamw'
+  config.consistency.update(times=3, huber=0.1)
   config.score.every = 0
   config.train.update(eval_every=400, preview_every=400, save_every=100)
 

@@ -90,15 +90,15 @@ def test_the_loss_is_a_pseudo_huber_distance():
   value, target = random.normal(size=(2, 2, 3, 4, 4, 2)).astype(np.float32)
   levels = np.array([[-3, 0, 2], [1, process.CLEAN, -7]], np.float32)
   mask = np.array([[1, 1, 1], [1, 0, 1]], np.float32)
-  total, count, frames = consistency.loss(value, target, levels, mask, 'v')
+  total, count, frames = consistency.loss(value, target, levels, mask, 'v', 0.3)
   error = ((value - target).astype(float) ** 2).mean(axis=(2, 3, 4))
-  wanted = mask * (1 + np.exp(levels)) * (np.sqrt(error + 0.00054**2) - 0.00054)
+  wanted = mask * (1 + np.exp(levels)) * (np.sqrt(error + 0.3**2) - 0.3)
   np.testing.assert_allclose(frames, wanted, rtol=1e-5)
   np.testing.assert_allclose(total, wanted.sum(), rtol=1e-5)
   assert count == 5
 
   def scaled(factor):
-    return consistency.loss(factor * value, value, levels, mask, 'v')[0]
+    return consistency.loss(factor * value, value, levels, mask, 'v', 1e-3)[0]
 
   # Where the two are equal it has no slope, and no NaN.
   assert jax.grad(scaled)(1.0) == 0

@@ -204,6 +204,7 @@ KEYS: dict[str, Any] = dict(
     guidance=2.0,  # That of the teacher, which is distilled; 1: none.
     tighten=at_least(1, 2.0),  # Factor q on the gap between two noise levels.
     times=positive(8),  # How often it shrinks, at even intervals of the stage.
+    huber=positive(0.00054),  # Error below which the metric is its square.
     # Of the sampler: with method='consistency' and without guidance, these come
     # in place of sample.steps for the models of such stages.
     steps=positive(4),

@@ -30,9 +30,6 @@ from vdm.diffusion import process
 
 PREDICTIONS = ('v', 'flow')  # Those whose x0 at CLEAN is z.
 K, B = 8.0, 1.0  # Of n(t), as in the paper.
-# Of the metric, for errors of values of deviation 1: per value, what Song &
-# Dhariwal 2023 (arXiv:2310.14189) take for the norm of an image.
-HUBER = 0.00054
 
 
 def tightness(n: jax.Array, steps: int, times: int) -> jax.Array:
@@ -91,12 +88,16 @@ def loss(
   levels: FloatArray['b t'],
   loss_mask: FloatArray['b t'],
   weighting: str,
+  huber: float,
 ) -> tuple[FloatArray[''], FloatArray[''], FloatArray['b t']]:
   """Returns the weighted pseudo-Huber distance, as sums that add up.
 
   The distance is that of a frame, sqrt(e + c^2) - c for the mean square error e
-  over its values. The paper weights it by 1 / t^2 + 1 / sigma_data^2, which of
-  normalised latents is the weighting v.
+  over its values: with a slope of 1 where the error is far above c, however
+  small it is, and with one that vanishes with the error below it. Song &
+  Dhariwal 2023 (arXiv:2310.14189) have c = 0.00054 for pixels. The paper
+  weights the distance by 1 / t^2 + 1 / sigma_data^2, which of normalised
+  latents is the weighting v.
 
   Args:
     value: at t.
@@ -104,6 +105,7 @@ def loss(
     levels: log-SNR at t.
     loss_mask: 1 where a frame counts, 0 where it was given.
     weighting: its name, see `losses.log_weight`.
+    huber: c.
 
   Returns:
     (total, count, frames), as `losses.loss` does.
@@ -111,7 +113,7 @@ def loss(
   counts = loss_mask > 0
   error = jnp.where(process.per_frame(counts, value), value - target, 0)
   square = jnp.mean(error**2, axis=range(2, error.ndim))
-  distance = jnp.sqrt(square + HUBER**2) - HUBER
+  distance = jnp.sqrt(square + huber**2) - huber
   weight = losses.weight(weighting, jnp.where(counts, levels, 0))
   frames = jnp.where(counts, weight * distance, 0)
   return frames.sum(), counts.sum(dtype=frames.dtype), frames

@@ -75,6 +75,7 @@ def make(
       levels,
       rows['loss_mask'],
       config.diffusion.weighting,
+      options.huber,
     )
 
   def loss(params, frozen, rows):
