@@ -85,6 +85,7 @@ def main(argv):
 
   from vdm import train
   from vdm.common import console
+  from vdm.common import sizes
   from vdm.data import builders
   from vdm.evaluation import reconstruction
   from vdm.metrics import frame_metrics
@@ -135,7 +136,7 @@ def main(argv):
     clips = reconstruction.choose(
       source,
       _WINDOWS.value * shots,
-      stage.resolution,
+      sizes.of(stage),
       config.data.stride,
     )
     pieces.append(clips['video'])

@@ -34,11 +34,12 @@ def untrained_autoencoder(config):
   import jax
   import numpy as np
 
+  from vdm.common import sizes
   from vdm.models import autoencoders
 
   codec = autoencoders.make_autoencoder(config.autoencoder)
-  size = config.data.resolution
-  video = np.random.default_rng(0).uniform(-1, 1, (1, 16, size, size, 3))
+  shape = 1, 16, *sizes.of(config.data), 3
+  video = np.random.default_rng(0).uniform(-1, 1, shape)
   return {
     'params': codec.init(jax.random.key(2), video.astype(np.float32)),
     'stats': {

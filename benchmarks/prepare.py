@@ -110,7 +110,7 @@ def seek_window(path, start, frames, size):
     for frame in container.decode(stream):
       if frame.time is not None and frame.time < (start - 0.5) / rate:
         continue
-      images.append(geometry.crop_square(frame, size))
+      images.append(geometry.fit(frame, (size, size)))
       if len(images) == frames:
         break
   return images

@@ -35,6 +35,7 @@ def measure(config, stage, batches):
   import numpy as np
 
   from vdm import generate
+  from vdm.common import sizes
   from vdm.training import objectives
   from vdm.training import sharding
   from vdm.training import throughput
@@ -56,7 +57,7 @@ def measure(config, stage, batches):
   return {
     'batch': n,
     'frames': stage.frames,
-    'resolution': stage.resolution,
+    **sizes.keys(sizes.of(stage)),
     'steps': config.sample.steps,
     'guidance': config.sample.guidance,
     'parameters': sum(x.size for x in jax.tree.leaves(params)),

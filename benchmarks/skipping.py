@@ -36,6 +36,7 @@ def main(argv):
   import jax.numpy as jnp
   import numpy as np
 
+  from vdm.common import sizes
   from vdm.multihost import arrays
   from vdm.training import objectives
   from vdm.training import packing
@@ -51,7 +52,7 @@ def main(argv):
   params = objective.init(jax.random.key(0), None)
   trained = train_step.trained_by(stage, objective, params)
   clips = np.random.default_rng(0).integers(
-    0, 256, (16, stage.frames, stage.resolution, stage.resolution, 3), np.uint8
+    0, 256, (16, stage.frames, *sizes.of(stage), 3), np.uint8
   )
   batch = {
     'video': np.resize(clips, (stage.batch, *clips.shape[1:])),

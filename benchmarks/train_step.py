@@ -37,6 +37,7 @@ def measure(config, stage, batch):
   import jax.numpy as jnp
   import numpy as np
 
+  from vdm.common import sizes
   from vdm.multihost import arrays
   from vdm.training import flops
   from vdm.training import objectives
@@ -54,7 +55,7 @@ def measure(config, stage, batch):
   state = train_state.create(config.optim, params)
   state = jax.device_put(state, sharding.tree_sharding(mesh, state))
   random = np.random.default_rng(0)
-  shape = (stage.frames, stage.resolution, stage.resolution, 3)
+  shape = (stage.frames, *sizes.of(stage), 3)
   videos = random.integers(0, 256, (batch, *shape), np.uint8)
   arguments = (
     jax.device_put(common.untrained_autoencoder(config), copies),

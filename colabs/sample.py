@@ -55,6 +55,7 @@ import flax
 import jax
 
 from vdm.common import errors
+from vdm.common import sizes
 
 if jax.version.__version_info__ < (0, 7, 2):
   raise errors.UsageError(
@@ -89,11 +90,12 @@ except (OSError, ValueError) as error:
 generators = {}  # Compiled, by their settings.
 
 stage = run.stage
+height, width = sizes.of(stage)
 size = sum(x.size for x in jax.tree.leaves(run.params))
 print(
   f'Step {run.step}, {size / 1e6:.1f} million parameters.',
   f'Videos of {stage.frames} frames, {run.frame_rate:g} a second,',
-  f'{stage.resolution} x {stage.resolution} px.',
+  f'{width} x {height} px.',
 )
 names = run.label_names[: run.config.model.num_classes]
 print('Labels:', ', '.join(names) or 'none')

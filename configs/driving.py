@@ -13,20 +13,32 @@ Dashcams record for hours without cuts. Hence:
   the files of a folder are one recording (`data.group`), because cameras start
   a new file every few minutes;
   no mirroring, because traffic keeps to one side.
-Variants as in configs/ucf101.py: `smoke`, `overfit`.
+Variants as in configs/ucf101.py: `smoke`, `overfit`, and
+
+  wide      frames of 224x128: the whole road and not its middle square
+
+  python -m vdm.prepare clips --config configs/driving.py:wide \
+      --config.data.source=/path/to/recordings
+  python -m vdm.main --config configs/driving.py:wide
+
+Of a frame of 16:9 it loses 1.6 % of the width, so that the sides are multiples
+of 16. Other sizes: `data.resolution` and `data.width`, and those of each stage.
 
 Expected: not measured yet; `smoke`, 4 minutes of two cores. Estimated peak of
-device memory: 3.2 GiB (docs/hardware.md).
+device memory: 3.2 GiB, `wide` 5.9 GiB (docs/hardware.md).
 """
 
 from vdm.config import recipes
 from vdm.config import variants
+
+VARIANTS = ('wide', 'smoke', 'overfit')
 
 
 def get_config(variant: str = ''):
   config = recipes.four_stages(
     network='small',
     resolution=128,
+    width=224 if 'wide' in variant.split(',') else 0,
     steps=dict(autoencoder=30_000, image=30_000, motion=10_000, video=60_000),
     batch=dict(autoencoder=32, image=64, motion=16, video=16),
     learning_rate=3e-4,
@@ -45,4 +57,4 @@ def get_config(variant: str = ''):
     rules=('blank', 'frozen', 'letterbox', 'low_frame_rate', 'duplicate'),
     frozen_seconds=4.0,
   )
-  return variants.apply(config, variant)
+  return variants.apply(config, variant, VARIANTS)

@@ -14,6 +14,8 @@ factor 4, trained in stages: autoencoder, images, motion only, everything.
   128x16    16 frames of 128x128
   uncond    without labels
   given     also from given frames: image to video, prediction, rollouts
+  told      at 6.25 to 25 frames a second, told which and how much moves;
+            with `given` what Stable Video Diffusion is conditioned on
   smoke     everything small: builds, trains every stage and samples on a CPU
   overfit   learns two clips and shows the samples beside them
 
@@ -23,7 +25,7 @@ Expected, on two cores of a CPU (AMD EPYC): `overfit` on two clips in about 15
 minutes, the autoencoder at 44.1 dB, samples at 32.4 dB from the clips they
 show, with their motion. On an H100 a video step takes 0.095 s undivided
 (accumulate=1), at most 5.3 hours for that stage's 200 000; what the full sizes
-learn is not measured yet, and neither are `given` and its shares of levels. The
+learn is not measured yet, and neither are `told`, `given` and its shares. The
 recipe follows what small runs agree on (v-prediction, noise levels shifted
 towards noise, image and video batches together, averages of the weights,
 guidance at sampling). The base model of 110 M parameters in bfloat16 is meant
@@ -35,7 +37,7 @@ program can use of such a card (docs/hardware.md).
 from vdm.config import recipes
 from vdm.config import variants
 
-VARIANTS = ('64x32', '128x16', 'uncond', 'given', 'smoke', 'overfit')
+VARIANTS = ('64x32', '128x16', 'uncond', 'given', 'told', 'smoke', 'overfit')
 
 
 def get_config(variant: str = ''):
@@ -64,4 +66,7 @@ def get_config(variant: str = ''):
   config.model.num_classes = 0 if 'uncond' in names else 101
   config.sample.update(guidance=2.0, steps=50, final=256)
   config.train.eval_clips = 256
+  if 'told' in names:
+    config.data.max_stride = 4
+    config.model.scalars = ('frame_rate', 'motion')
   return variants.apply(config, variant, VARIANTS)

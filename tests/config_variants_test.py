@@ -19,10 +19,14 @@ VARIANTS = {
     *('', 'smoke', '128', 'f8c16', 'fsq', 'sharp', 'temporal', 'cpu'),
     '128,fsq,temporal,smoke',
   ),
-  'driving': ('', 'smoke', 'overfit'),
+  'driving': ('', 'smoke', 'overfit', 'wide', 'wide,smoke'),
   'webvid': ('', 'smoke', 'overfit'),
+  'inflate': (
+    *('', 'smoke', 'sd15', 'sd21', 'bksdm', 'all', 'sd21,all', 'all,smoke'),
+  ),
   'ucf101': (
     *('', 'smoke', 'overfit', '64x32', '128x16', 'uncond', 'given'),
+    *('told', 'given,told', 'told,smoke'),
     '128x16,uncond,smoke',
   ),
 }

@@ -33,7 +33,7 @@ def test_area_averaging():
   image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
   frame = av.VideoFrame.from_ndarray(image, format='rgb24')
   means = image.reshape(4, 2, 4, 2, 3).mean((1, 3))
-  assert np.abs(geometry.crop_square(frame, 4) - means).max() <= 0.5 + 1e-6
+  assert np.abs(geometry.fit(frame, (4, 4)) - means).max() <= 0.5 + 1e-6
 
 
 def test_pixel_aspect_is_applied(tmp_path):
@@ -53,7 +53,7 @@ def test_quarter_turns_are_anticlockwise(monkeypatch):
   image[0, 7] = 255  # Top right.
   frame = av.VideoFrame.from_ndarray(image, format='rgb24')
   monkeypatch.setattr(geometry, 'quarter_turns', lambda frame: 1)
-  turned = geometry.crop_square(frame, 8)
+  turned = geometry.fit(frame, (8, 8))
   assert turned[0, 0, 0] == 255  # Top left.
 
 
@@ -112,9 +112,10 @@ def test_the_whole_display_matrix_is_applied(tmp_path, matrix, suffix):
   assert info.mirrored == (matrix[0] * matrix[3] < matrix[1] * matrix[2])
   with decoding.open_video(str(path)) as (container, stream):
     frame = next(decoding.decode(container, stream))
-    square = geometry.crop_square(frame, 64)
+    parts = [geometry.fit(frame, x) for x in ((64, 64), (32, 64), (64, 32))]
     whole = geometry.upright(frame)
-  for image in (square, whole):
+  assert [x.shape[:2] for x in parts] == [(64, 64), (32, 64), (64, 32)]
+  for image in (*parts, whole):
     height, width = image.shape[:2]
     corners = image[[8, height - 8]][:, [8, width - 8], 0]
     np.testing.assert_allclose(corners, expected, atol=6)

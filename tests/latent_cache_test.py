@@ -50,7 +50,7 @@ def make(folder, source=None, *, mirrored=True, encode=encode, **changes):
     source,
     autoencoder='a' * 64,
     shape=(4, 4, 3),
-    resolution=SIZE,
+    size=(SIZE, SIZE),
     mirrored=mirrored,
   )
   latent_cache_writer.write(

@@ -39,7 +39,7 @@ def make(count, objects=1, motion='straight', frames=16, **options):
   ]
   walls = options.get('walls', False)
   pull = paths.gravity(
-    resolution=64,
+    (64, 64),
     frames=frames,
     walls=walls,
     crossings=options.get('crossings', False),

@@ -40,7 +40,7 @@ def freeze(folder, source, **settings):
   )
   config.update(settings)
   codec = autoencoders.make_autoencoder(config)
-  clips = reconstruction.choose(source, 4, 16, 1)['video']
+  clips = reconstruction.choose(source, 4, (16, 16), 1)['video']
   params = codec.init(jax.random.key(0), generate.to_float(clips))
   stats = {k: np.ones(codec.channels, np.float32) for k in ('mean', 'scale')}
   files.save(folder / 'autoencoder', config, params, stats)
@@ -53,7 +53,7 @@ def report(folder, source, **settings):
     source,
     folder / 'out',
     num=5,
-    resolution=16,
+    size=(16, 16),
     stride=1,
   )
 
@@ -67,7 +67,7 @@ def test_pixels_come_back_as_they_were(source, tmp_path):
   assert content['protocol']['clips'] == 5
   assert content['protocol']['frames'] == 4
   # The latents are the pixels in [-1, 1].
-  clips = reconstruction.choose(source, 5, 16, 1)['video']
+  clips = reconstruction.choose(source, 5, (16, 16), 1)['video']
   flat = clips.reshape(-1, 3) / 127.5 - 1.0
   np.testing.assert_allclose(
     content['latents']['mean'], flat.mean(0), atol=1e-5
@@ -109,7 +109,7 @@ def test_numbers_are_those_of_the_reconstruction(source, tmp_path):
   folder = freeze(tmp_path, source, kind='pca')
   settings, params, _, _ = files.load(folder / 'autoencoder')
   codec = autoencoders.make_autoencoder(settings)
-  clips = reconstruction.choose(source, 5, 16, 1)['video']
+  clips = reconstruction.choose(source, 5, (16, 16), 1)['video']
   _, shown = reconstruction.reconstruct(codec, params, clips)
   # By hand, a clip at a time.
   z, _ = codec.encode(params, clips[:1] / np.float32(127.5) - 1)

@@ -109,12 +109,13 @@ def real_frame(path, index, size):
 def decode(path, *, frame_rate, resolution):
   """Yields the frames of a file at one rate, uint8 [h w 3] RGB, h = w."""
   info = inspection.inspect(path)
-  inspection.check_size(info, resolution)
+  size = (resolution, resolution)
+  inspection.check_size(info, size)
   indices, repeats = np.unique(
     decoding.resample(info.times, frame_rate), return_counts=True
   )
   for frame, times in zip(
     decoding.read(path, indices, field_order=info.field_order), repeats
   ):
-    image = geometry.crop_square(frame, resolution, info.pixel_aspect)
+    image = geometry.fit(frame, size, info.pixel_aspect)
     yield from itertools.repeat(image, times)

@@ -208,6 +208,7 @@ def test_every_key_is_read_by_something(finished_run):
   read = set(json.loads((finished_run / 'keys_read.json').read_text()))
   read |= {
     'source',  # Of videos: builders_test, ucf101_test, video_folder_test.
+    *('resolution', 'width'),  # As items of a group: sizes_test.
     *prepare_file.SETTINGS,  # Of videos: prepare_file_test.
     *schema.default().data.screening,  # Screening_test.
     *schema.default().data.limits,  # Prepare_file_test, workers_test.

@@ -77,7 +77,13 @@ _FRAMES = flags.DEFINE_integer(
   'frames', 16, 'folders: frames per clip.', lower_bound=3
 )
 _RESOLUTION = flags.DEFINE_integer(
-  'resolution', 64, 'folders: of the clips, px.', lower_bound=8
+  'resolution', 64, 'folders: height of the clips, px.', lower_bound=8
+)
+_WIDTH = flags.DEFINE_integer(
+  'width',
+  0,
+  'folders: width of the clips, px; 0: as high.',
+  lower_bound=0,
 )
 _STRIDE = flags.DEFINE_integer(
   'stride', 1, 'folders: every stride-th frame is taken.', lower_bound=1
@@ -109,7 +115,11 @@ _RESIZE = flags.DEFINE_enum(
   'resize', 'torch', ['torch', 'tf1'], "Bilinear resize to the network's input."
 )
 _CROP = flags.DEFINE_enum(
-  'crop', 'squash', ['squash', 'center'], 'How frames are made square.'
+  'crop',
+  'squash',
+  ['squash', 'center'],
+  'How frames are made square for --features: all of them, wide ones squashed '
+  'as by StyleGAN-V, or their middle.',
 )
 _EPSILON = flags.DEFINE_float(
   'epsilon', 1e-3, 'Of its batch norms; some ports use 1e-5.', lower_bound=0.0
@@ -201,6 +211,7 @@ def _folders() -> None:
     folder_card.Options(
       frames=_FRAMES.value,
       resolution=_RESOLUTION.value,
+      width=_WIDTH.value,
       stride=_STRIDE.value,
       frame_rate=_FRAME_RATE.value,
       per_video=_PER_VIDEO.value,
@@ -270,6 +281,7 @@ def _classifier():
 def _autoencoder() -> None:
   """Writes the report of a run's autoencoder and prints it."""
   from vdm import trained
+  from vdm.common import sizes
   from vdm.data import builders
   from vdm.evaluation import reconstruction
   from vdm.preparation import datasets
@@ -287,7 +299,7 @@ def _autoencoder() -> None:
     source,
     out,
     num=_NUM.value,
-    resolution=last.resolution,
+    size=sizes.of(last),
     stride=config.data.stride,
     mesh=sharding.make_mesh(),
   )

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import models
+from vdm.common import sizes
 from vdm.config import rules
 from vdm.diffusion import conditions
 from vdm.diffusion import guidance
@@ -61,14 +62,14 @@ def to_uint8(x: FloatArray['*b 3']) -> ui8['*b 3']:
 
 
 def latent_shape(
-  codec: autoencoders.Autoencoder, frames: int, resolution: int
+  codec: autoencoders.Autoencoder, frames: int, size: sizes.Size
 ) -> tuple[int, int, int, int]:
   """Returns (t, h, w, c) of the latents of a clip."""
   t, h, w = codec.factor
   return (
     frames // t if frames > 1 else 1,
-    resolution // h,
-    resolution // w,
+    size[0] // h,
+    size[1] // w,
     codec.channels,
   )
 
@@ -83,7 +84,7 @@ def make_schedule(
     codec: the autoencoder.
     stage: the stage's config.
   """
-  shape = latent_shape(codec, stage.frames, stage.resolution)
+  shape = latent_shape(codec, stage.frames, sizes.of(stage))
   return schedules.make_schedule(
     options.schedule,
     logsnr_min=options.logsnr_min,
@@ -115,7 +116,7 @@ def plan(
     ValueError: it is impossible, or not what the network was trained for.
   """
   codec = autoencoders.make_autoencoder(config.autoencoder)
-  length = latent_shape(codec, stage.frames, stage.resolution)[0]
+  length = latent_shape(codec, stage.frames, sizes.of(stage))[0]
   if stage.objective == 'consistency' and task.history_guidance != 1:
     raise ValueError(
       'A consistency model cannot be guided by held frames: leave the history '
@@ -163,7 +164,7 @@ def make_generator(
 
   Args:
     config: the run's; `config.sample` says how.
-    stage: whose frames and resolution the videos have.
+    stage: whose frames and size the videos have.
     mesh: devices to split the videos over; None: all rows on one device.
     poll: called after every window of every batch of videos; may raise.
     worse: the configuration and the parameters of a network that works in the
@@ -184,7 +185,7 @@ def make_generator(
       raise ValueError(problem)
   codec = autoencoders.make_autoencoder(config.autoencoder)
   encode, decode = make_coders(config, codec)
-  shape = latent_shape(codec, stage.frames, stage.resolution)
+  shape = latent_shape(codec, stage.frames, sizes.of(stage))
   factor = codec.factor[0]
   # Compiled once for all tasks that differ in nothing else.
   window_maker = functools.cache(
@@ -232,6 +233,10 @@ def make_generator(
     return np.concatenate(pixels, axis=1)
 
   def samples(params, frozen, cond, seeds, task=rollouts.PLAIN, given=None):
+    # The rate that videos are shown at, unless another is asked for.
+    if 'frame_rate' in config.model.scalars and 'frame_rate' not in cond:
+      rate = config.data.frame_rate / config.data.stride
+      cond = {**cond, 'frame_rate': np.full(len(seeds), rate)}
     rows = [conditions.arrays(cond), np.asarray(seeds, np.uint32)]
     if task.given:
       rows.append(given)
@@ -320,7 +325,7 @@ def guide(
   return guidance.guided(
     denoise,
     cond,
-    conditions.null(cond),
+    conditions.without(cond),
     scale=options.guidance if config.model.num_classes or worse else 1.0,
     interval=options.guidance_interval,
     rescale=options.guidance_rescale,

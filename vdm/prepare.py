@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from vdm.common import console
 from vdm.common import errors
+from vdm.common import sizes
 from vdm.config import flag
 from vdm.data import builders
 from vdm.preparation import beam_runner
@@ -86,7 +87,7 @@ def _latents() -> None:
     f'{_CONFIG.value.data.latents}\n'
     f'  autoencoder {plan["autoencoder"][:12]}, data set '
     f'{plan["dataset"]["fingerprint"][:12]}, {plan["split"]}; '
-    f'{"x".join(map(str, plan["shape"]))} of {plan["resolution"]} px'
+    f'{"x".join(map(str, plan["shape"]))} of {sizes.text(sizes.of(plan))} px'
     f'{", mirrored, too" if plan["mirrored"] else ""}\n'
     f'  fingerprint {plan["fingerprint"]}'
   )
@@ -120,13 +121,13 @@ def _runner(limits: ConfigDict) -> workers.Runner | None:
 def _summary(directory: str) -> str:
   """Returns what the dataset contains, a line each, for people."""
   info = builders.read_info(directory)
-  sizes = [entry.stat().st_size for entry in os.scandir(directory)]
+  stored = [entry.stat().st_size for entry in os.scandir(directory)]
   seconds = info['frames'] / info['frame_rate']
   lines = [
     f'{info["name"]} {info["version"]} in {directory}',
     f'  {info["shots"]} shots, {info["records"]} records, {info["frames"]}'
-    f' frames of {info["resolution"]} px at {info["frame_rate"]:g}/s,'
-    f' {seconds / 3600:.3g} hours, {sum(sizes) / 1e6:.1f} MB',
+    f' frames of {sizes.text(sizes.of(info))} px at {info["frame_rate"]:g}/s,'
+    f' {seconds / 3600:.3g} hours, {sum(stored) / 1e6:.1f} MB',
     f'  splits: {", ".join(info["splits"])}; {info["num_classes"]} classes',
     f'  fingerprint {info["fingerprint"]}',
   ]

@@ -23,6 +23,7 @@ from vdm.common import console
 from vdm.common import errors
 from vdm.common import progress
 from vdm.config import flag
+from vdm.config import ranges
 from vdm.config import suggest
 
 _WORKDIR = flags.DEFINE_string(
@@ -67,6 +68,17 @@ _CHECKPOINT = flags.DEFINE_string(
 )
 _EMA = flags.DEFINE_float(
   'ema', None, "Width of the average to use; by default the run's."
+)
+_FRAME_RATE = flags.DEFINE_float(
+  'frame_rate',
+  None,
+  "Frames a second, of a run that was told it; by default the data set's.",
+)
+_MOTION = flags.DEFINE_float(
+  'motion',
+  None,
+  'How much moves, frame widths a second, of a run that was told it; by '
+  'default as it comes.',
 )
 _GIVEN = flags.DEFINE_string(
   'given',
@@ -126,6 +138,7 @@ class Request(NamedTuple):
     task: what is made of them; see `generate.plan`.
     windows: of each video.
     labels: of the videos.
+    scalars: what else they are told, by name.
     guidance: its scale; None: the run's.
     out: folder to write to.
   """
@@ -136,6 +149,7 @@ class Request(NamedTuple):
   task: Any
   windows: int
   labels: Sequence[int]
+  scalars: dict[str, float]
   guidance: float | None
   out: epath.Path
 
@@ -191,7 +205,8 @@ def main(argv: Sequence[str]) -> None:
   videos = make.samples(
     run.params,
     run.frozen,
-    {'label': request.labels},
+    {'label': request.labels}
+    | {name: np.full(num, x) for name, x in request.scalars.items()},
     seeds,
     request.task,
     given,
@@ -203,7 +218,7 @@ def main(argv: Sequence[str]) -> None:
       request.labels,
       run.label_names,
       seeds,
-      run.frame_rate,
+      request.scalars.get('frame_rate', run.frame_rate),
       made_with,
       each=True,
     )
@@ -222,20 +237,23 @@ def read_request() -> Request:
   """
   from vdm import generate
   from vdm import trained
+  from vdm.common import sizes
   from vdm.diffusion import rollouts
 
   run = trained.load(
     _WORKDIR.value, ema=_EMA.value, checkpoint=_CHECKPOINT.value
   )
   model, stage = run.config.model, run.stage
+  scalars = choose_scalars(run.config)
   frames, given, indices = _FRAMES.value or stage.frames, None, ()
   if _GIVEN.value:
     from vdm.preparation import given_frames
 
     indices = given_frames.parse_indices(_GIVEN_FRAMES.value, frames)
-    given = given_frames.read(
-      _GIVEN.value, indices, run.config.data, stage.resolution
-    )
+    data = run.config.data.copy_and_resolve_references()
+    if 'frame_rate' in scalars:
+      data.update(frame_rate=scalars['frame_rate'], stride=1)
+    given = given_frames.read(_GIVEN.value, indices, data, sizes.of(stage))
   task = rollouts.Task(
     *(frames, indices, _OVERLAP.value or 0, _CONTEXT_NOISE.value),
     *(_HISTORY_GUIDANCE.value, _HISTORY_NOISE.value),
@@ -260,6 +278,7 @@ def read_request() -> Request:
     task,
     len(windows),
     labels,
+    scalars,
     choose_guidance(model.num_classes, labels, worse is not None),
     choose_folder(_WORKDIR.value, run.step, _OUT.value, _OVERWRITE.value),
   )
@@ -271,6 +290,8 @@ def describe(request: Request) -> dict[str, Any]:
 
   run, worse, task = request.run, request.worse, request.task
   made_with = generate.describe_samples(run.config, run.source, run.step)
+  if request.scalars:
+    made_with['scalars'] = request.scalars
   if request.given:
     from vdm.preparation import given_frames
 
@@ -369,6 +390,23 @@ def choose_labels(
     f'The run has no class {label!r}{suggest.hint("", names)} Numbers are 0 to '
     f'{num_classes - 1}.'
   )
+
+
+def choose_scalars(config: Any) -> dict[str, float]:
+  """Returns the numbers that videos are told, by name.
+
+  Args:
+    config: the run's.
+
+  Raises:
+    ValueError: the run was not trained with them.
+  """
+  asked = {'frame_rate': _FRAME_RATE.value, 'motion': _MOTION.value}
+  asked = {name: x for name, x in asked.items() if x is not None}
+  for name, value in asked.items():
+    if problem := ranges.problem(config, name, value):
+      raise ValueError(problem)
+  return asked
 
 
 def choose_guidance(

@@ -15,6 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from vdm.checkpoints import manager
+from vdm.common import sizes
 from vdm.config import check
 from vdm.config import sampling
 from vdm.evaluation import evaluator
@@ -31,6 +32,7 @@ from vdm.training import agreement
 from vdm.training import autoencoder_stage
 from vdm.training import counters
 from vdm.training import inputs
+from vdm.training import motion_range
 from vdm.training import nonfinite
 from vdm.training import objectives
 from vdm.training import preflight
@@ -100,9 +102,13 @@ def train(
     config.autoencoder = autoencoder_stage.resolve(
       config.autoencoder, workdir / 'autoencoder'
     )
+    config.model = preflight.resolve_model(config, workdir)
     sources = agreement.open_sources(config.data)
     mesh = sharding.make_mesh(options.fsdp)
     made = preflight.check(config, sources, mesh, signal.check)
+    config.model.motion_range = motion_range.resolve(
+      config, workdir, sources['train']
+    )
     with (
       workdir_lock.WorkdirLock(workdir),
       manager.Checkpoints(
@@ -206,7 +212,7 @@ def begin_stage(
       _, fingerprint = ensure_autoencoder(run, span)
       params, source = teacher.from_source(config, objective, fingerprint)
     teacher.write(run.workdir, params, source)
-    return train_state.from_params(config.optim, params, run.mesh)
+    return train_state.from_params(config.optim, objective, params, run.mesh)
   return train_state.initialise(
     config.optim,
     objective,
@@ -399,7 +405,7 @@ def freeze_autoencoder(
       judged_source(run),
       directory,
       num=config.data.fixed_clips or config.train.eval_clips,
-      resolution=span.stage.resolution,
+      size=sizes.of(span.stage),
       stride=config.data.stride,
       mesh=run.mesh,
     )

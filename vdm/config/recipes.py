@@ -81,6 +81,7 @@ def four_stages(
   *,
   network: str,
   resolution: int = 64,
+  width: int = 0,
   frames: int = 16,
   steps: dict[str, int],
   batch: dict[str, int],
@@ -97,7 +98,8 @@ def four_stages(
 
   Args:
     network: a size, see `NETWORKS`.
-    resolution: of the data and of every stage, px.
+    resolution: height of the data and of every stage, px.
+    width: likewise; 0: as high.
     frames: of a clip in the last two stages.
     steps: of the stages, by name.
     batch: clips per step of the stages, by name.
@@ -107,7 +109,7 @@ def four_stages(
     every: steps between checkpoints, previews and validation losses.
   """
   config = on_an_accelerator(every=every)
-  config.data.resolution = resolution
+  config.data.update(resolution=resolution, width=width)
   config.model.update(NETWORKS[network])
   config.diffusion.update(density_mean=0.8, density_std=1.4)
   stages = dict(
@@ -120,6 +122,7 @@ def four_stages(
   for name, own in stages.items():
     config.stages[name] = schema.stage(
       resolution=resolution,
+      width=width,
       steps=steps[name],
       batch=batch[name],
       accumulate=(accumulate or {}).get(name, 1),

@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 
 from vdm.common import buckets
 from vdm.config import autoencoder_rules
+from vdm.config import image_model_rules
+from vdm.config import size_rules
 from vdm.config import suggest
 
 # The order in which stages of each objective come.
@@ -22,7 +24,9 @@ def problems(config: ConfigDict) -> Iterator[str]:
   yield from _data_problems(config.data)
   yield from _order_problems(config)
   yield from autoencoder_rules.problems(config)
+  yield from image_model_rules.problems(config.model)
   yield from _model_problems(config.model)
+  yield from _scalar_problems(config)
   yield from guidance_problems(config.model, config.sample)
   yield from _diffusion_problems(config.diffusion)
   yield from _sample_problems(config.sample, config.optim)
@@ -146,6 +150,33 @@ def _model_problems(model: ConfigDict) -> Iterator[str]:
     )
 
 
+def _scalar_problems(config: ConfigDict) -> Iterator[str]:
+  model, data = config.model, config.data
+  if 0 < data.max_stride < data.stride:
+    yield (
+      f'config.data.max_stride={data.max_stride} is below stride='
+      f'{data.stride}: raise it, or set it to 0 for that stride alone.'
+    )
+  if not model.scalars:
+    return
+  if model.scalar_dropout in (0, 1):
+    yield (
+      f'config.model.scalar_dropout={model.scalar_dropout:g}: with 0 the '
+      'network never learns to do without a number, with 1 it learns none; '
+      'take 0.1.'
+    )
+  if 'frame_rate' in model.scalars and data.max_stride <= data.stride:
+    yield (
+      'config.model.scalars has frame_rate, and all clips have one: set '
+      f'config.data.max_stride above stride={data.stride}, or leave it out.'
+    )
+  if 'motion' in model.scalars and data.latents:
+    yield (
+      'config.model.scalars has motion, which is measured on frames, and '
+      'config.data.latents holds none: leave one of them out.'
+    )
+
+
 def guidance_problems(model: ConfigDict, sample: ConfigDict) -> Iterator[str]:
   """Yields why samples cannot be guided by the labels that a model knows."""
   if model.num_classes and not model.label_dropout and sample.guidance != 1:
@@ -242,38 +273,12 @@ def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
       f'{prefix}.batch={stage.batch} is not divisible by '
       f'accumulate={stage.accumulate}.'
     )
-  if stage.resolution > data.resolution:
-    yield (
-      f'{prefix}.resolution={stage.resolution} is above '
-      f'config.data.resolution={data.resolution}, which is what is stored.'
-    )
-  if stage.crop > stage.resolution:
-    yield (
-      f'{prefix}.crop={stage.crop} is above resolution={stage.resolution}.'
-    )
-  if stage.zoom[1] * stage.resolution > data.resolution:
-    yield (
-      f'{prefix}.zoom={stage.zoom} enlarges: config.data.resolution='
-      f'{data.resolution} is {data.resolution / stage.resolution:g} times '
-      f'resolution={stage.resolution}.'
-    )
-  factor = 1
-  if config.autoencoder.kind != 'identity':
-    factor = config.autoencoder.factor
-  halvings = 0
-  if stage.objective != 'autoencoder':
-    halvings = len(config.model.widths) - 1
-  for key in ('resolution', 'crop'):
-    if stage[key] % (factor * 2**halvings):
-      yield (
-        f'{prefix}.{key}={stage[key]} is not divisible by '
-        f'{factor * 2**halvings}: the autoencoder divides it by {factor} and '
-        f'the U-Net halves it {halvings} times.'
-      )
-  span = (stage.frames - 1) * data.stride + 1
+  yield from size_rules.problems(config, name)
+  stride = max(data.stride, data.max_stride)
+  span = (stage.frames - 1) * stride + 1
   if data.name == 'synthetic_scenes' and span > data.scenes.frames:
     yield (
-      f'{prefix}.frames={stage.frames} at stride {data.stride} spans {span} '
+      f'{prefix}.frames={stage.frames} at stride {stride} spans {span} '
       f'frames: config.data.scenes.frames is {data.scenes.frames}.'
     )
   if (

@@ -47,7 +47,8 @@ KEYS: dict[str, Any] = dict(
     root='data',  # Folder under which built data sets are stored.
     source='',  # Folder or archive of the videos it is built from.
     follow_links=False,  # Also links that lead outside of that folder.
-    resolution=positive(64),  # Stored height and width, px.
+    resolution=positive(64),  # Stored height, px,
+    width=0,  # and width; 0: as high, frames are square.
     frame_rate=positive(25.0),  # Stored frames per second.
     encoding=one_of('webp', 'jpeg'),  # Lossless, or 4:4:4 of quality 95.
     assumed_rate=positive(25.0),  # Frames per second of a stream without one.
@@ -57,7 +58,8 @@ KEYS: dict[str, Any] = dict(
     group=regex(''),  # Over a file's path: its recording; '': the file.
     validation=share(0.1),  # Share of recordings held out, without a list.
     split_list=one_of('01', '02', '03'),  # ucf101: official train/test list.
-    stride=positive(1),  # A clip takes every stride-th stored frame.
+    stride=positive(1),  # A clip takes every stride-th stored frame,
+    max_stride=0,  # or in training one of up to so many; 0: stride alone.
     flip=False,  # Mirror half of the training clips.
     fixed_clips=0,  # Train on this many clips only; 0: on all windows.
     latents='',  # Folder of a latent cache to train on instead of frames.
@@ -158,10 +160,24 @@ KEYS: dict[str, Any] = dict(
     equivariance_weight=0.0,  # L1: halved latents decode to halved frames.
     adversarial_weight=0.0,  # Of a discriminator; 0: without one.
     discriminator_width=positive(32),  # Channels of its first layer.
-    scale=one_of('shared', 'channel'),  # Latents' standard deviation.
+    # What latents are divided by: their standard deviation, or nothing, as
+    # published diffusion models know them.
+    scale=one_of('shared', 'channel', 'none'),
     statistics_clips=positive(256),  # Training clips for the statistics.
   ),
   model=dict(
+    # unet: of this project. The others are published image models to which
+    # temporal branches are added: ADM of guided-diffusion, and the conditional
+    # U-Net of Stable Diffusion's family; see vdm/models/image_unets.
+    kind=one_of('unet', 'adm', 'conditional'),
+    weights='',  # Of the image model, a file; '': none, it starts anew.
+    weights_sha256='',  # Expected hash of the file; '': any.
+    # Description of the image model, JSON; '': the config.json beside the
+    # weights. It decides about widths, blocks and attention_levels; resample
+    # and convolution are of unet alone.
+    architecture='',
+    adapter_rank=0,  # Of LoRA on its attention, merged on export; 0: none.
+    adapter_alpha=positive(8.0),  # Their change is scaled by alpha / rank.
     widths=positive((32, 64)),  # Channels per level, finest first.
     blocks=positive((1, 1)),  # Residual blocks per level.
     attention_levels=(1,),  # Levels with attention over (h w).
@@ -180,6 +196,11 @@ KEYS: dict[str, Any] = dict(
     embed_width=even(128),  # Of the embedding of the noise level and cond.
     num_classes=0,  # Labels to condition on; 0: unconditional.
     label_dropout=share(0.1),  # Share of labels replaced by the null label.
+    # Numbers to condition videos on, see vdm/data/scalars.py.
+    scalars=some_of(('frame_rate', 'motion')),
+    scalar_dropout=share(0.1),  # Share of each of them that is not told.
+    # What was trained, frame widths a second; (0, 0): measured at the start.
+    motion_range=interval((0.0, 0.0), least=0.0),
     dropout=share(0.0),  # In residual blocks.
     convolution=one_of('factorised', 'full'),  # full: 3 x 3 x 3 kernels.
     remat=one_of('none', 'block', 'dots'),  # Activations recomputed.
@@ -282,8 +303,9 @@ STAGE = dict(
   objective=one_of('diffusion', 'autoencoder', 'consistency'),
   steps=positive(0),  # Each stage gives its own; the default is refused.
   frames=positive(1),  # Of a training clip; 1: images.
-  resolution=positive(64),  # Of a clip, px; at most data.resolution.
-  crop=0,  # Train on random crops of this many px; 0: on whole frames.
+  resolution=positive(64),  # Height of a clip, px; at most data.resolution.
+  width=0,  # Its width, px; 0: as high, clips are square.
+  crop=0,  # Train on random squares of this many px; 0: on whole frames.
   # Range of factors by which frames are larger before the crop.
   zoom=interval((1.0, 1.0), least=1.0),
   batch=positive(8),  # Clips per step, over all devices and processes.

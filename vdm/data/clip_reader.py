@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 from etils.array_types import IntArray, ui8
 import numpy as np
 
+from vdm.common import sizes
 from vdm.data import builders
 from vdm.data import coding
 from vdm.data import latent_cache
+from vdm.data import scalars
 from vdm.data import windowing
 
 
@@ -61,7 +63,8 @@ def read_window(
   windows: windowing.Windows,
   shot: int,
   start: int,
-  region: tuple[int, int, int] | None = None,
+  region: tuple[int, int, int, int] | None = None,
+  stride: int = 0,
 ) -> ui8['t h w 3']:
   """Returns one window, area-resized.
 
@@ -70,23 +73,25 @@ def read_window(
     windows: what `find_windows` returned for it.
     shot: number of the shot, in the order of `windows`.
     start: number of the window in it.
-    region: (top, left, side) of the part of the stored frames that becomes a
-      clip of `spec.size` px; None: all of them, at `spec.resolution`.
+    region: (top, left, rows, columns) of the part of the stored frames that
+      becomes a clip of `spec.size` px; None: all of them, at `spec.whole`.
+    stride: of the window; 0: that of the spec.
 
   Raises:
     UnreadableError: a record of it cannot be read or is not what it should be.
   """
-  stored, size = source.info['resolution'], windows.spec.resolution
+  stored, size = sizes.of(source.info), windows.spec.whole
 
   def read(entry: int, positions: IntArray[' n']) -> list[ui8['h w 3']]:
     low, high = int(positions[0]), int(positions[-1]) + 1
     encoded = source.frames(int(source.index['row'][entry]), low, high)
     return [coding.decode_frame(encoded[i], stored) for i in positions - low]
 
-  images = [*itertools.chain(*_read_records(windows, shot, start, read))]
+  images = _read_records(windows, shot, start, stride, read)
+  images = [*itertools.chain(*images)]
   if region is not None:
-    (top, left, side), size = region, windows.spec.size
-    images = [x[top : top + side, left : left + side] for x in images]
+    (top, left, rows, columns), size = region, windows.spec.size
+    images = [x[top : top + rows, left : left + columns] for x in images]
   return np.stack([coding.shrink(image, size) for image in images])
 
 
@@ -94,11 +99,12 @@ def _read_records(
   windows: windowing.Windows,
   shot: int,
   start: int,
+  stride: int,
   read: Callable[[int, IntArray[' n']], Any],
 ) -> list[Any]:
   """Returns `read(entry, positions)` of each record that a window lies in."""
   parts = []
-  for entry, positions in windows.locate(shot, start):
+  for entry, positions in windows.locate(shot, start, stride):
     # Whatever goes wrong here is counted against the record, whose reader may
     # raise anything; a mistake in the code hits every record and so stops the
     # run at its first batch.
@@ -115,7 +121,8 @@ class Clip(NamedTuple):
 
   Attributes:
     arrays: 'video' uint8 [t h w 3], or from a latent cache 'mean' and perhaps
-      'logvar', float16 [t h w c]; 'label' int32 [], -1 where there is none.
+      'logvar', float16 [t h w c]; 'label' int32 [], -1 where there is none;
+      float32 [] for each of `spec.scalars`.
     shot: number of its shot, in the order of the windows.
     start: number of its window in the shot.
     bad: (entry, reason) of the records that could not be read in its place.
@@ -166,12 +173,18 @@ class TrainingClips:
     rng = np.random.default_rng((*spec.entropy, 1, number))
     mirrored = rng.random() < 0.5 and spec.flip
     region = self._draw_region(rng)
+    wanted = spec.stride
+    if spec.max_stride > spec.stride:
+      wanted = int(rng.integers(spec.stride, spec.max_stride + 1))
     bad = []
     for turn in range(shots):
       shot = (first + turn) % shots
-      start = int(rng.integers(self.windows.counts[shot]))
+      stride = wanted
+      while (count := self.windows.count(shot, stride)) < 1:
+        stride -= 1
+      start = int(rng.integers(count))
       try:
-        arrays = self._read_window(shot, start, mirrored, region)
+        arrays = self._read_window(shot, start, stride, mirrored, region)
       except UnreadableError as error:
         bad.append((error.entry, error.reason))
         if len(bad) > spec.max_bad:
@@ -179,7 +192,12 @@ class TrainingClips:
       else:
         entry = self.windows.entries[self.windows.bounds[shot]]
         label = np.int32(self.source.index['label'][entry])
-        return Clip({**arrays, 'label': label}, shot, start, bad)
+        found = scalars.describe(
+          spec.scalars,
+          arrays.get('video'),
+          self.source.info['frame_rate'] / stride,
+        )
+        return Clip({**arrays, 'label': label, **found}, shot, start, bad)
     raise too_many_bad(self.source, bad)
 
   def name(self, number: int) -> dict[str, str | int]:
@@ -191,23 +209,28 @@ class TrainingClips:
       'start': int(positions[0]),
     }
 
-  def _read_window(self, shot, start, mirrored, region):
+  def _read_window(self, shot, start, stride, mirrored, region):
     if self.cache is None:
-      video = read_window(self.source, self.windows, shot, start, region)
+      video = read_window(
+        self.source, self.windows, shot, start, region, stride
+      )
       return {'video': video[:, :, ::-1] if mirrored else video}
     read = functools.partial(
       self.cache.read, mirrored=mirrored, posterior=self.posterior
     )
-    parts = _read_records(self.windows, shot, start, read)
+    parts = _read_records(self.windows, shot, start, stride, read)
     return dict(zip(('mean', 'logvar'), np.concatenate(parts, axis=1)))
 
-  def _draw_region(self, rng) -> tuple[int, int, int] | None:
-    """Draws (top, left, side) of what is shown; None: all of the frame."""
-    spec, stored = self.windows.spec, self.source.info['resolution']
+  def _draw_region(self, rng) -> tuple[int, int, int, int] | None:
+    """Draws (top, left, rows, columns) of what is shown; None: the frame."""
+    spec = self.windows.spec
     if spec.whole_frames:
       return None
     zoom = rng.uniform(*spec.zoom)
-    side = round(spec.size * stored / (spec.resolution * zoom))
-    side = min(max(side, spec.size), stored)
-    top, left = rng.integers(stored - side + 1, size=2)
-    return int(top), int(left), side
+    top, left, *stored = sizes.fit(sizes.of(self.source.info), spec.whole)
+    shown = [
+      min(max(round(size * outer / (inner * zoom)), size), outer)
+      for size, outer, inner in zip(spec.size, stored, spec.whole)
+    ]
+    down, right = rng.integers(np.subtract(stored, shown) + 1)
+    return top + int(down), left + int(right), *shown

@@ -7,6 +7,8 @@ from etils.array_types import ui8
 import numpy as np
 import PIL.Image
 
+from vdm.common import sizes
+
 
 def encode_frame(frame: ui8['h w 3'], encoding: str) -> bytes:
   """Returns an RGB frame in its stored form.
@@ -38,7 +40,7 @@ def encode_frame(frame: ui8['h w 3'], encoding: str) -> bytes:
   raise ValueError(f'Unknown encoding {encoding!r}; use webp or jpeg.')
 
 
-def decode_frame(data: bytes, size: int | None = None) -> ui8['h w 3']:
+def decode_frame(data: bytes, size: sizes.Size | None = None) -> ui8['h w 3']:
   """Returns a stored frame in RGB.
 
   Args:
@@ -53,13 +55,20 @@ def decode_frame(data: bytes, size: int | None = None) -> ui8['h w 3']:
   image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
   if image is None:
     raise ValueError('A stored frame is no image.')
-  if size is not None and image.shape != (size, size, 3):
+  if size is not None and image.shape != (*size, 3):
     raise ValueError(f'a frame of shape {image.shape}')
   return image
 
 
-def shrink(image: ui8['h w 3'], size: int) -> ui8['h2 w2 3']:
-  """Returns a square image as means over areas, `size` px; no larger one."""
-  if size >= len(image):
+def shrink(image: ui8['h w 3'], size: sizes.Size) -> ui8['h2 w2 3']:
+  """Returns the centred part of the aspect of `size`, as means over areas.
+
+  Args:
+    image: at least that large.
+    size: height and width of the result, px.
+  """
+  top, left, rows, columns = sizes.fit(image.shape[:2], size)
+  image = image[top : top + rows, left : left + columns]
+  if image.shape[:2] == tuple(size):
     return image
-  return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+  return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)

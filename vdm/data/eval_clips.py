@@ -9,7 +9,10 @@ import numpy as np
 from vdm.data import builders
 from vdm.data import clip_reader
 from vdm.data import clip_spec
+from vdm.data import scalars
 from vdm.data import windowing
+
+PLACES = ('row', 'start')  # Entries that say where clips are from.
 
 
 def load_clips(
@@ -36,7 +39,7 @@ def load_clips(
   Returns:
     'video' uint8 [n t h w 3]; 'label' int32 [n]; 'row' int64 [n], the record
     (as `source.truth` takes it) in which a clip starts, and 'start' int64 [n],
-    at which frame of it.
+    at which frame of it; float32 [n] for each of `spec.scalars`.
 
   Raises:
     ValueError: the data set has no such clips.
@@ -59,7 +62,14 @@ def load_clips(
     'label': np.asarray(source.index['label'], np.int32)[entries],
     'row': np.asarray(source.index['row'], np.int64)[entries],
     'start': starts,
+    **_scalars(source, spec, clips),
   }
+
+
+def _scalars(source, spec, clips) -> dict[str, np.ndarray]:
+  rate = source.info['frame_rate'] / spec.stride
+  rows = [scalars.describe(spec.scalars, clip, rate) for clip in clips]
+  return {name: np.stack([row[name] for row in rows]) for name in spec.scalars}
 
 
 def read_clips(

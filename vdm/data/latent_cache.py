@@ -30,6 +30,7 @@ import zlib
 from etils.array_types import FloatArray, IntArray
 import numpy as np
 
+from vdm.common import sizes
 from vdm.data import builders
 from vdm.data import clip_spec
 
@@ -181,7 +182,7 @@ def open_cache(
   wanted = {
     'autoencoder': autoencoder,
     'dataset': source.info,
-    'resolution': spec.resolution,
+    **sizes.keys(spec.whole),
     'mirrored': spec.flip,
   }
   difference = find_difference(read_plan(directory), wanted)
@@ -202,11 +203,11 @@ def find_difference(plan: dict[str, Any], wanted: dict[str, Any]) -> str:
   for name, one, other, unit in (
     ('data set', found['name'], data['name'], ''),
     ('frame rate', found['frame_rate'], data['frame_rate'], ' frames/s'),
-    ('stored resolution', found['resolution'], data['resolution'], ' px'),
+    ('stored resolution', *map(_size, (found, data)), ' px'),
     ('data set version', found['version'], data['version'], ''),
     ('data set content', found['fingerprint'], data['fingerprint'], ''),
     ('autoencoder', plan['autoencoder'], wanted['autoencoder'], ''),
-    ('resolution', plan['resolution'], wanted['resolution'], ' px'),
+    ('resolution', *map(_size, (plan, wanted)), ' px'),
   ):
     if one != other:
       one, other = str(one)[:12], str(other)[:12]
@@ -214,6 +215,10 @@ def find_difference(plan: dict[str, Any], wanted: dict[str, Any]) -> str:
   if wanted['mirrored'] and not plan['mirrored']:
     return 'no mirrored frames, which config.data.flip asks for'
   return ''
+
+
+def _size(part: dict[str, Any]) -> str:
+  return sizes.text(sizes.of(part))
 
 
 def cut_shards(

@@ -14,6 +14,7 @@ import numpy as np
 from vdm.common import files
 from vdm.common import parallel
 from vdm.common import progress
+from vdm.common import sizes
 from vdm.data import builders
 from vdm.data import clip_spec
 from vdm.data import coding
@@ -29,7 +30,7 @@ def make_plan(
   *,
   autoencoder: str,
   shape: Sequence[int],
-  resolution: int,
+  size: sizes.Size,
   mirrored: bool,
 ) -> dict[str, Any]:
   """Returns all that a cache's content depends on.
@@ -38,20 +39,22 @@ def make_plan(
     source: a clip source; the cache is of its frames.
     autoencoder: fingerprint of the autoencoder.
     shape: of a frame's latents, (h, w, c).
-    resolution: of the frames that are encoded, px.
+    size: of the frames that are encoded, px.
     mirrored: whether mirrored frames are encoded, too.
 
   Raises:
     ValueError: the data set stores smaller frames.
   """
-  clip_spec.ClipSpec(frames=1, stride=1, resolution=resolution).check(source)
-  names = ('name', 'version', 'frame_rate', 'resolution', 'fingerprint')
+  stated = sizes.keys(size)
+  clip_spec.ClipSpec(frames=1, stride=1, **stated).check(source)
+  names = ('name', 'version', 'frame_rate', 'fingerprint')
   return {
     'autoencoder': autoencoder,
-    'dataset': {name: source.info[name] for name in names},
+    'dataset': {name: source.info[name] for name in names}
+    | sizes.keys(sizes.of(source.info)),
     'split': f'{source.split} {source.split_list}',
     'shape': list(shape),
-    'resolution': resolution,
+    **stated,
     'mirrored': mirrored,
     'dtype': np.dtype(latent_cache.DTYPE).name,
   }
@@ -101,7 +104,7 @@ def write(
   )
   entries = [int(entry) for number in own for entry in shards[number]]
   decoded = parallel.ordered_map(
-    lambda entry: _decode(source, entry, plan['resolution']), entries
+    lambda entry: _decode(source, entry, sizes.of(plan)), entries
   )
   tracked = progress.track(decoded, len(entries), 'encoding latents', 'record')
   for number in own:
@@ -140,11 +143,11 @@ def _claim(directory: str, plan: dict) -> None:
 
 
 def _decode(
-  source: builders.ClipSource, entry: int, resolution: int
+  source: builders.ClipSource, entry: int, size: sizes.Size
 ) -> tuple[ui8['n h w 3'], BoolArray[' n']]:
   """Returns a record's frames, and which of them can be read."""
-  n, stored = int(source.index['n'][entry]), source.info['resolution']
-  frames = np.zeros((n, resolution, resolution, 3), np.uint8)
+  n, stored = int(source.index['n'][entry]), sizes.of(source.info)
+  frames = np.zeros((n, *size, 3), np.uint8)
   good = np.zeros(n, bool)
   try:
     encoded = source.frames(int(source.index['row'][entry]), 0, n)
@@ -157,7 +160,7 @@ def _decode(
     except Exception as error:
       _warn(source, entry, error)
       continue
-    frames[i], good[i] = coding.shrink(image, resolution), True
+    frames[i], good[i] = coding.shrink(image, size), True
   return frames, good
 
 

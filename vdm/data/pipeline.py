@@ -29,6 +29,7 @@ import numpy as np
 from vdm.data import builders
 from vdm.data import clip_reader
 from vdm.data import clip_spec
+from vdm.data import eval_clips
 from vdm.data import latent_cache
 from vdm.data import windowing
 
@@ -117,7 +118,7 @@ class Batches(Iterator):
     self._live[0].start_prefetch()
 
   def __next__(self) -> dict[str, np.ndarray]:
-    """Returns {'video': uint8 [b t h w 3], 'label': int32 [b]}.
+    """Returns {'video': uint8 [b t h w 3], 'label': int32 [b]} and scalars.
 
     With a latent cache, 'mean' and perhaps 'logvar', float16 [b t h w c],
     replace 'video'.
@@ -251,11 +252,13 @@ class RepeatedBatches(Iterator):
     process_index: int = 0,
     process_count: int = 1,
   ):
-    """Takes 'video' and 'label' from `clips`, of `eval_clips.load_clips`."""
+    """Takes all but what says where they are of `eval_clips.load_clips`."""
     own = batch // process_count
     rows = process_index * own + np.arange(own)
     self._batch = {
-      name: clips[name][rows % len(clips[name])] for name in ('video', 'label')
+      name: values[rows % len(values)]
+      for name, values in clips.items()
+      if name not in eval_clips.PLACES
     }
 
   def __next__(self) -> dict[str, np.ndarray]:

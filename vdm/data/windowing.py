@@ -61,11 +61,24 @@ class Windows:
       text += f'; {self.too_short} more {are} too short'
     return text
 
-  def locate(self, shot: int, start: int) -> list[tuple[int, IntArray[' n']]]:
-    """Returns a window's frames as (entry, frames within that record)."""
+  def count(self, shot: int, stride: int) -> int:
+    """Returns how many windows of another stride a shot has; below 1: none."""
+    return int(self.counts[shot]) + self.spec.span() - self.spec.span(stride)
+
+  def locate(
+    self, shot: int, start: int, stride: int = 0
+  ) -> list[tuple[int, IntArray[' n']]]:
+    """Returns a window's frames as (entry, frames within that record).
+
+    Args:
+      shot: number of the shot.
+      start: the window's first frame in it.
+      stride: from one frame to the next; 0: that of the spec.
+    """
     own = slice(self.bounds[shot], self.bounds[shot + 1])
     entries, offsets = self.entries[own], self.offsets[own]
-    wanted = start + self.spec.stride * np.arange(self.spec.frames)
+    stride = stride or self.spec.stride
+    wanted = start + stride * np.arange(self.spec.frames)
     record = np.searchsorted(offsets, wanted, side='right') - 1
     return [
       (int(entries[r]), wanted[record == r] - offsets[r])
@@ -103,7 +116,7 @@ def find_windows(
   first = np.flatnonzero(opens)
   last = np.append(first[1:], len(entries)) - 1
   lengths = end[last] - start[first]
-  span = (spec.frames - 1) * spec.stride + 1
+  span = spec.span()
   legal = lengths >= span
   if not legal.any():
     raise ValueError(

@@ -1,6 +1,8 @@
 """What a denoiser is told about clips: a dict of arrays with a row a clip.
 
-  label   int32 [b], a class; -1 for none
+  label       int32 [b], a class; -1 for none
+  frame_rate  float32 [b], frames a second; NaN for unknown
+  motion      float32 [b], frame widths a second; NaN for unknown
 
 Each condition has a null value, which stands for not being told, and is
 dropped by itself in training: the network then learns what guidance needs.
@@ -15,11 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Numbers of a clip. Guidance contrasts what is shown and keeps them, as Stable
+# Video Diffusion does.
+SCALARS = ('frame_rate', 'motion')
 # (array) -> the null value of each of its rows.
 NULL: dict[str, Callable[[Any], Any]] = {
   'label': lambda x: jnp.full_like(x, -1),
+  **dict.fromkeys(SCALARS, lambda x: jnp.full_like(x, jnp.nan)),
 }
-TYPES = {'label': np.int32}
+TYPES = {'label': np.int32, **dict.fromkeys(SCALARS, np.float32)}
 
 
 def of(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,6 +46,11 @@ def arrays(cond: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def null(cond: Mapping[str, Array['b ...']]) -> dict[str, Array['b ...']]:
   """Returns the null value of every condition."""
   return {name: NULL[name](x) for name, x in cond.items()}
+
+
+def without(cond: Mapping[str, Array['b ...']]) -> dict[str, Array['b ...']]:
+  """Returns what guidance contrasts conditions with: null, but for scalars."""
+  return null(cond) | {k: x for k, x in cond.items() if k in SCALARS}
 
 
 def drop(

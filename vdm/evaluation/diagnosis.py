@@ -177,9 +177,10 @@ def of_parameters(config, codec, params: dict[str, Any]) -> dict[str, float]:
   sizes, temporal, rounded, total = [], [], 0, 0
   for path, leaf in trees.flatten(params).items():
     x = np.asarray(leaf, np.float32)
-    bits = x.view(np.uint32) & 0xFFFF
-    rounded += int(((bits == 0) & (x != 0)).sum())
-    total += int((x != 0).sum())
+    if leaf.dtype == np.float32:  # Others are frozen, and rounded once.
+      bits = x.view(np.uint32) & 0xFFFF
+      rounded += int(((bits == 0) & (x != 0)).sum())
+      total += int((x != 0).sum())
     if path.endswith('kernel') and not np.any(np.asarray(initial[path])):
       size = np.sqrt(np.square(x).mean() * np.prod(x.shape[:-1]))
       sizes.append(float(size))

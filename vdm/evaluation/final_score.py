@@ -13,6 +13,7 @@ import numpy as np
 
 from vdm import generate
 from vdm.common import files
+from vdm.common import sizes
 from vdm.data import builders
 from vdm.diffusion import conditions
 from vdm.evaluation import given_score
@@ -145,6 +146,6 @@ def _protocol(config, stage, source) -> dict[str, Any]:
     'videos': config.sample.final,
     'frames': stage.frames,
     'stride': config.data.stride,
-    'resolution': stage.resolution,
+    **sizes.keys(sizes.of(stage)),
     'sample': config.sample.to_dict(),
   }

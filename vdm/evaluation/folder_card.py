@@ -33,7 +33,8 @@ class Options:
   Attributes:
     num: clips of the fake folder, at most, and of the reference.
     frames: per clip.
-    resolution: of a clip, px.
+    resolution: height of a clip, px.
+    width: of a clip, px; 0: as high.
     stride: frames of the video from one frame of a clip to the next.
     frame_rate: to which videos are converted first; 0 for none.
     per_video: clips of one real video, at most.
@@ -47,6 +48,7 @@ class Options:
   num: int = 2048
   frames: int = 16
   resolution: int = 64
+  width: int = 0
   stride: int = 1
   frame_rate: float = 0.0
   per_video: int = 1
@@ -157,7 +159,9 @@ def _read(real, fake, options: Options):
   """Returns (clips, names of their videos) of the fake and the real folder."""
   shared = {
     name: getattr(options, name)
-    for name in ('frames', 'resolution', 'stride', 'frame_rate', 'seed')
+    for name in (
+      *('frames', 'resolution', 'width', 'stride', 'frame_rate', 'seed'),
+    )
   }
   samples, sources = clip_files.read_clips(
     fake, num=options.num, sampling='first', **shared

@@ -167,7 +167,7 @@ def _position_measure(data: ConfigDict) -> Callable[..., dict[str, float]]:
     wanted = law['start'] + frame * law['velocity']
     places = [synthetic_truth.measure(x)['centre'][:, frame] for x in tries]
     error = np.linalg.norm(np.stack(places) - wanted, axis=-1)
-    error = error[:, np.isfinite(wanted).all(-1)] * 64 / truth.shape[3]
+    error = error[:, np.isfinite(wanted).all(-1)] * 64 / min(truth.shape[2:4])
     known = np.isfinite(error)
     if not error.size:
       return {}

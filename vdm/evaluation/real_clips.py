@@ -12,6 +12,7 @@ from etils.array_types import IntArray, ui8
 from ml_collections import ConfigDict
 import numpy as np
 
+from vdm.common import sizes
 from vdm.data import builders
 from vdm.data import clip_spec
 from vdm.data import eval_clips
@@ -38,7 +39,7 @@ class RealClips:
       spec = clip_spec.ClipSpec(
         frames=self._stage.frames,
         stride=self._data.stride,
-        resolution=self._stage.resolution,
+        **sizes.keys(sizes.of(self._stage)),
         max_bad=self._data.max_bad_records,
       )
       self._splits[name] = source, windowing.find_windows(source, spec)
@@ -73,7 +74,7 @@ class RealClips:
       'clips': [0, num],
       'frames': self._stage.frames,
       'stride': self._data.stride,
-      'resolution': self._stage.resolution,
+      **sizes.keys(sizes.of(self._stage)),
       'suite': suite.VERSION,
     }
     if len(windows) >= 2 * num:

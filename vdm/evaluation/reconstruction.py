@@ -19,6 +19,7 @@ import numpy as np
 from vdm import generate
 from vdm import trained
 from vdm.common import files
+from vdm.common import sizes
 from vdm.common import tables
 from vdm.data import builders
 from vdm.data import clip_spec
@@ -45,7 +46,7 @@ def report(
   folder: epath.PathLike,
   *,
   num: int,
-  resolution: int,
+  size: sizes.Size,
   stride: int,
   mesh: jax.sharding.Mesh | None = None,
 ) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def report(
     source: of the clips.
     folder: where to write.
     num: number of clips, at most.
-    resolution: of the clips, px.
+    size: height and width of the clips, px.
     stride: stored frames from one frame of a clip to the next.
     mesh: devices to split the work over.
 
@@ -68,7 +69,7 @@ def report(
   """
   settings, params, stats, fingerprint = trained.load_autoencoder(model)
   codec = autoencoders.make_autoencoder(settings)
-  clips = choose(source, num, resolution, stride)
+  clips = choose(source, num, size, stride)
   video = clips['video']
   z, reconstruction = reconstruct(codec, params, video, mesh)
   methods = {settings.kind: frame_metrics.compare(reconstruction, video)}
@@ -89,7 +90,7 @@ def report(
       'clips': len(video),
       'frames': video.shape[1],
       'stride': stride,
-      'resolution': resolution,
+      **sizes.keys(size),
     },
     'settings': settings.to_dict(),
     'mean': {
@@ -115,10 +116,10 @@ def report(
 
 
 def choose(
-  source: builders.ClipSource, num: int, resolution: int, stride: int
+  source: builders.ClipSource, num: int, size: sizes.Size, stride: int
 ) -> dict[str, np.ndarray]:
   """Returns clips spread over the shots of a split, always the same ones."""
-  spec = clip_spec.ClipSpec(frames=FRAMES, stride=stride, resolution=resolution)
+  spec = clip_spec.ClipSpec(frames=FRAMES, stride=stride, **sizes.keys(size))
   try:
     return eval_clips.load_clips(source, spec, num)
   except ValueError as error:
@@ -176,7 +177,7 @@ def table(content: dict[str, Any]) -> str:
   latents, protocol = content['latents'], content['protocol']
   lines += [
     f'mean of {protocol["clips"]} clips of {protocol["frames"]} frames of '
-    f'{protocol["resolution"]} px, stride {protocol["stride"]}, '
+    f'{sizes.text(sizes.of(protocol))} px, stride {protocol["stride"]}, '
     f'{protocol["dataset"]} {protocol["split"]}; flicker of static pixels in '
     'grey levels',
     f'latents: {100 * latents["spectrum_share"]:.1f} % of the energy above '

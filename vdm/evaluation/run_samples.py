@@ -12,6 +12,7 @@ import numpy as np
 from vdm import generate
 from vdm import trained
 from vdm.common import progress
+from vdm.common import sizes
 from vdm.evaluation import final_score
 from vdm.evaluation import result_cache
 from vdm.media import video_files
@@ -37,7 +38,7 @@ def key(run: trained.Model) -> dict[str, Any]:
     'autoencoder': run.fingerprint,
     'sample': sample,
     'frames': run.stage.frames,
-    'resolution': run.stage.resolution,
+    **sizes.keys(sizes.of(run.stage)),
     'labels': 'in turn',
   }
 
@@ -65,7 +66,7 @@ def make(
   config = run.config
   cond = generate.preview_conditions(config.model, num)
   labels = cond['label']
-  shape = (num, run.stage.frames, *2 * (run.stage.resolution,), 3)
+  shape = (num, run.stage.frames, *sizes.of(run.stage), 3)
   first = coordination.is_first()
   videos = final_videos(run, labels) if first else None
   if coordination.first_says('the samples', videos is not None):
@@ -115,8 +116,7 @@ def final_videos(
   wanted = json.loads(json.dumps(run.config.sample.to_dict()))
   if step != run.step or settings != wanted or len(videos) < num:
     return None
-  side = run.stage.resolution
-  if videos.shape[1:] != (run.stage.frames, side, side, 3):
+  if videos.shape[1:] != (run.stage.frames, *sizes.of(run.stage), 3):
     return None
   return videos[:num] if (classes[:num] == labels).all() else None
 

@@ -8,6 +8,7 @@ from etils.array_types import IntArray, ui8
 from ml_collections import ConfigDict
 import numpy as np
 
+from vdm.common import sizes
 from vdm.data.synthetic import paths
 from vdm.metrics import corruptions
 from vdm.metrics import laws
@@ -35,7 +36,7 @@ def world(data: ConfigDict, stage: ConfigDict) -> laws.World:
   gravity = 0.0
   if options.motion == 'gravity':
     gravity = paths.gravity(
-      resolution=stage.resolution,
+      sizes.of(stage),
       frames=options.frames,
       walls=options.walls,
       crossings=options.crossings,

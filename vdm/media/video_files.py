@@ -66,6 +66,7 @@ def tile(
     captions: one per video, written above it and cut off at its width.
   """
   _check(videos, 5)
+  shape = videos.shape[2] / videos.shape[3]
   if captions is not None:
     lines = (
       max(caption.count('\n') for caption in _per_video(captions, videos)) + 1
@@ -74,7 +75,7 @@ def tile(
     heads = np.repeat(np.stack(heads)[:, None], videos.shape[1], axis=1)
     videos = np.concatenate([heads, videos], axis=2)
   n, t, h, w, _ = videos.shape
-  columns = min(n, columns or int(np.ceil(np.sqrt(n))))
+  columns = min(n, columns or int(np.ceil(np.sqrt(n * shape))))
   rows = -(-n // columns)
   size = [t, rows * (h + pad) - pad, columns * (w + pad) - pad, 3]
   grid = np.full(size, 128 if captions is None else _BACKGROUND, np.uint8)

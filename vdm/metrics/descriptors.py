@@ -24,7 +24,7 @@ from vdm.metrics import optical_flow
 
 NAMES = ('motion', 'spectrum', 'texture', 'appearance')
 
-_SIDE = 64  # Px: frames are shrunk to this size for spectra and colours.
+_SIDE = 64  # Px of the shorter side: frames are shrunk for spectra and colours.
 _ROUNDING = 1 / 12  # Variance of rounding to a grey level.
 _SPEEDS = np.arange(-4.0, 7.0)  # Bin edges, log2 px, also of accelerations.
 _TIME = (0.0, 0.25, 0.5, 1.0)  # Band edges, in shares of the highest frequency.
@@ -125,7 +125,8 @@ def _shrink(image: np.ndarray) -> np.ndarray:
   h, w = image.shape[:2]
   if min(h, w) <= _SIDE:
     return image
-  return cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+  size = [round(side * _SIDE / min(h, w)) for side in (w, h)]
+  return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _mean_and_deviation(frames: np.ndarray) -> np.ndarray:

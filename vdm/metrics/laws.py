@@ -8,7 +8,7 @@ label's direction from first to last.
 
 True clips do not score zero: a hidden object is not detected, and anti-aliasing
 leaves errors of hundredths of a pixel. Compare every number with that of true
-clips. Lengths are pixels at 64 px.
+clips. Lengths are pixels where the frame's shorter side has 64.
 """
 
 import functools
@@ -176,10 +176,11 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 
 def _measure(video: np.ndarray, world: World) -> dict[str, np.ndarray]:
-  width = video.shape[2]
-  scale = width / 64
+  border = np.array(video.shape[2:0:-1])  # (x, y), px.
+  side = border.min()
+  scale = side / 64
   found = object_finder.find(video, world.turning)
-  tracks = tracking.link(found, width, world.walls)
+  tracks = tracking.link(found, side, world.walls)
   k, t = world.objects, len(tracks.count)
   seen = tracks.seen()
   alone = trajectories.unoccluded(tracks, scale)
@@ -200,7 +201,7 @@ def _measure(video: np.ndarray, world: World) -> dict[str, np.ndarray]:
     if np.isfinite(steps).any():
       speed[i] = np.nanmedian(steps) / scale
     if world.walls:
-      place = (np.nanmedian(tracks.size[i]), width, scale)
+      place = (np.nanmedian(tracks.size[i]), border, scale)
       bounces += trajectories.bounce_errors(centre, free, *place, world.gravity)
       free = free & trajectories.away_from_walls(centre, *place)
     change = trajectories.accelerations(centre, free, world.gravity)
@@ -215,7 +216,7 @@ def _measure(video: np.ndarray, world: World) -> dict[str, np.ndarray]:
     'acceleration': np.median(residual) if residual else np.nan,
     'bounce': np.mean(bounces) if bounces else np.nan,
     'bounces': float(len(bounces)),
-    'direction': trajectories.direction(tracks, width) if k == 1 else -1,
+    'direction': trajectories.direction(tracks, side) if k == 1 else -1,
     'speed': speed,
     'moment': moment,
   }

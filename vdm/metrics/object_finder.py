@@ -136,6 +136,8 @@ def weighted_moments(
   far = signal[~near & ~others][::4]
   floor = np.median(far) if far.size else 0.0  # About the level of the noise.
   weight = np.clip((signal - floor) / max(top - floor, 1.0), 0, 1)
+  if not weight[near].any():  # Noise: the patch does not stand out.
+    weight = patch.astype(np.float32)
   y, x = np.nonzero(near)
   w = weight[near].astype(np.float64)
   total = w.sum()

@@ -37,7 +37,7 @@ def measure(
     tracks: of the clip, the longest first.
     alone: `trajectories.unoccluded` of them.
     objects: how many there should be.
-    scale: width of the clip over 64 px.
+    scale: shorter side of the clip over 64 px.
     acceleration: median in free flight, less gravity, px; NaN: unknown.
 
   Returns:

@@ -25,12 +25,12 @@ from vdm.metrics import trajectories
 
 _AREAS = (0.005, 0.2)  # Smallest and largest object, as shares of the frame.
 _LEAST_AREA = 0.4  # Of the usual area: a smaller patch is no object.
-_UNDEFINED = 100.0  # Residual where no line can be fitted, % of the width.
+_UNDEFINED = 100.0  # Residual where no line can be fitted, % of the side.
 _FARTHEST = 255 * 3**0.5  # Greatest distance of two colours, grey levels.
 
 _TITLES = {
   'label_agreement': ('label agreement of the fitted line, %', 100),
-  'residual_percent': ('residual, % of width', 1),
+  'residual_percent': ('residual, % of the side', 1),
   'present_share': ('present throughout, %', 100),
   'single_share': ('never two objects, %', 100),
   'colour_drift': ('colour drift, %', 100),
@@ -61,7 +61,8 @@ def measure(videos: ui8['n t h w 3']) -> dict[str, np.ndarray]:
     clip; 'velocity' [n 2], px per frame; 'direction' int [n], nearest of the
     eight classes, -1 if it stands still or was detected in fewer than three
     frames or half of them; 'residual' [n], root mean square over the frames of
-    the distance between the centre and the line at that time, % of the width;
+    the distance between the centre and the line at that time, % of the frame's
+    shorter side;
     'drift' [n], mean distance between the colours of any two frames, grey
     levels; 'size_variation' [n], standard deviation over mean of the size;
     'hue' [n], of the mean colour, in turns.
@@ -130,7 +131,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 def _measure(video: np.ndarray) -> dict[str, np.ndarray]:
   frames = _find(video)
-  return {**frames, **_describe(frames, video.shape[2])}
+  return {**frames, **_describe(frames, min(video.shape[1:3]))}
 
 
 def _find(video: np.ndarray) -> dict[str, np.ndarray]:
@@ -180,7 +181,7 @@ def _median(values: np.ndarray) -> int:
   return int(np.searchsorted(counts, (counts[-1] + 1) // 2))
 
 
-def _describe(frames: dict[str, np.ndarray], width: int) -> dict:
+def _describe(frames: dict[str, np.ndarray], side: int) -> dict:
   """Returns the numbers per clip, see `measure`."""
   present = frames['present']
   t = len(present)
@@ -205,9 +206,9 @@ def _describe(frames: dict[str, np.ndarray], width: int) -> dict:
   start, velocity = fit
   clip['start'], clip['velocity'] = start, velocity
   clip['place'] = start + velocity * (t - 1) / 2
-  if np.hypot(*velocity) * (t - 1) >= trajectories.STANDING * width:
+  if np.hypot(*velocity) * (t - 1) >= trajectories.STANDING * side:
     clip['direction'] = directions.nearest(velocity)
-  clip['residual'] = 100 * np.sqrt(squared.mean()) / width
+  clip['residual'] = 100 * np.sqrt(squared.mean()) / side
   colour, size = frames['colour'][present], frames['size'][present]
   clip['drift'] = _pairs(colour).mean()
   clip['size_variation'] = size.std() / size.mean()

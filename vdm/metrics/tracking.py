@@ -16,7 +16,7 @@ from scipy import optimize
 
 from vdm.metrics import object_finder
 
-_GATE = 0.12  # Greatest distance from a prediction, as a share of the width.
+_GATE = 0.12  # Greatest distance from a prediction, as a share of the side.
 _PATIENCE = 6  # Frames that an object may be hidden.
 _SIGNS = np.array([[1, 1], [-1, 1], [1, -1], [-1, -1]])
 _SAME_HUE = 1 / 12  # Turns (30 degrees): half of what objects differ by.
@@ -59,19 +59,19 @@ class Tracks(NamedTuple):
 
 
 def link(
-  frames: list[object_finder.Objects], width: int, walls: bool = False
+  frames: list[object_finder.Objects], side: int, walls: bool = False
 ) -> Tracks:
   """Returns the tracks of a clip, the longest first.
 
   Args:
     frames: `object_finder.find` of the clip.
-    width: of the frames, px.
+    side: the shorter one of the frames, px.
     walls: objects may bounce off the border: each component of the velocity may
       have changed its sign.
   """
   t = len(frames)
   # Objects whose paths must cross in fewer frames are that much faster.
-  gate = _GATE * width * max(1.0, 15 / max(t - 1, 1))
+  gate = _GATE * side * max(1.0, 15 / max(t - 1, 1))
   tracks = []  # Each is a list of (frame, row of that frame's objects).
   for i, found in enumerate(frames):
     live = [track for track in tracks if i - track[-1][0] <= _PATIENCE + 1]

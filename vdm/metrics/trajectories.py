@@ -1,17 +1,18 @@
 """Statistics of the trajectories of tracked objects.
 
 Where an object flies freely and how far its motion is from the simulator's
-laws, in px of the clip. `scale` is the width of the clip over 64 px.
+laws, in px of the clip. `scale` is the shorter side of the clip over 64 px, and
+`border` where its right and lower walls are, (x, y).
 """
 
-from etils.array_types import BoolArray, FloatArray
+from etils.array_types import BoolArray, FloatArray, IntArray
 import numpy as np
 
 from vdm.metrics import directions
 from vdm.metrics import object_finder
 from vdm.metrics import tracking
 
-STANDING = 0.02  # Travel that is no motion, as a share of the width.
+STANDING = 0.02  # Travel that is no motion, as a share of the shorter side.
 
 _REACH = 1.6  # Greatest extent of a shape in radii: 1.555, of a triangle.
 _HUE_SWITCH = 1 / 12  # Turns: half of what objects of a scene differ by.
@@ -41,12 +42,15 @@ def unoccluded(tracks: tracking.Tracks, scale: float) -> BoolArray['k t']:
 
 
 def away_from_walls(
-  centre: FloatArray['t 2'], radius: float, width: int, scale: float
+  centre: FloatArray['t 2'],
+  radius: float,
+  border: IntArray['2'],
+  scale: float,
 ) -> BoolArray[' t']:
   """Returns where an object cannot have met a wall within one step."""
   steps = np.linalg.norm(np.diff(centre, axis=0), axis=-1)
   speed = np.nanmax(steps) if np.isfinite(steps).any() else 0.0
-  edge = np.minimum(centre, width - centre).min(-1)
+  edge = np.minimum(centre, border - centre).min(-1)
   return edge > _REACH * radius + scale + 0.6 * speed
 
 
@@ -66,7 +70,7 @@ def bounce_errors(
   centre: FloatArray['t 2'],
   alone: BoolArray[' t'],
   radius: float,
-  width: int,
+  border: IntArray['2'],
   scale: float,
   gravity: float,
 ) -> list[float]:
@@ -85,7 +89,7 @@ def bounce_errors(
         continue
       turns = steps[i - 1, axis] * steps[i, axis] < 0
       side = steps[i - 2, axis] > 0
-      gap = width - centre[i, axis] if side else centre[i, axis]
+      gap = border[axis] - centre[i, axis] if side else centre[i, axis]
       if not turns or gap > _REACH * radius + 3 * scale:
         continue
       along = steps[i - 2 : i + 2, 1 - axis]
@@ -120,11 +124,15 @@ def hue_switches(tracks: tracking.Tracks, alone: BoolArray['k t']) -> int:
   return count
 
 
-def direction(tracks: tracking.Tracks, width: int) -> int:
+def direction(tracks: tracking.Tracks, side: int) -> int:
   """Returns the class of the longest track's motion, the same in both halves.
 
   It is -1 where the classes of the halves differ, the object stands still in
   one of them, or it is seen in too few frames.
+
+  Args:
+    tracks: of a clip.
+    side: the shorter one of the frames, px.
   """
   if not len(tracks.size):
     return -1
@@ -132,7 +140,7 @@ def direction(tracks: tracking.Tracks, width: int) -> int:
   if len(seen) < max(3, _DIRECTION_FRAMES * tracks.size.shape[1]):
     return -1
   travel = np.diff(tracks.centre[0, seen[[0, len(seen) // 2, -1]]], axis=0)
-  if (np.hypot(*travel.T) < STANDING * width).any():
+  if (np.hypot(*travel.T) < STANDING * side).any():
     return -1
   first, second = directions.nearest(travel)
   return int(first) if first == second else -1

@@ -1,10 +1,11 @@
 """Networks as functions over plain nested dicts of arrays.
 
 Only this room imports flax: inside, a network is a flax.nnx module. Here are
-the denoiser (`unet`, made of `unet_blocks`, `attention` and `layers`), the
-`autoencoders`, the networks of metrics (`features`) and the readers of
-published weights (`import_weights`). `generate`, `training` and `evaluation`
-call them; `diffusion` and `metrics` receive them as functions.
+the denoiser (`unet`, made of `unet_blocks`, `attention` and `layers`, or one of
+the published `image_unets` with temporal branches), the `autoencoders`, the
+networks of metrics (`features`) and the readers of published weights
+(`import_weights`). `generate`, `training` and `evaluation` call them;
+`diffusion` and `metrics` receive them as functions.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,9 @@ import jax
 from ml_collections import ConfigDict
 
 from vdm.models import unet
+from vdm.models.image_unets import adapters
+from vdm.models.image_unets import inflated
+from vdm.models.image_unets import published
 
 
 class Network(NamedTuple):
@@ -36,8 +40,31 @@ class Network(NamedTuple):
 def make_unet(config: ConfigDict, channels: int) -> Network:
   """Builds the denoiser of `config.model` for latents of `channels`."""
   options = config.to_dict()
-  del options['label_dropout']  # Of the objective.
+  if config.get('kind', 'unet') != 'unet':
+    own = {name: options[name] for name in inflated.OPTIONS}
+    network = functional(inflated.Inflated, channels, **own)
+    return _adapted(network, options) if options['adapter_rank'] else network
+  # Of the objective, of who asks for videos, and of published image models.
+  own = ('label_dropout', 'scalar_dropout', 'motion_range', 'kind')
+  for name in (*own, *published.KEYS):
+    options.pop(name, None)
   return functional(unet.UNet, channels, **options)
+
+
+def _adapted(network: Network, options: dict[str, Any]) -> Network:
+  """Returns a network whose image model has adapters."""
+
+  def init(key):
+    params = network.init(key)
+    own = jax.random.fold_in(key, 1)
+    made = adapters.init(own, params['image'], options['adapter_rank'])
+    return {**params, adapters.GROUP: made}
+
+  def apply(params, *args, **kwargs):
+    merged = adapters.merge(params, options['adapter_alpha'])
+    return network.apply(merged, *args, **kwargs)
+
+  return Network(init, apply)
 
 
 def functional(

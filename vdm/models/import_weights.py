@@ -11,6 +11,7 @@ import io
 import json
 import math
 import pathlib
+import posixpath
 import re
 import struct
 from typing import Any, NamedTuple
@@ -112,11 +113,14 @@ def read_files(sources: str, sha256: str = '') -> list[Weights]:
   return [read(path, part) for path, part in zip(paths, hashes)]
 
 
-def read_config(source: epath.PathLike) -> dict[str, Any] | None:
+def read_config(
+  source: epath.PathLike, name: str = 'config.json'
+) -> dict[str, Any] | None:
   """Reads the `config.json` beside a file of weights.
 
   Args:
     source: of the weights, see `read`.
+    name: of the file, relative to the folder of the weights.
 
   Returns:
     Its content, None if there is no such file.
@@ -126,14 +130,14 @@ def read_config(source: epath.PathLike) -> dict[str, Any] | None:
   """
   if str(source).startswith('hf://'):
     repo, revision, file = _hub_parts(source)
-    file = str(pathlib.PurePosixPath(file).with_name('config.json'))
+    file = posixpath.normpath(pathlib.PurePosixPath(file).parent / name)
     try:
       path = epath.Path(_download(f'hf://{repo}@{revision}/{file}'))
     except WeightsError as error:
-      logging.info('No config.json beside %s: %s', source, error)
+      logging.info('No %s beside %s: %s', name, source, error)
       return None
   else:
-    path = buckets.given(source, 'weights').parent / 'config.json'
+    path = buckets.given(source, 'weights').parent / name
   if not path.is_file():
     return None
   with path.open('rb') as file:

@@ -46,6 +46,21 @@ def level_features(
   return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
+def scalar_features(x: FloatArray[' b'], width: int) -> FloatArray['b e']:
+  """Returns `width` sinusoids of the logarithm of a scalar, 0 if unknown.
+
+  Args:
+    x: not negative; NaN where it is unknown.
+    width: of the features.
+  """
+  known = jnp.isfinite(x)
+  x = jnp.log(jnp.maximum(jnp.where(known, x, 1.0), 1e-3))
+  frequency = jnp.geomspace(0.2, 8.0, width // 2)
+  angle = x.astype(jnp.float32)[:, None] * frequency[None]
+  features = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+  return jnp.where(known[:, None], features, 0.0)
+
+
 class UNet(nnx.Module):
   """The denoiser; vdm/config/schema.py explains its arguments."""
 
@@ -66,6 +81,7 @@ class UNet(nnx.Module):
     attention: str,
     embed_width: int,
     num_classes: int,
+    scalars: Sequence[str],
     dropout: float,
     convolution: str,
     remat: str,
@@ -84,6 +100,15 @@ class UNet(nnx.Module):
       if num_classes
       else None
     )
+
+    # Zero at the start, so that a network that gains one computes what it did.
+    # Single frames have neither rate nor motion.
+    self.scalars = tuple(scalars)
+    for name in self.scalars:
+      linear = layers.Linear(
+        embed_width, embed_width, rngs=rngs, init_scale=0.0
+      )
+      setattr(self, f'embed_temporal_{name}', linear)
 
     def make_block(cin, level, joint=False):
       temporal = temporal_depth if level in temporal_levels else 0
@@ -145,6 +170,11 @@ class UNet(nnx.Module):
       null = table.shape[0] - 1
       label = jnp.where(cond['label'] < 0, null, cond['label'])
       embedding = embedding + table[label][:, None]
+    for name in self.scalars if levels.shape[1] > 1 else ():
+      unknown = jnp.full(levels.shape[:1], jnp.nan)
+      features = scalar_features(cond.get(name, unknown), self.feature_width)
+      embed = getattr(self, f'embed_temporal_{name}')
+      embedding = embedding + embed(features)[:, None]
     return nnx.silu(embedding)
 
   def __call__(
@@ -159,7 +189,8 @@ class UNet(nnx.Module):
     Args:
       z: noisy latents, of variance near one.
       levels: log-SNR of each frame.
-      cond: 'label' int [b], negative for the null label.
+      cond: 'label' int [b], negative for the null label; float [b] for each of
+        `scalars`, NaN or left out for unknown.
       key: typed keys [b] of the dropout; None for no dropout.
     """
     embedding = self.embed(levels, cond).astype(z.dtype)

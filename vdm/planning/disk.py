@@ -1,9 +1,11 @@
 """What a run stores: its data set, latents, and checkpoints."""
 
+import math
 import os
 
 from ml_collections import ConfigDict
 
+from vdm.common import sizes
 from vdm.data import builders
 from vdm.preparation import datasets
 
@@ -40,11 +42,12 @@ def latents(config: ConfigDict) -> int | None:
     int(builders.open_source(directory, split).index['n'].sum())
     for split in ('train', 'validation')
   )
-  options, side = config.autoencoder, config.data.resolution
+  options = config.autoencoder
   factor = 1 if options.kind == 'identity' else options.factor
   channels = 3 if options.kind == 'identity' else options.channels
   copies = 2 if config.data.flip else 1
-  return 2 * 2 * copies * frames * (side // factor) ** 2 * channels
+  positions = math.prod(x // factor for x in sizes.of(config.data))
+  return 2 * 2 * copies * frames * positions * channels
 
 
 def checkpoints(config: ConfigDict, state: int) -> int:

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from vdm.common import tables
 from vdm.config import check
+from vdm.models.image_unets import published
 from vdm.planning import costs
 from vdm.planning import data_rate
 from vdm.planning import disk
@@ -40,6 +41,9 @@ def make(
     'hours': {share of peak: hours}}}, 'disk': {what: bytes or None}}; see
     `stage_numbers` and `target_numbers`.
   """
+  check.validate(config)
+  config = config.copy_and_resolve_references()
+  config.model = published.resolve(config.model)
   check.validate(config)
   counted = {name: costs.count(config, name) for name in config.train.order}
   rates = {

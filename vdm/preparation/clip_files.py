@@ -16,10 +16,11 @@ import zipfile
 import zlib
 
 from absl import logging
-import cv2
 from etils.array_types import IntArray, StrArray, ui8
 import numpy as np
 
+from vdm.common import sizes
+from vdm.data import coding
 from vdm.data.builders import build_plan
 from vdm.preparation import array_files
 from vdm.preparation import decoding
@@ -37,6 +38,7 @@ def read_clips(
   *,
   frames: int,
   resolution: int,
+  width: int = 0,
   num: int,
   stride: int = 1,
   frame_rate: float = 0.0,
@@ -49,8 +51,9 @@ def read_clips(
   Args:
     path: folder, archive, or one file.
     frames: frames of a clip; longer ones in .npz files are cut off.
-    resolution: height and width, px. Videos are cropped to a square and
-      averaged down, arrays must be square and not smaller.
+    resolution: height, px. Videos are cropped around their centre and averaged
+      down, arrays must have this aspect and not be smaller.
+    width: px; 0: as high.
     num: maximal number of clips.
     stride: frames from one of a clip to the next.
     frame_rate: that videos are resampled to first; 0: the rate of each.
@@ -65,7 +68,7 @@ def read_clips(
     FileNotFoundError: there is no such folder.
     ValueError: it holds no such clips.
   """
-  path = pathlib.Path(path)
+  path, size = pathlib.Path(path), (resolution, width or resolution)
   random = np.random.default_rng(seed)
   span = (frames - 1) * stride + 1
   clips, names = [], []
@@ -85,10 +88,10 @@ def read_clips(
       try:
         with file.open() as place:
           if is_arrays:
-            found = _from_arrays(place, frames, stride, resolution)
+            found = _from_arrays(place, frames, stride, size)
           else:
             offsets = range(0, span, stride)
-            found = _from_video(place, offsets, resolution, frame_rate, choose)
+            found = _from_video(place, offsets, size, frame_rate, choose)
           for clip in found:
             clips.append(clip)
             names.append(
@@ -100,8 +103,8 @@ def read_clips(
         break
   if not clips:
     raise ValueError(
-      f'{path} holds no clip of {span} frames and {resolution} px that can be '
-      'read: give another folder, fewer frames or a lower resolution.'
+      f'{path} holds no clip of {span} frames and {sizes.text(size)} px that '
+      'can be read: give another folder, fewer frames or a lower resolution.'
     )
   return np.stack(clips[:num]), np.array(names[:num])
 
@@ -181,29 +184,25 @@ def _starts(
 
 
 def _from_arrays(
-  file: str, frames: int, stride: int, resolution: int
+  file: str, frames: int, stride: int, size: sizes.Size
 ) -> Iterator[ui8['t h w 3']]:
   """Yields the clips of an .npz file."""
   videos = array_files.load(file)['videos']
   t, h, w = videos.shape[1:4]
-  if t < (frames - 1) * stride + 1 or h != w or h < resolution:
+  fits = h * size[1] == w * size[0] and h >= size[0]
+  if t < (frames - 1) * stride + 1 or not fits:
     raise ValueError(
       f'its clips are {t} frames of {w}x{h} px, not {frames} at stride {stride}'
-      f' of {resolution} px or more'
+      f' of {sizes.text(size)} px or larger in that shape'
     )
   for video in videos[:, : (frames - 1) * stride + 1 : stride]:
-    if h > resolution:
-      size = (resolution, resolution)
-      video = np.stack(
-        [cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in video]
-      )
-    yield video
+    yield np.stack([coding.shrink(frame, size) for frame in video])
 
 
 def _from_video(
   file: str,
   offsets: Sequence[int],
-  resolution: int,
+  size: sizes.Size,
   frame_rate: float,
   choose: Callable[[int], IntArray[' m']],
 ) -> Iterator[ui8['t h w 3']]:
@@ -212,13 +211,13 @@ def _from_video(
   Args:
     file: to read.
     offsets: of a clip's frames from its first.
-    resolution: height and width, px.
+    size: height and width, px.
     frame_rate: that it is resampled to; 0: its own.
     choose: returns the first frames of clips, from the number of frames.
   """
   # Where every frame is used, the rate of a raw stream does not matter.
   info = inspection.inspect(file, assumed_rate=frame_rate or 1.0)
-  inspection.check_size(info, resolution)
+  inspection.check_size(info, size)
   runs = [
     info.resample(frame_rate or info.frame_rate, start, stop)
     for start, stop in info.unbroken()
@@ -227,7 +226,7 @@ def _from_video(
   wanted = shown[choose(len(shown))[:, None] + np.array(offsets)]
   indices = np.unique(wanted)
   images = {
-    index: geometry.crop_square(frame, resolution, info.pixel_aspect)
+    index: geometry.fit(frame, size, info.pixel_aspect)
     for index, frame in zip(
       indices,
       decoding.read(file, indices, field_order=info.field_order),

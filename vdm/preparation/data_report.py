@@ -14,6 +14,7 @@ from etils.array_types import ui8
 from ml_collections import ConfigDict
 import numpy as np
 
+from vdm.common import sizes
 from vdm.data import coding
 from vdm.media import page
 from vdm.media import video_files
@@ -100,7 +101,7 @@ def _summary(
         'shots per split',
         ', '.join(f'{name}: {n}' for name, n in sorted(splits.items())),
       ),
-      ('stored', f'{data.resolution} px, {data.encoding}'),
+      ('stored', f'{sizes.text(sizes.of(data))} px, {data.encoding}'),
       ('fingerprint', fingerprint),
     ]
   )

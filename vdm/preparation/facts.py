@@ -5,6 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vdm.common import sizes
 from vdm.data import builders
 from vdm.preparation import datasets
 
@@ -18,7 +19,8 @@ def describe(data: ConfigDict, fingerprint: str) -> tuple[dict[str, Any], str]:
 
   Returns:
     'name' and 'fingerprint'; if the data set is here also 'version',
-    'resolution', 'frame_rate' and 'splits', {name: {'shots', 'frames'}}.
+    'resolution' ('width', too, unless square), 'frame_rate' and 'splits',
+    {name: {'shots', 'frames'}}.
   """
   facts = {'name': data.name, 'fingerprint': fingerprint}
   try:
@@ -40,7 +42,7 @@ def describe(data: ConfigDict, fingerprint: str) -> tuple[dict[str, Any], str]:
   facts |= {
     'fingerprint': info['fingerprint'],
     'version': os.path.basename(directory),
-    'resolution': info['resolution'],
+    **sizes.keys(sizes.of(info)),
     'frame_rate': info['frame_rate'],
     'splits': {
       name: {

@@ -1,8 +1,9 @@
 """The geometry of decoded frames: crop, resize, pixel aspect, orientation.
 
-A frame becomes a square by a crop around the centre and area averaging, in the
-orientation and with the pixel aspect that the file asks for: nothing is
-squashed. `inspection.check_size` rejects frames that would be enlarged.
+A frame becomes one of the wanted height and width by a crop around the centre
+and area averaging, in the orientation and with the pixel aspect that the file
+asks for: nothing is squashed. `inspection.check_size` rejects frames that would
+be enlarged.
 """
 
 import threading
@@ -12,6 +13,7 @@ import cv2
 from etils.array_types import ui8
 import numpy as np
 
+from vdm.common import sizes
 from vdm.preparation import color
 
 Box = tuple[int, int, int, int]  # Top, bottom, left, right of a part, px.
@@ -34,35 +36,33 @@ def to_rgb(frame: av.VideoFrame) -> ui8['h w 3']:
   return rgb.to_ndarray()
 
 
-def crop_square(
+def fit(
   frame: av.VideoFrame,
-  resolution: int,
+  size: sizes.Size,
   pixel_aspect: float = 1.0,
   box: Box | None = None,
-) -> ui8['resolution resolution 3']:
-  """Returns the centred square of a frame, resized, upright, RGB.
+) -> ui8['h w 3']:
+  """Returns the centred part of a frame of one aspect, resized, upright, RGB.
 
   Args:
     frame: as decoded.
-    resolution: height and width of the result, px.
+    size: height and width of the result, px.
     pixel_aspect: width of a pixel over its height.
     box: part of the frame to use, in stored px, before rotation; None: all.
   """
   image = _crop(frame, box)
-  height, width = image.shape[:2]
-  side = min(height, width * pixel_aspect)  # Of the square, in rows.
-  rows, columns = round(side), round(side / pixel_aspect)
-  top, left = (height - rows) // 2, (width - columns) // 2
-  image = image[top : top + rows, left : left + columns]
-  if image.shape[:2] != (resolution, resolution):
+  # A centred part may be oriented after the crop: of the size as it is stored.
+  stored = size[::-1] if quarter_turns(frame) % 2 else size
+  top, left, *shown = sizes.fit(image.shape[:2], stored, pixel_aspect)
+  image = image[top : top + shown[0], left : left + shown[1]]
+  if tuple(shown) != tuple(stored):
     # Area averaging is for shrinking.
-    shrinks = max(image.shape[:2]) >= resolution
+    shrinks = any(here >= there for here, there in zip(shown, stored))
     image = cv2.resize(
       image,
-      (resolution, resolution),
+      stored[::-1],
       interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
     )
-  # A centred square may be oriented after the crop.
   return _oriented(image, frame)
 
 

@@ -1,7 +1,8 @@
 """Reads frames that videos are to continue or complete, for sampling.
 
 Pictures, videos and arrays become what the data set of the run would hold of
-them: frames on display at its rate, upright, the centred square, averaged down.
+them: frames on display at its rate, upright, the centred part of its aspect,
+averaged down.
 Sampling imports this, also in Colab: nothing here uses jax, TensorFlow, TFDS or
 Grain, or reads a data set.
 """
@@ -21,6 +22,7 @@ from PIL import Image
 from PIL import ImageOps
 
 from vdm.common import errors
+from vdm.common import sizes
 from vdm.data import coding
 from vdm.preparation import array_files
 from vdm.preparation import decoding
@@ -92,7 +94,7 @@ def _check_index(index: int, limit: int, text: str, frames: int) -> None:
 
 
 def read(
-  source: str, indices: Sequence[int], data: ConfigDict, resolution: int
+  source: str, indices: Sequence[int], data: ConfigDict, size: sizes.Size
 ) -> Given:
   """Reads the frames at `indices`; frame i of a file is frame i of a video.
 
@@ -102,13 +104,13 @@ def read(
       one for each index. A picture alone takes one index, whichever it is.
     indices: of the frames in the video that is made, ascending, not negative.
     data: `config.data`.
-    resolution: of the result, px.
+    size: height and width of the result, px.
 
   Raises:
     UsageError: it cannot be read, or has no such frames.
   """
   groups = _files(source)
-  parts = [_read(files, indices, data, resolution) for files in groups]
+  parts = [_read(files, indices, data, size) for files in groups]
   known = [part.label_names for part in parts if part.label_names]
   label_names = known[0] if known else []
   return Given(
@@ -204,22 +206,22 @@ def _files(source: str) -> list[list[pathlib.Path]]:
   return [files]
 
 
-def _read(files, indices, data, resolution) -> Given:
+def _read(files, indices, data, size) -> Given:
   """Reads one video, or the videos of an array file."""
   suffix, label_names = files[0].suffix.lower(), []
   names = [','.join(file.name for file in files)]
   try:
     if suffix == _ARRAYS:
-      videos, labels, label_names = _from_arrays(files[0], indices, resolution)
+      videos, labels, label_names = _from_arrays(files[0], indices, size)
       names = [f'{names[0]}/{i}' for i in range(len(videos))]
-      videos = [_reduced(video, resolution) for video in videos]
+      videos = [_reduced(video, size) for video in videos]
     else:
       labels = np.full(1, -1)
       if suffix in PICTURES:
         images = _from_pictures(files, len(indices), data)
       else:
         images = _from_video(files[0], indices, data)
-      videos = [_reduced(images, resolution)]
+      videos = [_reduced(images, size)]
   except _READ_ERRORS as error:
     reason = str(error).strip().rstrip('.') or type(error).__name__
     raise errors.UsageError(
@@ -228,18 +230,19 @@ def _read(files, indices, data, resolution) -> Given:
   return Given(np.stack(videos), names, labels, label_names)
 
 
-def _reduced(images, resolution):
-  """Returns square frames of one size, area-averaged."""
-  return np.stack([coding.shrink(image, resolution) for image in images])
+def _reduced(images, size):
+  """Returns frames of one size, area-averaged."""
+  return np.stack([coding.shrink(image, size) for image in images])
 
 
-def _from_arrays(file, indices, resolution):
+def _from_arrays(file, indices, size):
   arrays = array_files.load(file)
   videos = arrays['videos']
   n, t, h, w = videos.shape[:4]
-  if h != w or h < resolution:
+  if h * size[1] != w * size[0] or h < size[0]:
     raise ValueError(
-      f'its videos are {w}x{h} px, and not square of {resolution} px or more'
+      f'its videos are {w}x{h} px, and neither {sizes.text(size)} px nor '
+      'larger in that shape'
     )
   _check_length(t, indices)
   names = [str(name) for name in arrays.get('label_names', ())]
@@ -264,13 +267,14 @@ def _picture(file, data):
     width, height = image.size
     if width * height > data.limits.pixels:
       raise ValueError(f'{width}x{height} px are too many')
-    if min(width, height) < data.resolution and not data.upscale:
-      raise ValueError(
-        f'{width}x{height} px is smaller than {data.resolution} px'
-      )
     rgb = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+  size, (height, width) = sizes.of(data), rgb.shape[:2]
+  if sizes.magnification((height, width), size) < 1 and not data.upscale:
+    raise ValueError(
+      f'{width}x{height} px is smaller than {sizes.text(size)} px'
+    )
   frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format='rgb24')
-  return geometry.crop_square(frame, data.resolution)
+  return geometry.fit(frame, size)
 
 
 def _from_video(file, indices, data):
@@ -280,7 +284,7 @@ def _from_video(file, indices, data):
     max_pixels=data.limits.pixels,
   )
   if not data.upscale:
-    inspection.check_size(info, data.resolution)
+    inspection.check_size(info, sizes.of(data))
   runs = [
     info.resample(data.frame_rate, *run)[:: data.stride]
     for run in info.unbroken()
@@ -292,7 +296,7 @@ def _from_video(file, indices, data):
   wanted = shown[list(indices)]
   unique = np.unique(wanted)
   images = {
-    index: geometry.crop_square(frame, data.resolution, info.pixel_aspect)
+    index: geometry.fit(frame, sizes.of(data), info.pixel_aspect)
     for index, frame in zip(
       unique, decoding.read(str(file), unique, field_order=info.field_order)
     )

@@ -15,6 +15,7 @@ import av
 from etils.array_types import FloatArray, IntArray
 import numpy as np
 
+from vdm.common import sizes
 from vdm.preparation import color
 from vdm.preparation import completeness
 from vdm.preparation import decoding
@@ -161,13 +162,13 @@ def inspect(
 
 
 def check_size(
-  info: VideoInfo, resolution: int, box: geometry.Box | None = None
+  info: VideoInfo, size: sizes.Size, box: geometry.Box | None = None
 ) -> None:
   """Raises VideoError if frames, or this part of them, would be enlarged.
 
   Args:
     info: of the file.
-    resolution: height and width of the square, px.
+    size: height and width that they are to have, px.
     box: part of the frames, in stored px, before rotation; None: all.
   """
   width, height = info.width, info.height
@@ -176,9 +177,10 @@ def check_size(
     height, width = bottom - top, round((right - left) * info.pixel_aspect)
     if info.quarter_turns % 2:
       width, height = height, width
-  if min(height, width) < resolution:
+  if sizes.magnification((height, width), size) < 1:
     raise decoding.VideoError(
-      'too_small', f'{width}x{height} px is smaller than {resolution} px'
+      'too_small',
+      f'{width}x{height} px is smaller than {sizes.text(size)} px',
     )
 
 

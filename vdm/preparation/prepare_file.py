@@ -19,6 +19,7 @@ import cv2
 from etils.array_types import FloatArray
 import numpy as np
 
+from vdm.common import sizes
 from vdm.data import coding
 from vdm.preparation import decoding
 from vdm.preparation import geometry
@@ -32,9 +33,10 @@ from vdm.preparation.screening import rules
 
 _CACHE_BYTES = 256 << 20  # Of decoded frames, for the second pass.
 _PREVIEW = 96  # Px of the shorter side of a preview.
-# The keys of `config.data` that a result depends on, besides the file.
+# The keys of `config.data` that a result depends on, besides the file and the
+# size of the frames.
 SETTINGS = (
-  *('resolution', 'frame_rate', 'encoding', 'assumed_rate', 'upscale'),
+  *('frame_rate', 'encoding', 'assumed_rate', 'upscale'),
   *('min_frames', 'screening'),
 )
 
@@ -45,7 +47,8 @@ class Task:
 
   Attributes:
     file: of the source.
-    settings: the part of `config.data` named in `SETTINGS`, as plain dicts.
+    settings: the part of `config.data` named in `SETTINGS`, as plain dicts, and
+      `sizes.keys`.
     max_pixels: of a frame, beyond which the file is left out.
     staging: where the result goes.
   """
@@ -177,7 +180,7 @@ def _segments(
   whole = rules.Segment(0, len(info.times))
   if not settings['upscale']:
     try:
-      inspection.check_size(info, settings['resolution'], box)
+      inspection.check_size(info, sizes.of(settings), box)
     except decoding.VideoError as error:
       return [dataclasses.replace(whole, reason=error.reason)]
   indices = info.resample(settings['frame_rate'])
@@ -210,9 +213,7 @@ def _encode(
       offset += len(data)
       yield data
     if index in shot_of:
-      image = geometry.crop_square(
-        frame, settings['resolution'], info.pixel_aspect, box
-      )
+      image = geometry.fit(frame, sizes.of(settings), info.pixel_aspect, box)
       data = coding.encode_frame(image, settings['encoding'])
       shot_of[index].places.append((offset, len(data)))
       offset += len(data)

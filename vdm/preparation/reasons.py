@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
+from vdm.common import sizes
 from vdm.data.builders import build_plan
 from vdm.preparation import staging_area
 
@@ -53,7 +54,7 @@ def explain(reason: str, data: ConfigDict) -> str:
     'high_dynamic_range': 'HLG, PQ or another curve that needs tone mapping',
     'empty': 'it has no bytes or no frames',
     'no_video_stream': 'it holds no video',
-    'too_small': f'smaller than {data.resolution} px, not enlarged',
+    'too_small': f'smaller than {sizes.text(sizes.of(data))} px, not enlarged',
     'too_large': 'more pixels than data.limits.pixels',
     'timeout': 'it took longer than data.limits allow',
     'memory': 'it needed more memory than data.limits.memory_mb',

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from vdm.common import parallel
 from vdm.common import progress
+from vdm.common import sizes
 from vdm.data import builders
 from vdm.data.builders import build_plan
 from vdm.data.builders import directional
@@ -80,6 +81,7 @@ def common_settings(data: ConfigDict) -> dict[str, Any]:
 def file_settings(data: ConfigDict) -> dict[str, Any]:
   """Returns the part of `config.data` that the result of a file depends on."""
   own = {name: data[name] for name in prepare_file.SETTINGS}
+  own |= sizes.keys(sizes.of(data))
   own['screening'] = dict(data.screening, rules=list(data.screening.rules))
   return own
 
@@ -266,7 +268,8 @@ class Build:
 
 
 def _prefix(data: ConfigDict) -> str:
-  return f'{data.resolution}px_{data.frame_rate:g}fps_{data.encoding}_'
+  size = sizes.text(sizes.of(data))
+  return f'{size}px_{data.frame_rate:g}fps_{data.encoding}_'
 
 
 def _name(data: ConfigDict, settings: dict[str, Any]) -> str:

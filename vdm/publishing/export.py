@@ -13,6 +13,7 @@ from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
 from vdm.media import video_files
+from vdm.models.image_unets import adapters
 from vdm.publishing import export_files
 from vdm.publishing import model_card
 from vdm.publishing import run_facts
@@ -72,6 +73,10 @@ def write(
     raise errors.UsageError(
       f'{workdir} is an export already: copy it, or name the workdir of a run.'
     )
+  if model.config.model.adapter_rank:
+    config = model.config.copy_and_resolve_references()
+    config.model, params = adapters.merged(config.model, model.params)
+    model = model._replace(config=config, params=params)
   settings = trained.load_autoencoder(workdir)[0]
   facts, numbers = run_facts.collect(model), run_facts.measured(model)
   rounded = export_files.rounded(model, options.dtype)

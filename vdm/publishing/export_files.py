@@ -28,7 +28,8 @@ from vdm.trained import manifest
 # Keys of the configuration whose values are paths, or commas between paths.
 PATHS = (
   *('data.root', 'data.source', 'data.latents', 'data.captions.manifest'),
-  *('autoencoder.load', 'autoencoder.weights', 'train.init_from'),
+  *('autoencoder.load', 'autoencoder.weights', 'model.weights'),
+  'train.init_from',
 )
 SAMPLES = 'samples'  # The folder of videos.
 

@@ -3,11 +3,14 @@
 It says what a run recorded, and marks what only a person knows: the licences.
 """
 
+from collections.abc import Mapping
 import json
 from typing import Any
 
 from vdm import trained
+from vdm.common import sizes
 from vdm.common import trees
+from vdm.config import ranges
 from vdm.evaluation import card_text
 from vdm.metrics import laws
 from vdm.metrics import synthetic_truth
@@ -85,13 +88,14 @@ def _front_matter(model, license_name) -> str:
 
 def _summary(model, dtype) -> str:
   stage, config = model.stage, model.config
+  height, width = sizes.of(stage)
   classes = config.model.num_classes
   count = sum(x.size for x in trees.flatten(model.params).values())
   kind = f'of {classes} classes' if classes else 'without labels'
   words = (
     f'A video diffusion model trained from scratch with `vdm`. It generates '
-    f'clips {kind}: {stage.frames} frames of {stage.resolution} x '
-    f'{stage.resolution} px at {model.frame_rate:g} frames a second '
+    f'clips {kind}: {stage.frames} frames of {width} x '
+    f'{height} px at {model.frame_rate:g} frames a second '
     f'({stage.frames / model.frame_rate:.2f} s). The denoiser is a factorised '
     f'space-time U-Net of {count:,} parameters'
   )
@@ -139,7 +143,7 @@ def _data(model, dataset, data_license) -> str:
   lines = [f'- data set: `{dataset["name"]}`']
   if 'version' in dataset:
     lines[0] += (
-      f', version {dataset["version"]}, stored at {dataset["resolution"]} px '
+      f', version {dataset["version"]}, stored at {_px(dataset)} '
       f'and {dataset["frame_rate"]:g} frames a second'
     )
     lines += [
@@ -163,14 +167,18 @@ def _training(stages) -> str:
   for stage in stages:
     seconds = stage.get('step_seconds')
     time = 'not recorded' if seconds is None else _duration(seconds)
-    keys = ('name', 'objective', 'steps', 'frames', 'resolution', 'batch')
-    cells = [str(stage[key]) for key in keys]
-    lines.append(f'| {" | ".join(cells)} | {time} |')
+    cells = [stage[key] for key in ('name', 'objective', 'steps', 'frames')]
+    cells += [sizes.text(sizes.of(stage)), stage['batch']]
+    lines.append(f'| {" | ".join(map(str, cells))} | {time} |')
   lines.append(
     '\nTimes are of training steps alone, without compiling, previews and '
     'measurements. The run does not record the hardware.'
   )
   return '\n'.join(lines)
+
+
+def _px(part: Mapping[str, Any]) -> str:
+  return f'{sizes.text(sizes.of(part))} px'
 
 
 def _duration(seconds: float) -> str:
@@ -193,7 +201,7 @@ def _numbers(model, numbers) -> str:
       'The autoencoder is the ceiling of the video model. On '
       f'{protocol["clips"]} '
       f'{clips if protocol["frames"] > 1 else "single frames"} of '
-      f'{protocol["resolution"]} px ({protocol["split"]}): {values}.'
+      f'{_px(protocol)} ({protocol["split"]}): {values}.'
     )
   if (final := numbers.get(run_facts.FINAL)) is not None:
     parts.append(_final(final))
@@ -206,7 +214,7 @@ def _numbers(model, numbers) -> str:
       f'`{reference["split"]}` of `{reference["dataset"]}` '
       f'(`{reference["fingerprint"][:12]}`), chosen by {reference["sampling"]} '
       f'with seed {reference["seed"]}; {reference["frames"]} frames of '
-      f'{reference["resolution"]} px, stride {reference["stride"]}. The floor '
+      f'{_px(reference)}, stride {reference["stride"]}. The floor '
       'is the column `real`, the ceiling of the video model the column '
       '`autoencoder`.\n\n'
       f'```\n{card_text.text(card).rstrip()}\n```\n\n'
@@ -227,7 +235,7 @@ def _final(final) -> str:
     f'{protocol["videos"]} samples of the run, not selected and before any '
     f'rounding of this export, beside clips of the split `{protocol["split"]}` '
     f'of `{protocol["dataset"]}` (`{protocol["dataset_fingerprint"][:12]}`); '
-    f'{protocol["frames"]} frames of {protocol["resolution"]} px, stride '
+    f'{protocol["frames"]} frames of {_px(protocol)}, stride '
     f'{protocol["stride"]}. `real` is the floor, `reconstruction` the ceiling.'
   )
   tables = [
@@ -247,12 +255,16 @@ def _limits(model, notes) -> str:
   stage = model.stage
   lines = [
     f'- It was trained on clips of {stage.frames} frames of '
-    f'{stage.resolution} px, and nothing says how it does elsewhere.',
+    f'{_px(stage)}, and nothing says how it does elsewhere.',
     '- It knows what its data shows and no more; it has their errors and '
     'biases too.',
     '- It follows a class and no words.'
     if model.config.model.num_classes
     else '- Nothing can be asked for: it follows neither a class nor words.',
+    *(
+      f'- `--{name}` takes {low:.3g} to {high:.3g} {ranges.UNITS[name]}.'
+      for name, (low, high) in ranges.trained(model.config).items()
+    ),
     '- The numbers above are of the given numbers of samples; look at the '
     'videos as well.',
   ]

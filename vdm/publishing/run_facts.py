@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from vdm import evaluation
 from vdm import trained
 from vdm.checkpoints import manager
+from vdm.common import sizes
 from vdm.config import serialize
 from vdm.evaluation import metrics_card
 from vdm.preparation import facts
@@ -96,7 +97,8 @@ def _stages(model: trained.Model) -> list[dict[str, Any]]:
       {
         'name': span.name,
         'steps': steps,
-        **{k: span.stage[k] for k in ('objective', 'frames', 'resolution')},
+        **{k: span.stage[k] for k in ('objective', 'frames')},
+        **sizes.keys(sizes.of(span.stage)),
         'batch': span.stage.batch,
         **({} if seconds is None else {'step_seconds': round(seconds, 1)}),
       }

@@ -18,8 +18,8 @@ _NEUTRAL = re.compile(
   r'|keep_every|max_skipped|peer_seconds|barrier_minutes|tensorboard|fsdp)$'
 )
 _SETS = (  # Which clips numbers are of.
-  r'data\.(name|resolution|frame_rate|stride|fixed_clips|split_list)$'
-  r'|data\.scenes\.(?!train$)|stages\.\w+\.(resolution|frames)$'
+  r'data\.(name|resolution|width|frame_rate|stride|fixed_clips|split_list)$'
+  r'|data\.scenes\.(?!train$)|stages\.\w+\.(resolution|width|frames)$'
 )
 # What numbers mean: two of them with other values are no comparison.
 _MEANINGS = (
@@ -34,7 +34,7 @@ _MEANINGS = (
   ),
   (
     r'log/loss',
-    r'diffusion\.|model\.(label_dropout|dropout)$'
+    r'diffusion\.|model\.(label_dropout|scalar_dropout|dropout)$'
     r'|stages\.\w+\.(image_fraction|frame_levels\.\w+|crop|zoom|frozen)$',
   ),
 )

@@ -115,7 +115,7 @@ def grid(
     frame_rate: frames a second.
   """
   videos = np.concatenate(rows)
-  factor = max(1, round(128 / videos.shape[3]))
+  factor = max(1, round(128 / min(videos.shape[2:4])))
   tiled = video_files.tile(
     video_files.enlarge(videos, factor),
     columns=len(rows[0]),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import json
 
 from vdm.common import files
+from vdm.common import sizes
 from vdm.common import tables
 from vdm.config import schema
 from vdm.config import serialize
@@ -87,7 +88,8 @@ def _summary(record) -> Iterator[str]:
     [
       (
         *(span.name, span.stage.objective, span.stage.steps),
-        *(span.stage.frames, span.stage.resolution, span.stage.batch),
+        *(span.stage.frames, sizes.text(sizes.of(span.stage))),
+        span.stage.batch,
       )
       for span in spans
     ],

@@ -5,6 +5,7 @@ import shlex
 
 import jax
 
+from vdm.common import sizes
 from vdm.common import tables
 from vdm.planning import costs
 from vdm.planning import disk
@@ -61,7 +62,8 @@ def disk_of(item: plans.Run) -> int:
   last = stages.spans(config)[-1].stage
   videos = 0
   if last.objective != 'autoencoder':
-    videos = config.sample.final * last.frames * 3 * last.resolution**2
+    pixels = math.prod(sizes.of(last))
+    videos = config.sample.final * last.frames * 3 * pixels
   return math.ceil(disk.checkpoints(config, state) + videos)
 
 

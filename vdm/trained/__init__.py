@@ -15,6 +15,7 @@ from etils.array_types import FloatArray
 from ml_collections import ConfigDict
 
 from vdm.common import buckets
+from vdm.common import sizes
 from vdm.models.autoencoders import files
 from vdm.trained import export_folder
 from vdm.trained import hub
@@ -69,9 +70,9 @@ def load_worse(run: model.Model, name: str) -> model.Model:
     worse = load(run.workdir, checkpoint=name)
   else:
     worse = load(name)
-  sizes = [(x.stage.frames, x.stage.resolution) for x in (run, worse)]
-  if sizes[0] != sizes[1]:
-    shown = ['{} frames of {} px'.format(*size) for size in sizes]
+  clips = [(x.stage.frames, sizes.of(x.stage)) for x in (run, worse)]
+  if clips[0] != clips[1]:
+    shown = [f'{t} frames of {sizes.text(size)} px' for t, size in clips]
     raise ValueError(
       f'{worse.source} cannot guide: at step {worse.step} it makes {shown[1]}, '
       f'and {run.source} makes {shown[0]}.'

@@ -27,6 +27,7 @@ import numpy as np
 from vdm import models
 from vdm.common import errors
 from vdm.common import files
+from vdm.common import sizes
 from vdm.common import trees
 from vdm.config import schema
 from vdm.config import serialize
@@ -191,7 +192,7 @@ def check_autoencoder(
     ValueError: the latents or the clips come out in other shapes; whatever
       else the networks raise: the parameters are not theirs.
   """
-  shape = (1, stage.frames, stage.resolution, stage.resolution, 3)
+  shape = (1, stage.frames, *sizes.of(stage), 3)
 
   def there_and_back(frozen, x):
     z, _ = codec.encode(frozen['params'], x)

@@ -1,6 +1,7 @@
 """Reads a trained model from a run's folder, which training may still write."""
 
 import json
+import re
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -8,6 +9,7 @@ from ml_collections import ConfigDict
 from vdm.checkpoints import manager
 from vdm.common import errors
 from vdm.common import trees
+from vdm.config import image_model_rules
 from vdm.config import sampling
 from vdm.config import schema
 from vdm.config import serialize
@@ -41,6 +43,7 @@ def read(
   with manager.Checkpoints(workdir / 'checkpoints', read_only=True) as store:
     try:
       found = store.restore_item('ema', step=choose_step(store, checkpoint))
+      constant = _constant(config, store, found)
     except manager.CheckpointError as error:
       raise errors.UsageError(str(error)) from error
   if found is None or 'autoencoder' == found[2]['objective']:
@@ -58,6 +61,7 @@ def read(
         'and no snapshots to make others of (train.snapshot_every).'
       )
     average = snapshots.reconstruct(workdir, width, step)
+  average = {**constant, **average}
   stage = config.stages[meta['stage']]
   config = sampling.of_stage(config, stage)
   config.sample.ema = width
@@ -74,6 +78,19 @@ def read(
     source=str(workdir),
     workdir=workdir,
   )
+
+
+def _constant(config, store, found):
+  """Returns {path: array} of parameters that no stage trains."""
+  patterns = image_model_rules.constant_patterns(config)
+  if not patterns or found is None:
+    return {}
+  _, params, _ = store.restore_item('params', step=found[0])
+  return {
+    path: x
+    for path, x in trees.flatten(params).items()
+    if any(re.search(pattern, path) for pattern in patterns)
+  }
 
 
 def default_width(workdir: epath.Path, config: ConfigDict) -> float:

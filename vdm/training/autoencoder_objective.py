@@ -78,5 +78,7 @@ def make(
     excluded_paths=codec.excluded_paths,
     abstract_params=codec.abstract_params,
     inherits=False,
+    constant=(),
+    imported=(),
     samples=None,
   )

@@ -187,7 +187,8 @@ def abstract(options: ConfigDict) -> dict[str, Any]:
 
   Args:
     options: `config.autoencoder`, see `resolve`; with `load` or `weights` of a
-      published network, its files are read.
+      published network, its files are read. Where the file of autoencoder_kl is
+      yet to be downloaded, its sizes are those of Stable Diffusion's.
   """
   codec = autoencoders.make_autoencoder(options)
   if codec.abstract_params is not None:
@@ -195,6 +196,8 @@ def abstract(options: ConfigDict) -> dict[str, Any]:
     params.pop(discriminator.NAME, None)
   elif options.load:
     params = files.load(epath.Path(options.load) / 'autoencoder')[1]
+  elif options.kind == 'autoencoder_kl' and _missing(options.weights):
+    params = autoencoder_kl.abstract_published(options.channels)
   else:
     params, _ = pretrained.load(options)
   params = jax.tree.map(
@@ -202,6 +205,10 @@ def abstract(options: ConfigDict) -> dict[str, Any]:
   )
   leaf = jax.ShapeDtypeStruct((codec.channels,), np.float32)
   return {'params': params, 'stats': {'mean': leaf, 'scale': leaf}}
+
+
+def _missing(weights):
+  return not weights.startswith('hf://') and not epath.Path(weights).exists()
 
 
 def load(

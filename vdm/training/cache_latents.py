@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from vdm import generate
 from vdm.common import buckets
+from vdm.common import sizes
 from vdm.config import check
 from vdm.data import builders
 from vdm.data import latent_cache
@@ -48,7 +49,7 @@ def build(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
       'Say where the latents go: --config.data.latents=FOLDER.'
     )
   check.check_devices(config, jax.device_count(), jax.process_count())
-  span, resolution = _diffusion_stages(config)
+  span, size = _diffusion_stages(config)
   directory = datasets.ensure(config.data)
   source = builders.open_source(directory, 'train', config.data.split_list)
   codec, params, fingerprint = _autoencoder(config, source, span, workdir)
@@ -60,8 +61,8 @@ def build(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
   plan = latent_cache_writer.make_plan(
     source,
     autoencoder=fingerprint,
-    shape=generate.latent_shape(codec, 1, resolution)[1:],
-    resolution=resolution,
+    shape=generate.latent_shape(codec, 1, size)[1:],
+    size=size,
     mirrored=config.data.flip,
   )
   mesh = sharding.make_mesh(devices=jax.local_devices())
@@ -105,7 +106,7 @@ def make_encode(
 
 
 def _diffusion_stages(config):
-  """Returns the first stage that reads latents, and the resolution of all."""
+  """Returns the first stage that reads latents, and the size of all."""
   spans = [
     span
     for span in stages.spans(config)
@@ -115,11 +116,12 @@ def _diffusion_stages(config):
     raise latent_cache.CacheError(
       'No stage of train.order is a diffusion stage, so none reads latents.'
     )
-  found = sorted({span.stage.resolution for span in spans})
+  found = sorted({sizes.of(span.stage) for span in spans})
   if len(found) > 1:
+    shown = ' and '.join(map(sizes.text, found))
     raise latent_cache.CacheError(
-      f'The diffusion stages have clips of {found} px, and a cache is of one '
-      'resolution: name the stages of one in train.order.'
+      f'The diffusion stages have clips of {shown} px, and a cache is of one '
+      'size: name the stages of one in train.order.'
     )
   return spans[0], found[0]
 

@@ -51,7 +51,7 @@ def make(
     guided = guidance.guided(
       functools.partial(denoise, teacher),
       cond,
-      conditions.null(cond),
+      conditions.without(cond),
       scale=options.guidance if config.model.num_classes else 1.0,
     )
     levels = rows['levels']
@@ -110,7 +110,9 @@ def make(
     validate=latent_clips.validation(config, stage, mesh, poll, losses_of),
     preview=preview,
     excluded_paths=latent_clips.excluded_paths,
-    abstract_params=clips_of.network.abstract_params,
+    abstract_params=clips_of.abstract_params,
     inherits=True,
+    constant=clips_of.constant,
+    imported=clips_of.imported,
     samples=samples,
   )

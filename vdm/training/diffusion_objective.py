@@ -70,7 +70,9 @@ def make(
     validate=latent_clips.validation(config, stage, mesh, poll, losses_of),
     preview=preview,
     excluded_paths=latent_clips.excluded_paths,
-    abstract_params=clips_of.network.abstract_params,
+    abstract_params=clips_of.abstract_params,
     inherits=True,
+    constant=clips_of.constant,
+    imported=clips_of.imported,
     samples=samples,
   )

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
+from vdm.common import sizes
 from vdm.data import builders
 from vdm.data import clip_reader
 from vdm.data import clip_spec
@@ -30,15 +31,23 @@ def make_spec(config: ConfigDict, span: stages.Span) -> clip_spec.ClipSpec:
   return clip_spec.ClipSpec(
     frames=stage.frames,
     stride=data.stride,
-    resolution=stage.resolution,
+    max_stride=data.max_stride if stage.frames > 1 else 0,
+    **sizes.keys(sizes.of(stage)),
     crop=stage.crop,
     zoom=tuple(stage.zoom),
     flip=data.flip,
     batch=stage.batch,
     seed=config.seed,
     stage=span.name,
+    scalars=scalars_of(config.model, stage),
     max_bad=data.max_bad_records,
   )
+
+
+def scalars_of(model: ConfigDict, stage: ConfigDict) -> tuple[str, ...]:
+  """Returns the numbers that come with the clips of a stage."""
+  told = stage.objective != 'autoencoder' and stage.frames > 1
+  return tuple(model.scalars) if told else ()
 
 
 def check_flip(config: ConfigDict, info: dict[str, Any]) -> None:
@@ -176,7 +185,7 @@ def abstract_batch(
     single: of a step on the clips' single frames.
   """
   stage, size = span.stage, make_spec(config, span).size
-  shape, names, dtype = (stage.frames, size, size, 3), ('video',), np.uint8
+  shape, names, dtype = (stage.frames, *size, 3), ('video',), np.uint8
   if config.data.latents and stage.objective != 'autoencoder':
     codec = autoencoders.make_autoencoder(config.autoencoder)
     shape = generate.latent_shape(codec, stage.frames, size)
@@ -189,6 +198,8 @@ def abstract_batch(
     rows, frames = rows * frames, 1
   arrays = dict.fromkeys(names, ((rows, frames, *rest), dtype))
   arrays['label'] = ((rows,), np.int32)
+  for name in scalars_of(config.model, stage):
+    arrays[name] = ((rows,), np.float32)
   return {name: jax.ShapeDtypeStruct(*array) for name, array in arrays.items()}
 
 

@@ -1,6 +1,7 @@
 """What objectives share that train a network on clips of noised latents."""
 
 from collections.abc import Callable
+import functools
 import itertools
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from vdm import generate
 from vdm import models
+from vdm.common import sizes
+from vdm.config import image_model_rules
 from vdm.diffusion import conditions
 from vdm.diffusion import losses
 from vdm.diffusion import process
@@ -18,6 +21,8 @@ from vdm.diffusion import rollouts
 from vdm.models import autoencoders
 from vdm.models import unet
 from vdm.models.autoencoders import latents
+from vdm.models.image_unets import inflated
+from vdm.models.image_unets import published
 from vdm.multihost import arrays
 from vdm.training import objective
 
@@ -26,19 +31,23 @@ class LatentClips(NamedTuple):
   """A stage's network, and the noised latents that it is trained on.
 
   Attributes:
-    network: see `models.Network`.
-    init: (key, clips) -> its parameters, for `objective.Objective`.
+    init: (key, clips) -> parameters.
+    abstract_params: () -> their shapes and dtypes.
     encode: (frozen, rows, sampled) -> normalised latents of rows of frames, or
       of rows of cached latents; `sampled` from the posterior, or its means.
     draw: (batch, key) -> rows: batch, conditions, noise levels and keys.
     apply: (params, z, levels, cond, dropout_key) -> the network's output.
+    constant: see `objective.Objective`.
+    imported: likewise.
   """
 
-  network: models.Network
   init: Callable[..., dict[str, Any]]
+  abstract_params: Callable[[], dict[str, Any]]
   encode: Callable[..., jax.Array]
   draw: Callable[..., dict[str, Any]]
   apply: Callable[..., jax.Array]
+  constant: tuple[str, ...]
+  imported: tuple[str, ...]
 
 
 def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
@@ -54,9 +63,14 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
   schedule = generate.make_schedule(options, codec, stage)
   losses.check(options.prediction, options.weighting, schedule)
 
+  constant = image_model_rules.constant_patterns(config)
+  cast = functools.partial(inflated.stored, patterns=constant, dtype=dtype)
+
   def init(key, clips):
     del clips
-    return jax.jit(network.init)(key)
+    if config.model.weights:
+      return cast(published.initial(config.model, network.init, key))
+    return cast(jax.jit(network.init)(key))
 
   def encode(frozen, rows, sampled=False):
     if 'video' in rows:
@@ -74,7 +88,7 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
     inputs = conditions.rest(batch)
     rows, frames = next(iter(inputs.values())).shape[:2]
     if 'video' in inputs:
-      frames = generate.latent_shape(codec, frames, stage.resolution)[0]
+      frames = generate.latent_shape(codec, frames, sizes.of(stage))[0]
     levels, loss_mask = losses.draw_levels(
       jax.random.fold_in(key, objective.LEVELS),
       rows,
@@ -89,7 +103,8 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
     cond = conditions.drop(
       conditions.of(batch),
       jax.random.fold_in(key, objective.CONDITIONS),
-      {'label': config.model.label_dropout},
+      dict.fromkeys(conditions.SCALARS, config.model.scalar_dropout)
+      | {'label': config.model.label_dropout},
     )
     return {
       **inputs,
@@ -102,7 +117,15 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
   def apply(params, z, levels, cond, dropout_key=None):
     return network.apply(params, z.astype(dtype), levels, cond, key=dropout_key)
 
-  return LatentClips(network, init, encode, draw, apply)
+  return LatentClips(
+    init=init,
+    abstract_params=lambda: jax.eval_shape(cast, network.abstract_params()),
+    encode=encode,
+    draw=draw,
+    apply=apply,
+    constant=constant,
+    imported=(inflated.IMAGE,) if config.model.weights else (),
+  )
 
 
 def dropout_keys(model: ConfigDict, rows: dict[str, Any]) -> jax.Array | None:
@@ -181,6 +204,8 @@ def validation(
     given = {'val_loss': conditions.null(cond)}
     if config.model.num_classes:
       given['val_loss_labelled'] = cond
+    elif config.model.scalars:
+      given['val_loss_told'] = cond
     for name, cond in given.items():
       numbered = (clips['video'], cond, np.arange(total))
       for level in config.diffusion.eval_levels:

@@ -34,6 +34,8 @@ class Objective(NamedTuple):
       not train, whatever the stage freezes.
     abstract_params: () -> shapes and dtypes of what `init` returns.
     inherits: whether `train.init_from` applies to its parameters.
+    constant: patterns of the paths of parameters that no stage trains.
+    imported: of those that are published ones, which `init_from` leaves.
     samples: None for an objective that generates nothing.
   """
 
@@ -45,6 +47,8 @@ class Objective(NamedTuple):
   excluded_paths: Callable[[bool], tuple[str, ...]]
   abstract_params: Callable[[], Any]
   inherits: bool
+  constant: tuple[str, ...]
+  imported: tuple[str, ...]
   samples: Callable[..., Any] | None
 
 

@@ -11,7 +11,8 @@ kernel than to run it. A step holds the same values in another arrangement of a
   ema         {width: {group: {name: array}}}
 
 A group is of parameters that every step of the stage updates together and that
-have been updated as often so far: they share one count. In it, a large
+have been updated as often so far: they share one count. Those that no stage
+trains are a group that has neither moments nor averages. In a group, a large
 parameter, or a matrix of Muon's, is an array under its own path. All others
 follow each other in one vector, `VECTORS`, or, where they have two axes or
 more, in `MATRICES` of shape [1 n], which weight decay tells apart by that.
@@ -69,7 +70,9 @@ def plan(state: TrainState, trained: Sequence[Sequence[str]]) -> Layout:
   histories = {}
   for path in flat:
     held = tuple(path in paths for paths in sets)
-    history = (held, counts[path], optim.is_muon(slots[path]))
+    history = (held, None, None)
+    if path in slots:
+      history = (held, (counts[path],), optim.is_muon(slots[path]))
     histories.setdefault(history, []).append(path)
   layout = {}
   for (held, _, muon), paths in histories.items():
@@ -140,8 +143,8 @@ def split(
 
 def pack(layout: Layout, state: TrainState) -> TrainState:
   """Returns a state as a step holds it."""
-  slots = {}
-  for key, group in layout.items():
+  slots, changing = {}, _changing(layout, state)
+  for key, group in changing.items():
     members = {path: state.opt_state[path] for path in paths({key: group})}
     moments = {p: optim.fields(slot.moments) for p, slot in members.items()}
     count, first = next(iter(members.values()))
@@ -159,14 +162,15 @@ def pack(layout: Layout, state: TrainState) -> TrainState:
   return TrainState(
     params=join(layout, trees.flatten(state.params)),
     opt_state=slots,
-    ema={width: join(layout, flat) for width, flat in state.ema.items()},
+    ema={width: join(changing, flat) for width, flat in state.ema.items()},
   )
 
 
 def unpack(layout: Layout, packed: TrainState) -> TrainState:
   """Returns a state as it is stored; undoes `pack`."""
   slots = {}
-  for key, group in layout.items():
+  changing = {key: layout[key] for key in layout if key in packed.opt_state}
+  for key, group in changing.items():
     count, moments = packed.opt_state[key]
     flat = {
       field: _split_group(group, joined)
@@ -177,9 +181,18 @@ def unpack(layout: Layout, packed: TrainState) -> TrainState:
       slots[path] = optim.Slot(count, moments._replace(**own))
   return TrainState(
     params=trees.unflatten(split(layout, packed.params)),
-    opt_state={path: slots[path] for path in paths(layout)},
-    ema={width: split(layout, flat) for width, flat in packed.ema.items()},
+    opt_state={path: slots[path] for path in paths(changing)},
+    ema={width: split(changing, flat) for width, flat in packed.ema.items()},
   )
+
+
+def _changing(layout, state):
+  """Returns the groups of parameters that some stage trains."""
+  return {
+    key: group
+    for key, group in layout.items()
+    if paths({key: group})[0] in state.opt_state
+  }
 
 
 def _join_group(group, flat):

@@ -16,9 +16,14 @@ import numpy as np
 from vdm import trained
 from vdm.common import buckets
 from vdm.common import errors
+from vdm.config import check as config_check
+from vdm.config import schema
+from vdm.config import serialize
 from vdm.data import builders
 from vdm.data import latent_cache
 from vdm.data import windowing
+from vdm.models.image_unets import published
+from vdm.multihost import coordination
 from vdm.training import inputs
 from vdm.training import objectives
 from vdm.training import stages
@@ -45,6 +50,27 @@ def check_workdir(workdir: epath.PathLike) -> None:
       f'--workdir={workdir}: {there} may not be written to; name another '
       'folder.'
     )
+
+
+def resolve_model(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
+  """Returns `config.model` with what a published image model brings along.
+
+  A run that has begun has its description in config.json.
+
+  Raises:
+    UsageError: there is none, or it does not fit the run.
+  """
+  if config.model.kind == 'unet':
+    return config.model
+  path, known = workdir / 'config.json', ''
+  if coordination.first_says('the configuration', path.exists()):
+    old = schema.complete(serialize.load(path)).model
+    known = old.architecture if old.kind == config.model.kind else ''
+  config = config.copy_and_resolve_references()
+  config.model = published.resolve(config.model, known)
+  config_check.validate(config)
+  published.check(config)
+  return config.model
 
 
 def check(

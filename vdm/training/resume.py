@@ -31,7 +31,8 @@ FREE = (
   r'^train\.(peer_seconds|barrier_minutes)$',
   r'^data\.(root|source|follow_links|latents|max_bad_records)$',
   r'^data\.(threads|workers)$',
-  r'^autoencoder\.weights$',  # They are in the workdir by then.
+  r'^(autoencoder|model)\.weights$',  # They are in the workdir by then.
+  r'^model\.motion_range$',  # Says what samples may ask for.
 )
 
 

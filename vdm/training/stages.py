@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from vdm.common import sizes
 from vdm.common import trees
 
 
@@ -80,11 +81,15 @@ def trained_paths(
         f'frozen={pattern!r} matches no parameter: paths look like '
         f'{paths[0]!r} and {paths[-1]!r}.'
       )
-  patterns = (*stage.frozen, *excluded)
-  free = [p for p in paths if not any(re.search(x, p) for x in patterns)]
+  free = without(paths, (*stage.frozen, *excluded))
   if not free:
     raise ValueError(f'frozen={tuple(stage.frozen)} leaves nothing to train.')
   return free
+
+
+def without(paths: Sequence[str], patterns: Sequence[str]) -> list[str]:
+  """Returns the paths in which no pattern is found."""
+  return [p for p in paths if not any(re.search(x, p) for x in patterns)]
 
 
 def describe(
@@ -111,7 +116,7 @@ def describe(
     frames = f'{span.stage.frames} frames'
   lines = [
     f'Stage {span.name}: steps {span.start} to {span.stop}, '
-    f'{frames} of {span.stage.resolution} px, batch '
+    f'{frames} of {sizes.text(sizes.of(span.stage))} px, batch '
     f'{span.stage.batch}; trains {size(trained):,} of {size(flat):,} '
     f'parameters, {len(flat) - len(trained)} of {len(flat)} arrays frozen.'
   ]

@@ -80,9 +80,7 @@ def load(
       'train in a new --workdir.'
     )
   with errors.as_usage():
-    params = import_weights.match(
-      folder / WEIGHTS, safetensors.parse(data), made.abstract_params()
-    )
+    params = _match(folder / WEIGHTS, safetensors.parse(data), made)
   logging.info('Teacher %s, %s.', folder, written[:12])
   return arrays.replicate(mesh, params)
 
@@ -106,9 +104,7 @@ def from_source(
   name = config.train.init_from
   with errors.as_usage('config.train.init_from: '):
     found = trained.load(name)
-    params = import_weights.match(
-      name, trees.flatten(found.params), made.abstract_params()
-    )
+    params = _match(name, trees.flatten(found.params), made)
   if found.stage.objective != 'diffusion':
     raise errors.UsageError(
       f'config.train.init_from: {name} is a consistency model already: name '
@@ -128,3 +124,10 @@ def from_source(
   width = float(found.config.sample.ema)
   source = {'source': found.source, 'step': found.step, 'width': width}
   return params, source
+
+
+def _match(source, flat, made):
+  """Returns arrays as the parameters of the stage's network."""
+  abstract = made.abstract_params()
+  params = import_weights.match(source, flat, abstract)
+  return jax.tree.map(lambda x, like: x.astype(like.dtype), params, abstract)

@@ -1,6 +1,7 @@
 """Throughput, memory and the one line that says how a run is doing."""
 
 from collections.abc import Callable, Mapping, Sequence
+import math
 import resource
 import sys
 import time
@@ -8,6 +9,7 @@ from typing import TypeVar
 
 import jax
 
+from vdm.common import sizes
 from vdm.training import flops
 from vdm.training import spent
 from vdm.training import stages
@@ -176,7 +178,9 @@ def time_left(
     seconds: of a step of this stage.
   """
   costs = [
-    s.stage.batch * s.stage.frames * (s.stage.crop or s.stage.resolution) ** 2
+    s.stage.batch
+    * s.stage.frames
+    * (s.stage.crop**2 or math.prod(sizes.of(s.stage)))
     for s in spans
   ]
   stage = (spans[0].stop - step) * seconds

@@ -1,5 +1,7 @@
 """What a training step changes, and the values it starts from."""
 
+from collections.abc import Sequence
+import re
 from typing import Any, NamedTuple
 import zlib
 
@@ -16,12 +18,15 @@ from vdm.training import sharding
 
 
 class TrainState(NamedTuple):
-  """All that a checkpoint holds; every leaf is float32 or a count.
+  """All that a checkpoint holds.
+
+  Every leaf is float32 or a count, except for parameters that no stage trains,
+  which may be in the dtype of the computation.
 
   Attributes:
     params: nested dict of arrays.
-    opt_state: {path: optim.Slot}.
-    ema: {name of the width: {path: array}}, the averages.
+    opt_state: {path: optim.Slot}, of the parameters that some stage trains.
+    ema: {name of the width: {path: array}}, the averages of the same ones.
   """
 
   params: dict[str, Any]
@@ -37,17 +42,24 @@ def stream(seed: int, *names: str) -> jax.Array:
   return key
 
 
-def create(options: ConfigDict, params: dict[str, Any]) -> TrainState:
+def create(
+  options: ConfigDict, params: dict[str, Any], constant: Sequence[str] = ()
+) -> TrainState:
   """Returns the state before the first step; averages start at `params`.
 
   Args:
     options: `config.optim`.
     params: nested dict of arrays.
+    constant: patterns of the paths of those that no stage trains.
   """
-  flat = trees.flatten(params)
+  flat = {
+    path: x
+    for path, x in trees.flatten(params).items()
+    if not any(re.search(pattern, path) for pattern in constant)
+  }
   # Copies: a donated buffer must not be shared.
   ema = {ema_name(w): jax.tree.map(jnp.copy, flat) for w in options.ema}
-  return TrainState(params, optim.init(options, params), ema)
+  return TrainState(params, optim.init(options, trees.unflatten(flat)), ema)
 
 
 def abstract(
@@ -55,7 +67,8 @@ def abstract(
 ) -> TrainState:
   """Returns the shapes, dtypes and shardings of an objective's state."""
   state = jax.eval_shape(
-    lambda params: create(options, params), objective.abstract_params()
+    lambda params: create(options, params, objective.constant),
+    objective.abstract_params(),
   )
   return sharding.abstract(state, sharding.tree_sharding(mesh, state))
 
@@ -80,28 +93,42 @@ def initialise(
   """
   params = objective.init(key, clips)
   if init_from and objective.inherits:
-    params = inherit(init_from, params)
-  return from_params(options, params, mesh)
+    params = inherit(init_from, params, objective.imported)
+  return from_params(options, objective, params, mesh)
 
 
 def from_params(
-  options: ConfigDict, params: dict[str, Any], mesh: jax.sharding.Mesh
+  options: ConfigDict,
+  objective: objectives.Objective,
+  params: dict[str, Any],
+  mesh: jax.sharding.Mesh,
 ) -> TrainState:
   """Returns the state that begins with parameters, sharded over the mesh."""
 
   def create_state(params):
-    return create(options, params)
+    return create(options, params, objective.constant)
 
   shardings = sharding.tree_sharding(mesh, jax.eval_shape(create_state, params))
   return jax.jit(create_state, out_shardings=shardings)(params)
 
 
-def inherit(source: str, params: dict[str, Any]) -> dict[str, Any]:
+def inherit(
+  source: str, params: dict[str, Any], kept: Sequence[str] = ()
+) -> dict[str, Any]:
   """Returns `params` with the values of another run's average where they fit.
 
   What was inherited and what was not is logged.
+
+  Args:
+    source: the run or export.
+    params: nested dict of arrays.
+    kept: patterns of the paths of those that stay as they are.
   """
-  old = trees.flatten(trained.load(source).params)
+  old = {
+    path: x
+    for path, x in trees.flatten(trained.load(source).params).items()
+    if not any(re.search(pattern, path) for pattern in kept)
+  }
   new = trees.flatten(params)
   fits = {p for p in new if p in old and old[p].shape == new[p].shape}
   for title, paths in {
@@ -112,7 +139,7 @@ def inherit(source: str, params: dict[str, Any]) -> dict[str, Any]:
   }.items():
     logging.info('%d parameters %s: %s', len(paths), title, sorted(paths))
   return trees.unflatten(
-    {p: jnp.asarray(old[p]) if p in fits else new[p] for p in new}
+    {p: jnp.asarray(old[p], new[p].dtype) if p in fits else new[p] for p in new}
   )
 
 
@@ -123,4 +150,6 @@ def ema_name(width: float) -> str:
 
 def averaged(state: TrainState, width: float) -> dict[str, Any]:
   """Returns the parameters of one average, as the network takes them."""
-  return trees.unflatten(state.ema[ema_name(width)])
+  average = state.ema[ema_name(width)]
+  flat = trees.flatten(state.params)
+  return trees.unflatten({p: average.get(p, x) for p, x in flat.items()})

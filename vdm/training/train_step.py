@@ -137,13 +137,12 @@ def trained_by(
     objective: its objective.
     params: nested dict of arrays, or of abstract ones.
   """
-  alone = stage.frames == 1
-  return [
-    stages.trained_paths(
-      params, stage, objective.excluded_paths(single or alone)
-    )
-    for single in (False, True)
-  ]
+  alone, patterns = stage.frames == 1, objective.excluded_paths
+  on_clips = stages.trained_paths(params, stage, patterns(alone))
+  if alone or stage.image_fraction:
+    return [on_clips, stages.trained_paths(params, stage, patterns(True))]
+  # There is no step on single frames, which might train nothing.
+  return [on_clips, stages.without(on_clips, patterns(True))]
 
 
 def abstract_arguments(

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from vdm.common import files
+from vdm.common import sizes
 from vdm.data.builders import build_plan
 from vdm.data.builders import directional
 from vdm.data.builders import reader
@@ -102,7 +103,7 @@ class Index(tfds.core.Metadata):
     info = dict(
       name=plan.name,
       version=self._version,
-      resolution=settings['resolution'],
+      **sizes.keys(sizes.of(settings)),
       frame_rate=settings['frame_rate'],
       encoding=settings['encoding'],
       label_names=list(plan.label_names),

@@ -44,9 +44,9 @@ class ClipSource:
   Attributes:
     directory: of the data set.
     split: the split's name, 'train' or 'validation'.
-    info: name, version, resolution, frame_rate, encoding, label_names,
-      num_classes, directional_labels (see `directional`), fingerprint (sha256
-      over the content) and the settings.
+    info: name, version, resolution, width (unless frames are square),
+      frame_rate, encoding, label_names, num_classes, directional_labels (see
+      `directional`), fingerprint (sha256 over the content) and the settings.
     index: arrays with one row a record of the split: id, source_sha256, shot
       (unique per shot), start (first frame of the record in its shot), n
       (frames), frame_rate, height and width (of the source, px), group, label

@@ -13,6 +13,7 @@ import numpy as np
 
 from vdm.common import parallel
 from vdm.common import progress
+from vdm.common import sizes
 from vdm.data import coding
 from vdm.data.builders import build_plan
 from vdm.data.synthetic import scenes
@@ -22,7 +23,7 @@ def config_name(data: ConfigDict) -> str:
   """Returns the part of the directory that names the settings."""
   settings = _settings(data)
   return (
-    f'{data.resolution}px_{data.scenes.frames}f_{data.encoding}'
+    f'{sizes.text(sizes.of(data))}px_{data.scenes.frames}f_{data.encoding}'
     f'_{build_plan.settings_hash(settings)}'
   )
 
@@ -75,12 +76,12 @@ def _shots(data: ConfigDict, options: dict) -> Iterator[build_plan.Shot]:
 def _render_options(data: ConfigDict) -> dict:
   options = data.scenes.to_dict()
   del options['train'], options['validation']
-  return dict(options, resolution=data.resolution)
+  return options | sizes.keys(sizes.of(data))
 
 
 def _settings(data: ConfigDict) -> dict:
   return dict(
-    resolution=data.resolution,
+    **sizes.keys(sizes.of(data)),
     frame_rate=data.frame_rate,
     encoding=data.encoding,
     scenes=data.scenes.to_dict(),

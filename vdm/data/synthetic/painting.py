@@ -5,10 +5,11 @@ one pixel: the ramp is symmetric about the outline, so area and centroid of a
 shape are those of the truth.
 """
 
-from etils.array_types import FloatArray, ui8
+from etils.array_types import FloatArray, IntArray, ui8
 import numpy as np
 
 from vdm.common import shapes
+from vdm.common import sizes
 from vdm.data.synthetic import paths
 
 _HUE_GAP = 1 / 6  # Least difference of two objects' hues, in turns.
@@ -26,22 +27,29 @@ def draw_colours(random: np.random.Generator, objects: int) -> ui8['k 3']:
 
 
 def draw_ground(
-  random: np.random.Generator, ground: str, resolution: int
+  random: np.random.Generator, ground: str, size: sizes.Size
 ) -> FloatArray['h w 3']:
   """Draws the ground in grey levels: black, or smooth noise, nearly grey."""
-  image = np.zeros([resolution, resolution, 3])
+  image, (height, width) = np.zeros([*size, 3]), size
   if ground == 'plain':
     return image
   for cells, contrast in ((4, 30.0), (12, 30.0)):
-    grid = random.random([cells + 1, cells + 1])
-    at = (np.arange(resolution) + 0.5) * cells / resolution
-    low = at.astype(int)
-    part = at - low
+    across = max(1, round(cells * width / height))  # About as wide as high.
+    grid = random.random([cells + 1, across + 1])
+    low, part = _places(cells, height)
     rows = grid[low] * (1 - part[:, None]) + grid[low + 1] * part[:, None]
+    low, part = _places(across, width)
     noise = rows[:, low] * (1 - part) + rows[:, low + 1] * part
     image += contrast * noise[..., None]
   tint = 0.9 + 0.2 * random.random(3)
   return (20 + image) * tint
+
+
+def _places(cells: int, pixels: int) -> tuple[IntArray[' n'], FloatArray[' n']]:
+  """Returns in which cell each pixel's middle lies, and how far into it."""
+  at = (np.arange(pixels) + 0.5) * cells / pixels
+  low = at.astype(int)
+  return low, at - low
 
 
 def paint(
@@ -49,14 +57,14 @@ def paint(
 ) -> tuple[ui8['t h w 3'], FloatArray['t k']]:
   """Returns the frames and the share of each object that is visible."""
   frames, objects = moving.angle.shape
-  resolution = ground.shape[0]
-  middle = np.arange(resolution) + 0.5
+  height, width = ground.shape[:2]
+  rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
   video = np.repeat(ground[None], frames, axis=0)
   visible = np.ones([frames, objects])
-  uncovered = np.ones([frames, resolution, resolution])
+  uncovered = np.ones([frames, height, width])
   for k in range(objects):  # The nearest first: it hides those after it.
-    dx = middle - moving.centre[:, k, 0, None]
-    dy = middle - moving.centre[:, k, 1, None]
+    dx = columns - moving.centre[:, k, 0, None]
+    dy = rows - moving.centre[:, k, 1, None]
     coverage = shapes.coverage(
       moving.shape[k], moving.size[k], moving.angle[:, k], dx, dy
     )

@@ -1,9 +1,9 @@
 """Draws the objects of a scene and the paths on which they move.
 
-Lengths and speeds are given at 64 px and 16 frames and scale with the
-resolution. In a longer window objects are slower, so that their paths are no
-longer (unless walls hold them in), and where they have to cross in a shorter
-one they are faster.
+Lengths and speeds are given at 64 px and 16 frames and scale with the shorter
+side of the frame. In a longer window objects are slower, so that their paths
+are no longer (unless walls hold them in), and where they have to cross in a
+shorter one they are faster.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from etils.array_types import FloatArray, IntArray
 import numpy as np
 
 from vdm.common import shapes
+from vdm.common import sizes
 from vdm.data.synthetic import mechanics
 from vdm.data.synthetic import scene_spec
 
@@ -46,11 +47,11 @@ class Paths:
 
 
 def gravity(
-  resolution: int, frames: int, walls: bool, crossings: bool
+  size: sizes.Size, frames: int, walls: bool, crossings: bool
 ) -> float:
   """Returns the downward acceleration under 'gravity', px a frame a frame."""
   slow = _slowness(frames, walls, crossings)
-  return _GRAVITY * resolution / 64 * slow**2
+  return _GRAVITY * min(size) / 64 * slow**2
 
 
 def draw(
@@ -82,8 +83,8 @@ def draw(
         return paths
   raise ValueError(
     f'No scene of {spec.objects} objects in {spec.frames} frames of '
-    f'{spec.resolution} px was found: ask for fewer objects or frames, or '
-    'for walls.'
+    f'{sizes.text(spec.size)} px was found: ask for fewer objects or frames, '
+    'or for walls.'
   )
 
 
@@ -97,10 +98,10 @@ def _slowness(frames: int, walls: bool, crossings: bool) -> float:
 def _draw_object(random, direction: int | None, spec: scene_spec.SceneSpec):
   """Returns shape, size, centre, velocity, angle; None if it does not fit."""
   limits = spec.frames, spec.walls, spec.crossings
-  slow, scale = _slowness(*limits), spec.resolution / 64
+  slow, scale = _slowness(*limits), min(spec.size) / 64
   fall = 0.0
   if spec.motion == 'gravity':
-    fall = gravity(spec.resolution, *limits)
+    fall = gravity(spec.size, *limits)
   times = np.arange(spec.frames, dtype=np.float64)
   shape = int(random.random() * len(shapes.NAMES))
   size = _uniform(random, *_RADIUS) * _SHRINK[spec.objects - 1] * scale
@@ -116,7 +117,7 @@ def _draw_object(random, direction: int | None, spec: scene_spec.SceneSpec):
       speed * _DIRECTIONS[direction, axis],
       (0.0, fall)[axis],
       before[axis] + MARGIN,
-      spec.resolution - after[axis] - MARGIN,
+      spec.size[1 - axis] - after[axis] - MARGIN,
       start[axis],
       times,
       spec.walls,

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from vdm.common import sizes
+
 GROUNDS = ('plain', 'textured')
 MOTIONS = ('straight', 'gravity')
 
@@ -11,8 +13,9 @@ class SceneSpec:
   """The options of a scene; raises ValueError if one is out of range.
 
   Attributes:
-    resolution: height and width, px.
+    resolution: height, px; lengths and speeds scale with the shorter side.
     frames: frames of the scene.
+    width: px; 0: as high.
     objects: 1 to 3; their colours differ by 60 degrees of hue or more. They
       never collide: without `crossings` they never meet.
     ground: 'plain' (black) or 'textured' (still, dark and nearly grey).
@@ -33,13 +36,19 @@ class SceneSpec:
   rotation: bool = False
   walls: bool = False
   crossings: bool = False
+  width: int = 0
+
+  @property
+  def size(self) -> sizes.Size:
+    """Height and width, px."""
+    return sizes.of(vars(self))
 
   def __post_init__(self):
     least = 16 if self.objects == 1 else 32
-    if self.resolution < least:
+    if min(self.size) < least:
       raise ValueError(
         f'Scenes of {self.objects} objects need {least} px or more, not '
-        f'{self.resolution}.'
+        f'{sizes.text(self.size)}.'
       )
     if self.frames < 1:
       raise ValueError(f'Scenes need at least one frame, not {self.frames}.')

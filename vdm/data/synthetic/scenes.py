@@ -63,7 +63,7 @@ def render(index: int, *, seed: int, **options: Any) -> dict[str, Any]:
   direction = _direction(seed, index)
   moving = paths.draw(random, direction, spec)
   colour = painting.draw_colours(random, spec.objects)
-  ground = painting.draw_ground(random, spec.ground, spec.resolution)
+  ground = painting.draw_ground(random, spec.ground, spec.size)
   video, visible = painting.paint(moving, colour, ground)
 
   steady = spec.objects == 1 and spec.motion == 'straight'

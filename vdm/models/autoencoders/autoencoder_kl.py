@@ -275,6 +275,16 @@ def abstract_params(params: dict[str, Any]) -> dict[str, Any]:
   }
 
 
+def abstract_published(channels: int) -> dict[str, Any]:
+  """Returns the shapes of the published networks, of SD for 4 channels."""
+  widths, quant = (128, 256, 512, 512), channels == 4
+  sides = {'encoder': (widths, 2), 'decoder': (widths[::-1], 3)}
+  return {
+    side: network(side, Sizes(channels, *own, True, quant)).abstract_params()
+    for side, own in sides.items()
+  }
+
+
 def convert(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Converts published names and layouts to those of `Encoder` and `Decoder`.
 

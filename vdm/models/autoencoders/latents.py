@@ -16,7 +16,7 @@ import numpy as np
 
 from vdm.models import layers
 
-KINDS = ('shared', 'channel')
+KINDS = ('shared', 'channel', 'none')
 # Log-variance of latents without noise: exp of half of it is a deviation far
 # below a grey level.
 NO_NOISE = -30.0
@@ -48,7 +48,8 @@ def statistics(
   Args:
     batches: mean latents, in batches of any size.
     kind: 'shared': the root of the variance averaged over channels, the same
-      for all of them; 'channel': a deviation for each channel.
+      for all of them; 'channel': a deviation for each channel; 'none': mean 0
+      and deviation 1, so that latents stay as they are.
 
   Returns:
     {'mean', 'scale'}, float32; accumulated in float64.
@@ -60,6 +61,9 @@ def statistics(
   count, total, square = 0, 0.0, 0.0
   for batch in batches:
     z = np.asarray(batch).astype(np.float64)
+    if kind == 'none':
+      ones = np.ones(z.shape[-1], np.float32)
+      return {'mean': 0 * ones, 'scale': ones}
     z = z.reshape(-1, z.shape[-1])
     count += len(z)
     total = total + z.sum(axis=0)

@@ -1,0 +1,52 @@
+"""Rules of a published image model, and which of its parameters never change.
+
+As in `rules`, each problem is one sentence. What its description decides is in
+`vdm.models.image_unets.published`.
+"""
+
+from collections.abc import Iterator
+import re
+
+from ml_collections import ConfigDict
+
+# Keys of `config.model` that are of no other kind.
+KEYS = ('weights', 'weights_sha256', 'architecture', 'adapter_rank')
+
+
+def problems(model: ConfigDict) -> Iterator[str]:
+  """Yields what is wrong in `config.model`, one sentence per problem."""
+  given = [x for x in KEYS if model[x]]
+  if model.kind == 'unet' and given:
+    yield (
+      f'config.model.{given[0]} is of published image models, and kind=unet is '
+      'none of them: set config.model.kind.'
+    )
+  if model.kind != 'unet' and not (model.weights or model.architecture):
+    yield (
+      f'config.model.kind={model.kind} is a published image model: set '
+      'config.model.weights to its file, see docs/image_models.md.'
+    )
+  if model.kind != 'unet' and model.convolution == 'full':
+    yield (
+      'config.model.convolution=full is of kind=unet: the branches of '
+      'published image models are factorised.'
+    )
+  if not re.fullmatch(r'([0-9a-f]{64})?', model.weights_sha256):
+    yield (
+      f'config.model.weights_sha256={model.weights_sha256!r} is not a sha256: '
+      'give the 64 hexadecimal digits that sha256sum prints.'
+    )
+
+
+def constant_patterns(config: ConfigDict) -> tuple[str, ...]:
+  """Returns patterns of the paths of parameters that no stage trains.
+
+  They are those of a published image model that every stage of the network
+  freezes: these parameters have neither moments nor averages, in memory and on
+  disk.
+  """
+  if config.model.kind == 'unet':
+    return ()
+  stages = [config.stages[name] for name in config.train.order]
+  frozen = [set(s.frozen) for s in stages if s.objective != 'autoencoder']
+  return tuple(sorted(set.intersection(*frozen))) if frozen else ()
