@@ -111,7 +111,8 @@ print('Captions:', 'yes' if run.reader else 'none')
 # - **guidance** trades variety for agreement with the label or caption; 1 is
 #   none.
 # - **steps** of the sampler: each evaluates the network once (`heun`: twice).
-# - **method**: `ddim` is of first order, `heun` and `dpmpp` are of second.
+# - **method**: `ddim` is of first order, `heun` and `dpmpp` are of second;
+#   `consistency` is for models of few steps, which have no guidance.
 
 # %%
 # @title Functions
@@ -179,7 +180,7 @@ number = 4  # @param {"type": "integer"}
 # @markdown `None` is what the run was configured with.
 steps = None  # @param ["None", "10", "20", "50", "100"] {"type": "raw", "allow-input": true}
 guidance = None  # @param ["None", "1.0", "2.0", "4.0"] {"type": "raw", "allow-input": true}
-method = None  # @param ["None", "'ddim'", "'heun'", "'dpmpp'"] {"type": "raw"}
+method = None  # @param ["None", "'ddim'", "'heun'", "'dpmpp'", "'consistency'"] {"type": "raw"}
 # @markdown Where folders of videos go, and what is played on this page.
 save_in = 'runs/samples'  # @param {"type": "string"}
 show = 'mp4'  # @param ["mp4", "gif"]
@@ -201,15 +202,16 @@ controls = {
   'steps': widgets.IntSlider(options.steps, min=1, max=max(100, options.steps)),
   'guidance': widgets.FloatSlider(options.guidance, min=0, max=10, step=0.25),
   'method': widgets.Dropdown(
-    value=options.method, options=['ddim', 'heun', 'dpmpp']
+    value=options.method, options=['ddim', 'heun', 'dpmpp', 'consistency']
   ),
 }
+told = names or run.reader
+if not told or run.stage.objective == 'consistency':
+  del controls['guidance']
 if not names:
   del controls['label']
 if not run.reader:
   del controls['caption']
-if not names and not run.reader:
-  del controls['guidance']
 for name, control in controls.items():
   control.description = name
 button = widgets.Button(description='Sample', button_style='primary')

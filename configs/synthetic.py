@@ -14,6 +14,7 @@ objects kept their identity less well over time. Variants:
   steady    objects stay what they are: hours of a CPU, minutes of a GPU
   gpu       the same with 20 M parameters and 16 384 clips, in bfloat16
   given     also from a first frame, predictions, interpolations and rollouts
+  few_steps makes a model of 1, 2 and 4 steps of the demo that is shipped
   smoke     the same in minutes
   overfit   learns two clips
 
@@ -37,7 +38,7 @@ from vdm.config import recipes
 from vdm.config import schema
 from vdm.config import variants
 
-VARIANTS = ('steady', 'gpu', 'given', 'smoke', 'overfit')
+VARIANTS = ('steady', 'gpu', 'given', 'few_steps', 'smoke', 'overfit')
 
 
 def get_config(variant: str = ''):
@@ -73,6 +74,8 @@ def get_config(variant: str = ''):
     steady(config)
   if 'gpu' in names:
     gpu(config)
+  if 'few_steps' in names:
+    few_steps(config, from_nothing='smoke' in names)
   if 'smoke' in names:
     config.data.scenes.update(train=64, validation=16)
   return variants.apply(config, variant, VARIANTS)
@@ -97,6 +100,28 @@ def steady(config):
   config.train.update(eval_every=1000, preview_every=1000)
   config.stages.video.update(batch=8, steps=9000)
   config.stages.video.frame_levels.update(shared=0.75, first=0.25)
+
+
+def few_steps(config, from_nothing):
+  """One stage, which makes a consistency model of the demo that is shipped."""
+  if from_nothing:
+    config.train.order = (*config.train.order, 'few_steps')
+  else:
+    config.autoencoder.load = config.train.init_from = 'colabs/demo'
+    config.train.order = ('few_steps',)
+  config.stages.few_steps = schema.stage(
+    objective='consistency',
+    steps=640,
+    frames=16,
+    batch=8,
+    learning_rate=3e-4,
+    warmup=20,
+    cooldown=0.8,
+  )
+  config.optim.name = 'adamw'
+  config.consistency.update(times=3, huber=0.1)
+  config.score.every = 0
+  config.train.update(eval_every=400, preview_every=400, save_every=100)
 
 
 def gpu(config):

@@ -81,7 +81,7 @@ def test_losses_agree(made, posterior):
     config.data.latents = folder
     loss = jax.jit(
       lambda params, batch, key: objective.loss(
-        params, autoencoder, objective.draw(batch, key)
+        params, autoencoder, objective.draw(batch, key, 0)
       )[:2]
     )
     found = []

@@ -10,7 +10,10 @@ from vdm.config import serialize
 from vdm.config import variants
 
 VARIANTS = {
-  'synthetic': ('', 'smoke', 'overfit', 'given', 'given,smoke'),
+  'synthetic': (
+    *('', 'smoke', 'overfit', 'given', 'given,smoke', 'few_steps'),
+    'few_steps,smoke',
+  ),
   'synthetic_text': ('', 'smoke', 'overfit'),
   'video_folder': ('', 'smoke', 'overfit'),
   'ucf101_autoencoder': (

@@ -28,10 +28,8 @@ def poisoned(monkeypatch):
   gradient = train_step.gradient
 
   def with_nan(stage, objective, *args):
-    n = args[-2]
-
-    def draw(batch, key):
-      rows = objective.draw(batch, key)
+    def draw(batch, key, n):
+      rows = objective.draw(batch, key, n)
       bad = (n >= 2) & (jax.numpy.arange(len(batch['label'])) == 5)
       return {**rows, 'factor': jax.numpy.where(bad, np.nan, 1.0)}
 

@@ -8,6 +8,8 @@ import tiny_runs
 from vdm import generate
 from vdm.common import trees
 from vdm.config import schema
+from vdm.training import latent_clips
+from vdm.training import objective as protocol
 from vdm.training import objectives
 from vdm.training import sharding
 from vdm.training import stages
@@ -40,7 +42,7 @@ def noise(keys, shape):
   """Each row's noise, from its own key alone."""
 
   def fold(key):
-    return jax.random.fold_in(key, objectives.NOISE)
+    return jax.random.fold_in(key, protocol.NOISE)
 
   return np.stack([jax.random.normal(fold(key), shape[1:]) for key in keys])
 
@@ -75,7 +77,7 @@ def test_diffusion_loss_is_the_mean_over_frames_that_are_not_given(mesh):
     'loss/logsnr_+3_to_+6': frames[0, 2],
     'loss/logsnr_+0_to_+3': frames[1, 2],
   }
-  assert set(sums) == set(objectives.bin_names(config.diffusion.bin_edges))
+  assert set(sums) == set(latent_clips.bin_names(config.diffusion.bin_edges))
   for name, (value, number) in sums.items():
     assert number == (name in wanted), name
     np.testing.assert_allclose(value, wanted.get(name, 0), rtol=1e-5)
@@ -140,7 +142,7 @@ def test_draws_depend_on_the_key_and_the_size_alone(mesh):
   )
   config.model.label_dropout = 0.25
   objective = objectives.make_objective(config, config.stages.video, mesh)
-  draw = jax.jit(objective.draw)
+  draw = jax.jit(lambda batch, key: objective.draw(batch, key, 0))
   first, second = (tiny_runs.batch(rows=16, seed=s) for s in (0, 1))
   key = jax.random.key(0)
   one, two = draw(first, key), draw(second, key)
@@ -166,7 +168,7 @@ def test_label_dropout_has_its_share(mesh):
   config.model.label_dropout = 0.3
   objective = objectives.make_objective(config, config.stages.video, mesh)
   batch = tiny_runs.batch(rows=2000, frames=1, size=1)
-  rows = jax.jit(objective.draw)(batch, jax.random.key(0))
+  rows = jax.jit(objective.draw)(batch, jax.random.key(0), 0)
   share = np.mean(rows['label'] == -1)
   assert abs(share - 0.3) < 4 * (0.3 * 0.7 / 2000) ** 0.5
 
@@ -192,7 +194,7 @@ def test_a_blind_loss_is_refused(mesh):
 
 
 def test_bins_are_named_from_noise_to_clean():
-  assert objectives.bin_names((-1.5, 2.0)) == [
+  assert latent_clips.bin_names((-1.5, 2.0)) == [
     'loss/logsnr_-inf_to_-1.5',
     'loss/logsnr_-1.5_to_+2',
     'loss/logsnr_+2_to_+inf',
@@ -237,7 +239,7 @@ def test_the_components_are_fitted_and_held(codec):
 
 def test_the_autoencoders_loss_adds_up_over_rows(codec):
   objective, params, clips = codec
-  rows = objective.draw(clips, jax.random.key(1))
+  rows = objective.draw(clips, jax.random.key(1), 0)
   loss = jax.jit(objective.loss)
   total, count, sums = loss(params, {}, rows)
   assert count == 3

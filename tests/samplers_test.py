@@ -144,7 +144,8 @@ def test_eta_one_is_ddpms_posterior():
 
 
 @pytest.mark.parametrize(
-  'method,eta', [(m, 0.0) for m in METHODS] + [('ddim', 1.0)]
+  'method,eta',
+  [(m, 0.0) for m in METHODS] + [('ddim', 1.0), ('consistency', 0.0)],
 )
 def test_a_frame_that_stands_still_is_returned_bit_equal(method, eta):
   # Frames: given, held at a level, moving throughout.
@@ -275,6 +276,47 @@ def test_grids_run_from_noise_to_clean():
   np.testing.assert_allclose(one, [-2 * np.log(50.0), process.CLEAN], rtol=1e-5)
 
 
+def test_every_step_of_a_consistency_model_leaves_for_clean():
+  schedule = schedules.make_schedule('flow', logsnr_min=-12.0, logsnr_max=12.0)
+  options = dict(rho=5.0, sigma_min=0.05, sigma_max=50.0)
+  # (50^(1/5) + i (0.05^(1/5) - 50^(1/5)) / n)^5 for i = 0 ... n - 1.
+  for steps, wanted in {
+    1: [50.0],
+    2: [50.0, 4.7908],
+    4: [50.0, 17.743, 4.7908, 0.8102],
+  }.items():
+    levels = samplers.make_levels(
+      'consistency', 'rho', steps, schedule, **options
+    )
+    np.testing.assert_allclose(np.exp(-levels[:-1] / 2), wanted, rtol=1e-4)
+    assert levels[-1] == process.CLEAN
+  np.testing.assert_array_equal(
+    samplers.make_levels('ddim', 'rho', 4, schedule, **options),
+    samplers.make_grid('rho', 4, schedule, **options),
+  )
+
+
+def test_a_consistency_step_is_the_clip_with_other_noise():
+  levels = np.array([-5.0, -1.0], np.float32)[:, None, None]
+  z = process.noise(jax.random.key(0), (2, 1, 4, 4, 1))
+  ends = [
+    sample(
+      lambda z, level: jnp.full_like(z, 0.7),
+      z,
+      levels,
+      key,
+      method='consistency',
+    )
+    for key in (jax.random.key(1), jax.random.key(2))
+  ]
+  alpha, sigma = closed_forms.coefficients(-1.0)
+  one, two = ((end - alpha * 0.7) / sigma for end in ends)
+  # Standard normal, neither the noise of z nor twice the same.
+  noises = [np.ravel(x) for x in (one, two, z)]
+  assert all(abs(x.std() - 1) < 0.4 for x in noises)
+  assert np.abs(np.corrcoef(noises) - np.eye(3)).max() < 0.6
+
+
 def test_refusals():
   z = jnp.zeros((1, 1, 1, 1, 1))
   levels = np.zeros((2, 1, 1), np.float32)
@@ -285,8 +327,9 @@ def test_refusals():
     samplers.sample(
       closed_forms.denoise_mixture, z, levels, method='heun', eta=1.0
     )
-  with pytest.raises(ValueError, match='give a key'):
-    samplers.sample(closed_forms.denoise_mixture, z, levels, eta=1.0)
+  for options in (dict(eta=1.0), dict(method='consistency')):
+    with pytest.raises(ValueError, match='give a key'):
+      samplers.sample(closed_forms.denoise_mixture, z, levels, **options)
   with pytest.raises(ValueError, match='Unknown grid'):
     samplers.make_grid('even', 4, schedule)
   with pytest.raises(ValueError, match='at least 1'):

@@ -102,7 +102,9 @@ class Run:
     self.initial = jax.tree.map(
       np.asarray, train_state.create(config.optim, params)
     )
-    self.config = config
+    self.config, self.frozen = config, autoencoder()
+    if self.stage.objective == 'consistency':
+      self.frozen['teacher'] = jax.tree.map(np.asarray, params)
     self.trained = list(trees.flatten(params)) if trained is None else trained
     self.copies = arrays.replicated(self.mesh)
     self.build()
@@ -130,7 +132,7 @@ class Run:
   def arguments(self, state, batch, n):
     """The arguments of `step`."""
     rows = arrays.to_global(self.mesh, batch)
-    others = (autoencoder(), np.int32(n), jax.random.key(7))
+    others = (self.frozen, np.int32(n), jax.random.key(7))
     frozen, n, key = jax.device_put(others, self.copies)
     return state, frozen, rows, n, key
 

@@ -72,7 +72,7 @@ def assert_same_training(found, wanted):
 def test_the_batch_has_given_frames_and_dropped_labels(one_device):
   """What the tests below rely on."""
   run, _, metrics = one_device
-  rows = jax.jit(run.objective.draw)(BATCHES[0], jax.random.key(3))
+  rows = jax.jit(run.objective.draw)(BATCHES[0], jax.random.key(3), 0)
   assert 0 < rows['loss_mask'].mean() < 1
   assert -1 in rows['label'] and set(np.unique(rows['label'])) - {-1}
   # Frames count, not clips: 8 x 3 less those that were given.
@@ -101,7 +101,7 @@ def test_a_step_is_optax_on_the_gradient_of_the_mean(one_device):
   arguments = run.arguments(run.begin(), BATCHES[0], 1)
   run.initial = initial
   *_, rows, n, key = arguments
-  rows = run.objective.draw(rows, jax.random.fold_in(key, n))
+  rows = run.objective.draw(rows, jax.random.fold_in(key, n), n)
 
   def mean(params):
     total, count, _ = run.objective.loss(params, tiny_runs.autoencoder(), rows)

@@ -226,6 +226,7 @@ def test_every_key_is_read_by_something(finished_run):
     'levels',  # Of an FSQ bottleneck: kl_test.
     'muon_learning_rate',  # The run has AdamW: optim_test, step_test.
     'muon_momentum',
+    *('tighten', 'times', 'huber'),  # Of a consistency stage: consistency_test.
     'cpu_devices',  # By main, before there is a device: config_test.
   }
   keys = serialize.flatten(tiny_train.make_config(''))

@@ -66,7 +66,10 @@ _GUIDANCE = flags.DEFINE_float(
   'guidance', None, "run: 1 for none; by default the run's.", lower_bound=0.0
 )
 _METHOD = flags.DEFINE_enum(
-  'method', None, ['ddim', 'heun', 'dpmpp'], "run: by default the run's."
+  'method',
+  None,
+  ['ddim', 'heun', 'dpmpp', 'consistency'],
+  "run: by default the run's.",
 )
 _REAL = flags.DEFINE_string('real', None, 'folders: real videos or .npz files.')
 _FAKE = flags.DEFINE_string('fake', None, 'folders: videos to evaluate.')

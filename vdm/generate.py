@@ -103,6 +103,11 @@ def plan(
   """
   codec = autoencoders.make_autoencoder(config.autoencoder)
   length = latent_shape(codec, stage.frames, sizes.of(stage))[0]
+  if stage.objective == 'consistency' and task.history_guidance != 1:
+    raise ValueError(
+      'A consistency model cannot be guided by held frames: leave the history '
+      'guidance at 1.'
+    )
   task = rollouts.resolve(
     rollouts.in_latents(task, codec.factor[0]),
     length,
@@ -155,8 +160,12 @@ def make_generator(
     ValueError: the network cannot be guided as `config.sample` says; when
       samples are made, it was not trained for the task.
   """
+  for problem in rules.few_steps_problems(stage, config.sample, bool(worse)):
+    raise ValueError(problem)
   if worse is None:
-    for problem in rules.guidance_problems(config.model, config.sample):
+    for problem in rules.guidance_problems(
+      config.model, config.sample.guidance
+    ):
       raise ValueError(problem)
   image_first = config.sample.image_first and stage.frames > 1
   if image_first:
@@ -237,7 +246,8 @@ def make_generator(
 def _make_window(config, stage, codec, worse, history_scale, history_noise):
   """Returns the compiled function that makes the latents of a window."""
   options = config.sample
-  grid = samplers.make_grid(
+  grid = samplers.make_levels(
+    options.method,
     options.grid,
     options.steps,
     make_schedule(config.diffusion, codec, stage),

@@ -69,7 +69,10 @@ _GUIDANCE = flags.DEFINE_float(
   'guidance', None, "1 is none; by default the run's.", lower_bound=0.0
 )
 _METHOD = flags.DEFINE_enum(
-  'method', None, ['ddim', 'heun', 'dpmpp'], "By default the run's."
+  'method',
+  None,
+  ['ddim', 'heun', 'dpmpp', 'consistency'],
+  "By default the run's.",
 )
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint', 'latest', 'latest, a step, or best (see score.best).'

@@ -19,6 +19,7 @@ from vdm.checkpoints import manager
 from vdm.common import sizes
 from vdm.common import vocabulary
 from vdm.config import check
+from vdm.config import sampling
 from vdm.evaluation import evaluator
 from vdm.evaluation import final_score
 from vdm.evaluation import noised_clips
@@ -43,6 +44,7 @@ from vdm.training import stage_saver
 from vdm.training import stages
 from vdm.training import starts
 from vdm.training import step_log
+from vdm.training import teacher
 from vdm.training import texts
 from vdm.training import throughput
 from vdm.training import train_state
@@ -172,14 +174,7 @@ def train_stages(run: Run, accept_changes: bool) -> int:
 
   for span in spans:
     if previous is None or previous.stage.objective != span.stage.objective:
-      state = train_state.initialise(
-        config.optim,
-        run.objectives[span.name],
-        train_state.stream(config.seed, 'init', span.stage.objective),
-        statistics_clips(run, span),
-        run.mesh,
-        config.train.init_from,
-      )
+      state = begin_stage(run, span, previous, state)
     step = started = max(step, span.start)
     step, state = train_stage(run, span, previous, step, state, pending)
     last, pending = span is spans[-1], False
@@ -196,6 +191,41 @@ def train_stages(run: Run, accept_changes: bool) -> int:
     logging.info('Stopped early: run the same command again for the videos.')
     return STOPPED
   return 0
+
+
+def begin_stage(
+  run: Run,
+  span: stages.Span,
+  previous: stages.Span | None,
+  state: train_state.TrainState | None,
+) -> train_state.TrainState:
+  """Returns the state that a stage with another objective begins with.
+
+  Args:
+    run: what the stages share.
+    span: the stage.
+    previous: the one before it, if any.
+    state: at its end.
+  """
+  config, objective = run.config, run.objectives[span.name]
+  if span.stage.objective == 'consistency':
+    if previous is not None and previous.stage.objective == 'diffusion':
+      width = config.sample.ema
+      params = arrays.to_host(train_state.averaged(state, width))
+      source = {'step': span.start, 'width': width}
+    else:
+      _, fingerprint = ensure_autoencoder(run, span)
+      params, source = teacher.from_source(config, objective, fingerprint)
+    teacher.write(run.workdir, params, source)
+    return train_state.from_params(config.optim, objective, params, run.mesh)
+  return train_state.initialise(
+    config.optim,
+    objective,
+    train_state.stream(config.seed, 'init', span.stage.objective),
+    statistics_clips(run, span),
+    run.mesh,
+    config.train.init_from,
+  )
 
 
 def train_stage(
@@ -221,6 +251,8 @@ def train_stage(
   """
   config, stage, objective = run.config, span.stage, run.objectives[span.name]
   frozen, fingerprint = ensure_autoencoder(run, span)
+  if stage.objective == 'consistency':
+    frozen['teacher'] = teacher.load(run.workdir, objective, run.mesh)
   steps = train_step.StageSteps(
     config.optim,
     config.seed,
@@ -246,7 +278,9 @@ def train_stage(
     run.workdir / 'samples',
     run.sources['train'].info['frame_rate'] / config.data.stride,
     run.sources['train'].info['label_names'],
-    noised_clips.make_shape_score(config, stage, run.mesh, run.signal.check),
+    noised_clips.make_shape_score(
+      sampling.of_stage(config, stage), stage, run.mesh, run.signal.check
+    ),
     prompts.configured(config.sample, run.texts, config.sample.num),
   )
   if pending_evaluation:
@@ -392,10 +426,10 @@ def finish(run: Run, span: stages.Span, state: train_state.TrainState) -> None:
   Raises:
     Stopped: a signal interrupted it.
   """
-  if span.stage.objective != 'diffusion':
+  if span.stage.objective == 'autoencoder':
     logging.info('Finished: the autoencoder is in %s.', run.workdir)
     return
-  config = run.config
+  config = sampling.of_stage(run.config, span.stage)
   final_score.write(
     config,
     span.stage,

@@ -58,7 +58,7 @@ def _time_problems(config: ConfigDict) -> Iterator[str]:
         f'config.stages.{name}.image_fraction={stage.image_fraction:g} takes '
         f'single frames, and with {key} a latent holds {factor}: set it to 0.'
       )
-    if stage.objective == 'diffusion' and stage.frame_levels.first:
+    if stage.objective != 'autoencoder' and stage.frame_levels.first:
       yield (
         f'config.stages.{name}.frame_levels.first='
         f'{stage.frame_levels.first:g} gives a single frame, and with {key} a '

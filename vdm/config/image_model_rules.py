@@ -41,11 +41,12 @@ def problems(model: ConfigDict) -> Iterator[str]:
 def constant_patterns(config: ConfigDict) -> tuple[str, ...]:
   """Returns patterns of the paths of parameters that no stage trains.
 
-  They are those of a published image model that every diffusion stage freezes:
-  these parameters have neither moments nor averages, in memory and on disk.
+  They are those of a published image model that every stage of the network
+  freezes: these parameters have neither moments nor averages, in memory and on
+  disk.
   """
   if config.model.kind == 'unet':
     return ()
   stages = [config.stages[name] for name in config.train.order]
-  frozen = [set(s.frozen) for s in stages if s.objective == 'diffusion']
+  frozen = [set(s.frozen) for s in stages if s.objective != 'autoencoder']
   return tuple(sorted(set.intersection(*frozen))) if frozen else ()

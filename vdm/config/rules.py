@@ -15,6 +15,9 @@ from vdm.config import image_model_rules
 from vdm.config import size_rules
 from vdm.config import suggest
 
+# The order in which stages of each objective come.
+OBJECTIVES = ('autoencoder', 'diffusion', 'consistency')
+
 
 def problems(config: ConfigDict) -> Iterator[str]:
   """Yields what is wrong, one sentence per problem."""
@@ -25,7 +28,7 @@ def problems(config: ConfigDict) -> Iterator[str]:
   yield from _model_problems(config.model)
   yield from _text_problems(config)
   yield from _scalar_problems(config)
-  yield from guidance_problems(config.model, config.sample)
+  yield from guidance_problems(config.model, config.sample.guidance)
   yield from _diffusion_problems(config.diffusion)
   yield from _sample_problems(config.sample, config.optim)
   yield from _score_problems(config.score)
@@ -83,8 +86,33 @@ def _order_problems(config: ConfigDict) -> Iterator[str]:
       f'config.train.order has an autoencoder stage, which config.autoencoder.'
       f'{why} leaves nothing to train: drop it from the order.'
     )
-  if objectives != sorted(objectives):
-    yield 'config.train.order has a diffusion stage before an autoencoder one.'
+  if objectives != sorted(objectives, key=OBJECTIVES.index):
+    yield (
+      'config.train.order has its stages in another order than autoencoder, '
+      'diffusion, consistency.'
+    )
+  if 'consistency' in objectives:
+    yield from _consistency_problems(config, objectives)
+
+
+def _consistency_problems(
+  config: ConfigDict, objectives: list[str]
+) -> Iterator[str]:
+  prediction, scale = config.diffusion.prediction, config.consistency.guidance
+  if 'diffusion' not in objectives and not config.train.init_from:
+    yield (
+      'config.train.order has a consistency stage and nothing that it could '
+      'start from: put a diffusion stage before it, or set '
+      'config.train.init_from to a run that has one.'
+    )
+  if prediction not in ('v', 'flow'):
+    yield (
+      f'config.diffusion.prediction={prediction} gives no consistency model, '
+      'which has to return a clean clip as it is: train with v or flow.'
+    )
+  yield from guidance_problems(
+    config.model, scale, 'config.consistency.guidance'
+  )
 
 
 def _model_problems(model: ConfigDict) -> Iterator[str]:
@@ -199,20 +227,46 @@ def _scalar_problems(config: ConfigDict) -> Iterator[str]:
     )
 
 
-def guidance_problems(model: ConfigDict, sample: ConfigDict) -> Iterator[str]:
-  """Yields why samples cannot be guided by what a model is told."""
-  if model.num_classes and not model.label_dropout and sample.guidance != 1:
+def guidance_problems(
+  model: ConfigDict, scale: float, key: str = 'config.sample.guidance'
+) -> Iterator[str]:
+  """Yields why a model cannot be guided by what it is told.
+
+  Args:
+    model: `config.model`.
+    scale: of guidance; 1: none.
+    key: that says so.
+  """
+  if scale == 1:
+    return
+  if model.num_classes and not model.label_dropout:
     yield (
       f'config.model.label_dropout=0 leaves the null label untrained, which '
-      f'config.sample.guidance={sample.guidance:g} needs: train with '
-      'label_dropout=0.1, or sample with guidance=1.'
+      f'{key}={scale:g} needs: train with label_dropout=0.1, or set {key}=1.'
     )
-  text = model.text
-  if text.encoder != 'none' and not text.dropout and sample.guidance != 1:
+  if model.text.encoder != 'none' and not model.text.dropout:
     yield (
-      f'config.model.text.dropout=0 leaves captions that are not told '
-      f'untrained, which config.sample.guidance={sample.guidance:g} needs: '
-      'train with text.dropout=0.1, or sample with guidance=1.'
+      'config.model.text.dropout=0 leaves captions that are not told untrained, '
+      f'which {key}={scale:g} needs: train with text.dropout=0.1, or set '
+      f'{key}=1.'
+    )
+
+
+def few_steps_problems(
+  stage: ConfigDict, sample: ConfigDict, worse: bool
+) -> Iterator[str]:
+  """Yields why a consistency model cannot be sampled as `sample` says.
+
+  Args:
+    stage: of the model.
+    sample: `config.sample`, as it applies to the stage.
+    worse: whether it is to be guided against a worse model.
+  """
+  if stage.objective == 'consistency' and (worse or sample.guidance != 1):
+    yield (
+      'A consistency model cannot be guided, since its values are clips and no '
+      'means of clips: sample with guidance 1, or distil another '
+      'config.consistency.guidance.'
     )
 
 
@@ -228,7 +282,7 @@ def image_first_problems(
     )
   stages = [config.stages[name] for name in config.train.order]
   if not any(
-    s.objective == 'diffusion' and (s.frames == 1 or s.image_fraction)
+    s.objective == stage.objective and (s.frames == 1 or s.image_fraction)
     for s in stages
   ):
     yield (
@@ -294,7 +348,7 @@ def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
     )
   if (
     config.sample.image_first
-    and stage.objective == 'diffusion'
+    and stage.objective != 'autoencoder'
     and stage.frames > 1
   ):
     yield from image_first_problems(config, stage)

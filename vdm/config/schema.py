@@ -236,6 +236,16 @@ KEYS: dict[str, Any] = dict(
     eval_levels=signed((-6.0, -3.0, 0.0, 3.0, 6.0)),  # Of validation losses.
     sample_posterior=False,  # Train on samples of latents, not their means.
   ),
+  # A stage with objective='consistency', see vdm/diffusion/consistency.py.
+  consistency=dict(
+    guidance=2.0,  # That of the teacher, which is distilled; 1: none.
+    tighten=at_least(1, 2.0),  # Factor q on the gap between two noise levels.
+    times=positive(8),  # How often it shrinks, at even intervals of the stage.
+    huber=positive(0.00054),  # Error below which the metric is its square.
+    # Of the sampler: with method='consistency' and without guidance, these come
+    # in place of sample.steps for the models of such stages.
+    steps=positive(4),
+  ),
   optim=dict(
     name=one_of('adamw', 'muon'),  # muon: hidden matrices; AdamW elsewhere.
     b1=share(0.9),
@@ -250,7 +260,7 @@ KEYS: dict[str, Any] = dict(
     ema=below(12**-0.5, (0.05, 0.10)),
   ),
   sample=dict(
-    method=one_of('ddim', 'heun', 'dpmpp'),
+    method=one_of('ddim', 'heun', 'dpmpp', 'consistency'),
     steps=positive(32),
     image_first=False,  # The first frame as an image, the others given it.
     eta=share(0.0),  # ddim: 0 deterministic, 1 ancestral.
@@ -307,7 +317,7 @@ KEYS: dict[str, Any] = dict(
 )
 
 STAGE = dict(
-  objective=one_of('diffusion', 'autoencoder'),
+  objective=one_of('diffusion', 'autoencoder', 'consistency'),
   steps=positive(0),  # Each stage gives its own; the default is refused.
   frames=positive(1),  # Of a training clip; 1: images.
   resolution=positive(64),  # Height of a clip, px; at most data.resolution.

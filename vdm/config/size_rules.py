@@ -52,7 +52,7 @@ def _division_problems(config: ConfigDict, name: str) -> Iterator[str]:
   if config.autoencoder.kind != 'identity':
     factor = config.autoencoder.factor
   halvings = 0
-  if stage.objective == 'diffusion':
+  if stage.objective != 'autoencoder':
     halvings = len(config.model.widths) - 1
   for key in ('resolution', 'width', 'crop'):
     if stage[key] % (factor * 2**halvings):

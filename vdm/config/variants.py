@@ -71,7 +71,7 @@ def given(config: ConfigDict) -> None:
   fifth has a level for each frame, which history guidance needs.
   """
   for stage in config.stages.values():
-    if stage.objective == 'diffusion' and stage.frames > 1:
+    if stage.objective != 'autoencoder' and stage.frames > 1:
       stage.frame_levels.update(
         shared=0.4, context=0.4, independent=0.2, first=0.0
       )

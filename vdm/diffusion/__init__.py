@@ -2,8 +2,9 @@
 
 `schedules` maps time to log-SNR, `process` adds noise and converts between
 predictions, `losses` draws the levels to train and weights errors, `samplers`
-integrates from noise to a clip, `guidance` combines predictions, and `rollouts`
-says which frames of a longer video, or of one with given frames, a clip holds.
+integrates from noise to a clip, `consistency` says how a network learns to do
+so in few steps, `guidance` combines predictions, and `rollouts` says which
+frames of a longer video, or of one with given frames, a clip holds.
 A denoiser is an argument here: no module imports a network. `training` and
 `generate` call these functions; nothing here reads a configuration or a file.
 """

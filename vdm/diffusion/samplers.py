@@ -18,6 +18,11 @@ An Euler step, with x0 and eps constant, is the same in both: that of DDIM,
 `dpmpp`  DPM-Solver++(2M), arXiv:2211.01095, algorithm 2: x0 extrapolated in
          l / 2 from the previous step. One evaluation per step, order 2.
 
+A consistency model (`consistency`) needs no integration:
+
+`consistency`  x0, and noise drawn anew for the next level: algorithm 1 of Song
+         et al. 2023, arXiv:2303.01469. One evaluation per step.
+
 The step to CLEAN returns x0: first order in every method, since eps is not
 known there. A frame whose level does not change is returned bit-equal, and the
 next step of dpmpp on that frame is first order: x0 of two evaluations at one
@@ -73,6 +78,29 @@ def make_grid(
   return jnp.append(levels, process.CLEAN)
 
 
+def make_levels(
+  method: str, kind: str, steps: int, *args, **kwargs
+) -> FloatArray[' n']:
+  """Returns the levels of `make_grid` from which a method makes its steps.
+
+  The others end at a level that is nearly clean, from where the last step is
+  small. A consistency model leaves every level for CLEAN: of one more step, it
+  goes without the last level, so that one step starts from pure noise, the
+  second of two from the middle of the grid, and so on.
+
+  Args:
+    method: see `sample`.
+    kind: see `make_grid`, as are the rest.
+    steps: number of steps.
+    *args: of `make_grid`.
+    **kwargs: likewise.
+  """
+  if method != 'consistency':
+    return make_grid(kind, steps, *args, **kwargs)
+  grid = make_grid(kind, steps + 1, *args, **kwargs)
+  return jnp.delete(grid, -2)
+
+
 def sample(
   denoise: Callable[..., FloatArray['b t h w c']],
   z: FloatArray['b t h w c'],
@@ -91,13 +119,14 @@ def sample(
     levels: log-SNR at the ends of the n - 1 steps, of each of the b rows or one
       row for all; never decreasing, CLEAN at the end for clips and throughout
       for frames that are given.
-    key: for eta > 0, a typed key, or one per row [b], which makes a row
-      independent of the others. Not the key that drew z.
-    method: ddim | heun | dpmpp.
+    key: for eta > 0 and for consistency, a typed key, or one per row [b], which
+      makes a row independent of the others. Not the key that drew z.
+    method: ddim | heun | dpmpp | consistency.
     eta: of ddim.
 
   Raises:
-    ValueError: an unknown method, eta without ddim or without a key.
+    ValueError: an unknown method, eta without ddim, or no key to draw noise
+      with.
   """
   if method not in STEPS:
     raise ValueError(f'Unknown method {method!r}: use one of {tuple(STEPS)}.')
@@ -105,6 +134,8 @@ def sample(
     raise ValueError(f'eta {eta} is for ddim, not {method}: set it to 0.')
   if eta and key is None:
     raise ValueError(f'eta {eta} draws noise: give a key.')
+  if method == 'consistency' and key is None:
+    raise ValueError('Method consistency draws noise: give a key.')
   z = process.at_least_float32(z)
   levels = jnp.asarray(levels, z.dtype)
   levels = jnp.broadcast_to(levels, (len(levels), *z.shape[:2]))
@@ -162,6 +193,17 @@ def ddim_mean_std(
   return mean, sigma * jnp.sqrt(fresh)
 
 
+def euler_step(
+  z: FloatArray['b t h w c'],
+  x0: FloatArray['b t h w c'],
+  level: FloatArray['b t'],
+  target: FloatArray['b t'],
+) -> FloatArray['b t h w c']:
+  """Returns z after a step of DDIM without noise; see `ddim_mean_std`."""
+  mean, _ = ddim_mean_std(z, x0, level, target)
+  return _set_exact_frames(mean, z, x0, level, target)
+
+
 def _set_exact_frames(updated, z, x0, level, target):
   """Returns `updated` with x0 in frames at CLEAN and z in unchanged ones."""
   level, target = process.per_frame(level, z), process.per_frame(target, z)
@@ -184,8 +226,7 @@ def _ddim_step(denoise, z, previous, level, target, *, eta, draw_noise):
 def _heun_step(denoise, z, previous, level, target, **_):
   """Heun's method: Euler's step, then the mean of the two velocities."""
   x0 = denoise(z, level)
-  euler, _ = ddim_mean_std(z, x0, level, target)
-  euler = _set_exact_frames(euler, z, x0, level, target)
+  euler = euler_step(z, x0, level, target)
   correctable = (target < process.CLEAN) & (target != level)
 
   def correct():
@@ -222,4 +263,16 @@ def _dpmpp_step(denoise, z, previous, level, target, **_):
   return _set_exact_frames(updated, z, x0, level, target), (x0, level)
 
 
-STEPS = {'ddim': _ddim_step, 'heun': _heun_step, 'dpmpp': _dpmpp_step}
+def _consistency_step(denoise, z, previous, level, target, *, draw_noise, **_):
+  """To the clip, and back to the next level with other noise."""
+  x0 = denoise(z, level)
+  updated = process.add_noise(x0, draw_noise(), target)
+  return _set_exact_frames(updated, z, x0, level, target), previous
+
+
+STEPS = {
+  'ddim': _ddim_step,
+  'heun': _heun_step,
+  'dpmpp': _dpmpp_step,
+  'consistency': _consistency_step,
+}

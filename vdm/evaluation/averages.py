@@ -14,6 +14,7 @@ from vdm.evaluation import real_clips
 from vdm.trained import run_folder
 from vdm.training import objectives
 from vdm.training import sharding
+from vdm.training import teacher
 
 NAME = 'averages.json'
 
@@ -44,7 +45,7 @@ def compare(
     FileNotFoundError: there is no run, or no diffusion model in it yet.
     ValueError: a width cannot be had.
   """
-  losses, prefix, run = {}, 'val_loss/', None
+  losses, prefix, run, others = {}, 'val_loss/', None, {}
   for width in widths:
     report(f'width {width:g}')
     run = trained.load(workdir, width)
@@ -56,10 +57,11 @@ def compare(
       clips = real_clips.RealClips(run.config.data, run.stage).same(
         'validation', num, run.reader
       )
-      objective = objectives.make_objective(
-        run.config, run.stage, sharding.make_mesh()
-      )
-    found = objective.validate(run.params, run.frozen, clips)
+      mesh = sharding.make_mesh()
+      objective = objectives.make_objective(run.config, run.stage, mesh)
+      if run.stage.objective == 'consistency':
+        others['teacher'] = teacher.load(run.workdir, objective, mesh)
+    found = objective.validate(run.params, run.frozen | others, clips)
     losses[f'{width:g}'] = {
       name.removeprefix(prefix + 'logsnr_'): value
       for name, value in found.items()

@@ -48,7 +48,9 @@ def make(
   Returns:
     A function with a result [videos of SIGMAS[0], ...].
   """
-  options = config.sample
+  options, method, steps = config.sample, 'ddim', STEPS
+  if stage.objective == 'consistency':
+    method, steps = options.method, options.steps
   codec = autoencoders.make_autoencoder(config.autoencoder)
   encode, decode = generate.make_coders(config, codec)
   denoise = generate.make_denoiser(config, codec)
@@ -58,16 +60,23 @@ def make(
   def sample(params, x0, cond, seeds, grid):
     levels = jnp.broadcast_to(grid[:, None, None], (len(grid), 1, x0.shape[1]))
     keys = jax.vmap(jax.random.key)(seeds)
-    noise = process.noise(process.fold_in(keys, generate.START), x0.shape)
+    keys, later = (
+      process.fold_in(keys, x) for x in (generate.START, generate.STEPS)
+    )
+    noise = process.noise(keys, x0.shape)
     guided = generate.guide(config, functools.partial(denoise, params), cond)
     return samplers.sample(
-      guided, process.add_noise(x0, noise, levels[0]), levels
+      guided,
+      process.add_noise(x0, noise, levels[0]),
+      levels,
+      later,
+      method=method,
     )
 
   def restore(params, frozen, clips):
     grids = [
-      samplers.make_grid(
-        *('rho', STEPS, schedule),
+      samplers.make_levels(
+        *(method, 'rho', steps, schedule),
         rho=options.rho,
         sigma_min=options.sigma_min,
         sigma_max=sigma,

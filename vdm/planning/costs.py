@@ -143,7 +143,10 @@ def _objective(config, span, mesh):
   objective = objectives.make_objective(config, span.stage, mesh)
   if span.stage.objective == 'autoencoder':
     return objective, {}
-  return objective, autoencoder_stage.abstract(config.autoencoder)
+  frozen = autoencoder_stage.abstract(config.autoencoder)
+  if span.stage.objective == 'consistency':
+    frozen['teacher'] = objective.abstract_params()
+  return objective, frozen
 
 
 @attention.traced_for('accelerator')
@@ -157,7 +160,7 @@ def kept(config: ConfigDict, name: str) -> int:
   objective, frozen = _objective(config, span, mesh)
 
   def forward(params, frozen, batch, key):
-    return objective.loss(params, frozen, objective.draw(batch, key))
+    return objective.loss(params, frozen, objective.draw(batch, key, 0))
 
   def of_rows(rows):
     stage = span.stage.copy_and_resolve_references().unlock()

@@ -67,7 +67,7 @@ class Record(NamedTuple):
   def is_finished(self) -> bool:
     """Whether all that the run makes is there."""
     last = stages.spans(self.config)[-1].stage
-    if last.objective != 'diffusion':
+    if last.objective == 'autoencoder':
       return AUTOENCODER in self.numbers and self.step >= self.steps
     done = self.workdir / 'final' / samples.FINAL
     return done.exists() and done.read_text().strip() == str(self.steps)

@@ -61,7 +61,7 @@ def disk_of(item: plans.Run) -> int:
     state = max(state, costs.size(abstract))
   last = stages.spans(config)[-1].stage
   videos = 0
-  if last.objective == 'diffusion':
+  if last.objective != 'autoencoder':
     pixels = math.prod(sizes.of(last))
     videos = config.sample.final * last.frames * 3 * pixels
   return math.ceil(disk.checkpoints(config, state) + videos)

@@ -99,7 +99,7 @@ def read(
     )
   config = read_config(export)
   stage = config.stages.get(content['stage'])
-  if stage is None or stage.objective != 'diffusion':
+  if stage is None or stage.objective == 'autoencoder':
     manifest.refuse(export.source, 'its stage is none of its configuration')
   _, frozen_params, stats, fingerprint = read_autoencoder(export)
   frozen = {'params': frozen_params, 'stats': stats}

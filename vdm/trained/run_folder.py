@@ -10,6 +10,7 @@ from vdm.checkpoints import manager
 from vdm.common import errors
 from vdm.common import trees
 from vdm.config import image_model_rules
+from vdm.config import sampling
 from vdm.config import schema
 from vdm.config import serialize
 from vdm.models.autoencoders import files
@@ -55,18 +56,20 @@ def read(
   name = f'{width:.3f}'
   average = averages.get(name)
   if average is None:
-    if not snapshots.steps(workdir):
+    if meta['objective'] == 'consistency' or not snapshots.steps(workdir):
       raise ValueError(
         f'The run keeps averages of width {", ".join(averages)}, not {name}, '
         'and no snapshots to make others of (train.snapshot_every).'
       )
     average = snapshots.reconstruct(workdir, width, step)
   average = {**constant, **average}
+  stage = config.stages[meta['stage']]
+  config = sampling.of_stage(config, stage)
   config.sample.ema = width
   _, params, stats, fingerprint = files.load(workdir / 'autoencoder')
   return model.Model(
     config=config,
-    stage=config.stages[meta['stage']],
+    stage=stage,
     step=step,
     params=trees.unflatten(average),
     frozen={'params': params, 'stats': stats},

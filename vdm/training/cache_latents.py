@@ -108,7 +108,9 @@ def make_encode(
 def _diffusion_stages(config):
   """Returns the first stage that reads latents, and the size of all."""
   spans = [
-    span for span in stages.spans(config) if span.stage.objective == 'diffusion'
+    span
+    for span in stages.spans(config)
+    if span.stage.objective != 'autoencoder'
   ]
   if not spans:
     raise latent_cache.CacheError(

@@ -47,7 +47,7 @@ def make_spec(config: ConfigDict, span: stages.Span) -> clip_spec.ClipSpec:
 
 def scalars_of(model: ConfigDict, stage: ConfigDict) -> tuple[str, ...]:
   """Returns the numbers that come with the clips of a stage."""
-  told = stage.objective == 'diffusion' and stage.frames > 1
+  told = stage.objective != 'autoencoder' and stage.frames > 1
   return tuple(model.scalars) if told else ()
 
 
@@ -62,7 +62,7 @@ def check_flip(config: ConfigDict, info: dict[str, Any]) -> None:
     ValueError: it does not.
   """
   stages_run = [config.stages[name] for name in config.train.order]
-  learns = any(stage.objective == 'diffusion' for stage in stages_run)
+  learns = any(stage.objective != 'autoencoder' for stage in stages_run)
   names = info['directional_labels']
   if config.data.flip and config.model.num_classes and learns and names:
     more = f' and {len(names) - 3} more' if len(names) > 3 else ''
@@ -198,7 +198,7 @@ def abstract_batch(
   """
   stage, size = span.stage, make_spec(config, span).size
   shape, names, dtype = (stage.frames, *size, 3), ('video',), np.uint8
-  if config.data.latents and stage.objective == 'diffusion':
+  if config.data.latents and stage.objective != 'autoencoder':
     codec = autoencoders.make_autoencoder(config.autoencoder)
     shape = generate.latent_shape(codec, stage.frames, size)
     names = (

@@ -41,6 +41,7 @@ from vdm.training import inputs
 from vdm.training import objectives
 from vdm.training import packing
 from vdm.training import sharding
+from vdm.training import teacher
 from vdm.training import train_state
 from vdm.training import train_step
 
@@ -84,7 +85,7 @@ def examine(
     )
     norm = optax.global_norm(grads)
     (grads,) = grads.values()
-    rows = objective.draw(batch, jax.random.fold_in(key, n))
+    rows = objective.draw(batch, jax.random.fold_in(key, n), n)
 
     def row_loss(row):
       total, count, _ = objective.loss(
@@ -253,8 +254,10 @@ def replay(
     folder = epath.Path(folder)
     if not buckets.is_remote(folder):
       folder = folder.resolve()  # It may be '.'.
-    directory = folder.parent.parent / 'autoencoder'
-    frozen, _ = autoencoder_stage.load(directory, mesh)
+    workdir = folder.parent.parent
+    frozen, _ = autoencoder_stage.load(workdir / 'autoencoder', mesh)
+    if stage.objective == 'consistency':
+      frozen['teacher'] = teacher.load(workdir, objective, mesh)
   key = jax.random.wrap_key_data(jnp.asarray(values['key']))
   n, key = arrays.replicate(mesh, (np.int32(report['n']), key))
   return examine(

@@ -109,7 +109,7 @@ def check(
       windows = [windowing.find_windows(source, spec) for source in used]
       rate = float(used[0].info['frame_rate'])
       logging.info('Stage %s: %s.', span.name, windows[0].describe(rate))
-      if config.data.latents and span.stage.objective == 'diffusion':
+      if config.data.latents and span.stage.objective != 'autoencoder':
         # Its autoencoder may be yet to be trained.
         plan = latent_cache.read_plan(config.data.latents)
         inputs.open_cache(config, used[0], span, plan['autoencoder'])

@@ -25,6 +25,7 @@ from vdm.training import train_state
 # May change at any time: cadences, logging, previews, where files are read.
 FREE = (
   r'^(sample|score|log)\.',
+  r'^consistency\.steps$',  # Of its sampler.
   r'^train\.(log_every|eval_every|eval_clips|preview_every|keep|keep_every)$',
   r'^train\.(save_every|save_minutes|tensorboard|fsdp|max_skipped)$',
   r'^train\.(peer_seconds|barrier_minutes)$',

@@ -3,7 +3,8 @@
 One global step counts through all stages. Between two stages, and nowhere else:
 
   objective changes   new parameters, moments and averages; the autoencoder
-                      is frozen and written
+                      is frozen and written; a consistency stage begins with
+                      the average of the diffusion stage, which is its teacher
   same objective      parameters, moments and averages carry over, each
                       parameter's own; the averages keep counting its updates
   always              the learning rate starts again at the stage's warm-up
@@ -125,7 +126,10 @@ def describe(
       "the learning rate continues in the stage's schedule."
     )
   elif previous is None or previous.stage.objective != span.stage.objective:
-    lines.append('Parameters, moments and averages are new.')
+    if span.stage.objective == 'consistency':
+      lines.append('Parameters are the teacher; moments and averages are new.')
+    else:
+      lines.append('Parameters, moments and averages are new.')
   else:
     lines.append(
       f'Parameters, moments and averages carry over from {previous.name}; '

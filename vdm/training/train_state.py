@@ -94,6 +94,16 @@ def initialise(
   params = objective.init(key, clips)
   if init_from and objective.inherits:
     params = inherit(init_from, params, objective.imported)
+  return from_params(options, objective, params, mesh)
+
+
+def from_params(
+  options: ConfigDict,
+  objective: objectives.Objective,
+  params: dict[str, Any],
+  mesh: jax.sharding.Mesh,
+) -> TrainState:
+  """Returns the state that begins with parameters, sharded over the mesh."""
 
   def create_state(params):
     return create(options, params, objective.constant)

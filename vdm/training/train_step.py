@@ -1,6 +1,6 @@
 """One training step, as a function that is compiled once for each shape.
 
-  rows     = objective.draw(batch, key)        randomness of the global batch
+  rows     = objective.draw(batch, key, n)     randomness of the global batch
   gradient = sum over devices and parts of d total / d params, over the global
              count
   update   clipping, AdamW or Muon, averages; of the trained parameters alone
@@ -240,7 +240,7 @@ def gradient(
     grads, sums = accumulate(grad_fn, rows, stage.accumulate, unroll=on_cpu)
     return sharding.add_up(mesh, (grads, sums), (grad_specs, whole))
 
-  rows = objective.draw(batch, jax.random.fold_in(key, n))
+  rows = objective.draw(batch, jax.random.fold_in(key, n), n)
   whole = PartitionSpec()
   grads, (total, count, sums) = jax.shard_map(
     of_own_rows,

@@ -1,0 +1,119 @@
+"""The objective of few steps: a denoiser becomes a consistency model.
+
+The trajectory is that of the teacher, the network as it was when the stage
+began, guided by its conditions: z at t and, by one step of DDIM, z at r. The
+guidance is distilled with it, so that a sample of one step is one evaluation.
+As r approaches t the error of that step vanishes, and with it what the teacher
+does in few steps worse than in many. See `diffusion.consistency`.
+"""
+
+from collections.abc import Callable
+import functools
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from vdm import generate
+from vdm.config import rules
+from vdm.diffusion import conditions
+from vdm.diffusion import consistency
+from vdm.diffusion import guidance
+from vdm.diffusion import process
+from vdm.diffusion import samplers
+from vdm.models import autoencoders
+from vdm.training import latent_clips
+from vdm.training import objective
+
+
+def make(
+  config: ConfigDict,
+  stage: ConfigDict,
+  mesh: jax.sharding.Mesh,
+  poll: Callable[[], None],
+) -> objective.Objective:
+  """Returns the objective of a stage; see `objectives.make_objective`."""
+  clips_of = latent_clips.make(config, stage)
+  prediction, options = config.diffusion.prediction, config.consistency
+  denoise = generate.make_denoiser(
+    config, autoencoders.make_autoencoder(config.autoencoder)
+  )
+
+  def draw(batch, key, n):
+    rows = clips_of.draw(batch, key)
+    a = consistency.tightness(n, stage.steps, options.times)
+    rows['earlier'] = consistency.earlier(
+      rows['levels'], rows['loss_mask'], a, options.tighten
+    )
+    return rows
+
+  def along_trajectory(teacher, z, rows):
+    cond = conditions.of(rows)
+    guided = guidance.guided(
+      functools.partial(denoise, teacher),
+      cond,
+      conditions.without(cond),
+      scale=options.guidance if rules.guided_by(config.model) else 1.0,
+    )
+    levels = rows['levels']
+    x0 = process.at_least_float32(guided(z, levels))
+    return samplers.euler_step(z, x0, levels, rows['earlier'])
+
+  def distances(params, frozen, x0, rows, dropout_keys=None):
+    def value(params, z, levels):
+      output = clips_of.apply(
+        params, z, levels, conditions.of(rows), dropout_keys
+      )
+      return consistency.function(prediction, output, z, levels)
+
+    levels = rows['levels']
+    z = process.add_noise(x0, latent_clips.noise(rows, x0.shape), levels)
+    before = along_trajectory(frozen['teacher'], z, rows)
+    target = value(jax.lax.stop_gradient(params), before, rows['earlier'])
+    return consistency.loss(
+      value(params, z, levels),
+      target,
+      levels,
+      rows['loss_mask'],
+      config.diffusion.weighting,
+      options.huber,
+    )
+
+  def loss(params, frozen, rows):
+    x0 = clips_of.encode(
+      frozen, rows, sampled=config.diffusion.sample_posterior
+    )
+    keys = latent_clips.dropout_keys(config.model, rows)
+    total, count, frames = distances(
+      params, frozen, jax.lax.stop_gradient(x0), rows, keys
+    )
+    return total, count, latent_clips.binned(config.diffusion, rows, frames)
+
+  def losses_of(params, frozen, rows, level):
+    """Across the last and smallest gaps, whatever the step."""
+    x0 = clips_of.encode(frozen, rows)
+    levels, mask = jnp.full(x0.shape[:2], level), jnp.ones(x0.shape[:2])
+    rows = rows | {
+      'levels': levels,
+      'loss_mask': mask,
+      'earlier': consistency.earlier(
+        levels, mask, options.times, options.tighten
+      ),
+    }
+    _, _, frames = distances(params, frozen, x0, rows)
+    return {'val_loss': frames.mean(axis=1)}
+
+  samples, preview = latent_clips.generation(config, stage, mesh, poll)
+  return objective.Objective(
+    init=clips_of.init,
+    draw=draw,
+    loss=loss,
+    validate=latent_clips.validation(config, stage, mesh, poll, losses_of),
+    preview=preview,
+    excluded_paths=latent_clips.excluded_paths,
+    abstract_params=clips_of.abstract_params,
+    inherits=True,
+    constant=clips_of.constant,
+    imported=clips_of.imported,
+    samples=samples,
+  )

@@ -1,0 +1,78 @@
+"""The objective of diffusion: denoising of latents, one noise level a frame."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from vdm.diffusion import conditions
+from vdm.diffusion import losses
+from vdm.diffusion import process
+from vdm.training import latent_clips
+from vdm.training import objective
+
+
+def make(
+  config: ConfigDict,
+  stage: ConfigDict,
+  mesh: jax.sharding.Mesh,
+  poll: Callable[[], None],
+) -> objective.Objective:
+  """Returns the objective of a stage; see `objectives.make_objective`."""
+  clips_of = latent_clips.make(config, stage)
+  options = config.diffusion
+
+  def draw(batch, key, n):
+    del n
+    return clips_of.draw(batch, key)
+
+  def predict(params, x0, rows, dropout_key=None):
+    eps = latent_clips.noise(rows, x0.shape)
+    z = process.add_noise(x0, eps, rows['levels'])
+    output = clips_of.apply(
+      params, z, rows['levels'], conditions.of(rows), dropout_key
+    )
+    return losses.loss(
+      options.prediction,
+      output,
+      x0,
+      eps,
+      rows['levels'],
+      rows['loss_mask'],
+      options.weighting,
+    )
+
+  def loss(params, frozen, rows):
+    x0 = clips_of.encode(frozen, rows, sampled=options.sample_posterior)
+    x0 = jax.lax.stop_gradient(x0)
+    keys = latent_clips.dropout_keys(config.model, rows)
+    total, count, frames = predict(params, x0, rows, keys)
+    return total, count, latent_clips.binned(options, rows, frames)
+
+  def losses_of(params, frozen, rows, level):
+    x0 = clips_of.encode(frozen, rows)
+    rows = rows | {
+      'levels': jnp.full(x0.shape[:2], level),
+      'loss_mask': jnp.ones(x0.shape[:2]),
+    }
+    weight = losses.weight(options.weighting, level)
+    return {
+      'val_loss': predict(params, x0, rows)[2].mean(axis=1),
+      'val_loss_of_zero': weight * jnp.mean(jnp.square(x0), axis=(1, 2, 3, 4)),
+    }
+
+  samples, preview = latent_clips.generation(config, stage, mesh, poll)
+  return objective.Objective(
+    init=clips_of.init,
+    draw=draw,
+    loss=loss,
+    validate=latent_clips.validation(config, stage, mesh, poll, losses_of),
+    preview=preview,
+    excluded_paths=latent_clips.excluded_paths,
+    abstract_params=clips_of.abstract_params,
+    inherits=True,
+    constant=clips_of.constant,
+    imported=clips_of.imported,
+    samples=samples,
+  )
