@@ -246,9 +246,9 @@ def guidance_problems(
     )
   if model.text.encoder != 'none' and not model.text.dropout:
     yield (
-      'config.model.text.dropout=0 leaves captions that are not told untrained, '
-      f'which {key}={scale:g} needs: train with text.dropout=0.1, or set '
-      f'{key}=1.'
+      'config.model.text.dropout=0 leaves captions that are not told '
+      f'untrained, which {key}={scale:g} needs: train with text.dropout=0.1, '
+      f'or set {key}=1.'
     )
 
 
