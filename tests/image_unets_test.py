@@ -541,6 +541,30 @@ def test_every_block_has_its_branches():
   assert values.keys() == expected
 
 
+def test_rate_and_motion_enter_through_the_branches_alone():
+  model = options('adm', 'mixed', scalars=('frame_rate', 'motion'))
+  own = models.make_unet(model, 3)
+  values = own.abstract_params()
+  assert {'embed_frame_rate', 'embed_motion'} <= values['temporal'].keys()
+  assert not any('rate' in path for path in trees.flatten(values['image']))
+  used = {}
+  for frames in (1, 2):
+    arguments = (
+      jax.ShapeDtypeStruct((1, frames, 4, 4, 3), 'float32'),
+      jax.ShapeDtypeStruct((1, frames), 'float32'),
+    )
+    rate = jax.ShapeDtypeStruct((1,), 'float32')
+
+    def predict(params, z, levels, rate):
+      label = np.zeros(1, np.int32)
+      return own.apply(params, z, levels, {'label': label, 'frame_rate': rate})
+
+    made = jax.make_jaxpr(predict)(values, *arguments, rate).jaxpr
+    read = {id(x) for equation in made.eqns for x in equation.invars}
+    used[frames] = id(made.invars[-1]) in read
+  assert used == {1: False, 2: True}
+
+
 def test_without_a_token_attention_to_text_adds_nothing():
   q, k, v = (np.ones((2, 3, 1, 4), 'f') for _ in range(3))
   mask = np.array([[True, False, False], [False] * 3])
@@ -584,21 +608,28 @@ def test_the_null_label_is_the_mean_of_all():
   [('adm', 'published', 2 * 4), ('conditional', 'sd2', 8 * 4)],
 )
 def test_adapters_change_the_matrices_of_attention(kind, name, matrices):
-  own = models.make_unet(
-    options(kind, name, adapter_rank=3, adapter_alpha=6.0), CHANNELS[kind]
+  described = inflated.parse(kind, description.to_text(content(kind, name)))
+  before = published.to_ours(
+    'a file', described, tensors(kind, name), abstract(kind, name)
   )
-  values = jax.jit(own.init)(jax.random.key(0))
-  flat = trees.flatten(values['adapters'])
+  image = trees.unflatten(before)
+  shapes = jax.eval_shape(
+    lambda key: adapters.init(key, image, 3), jax.random.key(0)
+  )
+  random = np.random.RandomState(0)
+  flat = {
+    k: random.normal(size=v.shape).astype('f')
+    for k, v in trees.flatten(shapes).items()
+  }
   assert len(flat) == 2 * matrices
-  before = trees.flatten(values['image'])
+  zero = {k: v * (not k.endswith('/up')) for k, v in flat.items()}
+  values = {'image': image, 'temporal': {}, 'adapters': trees.unflatten(zero)}
   unchanged = adapters.merge(values, 6.0)
   assert unchanged.keys() == {'image', 'temporal'}
   for path, array in trees.flatten(unchanged['image']).items():
     np.testing.assert_array_equal(array, before[path], err_msg=path)
-  random = np.random.RandomState(0)
-  flat = {k: random.normal(size=v.shape).astype('f') for k, v in flat.items()}
-  after = adapters.merge({**values, 'adapters': trees.unflatten(flat)}, 6.0)
-  changed = set()
+  values['adapters'] = trees.unflatten(flat)
+  after, changed = adapters.merge(values, 6.0), set()
   for path, array in trees.flatten(after['image']).items():
     if not np.array_equal(array, before[path]):
       changed.add(path)
@@ -606,6 +637,14 @@ def test_adapters_change_the_matrices_of_attention(kind, name, matrices):
       np.testing.assert_allclose(array, before[path] + change, atol=1e-5)
   assert len(changed) == matrices
   assert all(re.search('attention/.*kernel', path) for path in changed)
+
+
+def test_adapters_start_at_zero():
+  kernels = {'block_attention': {'q': {'kernel': np.ones((4, 6), 'f')}}}
+  made = adapters.init(jax.random.key(0), kernels, 2)
+  made = made['block_attention']['q']['kernel']
+  np.testing.assert_array_equal(made['up'], np.zeros((2, 6)))
+  assert made['down'].shape == (4, 2) and np.all(made['down'] != 0)
 
 
 # Live, against the libraries.

@@ -50,6 +50,8 @@ DESCRIPTION = dict(
   norm_groups=4,
 )
 TEXT = dict(
+  in_channels=3,
+  out_channels=3,
   block_out_channels=[8],
   norm_num_groups=4,
   down_block_types=['CrossAttnDownBlock2D'],

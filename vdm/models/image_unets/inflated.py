@@ -36,8 +36,8 @@ FAMILIES = {'adm': adm, 'conditional': conditional}
 OPTIONS = (
   *('kind', 'architecture', 'num_classes', 'temporal_levels'),
   *('temporal_attention_levels', 'temporal_depth', 'joint_attention'),
-  *('joint_levels', 'head_size', 'attention', 'embed_width', 'dropout'),
-  'remat',
+  *('joint_levels', 'head_size', 'attention', 'embed_width', 'scalars'),
+  *('dropout', 'remat'),
 )
 IMAGE = r'^image/'  # Pattern of the paths of the image model's parameters.
 
@@ -90,9 +90,10 @@ class Temporal(nnx.Module):
     heads: Mapping[str, Any],
     embed_width: int,
     num_classes: int,
+    scalars: Sequence[str],
     rngs: nnx.Rngs,
   ):
-    self.feature_width = embed_width
+    self.feature_width, self.scalars = embed_width, tuple(scalars)
     self.embed_in = layers.Linear(embed_width, embed_width, rngs=rngs)
     self.embed_out = layers.Linear(embed_width, embed_width, rngs=rngs)
     # The last row is the null label.
@@ -103,6 +104,11 @@ class Temporal(nnx.Module):
       if num_classes
       else None
     )
+    for name in self.scalars:
+      linear = layers.Linear(
+        embed_width, embed_width, rngs=rngs, init_scale=0.0
+      )
+      setattr(self, f'embed_{name}', linear)
     blocks = [place for place in layout.places(sizes) if place.is_block]
     deepest = [place.name for place in blocks if place.part != 'up'][-1]
     width = dict(embed_width=embed_width, rngs=rngs)
@@ -132,7 +138,10 @@ class Temporal(nnx.Module):
   def embed(
     self, levels: FloatArray['b t'], cond: dict[str, Array['b ...']]
   ) -> FloatArray['b t e']:
-    """Embeds each frame's level and the clip's label, as `unet.UNet` does."""
+    """Embeds each frame's level, the clip's label and its scalars.
+
+    As `unet.UNet` does.
+    """
     features = unet.level_features(levels, self.feature_width)
     embedding = self.embed_out(nnx.silu(self.embed_in(features)))
     if self.embed_label is not None:
@@ -140,6 +149,12 @@ class Temporal(nnx.Module):
       null = table.shape[0] - 1
       label = jnp.where(cond['label'] < 0, null, cond['label'])
       embedding = embedding + table[label][:, None].astype(embedding.dtype)
+    for name in self.scalars:
+      unknown = jnp.full(levels.shape[:1], jnp.nan)
+      features = unet.scalar_features(
+        cond.get(name, unknown), self.feature_width
+      )
+      embedding = embedding + getattr(self, f'embed_{name}')(features)[:, None]
     return nnx.silu(embedding)
 
   def __call__(
@@ -169,6 +184,7 @@ class Inflated(nnx.Module):
     head_size: int,
     attention: str,
     embed_width: int,
+    scalars: Sequence[str],
     dropout: float,
     remat: str,
     rngs: nnx.Rngs,
@@ -201,6 +217,7 @@ class Inflated(nnx.Module):
       heads=dict(head_size=head_size, implementation=attention),
       embed_width=embed_width,
       num_classes=num_classes,
+      scalars=scalars,
       rngs=rngs,
     )
 
@@ -217,7 +234,8 @@ class Inflated(nnx.Module):
       z: noisy latents, of variance near one.
       levels: log-SNR of each frame.
       cond: 'label' int [b], negative for the null label, which all rows have if
-        `num_classes` is 0. Of a model that takes text, 'text' [b n d] and
+        `num_classes` is 0; `scalars` as in `unet.UNet`, which clips of several
+        frames alone are told. Of a model that takes text, 'text' [b n d] and
         'text_mask' [b n], see `conditional`; without them there is no token.
       key: typed keys [b] of the dropout; None for no dropout.
     """
