@@ -227,6 +227,7 @@ def test_a_run_that_goes_on_from_another_keeps_its_words(run, data_root):
     ({'model.text.encoder': 'none'}, 'sample.captions is set'),
     ({'model.text.encoder': 'pretrained'}, 'needs config.model.text.name'),
     ({'model.joint_attention': False}, 'no block attends'),
+    ({'model.kind': 'conditional'}, 'learns no words'),
     ({'data.texts': 'x'}, 'encoder=learned reads words'),
   ],
 )

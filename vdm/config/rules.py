@@ -182,6 +182,11 @@ def _text_problems(config: ConfigDict) -> Iterator[str]:
       'config.model.text.dropout=1 replaces every caption, so that none is '
       'learnt: lower it, or set config.model.text.encoder=none.'
     )
+  if model.kind != 'unet' and text.encoder == 'learned':
+    yield (
+      f'config.model.kind={model.kind} reads encoded captions and learns no '
+      'words: set config.model.text.encoder=pretrained, or none.'
+    )
   if not model.attention_levels and not model.joint_attention:
     yield (
       'config.model.text: no block attends to anything, and so none to words: '
