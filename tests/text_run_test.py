@@ -17,6 +17,7 @@ from vdm import sample
 from vdm import train
 from vdm import trained
 from vdm.common import errors
+from vdm.config import condition_rules
 from vdm.config import rules
 from vdm.config import schema
 from vdm.publishing import export
@@ -237,17 +238,20 @@ def test_keys_that_contradict_each_other(changes, words, data_root):
   config.update_from_flattened_dict(changes)
   assert any(words in problem for problem in rules.problems(config))
   if 'model.text.dropout' in changes:
-    assert not list(rules.guidance_problems(config.model, 1.0))
+    assert not list(condition_rules.guidance_problems(config.model, 1.0))
 
 
 def test_what_losses_are_called():
   model = schema.default().model
-  assert rules.told_loss(model) == '' and rules.guided_by(model) == ()
+  assert (
+    condition_rules.told_loss(model) == ''
+    and condition_rules.guided_by(model) == ()
+  )
   model.num_classes = 3
-  assert rules.told_loss(model) == 'val_loss_labelled'
+  assert condition_rules.told_loss(model) == 'val_loss_labelled'
   model.text.encoder = 'learned'
-  assert rules.told_loss(model) == 'val_loss_captioned'
-  assert rules.guided_by(model) == ('label', 'text')
+  assert condition_rules.told_loss(model) == 'val_loss_captioned'
+  assert condition_rules.guided_by(model) == ('label', 'text')
 
 
 def test_previews_follow_prompts_else_clips():

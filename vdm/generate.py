@@ -18,6 +18,7 @@ import numpy as np
 
 from vdm import models
 from vdm.common import sizes
+from vdm.config import condition_rules
 from vdm.config import rules
 from vdm.diffusion import conditions
 from vdm.diffusion import guidance
@@ -163,7 +164,7 @@ def make_generator(
   for problem in rules.few_steps_problems(stage, config.sample, bool(worse)):
     raise ValueError(problem)
   if worse is None:
-    for problem in rules.guidance_problems(
+    for problem in condition_rules.guidance_problems(
       config.model, config.sample.guidance
     ):
       raise ValueError(problem)
@@ -314,7 +315,9 @@ def guide(
     denoise,
     cond,
     conditions.without(cond),
-    scale=options.guidance if rules.guided_by(config.model) or worse else 1.0,
+    scale=options.guidance
+    if condition_rules.guided_by(config.model) or worse
+    else 1.0,
     interval=options.guidance_interval,
     rescale=options.guidance_rescale,
     worse=worse,
@@ -377,7 +380,7 @@ def describe_samples(
   """
   counts = ('num', 'batch', 'final', 'seed', 'captions')
   options = {k: v for k, v in config.sample.items() if k not in counts}
-  if not rules.guided_by(config.model):
+  if not condition_rules.guided_by(config.model):
     options['guidance'] = 1.0
   return {'run': str(source), 'step': int(step), **options}
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm.common import vocabulary
-from vdm.config import rules
+from vdm.config import condition_rules
 from vdm.diffusion import conditions
 
 
@@ -142,7 +142,7 @@ def choose_guidance(
   if has_worse:
     return scale
   flags_of = {'label': '--label', 'text': '--caption'}
-  known = [flags_of[name] for name in rules.guided_by(model)]
+  known = [flags_of[name] for name in condition_rules.guided_by(model)]
   if scale is not None and not known:
     raise ValueError(
       'The run knows no classes and reads no captions: leave --guidance out.'

@@ -9,7 +9,7 @@ from vdm import trained
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import tables
-from vdm.config import rules
+from vdm.config import condition_rules
 from vdm.evaluation import real_clips
 from vdm.trained import run_folder
 from vdm.training import objectives
@@ -52,7 +52,7 @@ def compare(
     if run.workdir is None:
       raise errors.UsageError(f'{workdir} is an export: it has one average.')
     if not losses:
-      if name := rules.told_loss(run.config.model):
+      if name := condition_rules.told_loss(run.config.model):
         prefix = f'{name}/'
       clips = real_clips.RealClips(run.config.data, run.stage).same(
         'validation', num, run.reader

@@ -11,15 +11,15 @@ from typing import Any
 from vdm import trained
 from vdm.common import sizes
 from vdm.common import trees
+from vdm.config import condition_rules
 from vdm.config import ranges
-from vdm.config import rules
 from vdm.evaluation import card_text
 from vdm.metrics import laws
 from vdm.metrics import synthetic_truth
 from vdm.publishing import run_facts
 
 TO_FILL_IN = '**to be filled in**'
-_FOLLOWS = {  # By what `rules.guided_by` names.
+_FOLLOWS = {  # By what `condition_rules.guided_by` names.
   (): 'Nothing can be asked for: it follows neither a class nor words.',
   ('label',): 'It follows a class and no words.',
   ('text',): 'It follows words, as the captions of its data use them.',
@@ -126,7 +126,9 @@ def _summary(model, dtype) -> str:
 
 def _sampler(model) -> str:
   options = model.config.sample
-  guidance = options.guidance if rules.guided_by(model.config.model) else 1
+  guidance = (
+    options.guidance if condition_rules.guided_by(model.config.model) else 1
+  )
   return f'{options.method}, {options.steps} steps, guidance {guidance:g}'
 
 
@@ -275,7 +277,7 @@ def _limits(model, notes) -> str:
     f'{_px(stage)}, and nothing says how it does elsewhere.',
     '- It knows what its data shows and no more; it has their errors and '
     'biases too.',
-    f'- {_FOLLOWS[rules.guided_by(model.config.model)]}',
+    f'- {_FOLLOWS[condition_rules.guided_by(model.config.model)]}',
     *(
       f'- `--{name}` takes {low:.3g} to {high:.3g} {ranges.UNITS[name]}.'
       for name, (low, high) in ranges.trained(model.config).items()

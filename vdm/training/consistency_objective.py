@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vdm import generate
-from vdm.config import rules
+from vdm.config import condition_rules
 from vdm.diffusion import conditions
 from vdm.diffusion import consistency
 from vdm.diffusion import guidance
@@ -53,7 +53,9 @@ def make(
       functools.partial(denoise, teacher),
       cond,
       conditions.without(cond),
-      scale=options.guidance if rules.guided_by(config.model) else 1.0,
+      scale=options.guidance
+      if condition_rules.guided_by(config.model)
+      else 1.0,
     )
     levels = rows['levels']
     x0 = process.at_least_float32(guided(z, levels))

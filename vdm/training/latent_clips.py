@@ -13,8 +13,8 @@ import numpy as np
 from vdm import generate
 from vdm import models
 from vdm.common import sizes
+from vdm.config import condition_rules
 from vdm.config import image_model_rules
-from vdm.config import rules
 from vdm.diffusion import conditions
 from vdm.diffusion import losses
 from vdm.diffusion import process
@@ -204,7 +204,7 @@ def validation(
     # Without conditions, and with those of the clips.
     cond = conditions.of(clips)
     given = {'val_loss': conditions.null(cond)}
-    if name := rules.told_loss(config.model):
+    if name := condition_rules.told_loss(config.model):
       given[name] = cond
     for name, cond in given.items():
       numbered = (clips['video'], cond, np.arange(total))
