@@ -1,7 +1,7 @@
 """Runs the commands of a sweep here, one after the other.
 
 A sweep keeps no state but the folders of its runs. Whatever stopped it, the
-same command goes on: finished runs are skipped, begun ones resume.
+same command resumes: finished runs are skipped, begun ones resume.
 """
 
 from collections.abc import Mapping, Sequence
