@@ -35,7 +35,9 @@ def measure(config, stage, batches):
   import numpy as np
 
   from vdm import generate
+  from vdm import prompts
   from vdm.common import sizes
+  from vdm.common import vocabulary
   from vdm.training import objectives
   from vdm.training import sharding
   from vdm.training import throughput
@@ -47,7 +49,10 @@ def measure(config, stage, batches):
   make = generate.make_generator(config, stage, mesh)
   frozen = common.untrained_autoencoder(config)
   n = config.sample.batch
-  cond = generate.preview_conditions(config.model, n)
+  text, reader = config.model.text, None
+  if text.encoder == 'learned':  # Any words take the same time.
+    reader = vocabulary.Words((), text.length)
+  cond = prompts.for_preview(config, reader, n).cond
   seconds = []
   for i in range(1 + batches):
     began = time.perf_counter()

@@ -99,15 +99,17 @@ print(
 )
 names = run.label_names[: run.config.model.num_classes]
 print('Labels:', ', '.join(names) or 'none')
+print('Captions:', 'yes' if run.reader else 'none')
 
 # %% [markdown]
 # ## Sample
 #
-# Video i is made from seed + i, its label and the settings alone, so any one of
-# many can be made again. The first videos of new settings take longer, because
+# Video i is made from seed + i, its label or caption and the settings alone, so
+# any one of many can be made again. The first videos of new settings take longer, because
 # the sampler is compiled for them.
 #
-# - **guidance** trades variety for agreement with the label; 1 is none.
+# - **guidance** trades variety for agreement with the label or caption; 1 is
+#   none.
 # - **steps** of the sampler: each evaluates the network once (`heun`: twice).
 # - **method**: `ddim` is of first order, `heun` and `dpmpp` are of second;
 #   `consistency` is for models of few steps, which have no guidance.
@@ -122,6 +124,7 @@ from IPython.display import HTML
 import numpy as np
 
 from vdm import generate
+from vdm import prompts
 from vdm import sample
 from vdm.media import notebook
 from vdm.media import samples
@@ -138,20 +141,28 @@ def generator(**changes):
   return config, generators[key]
 
 
-def make_videos(label='', seed=0, number=4, **settings):
+def make_videos(label='', seed=0, number=4, caption='', **settings):
   """Makes videos, writes them to a new folder and plays them here."""
   with errors.as_usage():  # A mistake is one sentence.
     labels = sample.choose_labels(len(names), names, label or None, number)
+    captions = prompts.choose_captions(run, caption or None)
+    if not captions and not label:
+      captions = run.config.sample.captions
+    if captions and not label:
+      labels = [-1] * number
+    asked = prompts.make(run.reader, labels, captions)
     config, make = generator(**settings)
   seeds = seed + np.arange(number)
   started = time.time()
-  videos = make.samples(run.params, run.frozen, {'label': labels}, seeds)
+  videos = make.samples(run.params, run.frozen, asked.cond, seeds)
   print(f'{number} videos in {time.time() - started:.1f} s')
   made_with = generate.describe_samples(config, run.source, run.step)
   now = datetime.datetime.now().strftime('%Y%m%d_%H%M%S_%f')
   folder = pathlib.Path(save_in) / now
   samples.write(
-    folder, videos, labels, names, seeds, run.frame_rate, made_with, each=True
+    *(folder, videos, labels, names, seeds, run.frame_rate, made_with),
+    each=True,
+    prompts=asked.captions,
   )
   display(HTML(notebook.players(sorted(folder.glob(f'seed_*.{show}')))))
   display(HTML(notebook.download(folder)))
@@ -161,6 +172,9 @@ def make_videos(label='', seed=0, number=4, **settings):
 # @title Sample with a form
 # @markdown A label by name or number; empty: one after the other.
 label = ''  # @param {"type": "string"}
+# @markdown What is to be seen, of a run that reads captions, such as "a red disc
+# @markdown moves up"; empty: the captions of the run's previews.
+caption = ''  # @param {"type": "string"}
 seed = 0  # @param {"type": "integer"}
 number = 4  # @param {"type": "integer"}
 # @markdown `None` is what the run was configured with.
@@ -172,7 +186,7 @@ save_in = 'runs/samples'  # @param {"type": "string"}
 show = 'mp4'  # @param ["mp4", "gif"]
 
 settings = {'steps': steps, 'guidance': guidance, 'method': method}
-make_videos(label, seed, number, **settings)
+make_videos(label, seed, number, caption, **settings)
 
 # %%
 # @title Sample with a panel
@@ -182,6 +196,7 @@ options = run.config.sample
 labels = [('one after the other', ''), *((name, name) for name in names)]
 controls = {
   'label': widgets.Dropdown(options=labels),
+  'caption': widgets.Text(),
   'seed': widgets.BoundedIntText(0, min=0, max=2**31 - 1),
   'number': widgets.IntSlider(4, min=1, max=16),
   'steps': widgets.IntSlider(options.steps, min=1, max=max(100, options.steps)),
@@ -190,10 +205,13 @@ controls = {
     value=options.method, options=['ddim', 'heun', 'dpmpp', 'consistency']
   ),
 }
-if not names or run.stage.objective == 'consistency':
+told = names or run.reader
+if not told or run.stage.objective == 'consistency':
   del controls['guidance']
 if not names:
   del controls['label']
+if not run.reader:
+  del controls['caption']
 for name, control in controls.items():
   control.description = name
 button = widgets.Button(description='Sample', button_style='primary')

@@ -221,6 +221,8 @@ else:
 # %%
 # @title Sample from the run
 label = ''  # @param {"type": "string"}
+# @markdown What is to be seen, of a run that reads captions.
+caption = ''  # @param {"type": "string"}
 seed = 0  # @param {"type": "integer"}
 number = 4  # @param {"type": "integer"}
 
@@ -228,6 +230,7 @@ os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 import numpy as np
 
 from vdm import generate
+from vdm import prompts
 from vdm import sample
 from vdm import trained
 from vdm.media import samples
@@ -237,15 +240,23 @@ try:
   run = trained.load(workdir)
   names = run.label_names[: run.config.model.num_classes]
   labels = sample.choose_labels(len(names), names, label or None, number)
+  captions = prompts.choose_captions(run, caption or None)
 except (OSError, ValueError) as error:
   raise errors.UsageError(error) from None
+if not captions and not label:
+  captions = run.config.sample.captions
+if captions and not label:
+  labels = [-1] * number
+asked = prompts.make(run.reader, labels, captions)
 make = generate.make_generator(run.config, run.stage)
 seeds = seed + np.arange(number)
-videos = make.samples(run.params, run.frozen, {'label': labels}, seeds)
+videos = make.samples(run.params, run.frozen, asked.cond, seeds)
 folder = pathlib.Path(f'{workdir}_samples') / time.strftime('%Y%m%d_%H%M%S')
 made_with = generate.describe_samples(run.config, run.source, run.step)
 samples.write(
-  folder, videos, labels, names, seeds, run.frame_rate, made_with, each=True
+  *(folder, videos, labels, names, seeds, run.frame_rate, made_with),
+  each=True,
+  prompts=asked.captions,
 )
 display(HTML(notebook.players(sorted(folder.glob('seed_*.mp4')))))
 display(HTML(notebook.download(folder)))

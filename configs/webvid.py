@@ -10,14 +10,15 @@ table (videoid, contentUrl, duration, page_dir, name) as .csv, .jsonl or
       --config.data.captions.manifest=/path/to/results_10M_train.csv
   python -m vdm.main --config configs/webvid.py
 
-Captions are stored with every shot; this run trains without them. All rules
-over pictures are in force except `overlay`: most stock footage has a watermark,
+The run learns the captions with a vocabulary of their 16 384 most frequent
+words; `--config.model.text.encoder=none` trains without them. All rules over
+pictures are in force except `overlay`: most stock footage has a watermark,
 so that rule would leave out most of it. Overlays are still measured, and the
 report has their share per publisher; `--config.data.screening.rules` puts the
 rule in force. Variants as in configs/ucf101.py: `smoke`, `overfit`.
 
 Expected: not measured yet; `smoke`, 2 minutes of two cores. For one GPU of
-24 GB: estimated peak 10.9 GiB (docs/hardware.md).
+24 GB: estimated peak, without captions, 10.9 GiB (docs/hardware.md).
 """
 
 from vdm.config import recipes
@@ -47,4 +48,7 @@ def get_config(variant: str = ''):
   )
   config.data.captions.update(min_seconds=2.0, max_seconds=120.0)
   config.autoencoder.factor = 4
+  config.model.text.update(
+    encoder='learned', length=40, width=512, vocabulary=16_384
+  )
   return variants.apply(config, variant)

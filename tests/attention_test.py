@@ -142,7 +142,7 @@ def test_the_fused_kernel_is_used_where_there_is_one(
 def test_every_attention_of_a_network_is_what_its_key_says(monkeypatch):
   asked = []
 
-  def attend(q, k, v, implementation):
+  def attend(q, k, v, implementation, mask=None):
     del k, v
     asked.append(implementation)
     return q

@@ -14,6 +14,7 @@ VARIANTS = {
     *('', 'smoke', 'overfit', 'given', 'given,smoke', 'few_steps'),
     'few_steps,smoke',
   ),
+  'synthetic_text': ('', 'smoke', 'overfit'),
   'video_folder': ('', 'smoke', 'overfit'),
   'ucf101_autoencoder': (
     *('', 'smoke', '128', 'f8c16', 'fsq', 'sharp', 'temporal', 'cpu'),

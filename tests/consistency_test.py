@@ -317,7 +317,7 @@ def test_other_stages_are_sampled_as_the_configuration_says():
     ({'train.init_from': ''}, 'nothing that it could start from'),
     ({'diffusion.prediction': 'x0'}, 'train with v or flow'),
     ({'diffusion.prediction': 'eps'}, 'train with v or flow'),
-    ({'model.label_dropout': 0.0}, 'guidance=2 needs the null label'),
+    ({'model.label_dropout': 0.0}, 'which config.consistency.guidance=2 needs'),
     ({'consistency.tighten': 0.5}, ''),
   ],
 )

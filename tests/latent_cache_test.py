@@ -18,6 +18,7 @@ from tiny_source import SIZE
 from tiny_source import Source
 from tiny_source import take
 
+from vdm.common import vocabulary
 from vdm.data import clip_spec
 from vdm.data import latent_cache
 from vdm.data import latent_cache_writer
@@ -95,6 +96,7 @@ def folder(tmp_path_factory):
 def test_batches_are_those_of_the_frames(folder, frames, stride):
   """Windows of any length and stride, over borders of records, mirrored."""
   options = dict(frames=frames, stride=stride, flip=True)
+  options['texts'] = vocabulary.Words(('shot0', 'shot1', 'shot2'), 3)
   plain, _ = take(Described(), 4, **options)
   cached, bad = take(
     Described(), 4, cache=open_cache(folder), posterior=True, **options
@@ -108,6 +110,7 @@ def test_batches_are_those_of_the_frames(folder, frames, stride):
       other['logvar'], -1.0 - encoded(one['video']), atol=2e-3
     )
     assert 'video' not in other
+    np.testing.assert_array_equal(other['words'], one['words'])
 
 
 def test_few_files_are_open_at_once(folder, monkeypatch):

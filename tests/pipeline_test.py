@@ -18,10 +18,12 @@ from tiny_source import Source
 from tiny_source import starts_and_shots
 from tiny_source import take
 
+from vdm.common import vocabulary
 from vdm.data import clip_reader
 from vdm.data import clip_spec
 from vdm.data import coding
 from vdm.data import eval_clips
+from vdm.data import pipeline
 
 
 def assert_same(one, two):
@@ -270,6 +272,54 @@ def test_worker_processes_change_nothing_and_pass_errors_on():
   assert_same(many[0], alone[0])
   assert many[1:] == alone[1:]
   assert len(many[0]) > 2 and type(many[0][0]['video']) is np.ndarray
+
+
+def test_captions_are_those_of_the_clips_for_any_sharing():
+  source = Source(LENGTHS)
+  shots = len(LENGTHS)
+  words = tuple(vocabulary.build(source.index['caption'].tolist(), 20))
+  texts = vocabulary.Words(words, 4)
+  whole, _ = take(source, 3, texts=texts)
+  first = {name: words.index(f'shot{i}') for i, name in enumerate(range(shots))}
+  for batch in whole:
+    shot = batch['video'][:, 0, 0, 0, 0]
+    assert batch['words'].dtype == np.int32
+    np.testing.assert_array_equal(
+      batch['words'][:, 2], [vocabulary.FIRST + first[i] for i in shot]
+    )
+    assert (batch['words'][:, 3] == vocabulary.NONE).all()
+  plain, _ = take(source, 3)
+  for options in (dict(threads=3), dict(workers=2)):
+    assert_same(take(source, 3, texts=texts, **options)[0], whole)
+  parts = [
+    take(source, 3, texts=texts, process_index=i, process_count=2)[0]
+    for i in range(2)
+  ]
+  for n, batch in enumerate(whole):
+    both = [part[n]['words'] for part in parts]
+    np.testing.assert_array_equal(np.concatenate(both), batch['words'])
+    assert_same([conditions_left_out(batch)], [plain[n]])
+
+
+def conditions_left_out(batch):
+  return {name: x for name, x in batch.items() if name != 'words'}
+
+
+def test_clips_to_evaluate_on_have_their_captions():
+  source = Source(LENGTHS)
+  texts = vocabulary.Words(('clip', 'of', 'shot1'), 3)
+  spec = clip_spec.ClipSpec(frames=4, stride=1, resolution=SIZE)
+  clips = eval_clips.load_clips(source, spec, 6, texts=texts)
+  shot = clips['video'][:, 0, 0, 0, 0]
+  assert clips['caption'].tolist() == [f'clip of shot{i}' for i in shot]
+  known = np.where(shot == 1, 4, vocabulary.UNKNOWN)
+  np.testing.assert_array_equal(clips['words'][:, 2], known)
+  batches = pipeline.RepeatedBatches(clips, 8, 1, 2)
+  batch = next(batches)
+  assert batch.keys() == {'video', 'label', 'words'}
+  np.testing.assert_array_equal(
+    batch['words'], clips['words'][np.arange(4, 8) % 6]
+  )
 
 
 TRAINER = """

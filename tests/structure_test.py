@@ -23,6 +23,7 @@ FLOORS = (
   ('evaluation', 'planning'),
   ('training',),
   ('generate', 'trained'),
+  ('prompts',),
   ('preparation',),
   ('data',),
   ('checkpoints',),
@@ -44,6 +45,8 @@ OWNERS = {
   'grain': ('vdm.data',),
   'orbax': ('vdm.checkpoints',),
   'optax': ('vdm.training',),
+  'torch': ('vdm.preparation.text_encoder',),
+  'transformers': ('vdm.preparation.text_encoder',),
   'apache_beam': ('vdm.preparation.beam_runner',),
   'jax.experimental.multihost_utils': ('vdm.multihost',),
   'jax._src.distributed': ('vdm.multihost',),
@@ -59,6 +62,8 @@ WITHOUT_JAX = (
 COLAB = {
   *('absl', 'av', 'cv2', 'etils', 'flax', 'huggingface_hub', 'jax'),
   *('ml_collections', 'numpy', 'orbax', 'PIL', 'tqdm'),
+  # Of pretrained text encoders, when one is asked; Colab has both.
+  *('torch', 'transformers'),
   # Of models on the hub and in buckets.
   *('httpx', 'aiohttp', 'fsspec', 'google', 'requests'),
 }

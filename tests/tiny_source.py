@@ -23,14 +23,15 @@ class Source:
     self.broken, self._frames, table = frozenset(broken), {}, []
     for shot, length in enumerate(lengths):
       label = shot if labels is None else labels[shot]
+      told = f'clip of shot{shot}'
       for start in range(0, length, record):
         stop = min(start + record, length)
         row = 100 + len(table)
         table.append(
-          (row, f's{shot}f{start}', shot, start, stop - start, label)
+          (row, f's{shot}f{start}', shot, start, stop - start, label, told)
         )
         self._frames[row] = [_frame(shot, i) for i in range(start, stop)]
-    names = ('row', 'id', 'shot', 'start', 'n', 'label')
+    names = ('row', 'id', 'shot', 'start', 'n', 'label', 'caption')
     self.index = {k: np.array(v) for k, v in zip(names, zip(*table))}
 
   def frames(self, row, start, stop):

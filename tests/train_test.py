@@ -213,6 +213,8 @@ def test_every_key_is_read_by_something(finished_run):
     *schema.default().data.screening,  # Screening_test.
     *schema.default().data.limits,  # Prepare_file_test, workers_test.
     *schema.default().data.captions,  # Captions_test.
+    *schema.default().model.text,  # Text_test, text_run_test.
+    'texts',  # Text_cache_test.
     *('group', 'validation', 'clip_frames'),  # Video_folder_test.
     'follow_links',  # Of videos: video_folder_test.
     'load',  # Another run's autoencoder: frozen_test.

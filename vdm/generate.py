@@ -18,6 +18,7 @@ import numpy as np
 
 from vdm import models
 from vdm.common import sizes
+from vdm.config import condition_rules
 from vdm.config import rules
 from vdm.diffusion import conditions
 from vdm.diffusion import guidance
@@ -93,20 +94,6 @@ def make_schedule(
   )
 
 
-def preview_conditions(model: ConfigDict, num: int) -> dict[str, np.ndarray]:
-  """Returns conditions for `num` videos of a network.
-
-  Labels come in turn; all are null (-1) without classes.
-
-  Args:
-    model: `config.model`.
-    num: number of videos.
-  """
-  classes = model.num_classes
-  labels = np.arange(num) % classes if classes else np.full(num, -1)
-  return {'label': labels.astype(np.int32)}
-
-
 def plan(
   config: ConfigDict, stage: ConfigDict, task: rollouts.Task
 ) -> tuple[rollouts.Task, list[rollouts.Window]]:
@@ -177,7 +164,9 @@ def make_generator(
   for problem in rules.few_steps_problems(stage, config.sample, bool(worse)):
     raise ValueError(problem)
   if worse is None:
-    for problem in rules.guidance_problems(config.model, config.sample):
+    for problem in condition_rules.guidance_problems(
+      config.model, config.sample.guidance
+    ):
       raise ValueError(problem)
   image_first = config.sample.image_first and stage.frames > 1
   if image_first:
@@ -326,7 +315,9 @@ def guide(
     denoise,
     cond,
     conditions.without(cond),
-    scale=options.guidance if config.model.num_classes or worse else 1.0,
+    scale=options.guidance
+    if condition_rules.guided_by(config.model) or worse
+    else 1.0,
     interval=options.guidance_interval,
     rescale=options.guidance_rescale,
     worse=worse,
@@ -387,9 +378,9 @@ def describe_samples(
     source: the run's folder, or what else the model was read from.
     step: global step of the checkpoint.
   """
-  counts = ('num', 'batch', 'final', 'seed')
+  counts = ('num', 'batch', 'final', 'seed', 'captions')
   options = {k: v for k, v in config.sample.items() if k not in counts}
-  if not config.model.num_classes:
+  if not condition_rules.guided_by(config.model):
     options['guidance'] = 1.0
   return {'run': str(source), 'step': int(step), **options}
 

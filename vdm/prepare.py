@@ -6,6 +6,10 @@ left out: in data_report.html for people, in manifest.jsonl for programs. After
 an interruption the same command continues: files that are done are not prepared
 again.
 
+`captions` encodes the captions of that dataset with the pretrained text encoder
+that config.model.text names, and the prompts of config.sample.captions, into
+config.data.texts, which training then reads.
+
 `latents` encodes that dataset with the autoencoder of --workdir into
 config.data.latents, which training then reads in place of frames.
 """
@@ -57,7 +61,28 @@ _DISTRIBUTED = flags.DEFINE_enum(
 
 
 def main(argv: Sequence[str]) -> None:
-  {'clips': _clips, 'latents': _latents}[argv[1]]()
+  commands = {'clips': _clips, 'captions': _captions, 'latents': _latents}
+  commands[argv[1]]()
+
+
+def _captions() -> None:
+  """Encodes the captions of a dataset."""
+  from vdm.preparation import encode_captions
+
+  console.start()
+  try:
+    plan = encode_captions.build(_CONFIG.value)
+  except (
+    *(builders.BuildError, builders.MissingDataset, errors.UsageError),
+    *errors.PATH_ERRORS,
+  ) as error:
+    flag.stop(f'vdm.prepare: {error}')
+  print(
+    f'{plan["captions"]} captions in {_CONFIG.value.data.texts}\n'
+    f'  encoder {plan["name"]} {plan["revision"]}, {plan["sha256"][:12]}; '
+    f'{plan["length"]} tokens of {plan["features"]} channels at most\n'
+    f'  fingerprint {plan["fingerprint"]}'
+  )
 
 
 def _latents() -> None:
@@ -150,10 +175,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
   """Parses the command line; returns the program's name and the command."""
   if flag.wants_help(argv):
     return flag.parse(argv)
-  if len(argv) < 2 or argv[1] not in ('clips', 'latents'):
+  if len(argv) < 2 or argv[1] not in ('clips', 'captions', 'latents'):
     flag.stop(
-      'Say what to prepare, clips or latents: python -m vdm.prepare clips '
-      '--config CONFIG.'
+      'Say what to prepare, clips, captions or latents: python -m vdm.prepare '
+      'clips --config CONFIG.'
     )
   return [*flag.parse([argv[0], *argv[2:]]), argv[1]]
 

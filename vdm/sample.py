@@ -1,6 +1,8 @@
 r"""Makes videos with a trained model.
 
   python -m vdm.sample --workdir runs/synthetic --label right --num 8
+  python -m vdm.sample --workdir runs/synthetic_text \
+      --caption 'a red disc moves up and to the left'
   python -m vdm.sample --workdir runs/synthetic --given clip.mp4 \
       --given_frames 0:4 --frames 64
 
@@ -44,10 +46,19 @@ _OVERWRITE = flags.DEFINE_bool(
 _LABEL = flags.DEFINE_string(
   'label', None, 'Class by name or number; by default one after the other.'
 )
+_CAPTION = flags.DEFINE_string(
+  'caption', None, 'What the videos show, of a run that reads captions.'
+)
+_CAPTIONS = flags.DEFINE_string(
+  'captions',
+  None,
+  'A text file with a caption a line, for one video after the other.',
+)
 _NUM = flags.DEFINE_integer(
   'num',
   None,
-  'How many videos; by default 8, or one for each that is given.',
+  'How many videos; by default 8, or one for each that is given or for each '
+  'line of --captions.',
   lower_bound=1,
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the first video.', lower_bound=0)
@@ -137,7 +148,7 @@ class Request(NamedTuple):
     given: the frames that are given, if any.
     task: what is made of them; see `generate.plan`.
     windows: of each video.
-    labels: of the videos.
+    asked: what the videos are made for, `prompts.Prompts`.
     scalars: what else they are told, by name.
     guidance: its scale; None: the run's.
     out: folder to write to.
@@ -148,7 +159,7 @@ class Request(NamedTuple):
   given: Any
   task: Any
   windows: int
-  labels: Sequence[int]
+  asked: Any
   scalars: dict[str, float]
   guidance: float | None
   out: epath.Path
@@ -170,7 +181,9 @@ def main(argv: Sequence[str]) -> None:
     request = read_request()
   except (OSError, ValueError) as error:
     flag.stop(error)
-  run, worse, num = request.run, request.worse, len(request.labels)
+  run, worse, asked = request.run, request.worse, request.asked
+  labels = asked.cond['label']
+  num = len(labels)
   options = run.config.sample
   changes = {
     'ema': _EMA.value,
@@ -205,8 +218,7 @@ def main(argv: Sequence[str]) -> None:
   videos = make.samples(
     run.params,
     run.frozen,
-    {'label': request.labels}
-    | {name: np.full(num, x) for name, x in request.scalars.items()},
+    asked.cond | {name: np.full(num, x) for name, x in request.scalars.items()},
     seeds,
     request.task,
     given,
@@ -215,12 +227,13 @@ def main(argv: Sequence[str]) -> None:
     samples.write(
       request.out,
       videos,
-      request.labels,
+      labels,
       run.label_names,
       seeds,
       request.scalars.get('frame_rate', run.frame_rate),
       made_with,
       each=True,
+      prompts=asked.captions,
     )
   except errors.PATH_ERRORS as error:
     flag.stop(error)
@@ -236,6 +249,7 @@ def read_request() -> Request:
     ValueError: the model cannot do what is asked for.
   """
   from vdm import generate
+  from vdm import prompts
   from vdm import trained
   from vdm.common import sizes
   from vdm.diffusion import rollouts
@@ -264,22 +278,29 @@ def read_request() -> Request:
     worse = trained.load_worse(run, _AUTOGUIDE.value)
     with errors.as_usage('--autoguide: '):
       generate.plan(worse.config, worse.stage, task)
-  num = _NUM.value or (len(given.names) if given else 8)
+  captions = prompts.choose_captions(run, _CAPTION.value, _CAPTIONS.value)
+  num = _NUM.value or (len(given.names) if given else 0)
+  num = num or (len(captions) if _CAPTIONS.value else 8)
+  if not captions and not given and _LABEL.value is None:
+    captions = run.config.sample.captions
   if given and _LABEL.value is None:
     labels = given_frames.labels(given, model, run.label_names, num)
+  elif captions and _LABEL.value is None:
+    labels = [-1] * num
   else:
     labels = choose_labels(
       model.num_classes, run.label_names, _LABEL.value, num
     )
+  asked = prompts.make(run.reader, labels, captions)
   return Request(
     run,
     worse,
     given,
     task,
     len(windows),
-    labels,
+    asked,
     scalars,
-    choose_guidance(model.num_classes, labels, worse is not None),
+    prompts.choose_guidance(model, asked, _GUIDANCE.value, worse is not None),
     choose_folder(_WORKDIR.value, run.step, _OUT.value, _OVERWRITE.value),
   )
 
@@ -296,7 +317,10 @@ def describe(request: Request) -> dict[str, Any]:
     from vdm.preparation import given_frames
 
     made_with['given'] = given_frames.describe(
-      request.given, _GIVEN.value, task.given, len(request.labels)
+      request.given,
+      _GIVEN.value,
+      task.given,
+      len(request.asked.cond['label']),
     )
   if request.given or request.windows > 1:
     planned, _ = generate.plan(run.config, run.stage, task)
@@ -407,34 +431,6 @@ def choose_scalars(config: Any) -> dict[str, float]:
     if problem := ranges.problem(config, name, value):
       raise ValueError(problem)
   return asked
-
-
-def choose_guidance(
-  num_classes: int, labels: Sequence[int], has_worse: bool
-) -> float | None:
-  """Returns the scale of guidance; None: the run's.
-
-  Args:
-    num_classes: of the run.
-    labels: of the videos.
-    has_worse: guidance is against a worse model, which needs no labels.
-
-  Raises:
-    ValueError: there is nothing to guide by.
-  """
-  scale = _GUIDANCE.value
-  if has_worse:
-    return scale
-  if scale is not None and not num_classes:
-    raise ValueError('The run knows no classes: leave --guidance out.')
-  if num_classes and max(labels) < 0:
-    if scale not in (None, 1):
-      raise ValueError(
-        'Videos without labels have nothing to be guided by: give --label, or '
-        'leave --guidance out.'
-      )
-    return 1.0
-  return scale
 
 
 if __name__ == '__main__':

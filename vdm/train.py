@@ -14,8 +14,10 @@ from etils import epath
 import jax
 from ml_collections import ConfigDict
 
+from vdm import prompts
 from vdm.checkpoints import manager
 from vdm.common import sizes
+from vdm.common import vocabulary
 from vdm.config import check
 from vdm.config import sampling
 from vdm.evaluation import evaluator
@@ -43,6 +45,7 @@ from vdm.training import stages
 from vdm.training import starts
 from vdm.training import step_log
 from vdm.training import teacher
+from vdm.training import texts
 from vdm.training import throughput
 from vdm.training import train_state
 from vdm.training import train_step
@@ -63,6 +66,7 @@ class Run(NamedTuple):
   store: manager.Checkpoints
   log: writer.Writer
   signal: preemption.StopSignal
+  texts: vocabulary.Reader | None  # Reads captions, if the run does.
   counters: counters.Counters
   command: Sequence[str]
 
@@ -128,6 +132,7 @@ def train(
         store=store,
         log=log,
         signal=signal,
+        texts=texts.make_reader(config, workdir, sources),
         counters=counters.Counters(options.max_skipped),
         command=command,
       )
@@ -266,7 +271,9 @@ def train_stage(
     span,
     objective,
     frozen,
-    functools.partial(inputs.held_out_clips, config, run.sources, span),
+    functools.partial(
+      inputs.held_out_clips, config, run.sources, span, texts=run.texts
+    ),
     run.log,
     run.workdir / 'samples',
     run.sources['train'].info['frame_rate'] / config.data.stride,
@@ -274,6 +281,7 @@ def train_stage(
     noised_clips.make_shape_score(
       sampling.of_stage(config, stage), stage, run.mesh, run.signal.check
     ),
+    prompts.configured(config.sample, run.texts, config.sample.num),
   )
   if pending_evaluation:
     try:
@@ -306,7 +314,7 @@ def train_stage(
   )
   packed = steps.pack(state)
   with inputs.make_batches(
-    config, source, span, step - span.start, fingerprint
+    config, source, span, step - span.start, fingerprint, run.texts
   ) as batches:
     while step < span.stop:
       # 1. Wait for the data.
@@ -429,12 +437,13 @@ def finish(run: Run, span: stages.Span, state: train_state.TrainState) -> None:
     ensure_autoencoder(run, span)[0],
     judged_source(run),
     lambda: inputs.held_out_clips(
-      config, run.sources, span, config.sample.final
+      config, run.sources, span, config.sample.final, run.texts
     ),
     run.mesh,
     run.workdir / 'final',
     span.stop,
     run.signal.check,
+    run.texts,
   )
   run.log.write_final(span.stop, run.workdir / 'final')
 

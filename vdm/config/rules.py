@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from vdm.common import buckets
 from vdm.config import autoencoder_rules
+from vdm.config import condition_rules
 from vdm.config import image_model_rules
 from vdm.config import size_rules
 from vdm.config import suggest
@@ -26,8 +27,11 @@ def problems(config: ConfigDict) -> Iterator[str]:
   yield from autoencoder_rules.problems(config)
   yield from image_model_rules.problems(config.model)
   yield from _model_problems(config.model)
-  yield from _scalar_problems(config)
-  yield from guidance_problems(config.model, config.sample)
+  yield from condition_rules.text_problems(config)
+  yield from condition_rules.scalar_problems(config)
+  yield from condition_rules.guidance_problems(
+    config.model, config.sample.guidance
+  )
   yield from _diffusion_problems(config.diffusion)
   yield from _sample_problems(config.sample, config.optim)
   yield from _score_problems(config.score)
@@ -37,7 +41,7 @@ def problems(config: ConfigDict) -> Iterator[str]:
 
 
 def _data_problems(data: ConfigDict) -> Iterator[str]:
-  paths = {name: data[name] for name in ('root', 'source', 'latents')}
+  paths = {name: data[name] for name in ('root', 'source', 'latents', 'texts')}
   for name, path in (
     paths | {'captions.manifest': data.captions.manifest}
   ).items():
@@ -109,11 +113,9 @@ def _consistency_problems(
       f'config.diffusion.prediction={prediction} gives no consistency model, '
       'which has to return a clean clip as it is: train with v or flow.'
     )
-  if config.model.num_classes and not config.model.label_dropout and scale != 1:
-    yield (
-      f'config.consistency.guidance={scale:g} needs the null label, which '
-      'config.model.label_dropout=0 leaves untrained: set it to 1.'
-    )
+  yield from condition_rules.guidance_problems(
+    config.model, scale, 'config.consistency.guidance'
+  )
 
 
 def _model_problems(model: ConfigDict) -> Iterator[str]:
@@ -147,43 +149,6 @@ def _model_problems(model: ConfigDict) -> Iterator[str]:
     yield (
       'config.model.label_dropout=1 replaces every label, so that none is '
       'learnt: lower it, or set config.model.num_classes=0.'
-    )
-
-
-def _scalar_problems(config: ConfigDict) -> Iterator[str]:
-  model, data = config.model, config.data
-  if 0 < data.max_stride < data.stride:
-    yield (
-      f'config.data.max_stride={data.max_stride} is below stride='
-      f'{data.stride}: raise it, or set it to 0 for that stride alone.'
-    )
-  if not model.scalars:
-    return
-  if model.scalar_dropout in (0, 1):
-    yield (
-      f'config.model.scalar_dropout={model.scalar_dropout:g}: with 0 the '
-      'network never learns to do without a number, with 1 it learns none; '
-      'take 0.1.'
-    )
-  if 'frame_rate' in model.scalars and data.max_stride <= data.stride:
-    yield (
-      'config.model.scalars has frame_rate, and all clips have one: set '
-      f'config.data.max_stride above stride={data.stride}, or leave it out.'
-    )
-  if 'motion' in model.scalars and data.latents:
-    yield (
-      'config.model.scalars has motion, which is measured on frames, and '
-      'config.data.latents holds none: leave one of them out.'
-    )
-
-
-def guidance_problems(model: ConfigDict, sample: ConfigDict) -> Iterator[str]:
-  """Yields why samples cannot be guided by the labels that a model knows."""
-  if model.num_classes and not model.label_dropout and sample.guidance != 1:
-    yield (
-      f'config.model.label_dropout=0 leaves the null label untrained, which '
-      f'config.sample.guidance={sample.guidance:g} needs: train with '
-      'label_dropout=0.1, or sample with guidance=1.'
     )
 
 

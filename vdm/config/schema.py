@@ -63,6 +63,7 @@ KEYS: dict[str, Any] = dict(
     flip=False,  # Mirror half of the training clips.
     fixed_clips=0,  # Train on this many clips only; 0: on all windows.
     latents='',  # Folder of a latent cache to train on instead of frames.
+    texts='',  # Folder of a text cache, for model.text.encoder=pretrained.
     max_bad_records=16,  # More unreadable records than this stop a run.
     threads=positive(2),  # Decoding threads of a process.
     workers=0,  # Decoding workers of a process; 0: threads only.
@@ -127,6 +128,8 @@ KEYS: dict[str, Any] = dict(
       rotation=False,  # Objects turn.
       walls=False,  # Objects bounce off the frame's border.
       crossings=False,  # Paths cross, nearer objects hide others.
+      # Captions of the scenes, of which some combinations are held out.
+      captions=False,
     ),
   ),
   autoencoder=dict(
@@ -204,6 +207,19 @@ KEYS: dict[str, Any] = dict(
     dropout=share(0.0),  # In residual blocks.
     convolution=one_of('factorised', 'full'),  # full: 3 x 3 x 3 kernels.
     remat=one_of('none', 'block', 'dots'),  # Activations recomputed.
+    # Captions to condition on; learned: a table of words trained along;
+    # pretrained: tokens of a published encoder, see data.texts.
+    text=dict(
+      encoder=one_of('none', 'learned', 'pretrained'),
+      dropout=share(0.1),  # Share of captions that are not told.
+      length=positive(32),  # Tokens of a caption; further ones are cut off.
+      width=positive(128),  # Channels of a token.
+      layers=2,  # Of the transformer over tokens.
+      vocabulary=positive(4096),  # learned: words, the most frequent ones.
+      features=positive(512),  # pretrained: channels of an encoded token.
+      name='',  # pretrained: of the encoder on the hub, or its folder.
+      revision='',  # pretrained: commit or tag of the hub.
+    ),
   ),
   diffusion=dict(
     schedule=one_of('cosine', 'flow', 'linear'),  # linear: DDPM's betas.
@@ -257,6 +273,7 @@ KEYS: dict[str, Any] = dict(
     guidance_rescale=share(0.0),
     ema=0.10,  # Width of the average that makes the videos.
     num=positive(8),  # Videos of a preview, cycling through the labels.
+    captions=(),  # Prompts of previews and final videos, in turn; (): held-out.
     batch=positive(32),  # Videos made at once.
     final=64,  # Videos of `final/`, when the run ends.
     seed=0,  # Video i uses seed + i.

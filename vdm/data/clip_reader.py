@@ -20,6 +20,7 @@ from etils.array_types import IntArray, ui8
 import numpy as np
 
 from vdm.common import sizes
+from vdm.common import vocabulary
 from vdm.data import builders
 from vdm.data import coding
 from vdm.data import latent_cache
@@ -122,7 +123,8 @@ class Clip(NamedTuple):
   Attributes:
     arrays: 'video' uint8 [t h w 3], or from a latent cache 'mean' and perhaps
       'logvar', float16 [t h w c]; 'label' int32 [], -1 where there is none;
-      float32 [] for each of `spec.scalars`.
+      float32 [] for each of `spec.scalars`; and what a reader of captions
+      returns.
     shot: number of its shot, in the order of the windows.
     start: number of its window in the shot.
     bad: (entry, reason) of the records that could not be read in its place.
@@ -154,12 +156,14 @@ class TrainingClips:
     windows: what `find_windows` returned for it.
     cache: latents to read in place of frames; None: frames.
     posterior: whether to read their log-variances, too.
+    texts: reads their captions; None: these are not read.
   """
 
   source: builders.ClipSource
   windows: windowing.Windows
   cache: latent_cache.Cache | None = None
   posterior: bool = False
+  texts: vocabulary.Reader | None = None
 
   def read(self, number: int) -> Clip:
     """Returns clip `number`, or one of the next shot that can be read.
@@ -191,13 +195,8 @@ class TrainingClips:
           break
       else:
         entry = self.windows.entries[self.windows.bounds[shot]]
-        label = np.int32(self.source.index['label'][entry])
-        found = scalars.describe(
-          spec.scalars,
-          arrays.get('video'),
-          self.source.info['frame_rate'] / stride,
-        )
-        return Clip({**arrays, 'label': label, **found}, shot, start, bad)
+        arrays = arrays | self._read_conditions(entry, arrays, stride)
+        return Clip(arrays, shot, start, bad)
     raise too_many_bad(self.source, bad)
 
   def name(self, number: int) -> dict[str, str | int]:
@@ -208,6 +207,17 @@ class TrainingClips:
       'id': str(self.source.index['id'][entry]),
       'start': int(positions[0]),
     }
+
+  def _read_conditions(self, entry, arrays, stride):
+    index = self.source.index
+    found = {'label': np.int32(index['label'][entry])}
+    if self.texts is not None:
+      found |= self.texts.read(str(index['caption'][entry]))
+    return found | scalars.describe(
+      self.windows.spec.scalars,
+      arrays.get('video'),
+      self.source.info['frame_rate'] / stride,
+    )
 
   def _read_window(self, shot, start, stride, mirrored, region):
     if self.cache is None:

@@ -6,13 +6,15 @@ from absl import logging
 from etils.array_types import ui8
 import numpy as np
 
+from vdm.common import vocabulary
 from vdm.data import builders
 from vdm.data import clip_reader
 from vdm.data import clip_spec
 from vdm.data import scalars
 from vdm.data import windowing
 
-PLACES = ('row', 'start')  # Entries that say where clips are from.
+# Entries that say where clips are from and, for people, what they show.
+PLACES = ('row', 'start', 'caption')
 
 
 def load_clips(
@@ -21,6 +23,7 @@ def load_clips(
   num: int,
   *,
   seed: int = 0,
+  texts: vocabulary.Reader | None = None,
 ) -> dict[str, np.ndarray]:
   """Returns the same clips every time.
 
@@ -35,11 +38,13 @@ def load_clips(
     num: number of clips.
     seed: of the order, and not the run's: runs of any seed are evaluated on the
       same clips.
+    texts: reads their captions; None: these are not returned.
 
   Returns:
     'video' uint8 [n t h w 3]; 'label' int32 [n]; 'row' int64 [n], the record
     (as `source.truth` takes it) in which a clip starts, and 'start' int64 [n],
-    at which frame of it; float32 [n] for each of `spec.scalars`.
+    at which frame of it; float32 [n] for each of `spec.scalars`. With `texts`
+    also 'caption' str [n], and what is read of it.
 
   Raises:
     ValueError: the data set has no such clips.
@@ -57,11 +62,16 @@ def load_clips(
     if len(clips) == num:
       break
   entries, starts = np.asarray(places, np.int64).T
+  told = {}
+  if texts is not None:
+    told['caption'] = np.asarray(source.index['caption'], np.str_)[entries]
+    told |= vocabulary.read_all(texts, told['caption'])
   return {
     'video': np.stack(clips),
     'label': np.asarray(source.index['label'], np.int32)[entries],
     'row': np.asarray(source.index['row'], np.int64)[entries],
     'start': starts,
+    **told,
     **_scalars(source, spec, clips),
   }
 

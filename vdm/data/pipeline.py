@@ -26,6 +26,7 @@ from absl import logging
 import grain
 import numpy as np
 
+from vdm.common import vocabulary
 from vdm.data import builders
 from vdm.data import clip_reader
 from vdm.data import clip_spec
@@ -120,6 +121,7 @@ class Batches(Iterator):
   def __next__(self) -> dict[str, np.ndarray]:
     """Returns {'video': uint8 [b t h w 3], 'label': int32 [b]} and scalars.
 
+    With a reader of captions there is also what it returns of each of them.
     With a latent cache, 'mean' and perhaps 'logvar', float16 [b t h w c],
     replace 'video'.
 
@@ -174,6 +176,7 @@ def make_batches(
   stop: int | None = None,
   cache: latent_cache.Cache | None = None,
   posterior: bool = False,
+  texts: vocabulary.Reader | None = None,
   process_index: int = 0,
   process_count: int = 1,
   threads: int = 4,
@@ -189,6 +192,7 @@ def make_batches(
     cache: of the source's latents, which are returned in place of frames: of
       the same windows, mirrored where those are. It is of whole frames.
     posterior: return the cache's log-variances, too.
+    texts: reads the captions; None: these are not returned.
     process_index: this process, which gets rows `process_index * batch /
       process_count` and following. Its unreadable records are counted from
       this call on.
@@ -214,7 +218,7 @@ def make_batches(
   windows = windowing.find_windows(source, spec)
   own = spec.batch // process_count
   rows = _Rows(
-    clip_reader.TrainingClips(source, windows, cache, posterior),
+    clip_reader.TrainingClips(source, windows, cache, posterior, texts),
     batch=spec.batch,
     own=own,
     first=start * spec.batch + process_index * own,

@@ -1,15 +1,20 @@
 """What a denoiser is told about clips: a dict of arrays with a row a clip.
 
   label       int32 [b], a class; -1 for none
+  words       int32 [b n], numbers of words as `common.vocabulary` has them;
+              0 for none
+  text        float32 [b n d], tokens of a pretrained text encoder
+  text_mask   bool [b n], which tokens there are
   frame_rate  float32 [b], frames a second; NaN for unknown
   motion      float32 [b], frame widths a second; NaN for unknown
 
 Each condition has a null value, which stands for not being told, and is
 dropped by itself in training: the network then learns what guidance needs.
+Conditions of one group say one thing, and are dropped together.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 import zlib
 
 from etils.array_types import Array
@@ -20,32 +25,53 @@ import numpy as np
 # Numbers of a clip. Guidance contrasts what is shown and keeps them, as Stable
 # Video Diffusion does.
 SCALARS = ('frame_rate', 'motion')
-# (array) -> the null value of each of its rows.
-NULL: dict[str, Callable[[Any], Any]] = {
-  'label': lambda x: jnp.full_like(x, -1),
-  **dict.fromkeys(SCALARS, lambda x: jnp.full_like(x, jnp.nan)),
+
+
+class Condition(NamedTuple):
+  """One entry of the dict.
+
+  Attributes:
+    dtype: of its array.
+    null: fills the rows that are not told.
+    group: of conditions that are dropped together, with one share.
+  """
+
+  dtype: Any
+  null: float
+  group: str
+
+
+CONDITIONS = {
+  'label': Condition(np.int32, -1, 'label'),
+  'words': Condition(np.int32, 0, 'text'),
+  'text': Condition(np.float32, 0.0, 'text'),
+  'text_mask': Condition(np.bool_, False, 'text'),
+  **{name: Condition(np.float32, np.nan, name) for name in SCALARS},
 }
-TYPES = {'label': np.int32, **dict.fromkeys(SCALARS, np.float32)}
 
 
 def of(batch: Mapping[str, Any]) -> dict[str, Any]:
   """Returns those entries of a batch, or of clips, that are conditions."""
-  return {name: x for name, x in batch.items() if name in NULL}
+  return {name: x for name, x in batch.items() if name in CONDITIONS}
 
 
 def rest(batch: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the other entries."""
-  return {name: x for name, x in batch.items() if name not in NULL}
+  return {name: x for name, x in batch.items() if name not in CONDITIONS}
 
 
 def arrays(cond: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Returns conditions that may be lists, in the types of the network."""
-  return {name: np.asarray(x, TYPES[name]) for name, x in cond.items()}
+  return {
+    name: np.asarray(x, CONDITIONS[name].dtype) for name, x in cond.items()
+  }
 
 
 def null(cond: Mapping[str, Array['b ...']]) -> dict[str, Array['b ...']]:
   """Returns the null value of every condition."""
-  return {name: NULL[name](x) for name, x in cond.items()}
+  return {
+    name: jnp.full_like(x, CONDITIONS[name].null) for name, x in cond.items()
+  }
 
 
 def without(cond: Mapping[str, Array['b ...']]) -> dict[str, Array['b ...']]:
@@ -58,20 +84,21 @@ def drop(
   key: jax.Array,
   shares: Mapping[str, float],
 ) -> dict[str, Array['b ...']]:
-  """Replaces conditions by their null values, each by itself.
+  """Replaces conditions by their null values, each group by itself.
 
   Args:
     cond: the conditions.
     key: of the step.
-    shares: of the rows that lose each condition; none of those left out.
+    shares: by group, of the rows that lose it; none of those left out.
   """
   dropped = {}
   for name, x in cond.items():
+    group = CONDITIONS[name].group
     # Labels were the first condition: their key is that of earlier runs.
     own = key
-    if name != 'label':
-      own = jax.random.fold_in(key, zlib.crc32(name.encode()))
-    gone = jax.random.bernoulli(own, shares.get(name, 0.0), x.shape[:1])
+    if group != 'label':
+      own = jax.random.fold_in(key, zlib.crc32(group.encode()))
+    gone = jax.random.bernoulli(own, shares.get(group, 0.0), x.shape[:1])
     gone = gone.reshape(-1, *(1,) * (x.ndim - 1))
-    dropped[name] = jnp.where(gone, NULL[name](x), x)
+    dropped[name] = jnp.where(gone, jnp.full_like(x, CONDITIONS[name].null), x)
   return dropped

@@ -9,6 +9,7 @@ from vdm import trained
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import tables
+from vdm.config import condition_rules
 from vdm.evaluation import real_clips
 from vdm.trained import run_folder
 from vdm.training import objectives
@@ -38,7 +39,7 @@ def compare(
 
   Returns:
     {'step', 'clips', 'best': width, 'losses': {width: {log-SNR: loss}}}; the
-    losses are with the clips' labels where the network has labels.
+    losses are with the clips' labels and captions where the network has any.
 
   Raises:
     FileNotFoundError: there is no run, or no diffusion model in it yet.
@@ -51,10 +52,10 @@ def compare(
     if run.workdir is None:
       raise errors.UsageError(f'{workdir} is an export: it has one average.')
     if not losses:
-      if run.config.model.num_classes:
-        prefix = 'val_loss_labelled/'
+      if name := condition_rules.told_loss(run.config.model):
+        prefix = f'{name}/'
       clips = real_clips.RealClips(run.config.data, run.stage).same(
-        'validation', num
+        'validation', num, run.reader
       )
       mesh = sharding.make_mesh()
       objective = objectives.make_objective(run.config, run.stage, mesh)

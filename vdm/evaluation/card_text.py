@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from vdm.common import tables
+from vdm.evaluation import caption_score
 from vdm.evaluation import verdict
 from vdm.metrics import laws
 from vdm.metrics import motion
@@ -47,6 +48,11 @@ def text(card: dict[str, Any]) -> str:
   if 'synthetic_truth' in card:
     rows = _sets(card, 'synthetic_truth', synthetic_truth.RATIOS)
     parts.append('One straight mover\n' + synthetic_truth.table(rows))
+  if 'captions' in card:
+    parts.append(
+      'What captions say and clips show\n'
+      + caption_score.table(card['captions'])
+    )
   parts.append(_RULES)
   if 'reconstruction' in card:
     values = card['reconstruction'].items()

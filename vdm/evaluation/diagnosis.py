@@ -87,7 +87,10 @@ def measure(
   config = run.config
   report('the data')
   real = real_clips.RealClips(config.data, run.stage)
-  train, held_out = real.same('train', 4 * num), real.same('validation', num)
+  train, held_out = (
+    real.same('train', 4 * num),
+    real.same('validation', num, run.reader),
+  )
   numbers = of_data(train['video'])
   report('the autoencoder')
   codec = autoencoders.make_autoencoder(config.autoencoder)

@@ -10,8 +10,10 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
+from vdm import prompts
 from vdm.evaluation import given_score
 from vdm.evaluation import small_score
+from vdm.media import samples
 from vdm.media import video_files
 from vdm.multihost import coordination
 from vdm.training import objectives
@@ -37,6 +39,7 @@ class Evaluator:
     frame_rate: float,
     label_names: Sequence[str] = (),
     more_scores: Callable[..., dict[str, float]] | None = None,
+    asked: prompts.Prompts | None = None,
   ):
     """Reads the clips.
 
@@ -51,9 +54,12 @@ class Evaluator:
       frame_rate: of the clips, frames a second.
       label_names: of their classes, for the captions of previews.
       more_scores: beside the small score's own, see `SmallScore`.
+      asked: of the videos of previews, one each; None: what is told of the
+        clips that are shown beside them.
     """
     self._span, self._objective, self._frozen = span, objective, frozen
     self._clips = clips(config.train.eval_clips)
+    self._asked = asked
     self._small_score = small_score.make_small_score(
       config.score,
       span.stage,
@@ -98,7 +104,9 @@ class Evaluator:
       )
     average = train_state.averaged(state, self._shown)
     if 'preview' in due:
-      clips = self._objective.preview(average, self._frozen, self._clips)
+      clips = self._objective.preview(
+        average, self._frozen, self._preview_clips()
+      )
       preview = write_preview(
         self._folder / f'step_{step:08d}',
         clips,
@@ -127,14 +135,27 @@ class Evaluator:
       path = self._folder / f'step_{step:08d}' / 'given'
       given_score.write_rows(path, rows, self._frame_rate)
 
+  def _preview_clips(self):
+    """Returns the clips of a preview, with the conditions of the prompts."""
+    if self._asked is None:
+      return self._clips
+    count = len(self._asked.captions)
+    rows = np.arange(count) % len(self._clips['video'])
+    return {k: x[rows] for k, x in self._clips.items()} | self._asked.cond
+
   def _captions(self, clips):
-    """Returns a caption for each preview: kind, class and seed."""
-    labels, captions = self._clips['label'], []
+    """Returns a caption for each preview: kind, what is told, and seed."""
+    labels, told = self._clips['label'], self._clips.get('caption')
+    captions = []
     for name, videos in clips.items():
       for i in range(len(videos)):
         label = labels[i % len(labels)]
         known = 0 <= label < len(self._label_names)
         words = [self._label_names[label]] if known else []
+        if name == 'samples' and self._asked is not None:
+          words = [samples.wrapped(self._asked.captions[i])]
+        elif told is not None:
+          words = [samples.wrapped(str(told[i % len(told)]))]
         words += [f'seed {self._seed + i}'] if name == 'samples' else []
         captions.append(f'{name} {i}\n{", ".join(words)}')
     return captions

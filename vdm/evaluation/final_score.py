@@ -12,8 +12,10 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
+from vdm import prompts
 from vdm.common import files
 from vdm.common import sizes
+from vdm.common import vocabulary
 from vdm.data import builders
 from vdm.diffusion import conditions
 from vdm.evaluation import given_score
@@ -37,11 +39,14 @@ def write(
   folder: epath.Path,
   step: int,
   poll: Callable[..., None],
+  texts: vocabulary.Reader | None = None,
 ) -> None:
   """Writes `final/` once: samples.npz, the videos, real.npz and metrics.json.
 
   Samples are not selected: video i has the seed `sample.seed` + i and the label
-  i mod classes, or that of training clip i if the training clips are fixed.
+  i mod classes, or that of training clip i if the training clips are fixed. Of
+  a run that reads captions it is made for `sample.captions` in turn or, if
+  there are none, for what is told of clip i.
 
   Args:
     config: of the run.
@@ -54,6 +59,7 @@ def write(
     folder: where to write.
     step: global step of the parameters.
     poll: called after every batch of videos; may raise.
+    texts: reads captions, if the run does.
   """
   num = config.sample.final
   how = _protocol(config, stage, source)
@@ -63,8 +69,9 @@ def write(
     return
   logging.info('Generating %d final videos in %s', num, folder)
   real = clips()
-  cond = generate.preview_conditions(config.model, num)
-  if config.data.fixed_clips:
+  asked = prompts.for_preview(config, texts, num, real)
+  cond = asked.cond
+  if config.data.fixed_clips and texts is None:
     rows = np.arange(num) % len(real['video'])
     cond = {name: x[rows] for name, x in conditions.of(real).items()}
   seeds = config.sample.seed + np.arange(num)
@@ -86,6 +93,7 @@ def write(
     seeds,
     frame_rate,
     generate.describe_samples(config, folder.parent, step),
+    prompts=asked.captions,
   )
   rows = _like(labels[:BESIDE], real['label'])
   files.write_npz(
@@ -98,7 +106,8 @@ def write(
   )
   metrics = {'step': step, 'protocol': how}
   metrics |= synthetic_score.score(
-    config.data, stage, videos, labels, real, reconstruction
+    *(config.data, stage, videos, labels, real, reconstruction),
+    asked.captions,
   )
   if given:
     metrics['given'] = given_score.measure(
@@ -147,5 +156,13 @@ def _protocol(config, stage, source) -> dict[str, Any]:
     'frames': stage.frames,
     'stride': config.data.stride,
     **sizes.keys(sizes.of(stage)),
-    'sample': config.sample.to_dict(),
+    'sample': settings(config.sample),
   }
+
+
+def settings(sample: ConfigDict) -> dict[str, Any]:
+  """Returns what a protocol says of `config.sample`."""
+  found = sample.to_dict()
+  if not found['captions']:  # So are protocols of before there was this key.
+    del found['captions']
+  return found

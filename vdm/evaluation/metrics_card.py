@@ -6,6 +6,7 @@ video model), and these clips corrupted (what a failure looks like). All are
 compared with one reference of real clips.
 """
 
+from collections.abc import Mapping, Sequence
 import json
 import platform
 from typing import Any
@@ -16,6 +17,7 @@ import jax
 import numpy as np
 
 from vdm.common import files
+from vdm.evaluation import caption_score
 from vdm.evaluation import card_text
 from vdm.evaluation import clip_set
 from vdm.metrics import corruptions
@@ -40,6 +42,8 @@ def make(
   floor: tuple[clip_set.ClipSet, clip_set.ClipSet] | None = None,
   features: str = '',
   unbiased: bool = False,
+  captions: Mapping[str, Sequence[str]] | None = None,
+  width: int = 0,
 ) -> dict[str, Any]:
   """Returns the numbers of a card, as JSON values.
 
@@ -49,6 +53,8 @@ def make(
     floor: two disjoint sets of real clips; by default the reference and 'real'.
     features: name of the Frechet distance of the features, e.g. 'fvd'.
     unbiased: covariances over N - 1.
+    captions: of the clips of some of the sets, by set.
+    width: of their frames, px.
   """
   first, second = floor or (reference, sets['real'])
   pairs = {name: (reference, clips) for name, clips in sets.items()}
@@ -93,6 +99,13 @@ def make(
         clips.truth, clips.labels, reference.truth
       )
       for name, clips in sets.items()
+    }
+  if captions and reference.truth is not None:
+    card['captions'] = {
+      name: caption_score.summarise(
+        caption_score.shown(sets[name].truth, sets[name].laws, width), told
+      )
+      for name, told in captions.items()
     }
   return card
 

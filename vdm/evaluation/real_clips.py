@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm.common import sizes
+from vdm.common import vocabulary
 from vdm.data import builders
 from vdm.data import clip_spec
 from vdm.data import eval_clips
@@ -45,10 +46,12 @@ class RealClips:
       self._splits[name] = source, windowing.find_windows(source, spec)
     return self._splits[name]
 
-  def same(self, name: str, num: int) -> dict[str, np.ndarray]:
+  def same(
+    self, name: str, num: int, texts: vocabulary.Reader | None = None
+  ) -> dict[str, np.ndarray]:
     """Returns the same clips of a split every time, see `eval_clips`."""
     source, windows = self.split(name)
-    return eval_clips.load_clips(source, windows.spec, num)
+    return eval_clips.load_clips(source, windows.spec, num, texts=texts)
 
   def choose(
     self, num: int, split: str, sampling: str, seed: int
@@ -102,3 +105,12 @@ class RealClips:
     names = np.asarray(source.index['shot'])[entries]
     groups = [f'{key["split"]}/{name}' for name in names]
     return np.stack(clips), groups, np.asarray(source.index['label'])[entries]
+
+  def captions(self, key: dict[str, Any]) -> list[str]:
+    """Returns the captions of the clips of a key, if all could be read."""
+    source, windows = self.split(key['split'])
+    order = windowing.sampled_order(windows, key['sampling'], key['seed'])
+    return [
+      str(source.index['caption'][windows.entries[windows.bounds[shot]]])
+      for shot, _ in itertools.islice(order, *key['clips'])
+    ]

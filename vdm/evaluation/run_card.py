@@ -10,7 +10,7 @@ through the autoencoder (the ceiling of the video model) and corrupted; and the
 training clips, among which the nearest of each sample is searched.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from vdm import generate
+from vdm import prompts
 from vdm import trained
 from vdm.evaluation import clip_set
 from vdm.evaluation import feature_extraction
@@ -122,6 +123,7 @@ class _Evaluation:
       options.num, options.split, options.sampling, options.seed
     )
     samples_key = run_samples.key(self.run)
+    asked = self.asked()
     with self.timed('sampling'):
       videos, labels = run_samples.make(
         self.run,
@@ -129,7 +131,10 @@ class _Evaluation:
         samples_key,
         options.num,
         folder=self.out / result_cache.FOLDER,
+        asked=asked,
       )
+    if asked.captions:
+      samples_key['captions'] = list(asked.captions)
     samples_key['num'] = options.num
     sets = self.sets(videos, labels, samples_key, floor_key)
     reference = self.measured(
@@ -145,6 +150,8 @@ class _Evaluation:
         sets,
         features=feature_extraction.metric_name(network) if network else '',
         unbiased=options.unbiased,
+        captions=self.captions(asked, floor_key),
+        width=self.run.stage.resolution,
       )
     card['reconstruction'] = quality
     if options.training_clips:
@@ -160,8 +167,26 @@ class _Evaluation:
         )
     card['protocol'] = self.protocol(real_key, floor_key, samples_key)
     card['seconds'] = {k: round(v, 2) for k, v in self.seconds.items()}
-    run_samples.write_sheet(self.out, videos, labels, self.run.label_names)
+    run_samples.write_sheet(
+      self.out, videos, labels, self.run.label_names, asked.captions
+    )
     return card
+
+  def captions(
+    self, asked: prompts.Prompts, floor_key: dict[str, Any]
+  ) -> dict[str, Sequence[str]]:
+    """Returns the captions of the samples and of the floor's clips, if any."""
+    if not asked.captions:
+      return {}
+    real = self.real.captions(floor_key)
+    return {'samples': asked.captions, 'real': real, 'autoencoder': real}
+
+  def asked(self) -> prompts.Prompts:
+    """Returns what the samples are made for, see `prompts.for_preview`."""
+    run, num, clips = self.run, self.options.num, None
+    if run.reader is not None and not run.config.sample.captions:
+      clips = self.real.same('validation', num, run.reader)
+    return prompts.for_preview(run.config, run.reader, num, clips)
 
   def sets(
     self,

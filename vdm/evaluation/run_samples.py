@@ -10,11 +10,13 @@ from etils.array_types import IntArray, ui8
 import numpy as np
 
 from vdm import generate
+from vdm import prompts
 from vdm import trained
 from vdm.common import progress
 from vdm.common import sizes
 from vdm.evaluation import final_score
 from vdm.evaluation import result_cache
+from vdm.media import samples
 from vdm.media import video_files
 from vdm.multihost import arrays
 from vdm.multihost import coordination
@@ -29,9 +31,10 @@ def key(run: trained.Model) -> dict[str, Any]:
   Args:
     run: the trained model.
   """
-  sample = run.config.sample.to_dict()
+  sample = final_score.settings(run.config.sample)
   for name in ('num', 'final', 'batch'):
     del sample[name]
+  sample.pop('captions', None)  # See `make`.
   return {
     'step': run.step,
     'params': result_cache.fingerprint(run.params),
@@ -50,6 +53,7 @@ def make(
   num: int,
   *,
   folder: epath.Path,
+  asked: prompts.Prompts | None = None,
 ) -> tuple[ui8['n t h w 3'], IntArray[' n']]:
   """Returns videos and labels, the same on every process.
 
@@ -62,13 +66,17 @@ def make(
     key: see `key`.
     num: number of samples.
     folder: of the cache.
+    asked: `num` of them; by default those of `prompts.for_preview`.
   """
   config = run.config
-  cond = generate.preview_conditions(config.model, num)
-  labels = cond['label']
+  if asked is None:
+    asked = prompts.for_preview(config, run.reader, num)
+  cond, labels = asked.cond, asked.cond['label']
+  if asked.captions:
+    key = {**key, 'labels': 'none', 'captions': list(asked.captions)}
   shape = (num, run.stage.frames, *sizes.of(run.stage), 3)
   first = coordination.is_first()
-  videos = final_videos(run, labels) if first else None
+  videos = final_videos(run, labels, asked.captions) if first else None
   if coordination.first_says('the samples', videos is not None):
     logging.info('The samples are those of %s.', run.workdir / 'final')
     return arrays.from_first('the samples', videos, shape), labels
@@ -98,9 +106,9 @@ def make(
 
 
 def final_videos(
-  run: trained.Model, labels: IntArray[' n']
+  run: trained.Model, labels: IntArray[' n'], captions: Sequence[str] = ()
 ) -> ui8['n t h w 3'] | None:
-  """Returns the run's final videos; None if labels or settings differ."""
+  """Returns the run's final videos; None if prompts or settings differ."""
   if run.workdir is None:
     return None
   folder, num = run.workdir / 'final', len(labels)
@@ -111,9 +119,12 @@ def final_videos(
     with (folder / 'samples.npz').open('rb') as file:
       saved = np.load(file, allow_pickle=False)
       videos, classes = saved['videos'], saved['labels']
+    record = json.loads((folder / samples.RECORD).read_text())
   except (OSError, ValueError, KeyError):
     return None
-  wanted = json.loads(json.dumps(run.config.sample.to_dict()))
+  wanted = json.loads(json.dumps(final_score.settings(run.config.sample)))
+  if record.get('captions', [])[:num] != list(captions):
+    return None
   if step != run.step or settings != wanted or len(videos) < num:
     return None
   if videos.shape[1:] != (run.stage.frames, *sizes.of(run.stage), 3):
@@ -126,11 +137,12 @@ def write_sheet(
   videos: ui8['n t h w 3'],
   labels: IntArray[' n'],
   label_names: Sequence[str],
+  captions: Sequence[str] = (),
 ) -> None:
   """Writes samples.png, a contact sheet of the first samples."""
-  captions = [
-    f'sample {i}\n{label_names[label] if label >= 0 else ""}'
-    for i, label in enumerate(labels[:SHEET_VIDEOS])
-  ]
-  sheet = video_files.contact_sheet(videos[:SHEET_VIDEOS], captions, upscale=2)
+  told = [label_names[label] if label >= 0 else '' for label in labels]
+  if captions:
+    told = list(map(samples.wrapped, captions))
+  titles = [f'sample {i}\n{x}' for i, x in enumerate(told[:SHEET_VIDEOS])]
+  sheet = video_files.contact_sheet(videos[:SHEET_VIDEOS], titles, upscale=2)
   video_files.write_png(out / 'samples.png', sheet)

@@ -1,5 +1,6 @@
 """Scores clips of synthetic scenes, whose laws are known."""
 
+from collections.abc import Sequence
 import functools
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from vdm.common import sizes
 from vdm.data.synthetic import paths
+from vdm.evaluation import caption_score
 from vdm.metrics import corruptions
 from vdm.metrics import laws
 from vdm.metrics import synthetic_truth
@@ -59,6 +61,7 @@ def score(
   labels: IntArray[' n'],
   real: dict[str, np.ndarray],
   reconstruction: ui8['m t h w 3'],
+  prompts: Sequence[str] = (),
 ) -> dict[str, dict[str, dict[str, float]]]:
   """Compares samples with the laws of their scenes, and logs a table.
 
@@ -69,12 +72,13 @@ def score(
     stage: config of the stage that the clips are of.
     samples: generated clips.
     labels: their classes.
-    real: 'video' and 'label' of held-out clips.
+    real: 'video' and 'label' of held-out clips; with prompts also 'caption'.
     reconstruction: these clips, encoded and decoded.
+    prompts: captions of the samples, if they were made for any.
 
   Returns:
-    {'laws' and, of one straight mover, 'synthetic_truth': {set: numbers}}; {}
-    for other data sets.
+    {'laws' and, of one straight mover, 'synthetic_truth': {set: numbers}}, and
+    with prompts 'captions': {set: see `caption_score`}; {} for other data sets.
   """
   if not is_synthetic(data):
     return {}
@@ -91,12 +95,27 @@ def score(
     'mixed': corruptions.mix_clips(video, seed=0),
   }
   classes = dict.fromkeys(sets, real['label']) | {'samples': labels}
-  scores = {}
+  scores, found = {}, {}
   for name, (metric, measure) in metrics.items():
     measured = {key: measure(clips) for key, clips in sets.items()}
+    found[name] = measured
     scores[name] = {
       key: metric.summarise(measured[key], classes[key], measured['real'])
       for key in sets
     }
     logging.info('\n%s', metric.table(scores[name]))
+  if prompts and 'synthetic_truth' in found:
+    told = dict.fromkeys(sets, real['caption']) | {'samples': prompts}
+    scores['captions'] = {
+      key: caption_score.summarise(
+        caption_score.shown(
+          found['synthetic_truth'][key],
+          found['laws'][key],
+          video.shape[3],
+        ),
+        told[key],
+      )
+      for key in sets
+    }
+    logging.info('\n%s', caption_score.table(scores['captions']))
   return scores

@@ -8,6 +8,7 @@ GIF, labelled and repeated. A folder never mixes the files of two calls.
 from collections.abc import Sequence
 import json
 import re
+import textwrap
 from typing import Any
 import zipfile
 
@@ -21,6 +22,7 @@ from vdm.media import video_files
 
 SHEET_VIDEOS = 16
 GRID_VIDEOS = 64
+WIDTH, LINES = 20, 3  # Of a caption above a video, letters and lines at most.
 ARRAYS, RECORD = 'samples.npz', 'samples.json'
 # In a run's final/: the step that its videos and numbers are of, and a few real
 # clips with their reconstructions.
@@ -29,6 +31,13 @@ FINAL, REAL = 'step.txt', 'real.npz'
 NAMES = re.compile(
   r'samples\.(npz|json)|sheet\.png|grid\.(mp4|gif)|seed_\d+\.(mp4|gif)'
 )
+
+
+def wrapped(caption: str) -> str:
+  """Returns a caption in lines that fit above a video, cut off if long."""
+  return '\n'.join(
+    textwrap.wrap(caption, WIDTH, max_lines=LINES, placeholder=' ...')
+  )
 
 
 def check_free(folder: epath.PathLike) -> None:
@@ -49,6 +58,7 @@ def write(
   frame_rate: float,
   made_with: dict[str, Any],
   each: bool = False,
+  prompts: Sequence[str] = (),
 ) -> None:
   """Writes samples.npz with all videos, sheet.png and a grid of the first.
 
@@ -61,6 +71,7 @@ def write(
     frame_rate: frames per second.
     made_with: how they were made, for samples.json, which is written last.
     each: also write every video as seed_XXXXXX.mp4 and .gif.
+    prompts: a caption each that they were made for; (): none.
   """
   folder = epath.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
@@ -76,6 +87,7 @@ def write(
     },
   )
   names = [label_names[n] if n >= 0 else 'sample' for n in labels]
+  names = [wrapped(x) or y for x, y in zip(prompts or [''] * len(names), names)]
   captions = [f'{name}\nseed {seed}' for name, seed in zip(names, seeds)]
   sheet = video_files.contact_sheet(
     videos[:SHEET_VIDEOS], captions[:SHEET_VIDEOS], upscale=2
@@ -97,6 +109,8 @@ def write(
     'labels': np.asarray(labels).tolist(),
     'label_names': list(label_names),
   }
+  if prompts:
+    record['captions'] = list(map(str, prompts))
   files.write_json(folder / RECORD, record)
 
 

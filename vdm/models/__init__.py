@@ -40,6 +40,7 @@ class Network(NamedTuple):
 def make_unet(config: ConfigDict, channels: int) -> Network:
   """Builds the denoiser of `config.model` for latents of `channels`."""
   options = config.to_dict()
+  text = options.pop('text')
   if config.get('kind', 'unet') != 'unet':
     own = {name: options[name] for name in inflated.OPTIONS}
     network = functional(inflated.Inflated, channels, **own)
@@ -48,6 +49,15 @@ def make_unet(config: ConfigDict, channels: int) -> Network:
   own = ('label_dropout', 'scalar_dropout', 'motion_range', 'kind')
   for name in (*own, *published.KEYS):
     options.pop(name, None)
+  if text['encoder'] != 'none':
+    options['text'] = {
+      'encoder': text['encoder'],
+      'width': text['width'],
+      'depth': text['layers'],
+      'head_size': options['head_size'],
+      'vocabulary_size': text['vocabulary'],
+      'features': text['features'],
+    }
   return functional(unet.UNet, channels, **options)
 
 

@@ -12,12 +12,17 @@ model, and a trained image model applied to several frames computes the same for
 each of them (Ho et al., 2204.03458; Blattmann et al., 2304.08818). Time is
 never downsampled.
 
+With a text encoder (`text`), blocks with attention over space attend to its
+tokens, and its pooled vector is added to the embedding as a label is: attention
+that starts at zero learns slowly by itself.
+
 Parameter paths name the purpose of a parameter, so that stages can freeze by
 pattern: `temporal` occurs in the path of every temporal parameter, `film` in
 that of every projection of the conditioning.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 import zlib
 
 from etils.array_types import Array, FloatArray
@@ -26,6 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from vdm.models import layers
+from vdm.models import text as text_encoders
 from vdm.models import unet_blocks
 
 # Pattern of the paths of parameters that single frames do not use.
@@ -85,8 +91,10 @@ class UNet(nnx.Module):
     dropout: float,
     convolution: str,
     remat: str,
+    text: Mapping[str, Any] | None = None,
     rngs: nnx.Rngs,
   ):
+    """Makes the network; `text` has the arguments of a `text.TextEncoder`."""
     self.remat = remat
     self.blocks = tuple(blocks)
     self.feature_width = embed_width
@@ -99,6 +107,10 @@ class UNet(nnx.Module):
       )
       if num_classes
       else None
+    )
+    self.text = text_encoders.TextEncoder(**text, rngs=rngs) if text else None
+    self.embed_text = (
+      layers.Linear(text['width'], embed_width, rngs=rngs) if text else None
     )
 
     # Zero at the start, so that a network that gains one computes what it did.
@@ -124,6 +136,7 @@ class UNet(nnx.Module):
         temporal=temporal,
         temporal_attention=level in temporal_attention_levels,
         joint_attention=joint and joint_attention and bool(temporal),
+        text_width=text['width'] if text else 0,
         rngs=rngs,
       )
 
@@ -160,7 +173,10 @@ class UNet(nnx.Module):
     self.head_conv = layers.Conv(width, channels, rngs=rngs, init_scale=0.0)
 
   def embed(
-    self, levels: FloatArray['b t'], cond: dict[str, Array['b ...']]
+    self,
+    levels: FloatArray['b t'],
+    cond: dict[str, Array['b ...']],
+    pooled: FloatArray['b d'] | None = None,
   ) -> FloatArray['b t e']:
     """Embeds each frame's level and the clip's conditioning."""
     features = level_features(levels, self.feature_width)
@@ -170,6 +186,9 @@ class UNet(nnx.Module):
       null = table.shape[0] - 1
       label = jnp.where(cond['label'] < 0, null, cond['label'])
       embedding = embedding + table[label][:, None]
+    if pooled is not None:
+      pooled = self.embed_text(pooled.astype(jnp.float32))
+      embedding = embedding + pooled[:, None]
     for name in self.scalars if levels.shape[1] > 1 else ():
       unknown = jnp.full(levels.shape[:1], jnp.nan)
       features = scalar_features(cond.get(name, unknown), self.feature_width)
@@ -189,11 +208,16 @@ class UNet(nnx.Module):
     Args:
       z: noisy latents, of variance near one.
       levels: log-SNR of each frame.
-      cond: 'label' int [b], negative for the null label; float [b] for each of
-        `scalars`, NaN or left out for unknown.
+      cond: 'label' int [b], negative for the null label; with a text encoder
+        what it reads; float [b] for each of `scalars`, NaN or left out for
+        unknown.
       key: typed keys [b] of the dropout; None for no dropout.
     """
-    embedding = self.embed(levels, cond).astype(z.dtype)
+    text = pooled = None
+    if self.text is not None:
+      text = self.text(cond, z.dtype)
+      pooled = text[0][:, 0]
+    embedding = self.embed(levels, cond, pooled).astype(z.dtype)
 
     def run(name, x):
       block_key = key
@@ -202,7 +226,7 @@ class UNet(nnx.Module):
           key, zlib.crc32(name.encode())
         )
       block = getattr(self, name)
-      return _rematerialised(self.remat)(block, x, embedding, block_key)
+      return _rematerialised(self.remat)(block, x, embedding, block_key, text)
 
     x = self.stem(z)
     skips = []
@@ -225,8 +249,8 @@ class UNet(nnx.Module):
 def _rematerialised(policy: str) -> Callable[..., FloatArray['b t h w c']]:
   """Returns a call of a block that recomputes activations by `policy`."""
 
-  def call(block, x, embedding, key):
-    return block(x, embedding, key)
+  def call(block, x, embedding, key, text):
+    return block(x, embedding, key, text)
 
   if policy == 'none':
     return call

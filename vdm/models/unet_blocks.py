@@ -8,7 +8,7 @@ residual branch starts at zero.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from etils.array_types import FloatArray
+from etils.array_types import BoolArray, FloatArray
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -116,6 +116,35 @@ class SpatialAttention(nnx.Module):
     return x + y.reshape(x.shape)
 
 
+class TextAttention(nnx.Module):
+  """Attention of every position of every frame to the tokens of a text."""
+
+  def __init__(
+    self,
+    channels: int,
+    *,
+    embed_width: int,
+    text_width: int,
+    head_size: int,
+    rngs: nnx.Rngs,
+  ):
+    self.norm = layers.GroupNorm(channels)
+    self.film = Film(embed_width, channels, rngs=rngs)
+    self.attention = attention.CrossAttention(
+      channels, text_width, head_size, rngs=rngs
+    )
+
+  def __call__(
+    self,
+    x: FloatArray['b t h w c'],
+    embedding: FloatArray['b t e'],
+    text: tuple[FloatArray['b n d'], BoolArray['b n']],
+  ) -> FloatArray['b t h w c']:
+    b, *_, c = x.shape
+    y = self.film(self.norm(x), embedding).reshape(b, -1, c)
+    return x + self.attention(y, *text).reshape(x.shape)
+
+
 class TemporalAttention(nnx.Module):
   """Attention over the frames at each position, or jointly over (t h w)."""
 
@@ -167,7 +196,9 @@ class TemporalConvolution(nnx.Module):
 class Block(nnx.Module):
   """One block of a level: spatial layers, then `temporal` temporal branches.
 
-  `heads` are the arguments of `attention.Attention` besides the channels.
+  `heads` are the arguments of `attention.Attention` besides the channels. With
+  a `text_width`, blocks with attention over (h w) or (t h w) attend to a text,
+  too, before what is temporal: so do single frames.
   """
 
   def __init__(
@@ -183,12 +214,21 @@ class Block(nnx.Module):
     temporal: int,
     temporal_attention: bool,
     joint_attention: bool,
+    text_width: int = 0,
     rngs: nnx.Rngs,
   ):
     width = dict(embed_width=embed_width, rngs=rngs)
     attends = dict(heads=heads, **width)
     self.spatial = ResidualBlock(cin, cout, dropout=dropout, conv=conv, **width)
     self.attention = SpatialAttention(cout, **attends) if attention else None
+    reads = text_width and (attention or joint_attention)
+    self.text = (
+      TextAttention(
+        cout, text_width=text_width, head_size=heads['head_size'], **width
+      )
+      if reads
+      else None
+    )
     branches = {}
     for i in range(temporal):
       branches[f'temporal_conv_{i}'] = TemporalConvolution(cout, **width)
@@ -210,10 +250,13 @@ class Block(nnx.Module):
     x: FloatArray['b t h w c'],
     embedding: FloatArray['b t e'],
     key: jax.Array | None,
+    text: tuple[FloatArray['b n d'], BoolArray['b n']] | None = None,
   ) -> FloatArray['b t h w d']:
     x = self.spatial(x, embedding, key)
     if self.attention is not None:
       x = self.attention(x, embedding)
+    if self.text is not None:
+      x = self.text(x, embedding, text)
     if x.shape[1] > 1:
       for name in self.branches:
         x = getattr(self, name)(x, embedding)

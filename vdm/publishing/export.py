@@ -7,11 +7,13 @@ from etils import epath
 import numpy as np
 
 from vdm import generate
+from vdm import prompts
 from vdm import trained
 from vdm.common import buckets
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
+from vdm.media import samples
 from vdm.media import video_files
 from vdm.models.image_unets import adapters
 from vdm.publishing import export_files
@@ -125,9 +127,13 @@ def _write_samples(
 ) -> None:
   """Makes videos of the seeds 0, 1, ... and writes each, and a grid of all."""
   seeds = np.arange(options.samples)
-  cond = generate.preview_conditions(model.config.model, options.samples)
+  asked = prompts.for_preview(model.config, model.reader, options.samples)
+  cond = asked.cond
   videos = generator.samples(model.params, model.frozen, cond, seeds)
   names = [model.label_names[n] if n >= 0 else 'sample' for n in cond['label']]
+  if asked.captions:
+    told = zip(asked.captions, names)
+    names = [samples.wrapped(caption) or name for caption, name in told]
   captions = [f'{name}\nseed {seed}' for name, seed in zip(names, seeds)]
   folder.mkdir(parents=True, exist_ok=True)
   grid = video_files.tile(

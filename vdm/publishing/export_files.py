@@ -5,6 +5,7 @@ in the configuration only the last part is kept.
 """
 
 import hashlib
+import os
 import re
 from typing import Any
 
@@ -24,12 +25,13 @@ from vdm.models import safetensors
 from vdm.models.autoencoders import files as autoencoder_files
 from vdm.trained import hub
 from vdm.trained import manifest
+from vdm.trained import words
 
 # Keys of the configuration whose values are paths, or commas between paths.
 PATHS = (
   *('data.root', 'data.source', 'data.latents', 'data.captions.manifest'),
   *('autoencoder.load', 'autoencoder.weights', 'model.weights'),
-  'train.init_from',
+  *('data.texts', 'train.init_from'),
 )
 SAMPLES = 'samples'  # The folder of videos.
 
@@ -51,7 +53,7 @@ def rounded(model: trained.Model, dtype: str) -> trained.Model:
 def write_parameters(
   folder: epath.Path, model: trained.Model, dtype: str
 ) -> None:
-  """Writes the parameters of a model and of its autoencoder.
+  """Writes the parameters of a model and its autoencoder, and of its words.
 
   Args:
     folder: of the export, which exists.
@@ -68,6 +70,9 @@ def write_parameters(
     }
     data = safetensors.to_bytes(tensors, {'format': manifest.FORMAT})
     files.write_bytes(folder / name, data)
+  if model.reader is not None:
+    path = folder / words.name(model.config.model.text)
+    words.write(path, words.content_of(model.reader))
 
 
 def write_manifest(
@@ -143,6 +148,9 @@ def without_paths(config: ConfigDict) -> ConfigDict:
   values = serialize.flatten(config)
   for key in PATHS:
     values[key] = ','.join(map(last_part, values[key].split(',')))
+  # A name on the hub has an owner, and stays.
+  if os.path.isabs(values['model.text.name']):
+    values['model.text.name'] = last_part(values['model.text.name'])
   return serialize.unflatten(values)
 
 
@@ -151,7 +159,10 @@ def written(folder: epath.Path) -> list[str]:
 
   Other files in the folder are not the export's.
   """
-  known = (manifest.WEIGHTS, manifest.AUTOENCODER, manifest.CARD)
+  known = (
+    *(manifest.WEIGHTS, manifest.AUTOENCODER, manifest.CARD),
+    *(words.VOCABULARY, words.ENCODER),
+  )
   names = [name for name in known if (folder / name).exists()]
   if (folder / SAMPLES).exists():
     names += [

@@ -5,11 +5,13 @@ It says what a run recorded, and marks what only a person knows: the licences.
 
 from collections.abc import Mapping
 import json
+import shlex
 from typing import Any
 
 from vdm import trained
 from vdm.common import sizes
 from vdm.common import trees
+from vdm.config import condition_rules
 from vdm.config import ranges
 from vdm.evaluation import card_text
 from vdm.metrics import laws
@@ -17,6 +19,12 @@ from vdm.metrics import synthetic_truth
 from vdm.publishing import run_facts
 
 TO_FILL_IN = '**to be filled in**'
+_FOLLOWS = {  # By what `condition_rules.guided_by` names.
+  (): 'Nothing can be asked for: it follows neither a class nor words.',
+  ('label',): 'It follows a class and no words.',
+  ('text',): 'It follows words, as the captions of its data use them.',
+  ('label', 'text'): 'It follows a class, or words as its captions use them.',
+}
 
 
 def text(
@@ -54,7 +62,7 @@ def text(
     f'The samples of seeds 0 to {samples - 1}, not selected, made by these '
     f'files ({_sampler(model)}).',
     '## Sampling',
-    _sampling(where),
+    _sampling(model, where),
     '## Data',
     _data(model, facts['dataset'], data_license),
     '## Training',
@@ -92,6 +100,8 @@ def _summary(model, dtype) -> str:
   classes = config.model.num_classes
   count = sum(x.size for x in trees.flatten(model.params).values())
   kind = f'of {classes} classes' if classes else 'without labels'
+  if model.reader is not None:
+    kind += ', from captions'
   words = (
     f'A video diffusion model trained from scratch with `vdm`. It generates '
     f'clips {kind}: {stage.frames} frames of {width} x '
@@ -116,23 +126,32 @@ def _summary(model, dtype) -> str:
 
 def _sampler(model) -> str:
   options = model.config.sample
-  guidance = options.guidance if model.config.model.num_classes else 1
+  guidance = (
+    options.guidance if condition_rules.guided_by(model.config.model) else 1
+  )
   return f'{options.method}, {options.steps} steps, guidance {guidance:g}'
 
 
-def _sampling(source) -> str:
+def _sampling(model, source) -> str:
+  asked, cond, modules = '', "{'label': [0]}", 'trained'
+  if model.reader is not None:
+    caption = (*model.config.sample.captions, 'a caption')[0]
+    modules = 'prompts, trained'
+    asked = f' --caption {shlex.quote(caption)}'
+    cond = f'prompts.make(model.reader, [-1], [{caption!r}]).cond'
   return f"""```bash
-python -m vdm.sample --workdir {source} --num 8
+python -m vdm.sample --workdir {source} --num 8{asked}
 ```
 
 or from Python, as uint8 arrays [n t h w c]:
 
 ```python
-from vdm import generate, trained
+from vdm import generate, {modules}
 
 model = trained.load('{source}')
 make = generate.make_generator(model.config, model.stage)
-videos = make.samples(model.params, model.frozen, {{'label': [0]}}, seeds=[0])
+cond = {cond}
+videos = make.samples(model.params, model.frozen, cond, seeds=[0])
 ```
 
 Both read JSON and safetensors only, check every file's sha256 first, and run no
@@ -258,9 +277,7 @@ def _limits(model, notes) -> str:
     f'{_px(stage)}, and nothing says how it does elsewhere.',
     '- It knows what its data shows and no more; it has their errors and '
     'biases too.',
-    '- It follows a class and no words.'
-    if model.config.model.num_classes
-    else '- Nothing can be asked for: it follows neither a class nor words.',
+    f'- {_FOLLOWS[condition_rules.guided_by(model.config.model)]}',
     *(
       f'- `--{name}` takes {low:.3g} to {high:.3g} {ranges.UNITS[name]}.'
       for name, (low, high) in ranges.trained(model.config).items()

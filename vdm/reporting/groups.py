@@ -34,7 +34,8 @@ _MEANINGS = (
   ),
   (
     r'log/loss',
-    r'diffusion\.|model\.(label_dropout|scalar_dropout|dropout)$'
+    r'diffusion\.'
+    r'|model\.(label_dropout|scalar_dropout|dropout|text\.dropout)$'
     r'|stages\.\w+\.(image_fraction|frame_levels\.\w+|crop|zoom|frozen)$',
   ),
 )

@@ -40,7 +40,7 @@ _LAST = ('skipped_steps', 'bad_records')
 EXACT = ('cost/steps', 'cost/train_tflop', 'cost/train_clips')
 
 LOWER = re.compile(
-  r'(log/(val_)?loss(_labelled)?[/@]'
+  r'(log/(val_)?loss(_labelled|_captioned)?[/@]'
   r'|log/small_score/(motion|spectrum|texture|appearance|panel)@'
   r'|card/energy/|card/panel/.*/distance$|card/fvd|card/reconstruction/lpips'
   r'|cost/(seconds_per_step|train_|.*_peak_gib|skipped_steps|bad_records'

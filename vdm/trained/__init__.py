@@ -21,6 +21,7 @@ from vdm.trained import export_folder
 from vdm.trained import hub
 from vdm.trained import model
 from vdm.trained import run_folder
+from vdm.trained import words
 
 Model = model.Model
 is_export = export_folder.exists
@@ -59,7 +60,7 @@ def load_worse(run: model.Model, name: str) -> model.Model:
   Raises:
     FileNotFoundError: there is none.
     ValueError: it works in other latents or on other clips, or has other
-      classes.
+      classes or words.
   """
   if name.isdigit():
     if run.workdir is None:
@@ -89,6 +90,11 @@ def load_worse(run: model.Model, name: str) -> model.Model:
       f'{worse.source} cannot guide: it knows {classes[1]} classes, and '
       f'{run.source} {classes[0]}.'
     )
+  if worse.reader is not None and worse.reader != run.reader:
+    raise ValueError(
+      f'{worse.source} cannot guide: it reads captions in another way than '
+      f'{run.source}; train it with config.train.init_from={run.source}.'
+    )
   return worse
 
 
@@ -107,6 +113,21 @@ def load_autoencoder(
   if (export := _open(source)) is not None:
     return export_folder.read_autoencoder(export)
   return files.load(epath.Path(source) / 'autoencoder')
+
+
+def load_vocabulary(source: epath.PathLike) -> tuple[str, ...]:
+  """Returns the words that a run or an export has learned; () if none.
+
+  Raises:
+    FileNotFoundError: there is no run or export.
+    ValueError: it is not what was written.
+  """
+  text = load_config(source).model.text
+  if text.encoder != 'learned':
+    return ()
+  if (export := _open(source)) is not None:
+    return words.words(text, export_folder.text_files(export))
+  return words.words(text, words.in_run(epath.Path(source)))
 
 
 def load_config(source: epath.PathLike) -> ConfigDict:

@@ -3,6 +3,7 @@
   config.json              what it is, and what every file must be: `manifest`
   model.safetensors        one average of the network's parameters
   autoencoder.safetensors  the frozen autoencoder's parameters
+  vocabulary.json          how captions are read, or text_encoder.json: `words`
   README.md                the card, for people
   samples/                 videos, for people
 
@@ -11,7 +12,7 @@ used in float32. They must be exactly those of the networks that `config.json`
 describes: an export of another version of a network is refused.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import hashlib
 import pathlib
@@ -39,6 +40,7 @@ from vdm.models.autoencoders import files as autoencoder_files
 from vdm.models.autoencoders import latents
 from vdm.trained import manifest
 from vdm.trained import model
+from vdm.trained import words
 
 exists = manifest.exists
 
@@ -120,6 +122,7 @@ def read(
     frame_rate=content['frame_rate'],
     fingerprint=fingerprint,
     source=export.source,
+    reader=words.make(config.model.text, text_files(export)),
   )
 
 
@@ -147,6 +150,25 @@ def read_config(export: Export) -> ConfigDict:
       manifest.refuse(export.source, 'its label names are no plain text')
     config.sample.ema = content['ema']
   return config
+
+
+def text_files(export: Export) -> Callable[[str], tuple[bytes, str]]:
+  """Returns how the files about captions are read, see `words.in_run`.
+
+  Raises:
+    RefusedExport: when it is called; it is missing, or not what was written.
+  """
+
+  def read(name):
+    listed = export.content['files']
+    if name not in listed:
+      manifest.refuse(export.source, f'it lists no {name}')
+    data = manifest.read_file(
+      *(export.folder, name, listed[name], export.within, export.source)
+    )
+    return data, f'{export.source}: {name}'
+
+  return read
 
 
 def read_autoencoder(

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
+from vdm.common import vocabulary
+
 
 class Model(NamedTuple):
   """A trained model.
@@ -20,6 +22,7 @@ class Model(NamedTuple):
     fingerprint: of the autoencoder, hexadecimal; see `autoencoders.files`.
     source: what it was read from, a name on the hub with its commit.
     workdir: of the run; None for an export.
+    reader: of captions; None for a model that reads none.
   """
 
   config: ConfigDict
@@ -32,3 +35,4 @@ class Model(NamedTuple):
   fingerprint: str = ''
   source: str = ''
   workdir: epath.Path | None = None
+  reader: vocabulary.Reader | None = None

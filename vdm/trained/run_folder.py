@@ -16,6 +16,7 @@ from vdm.config import serialize
 from vdm.models.autoencoders import files
 from vdm.trained import model
 from vdm.trained import snapshots
+from vdm.trained import words
 
 CHOSEN = 'average.json'  # The width that makes the run's videos from now on.
 
@@ -77,6 +78,7 @@ def read(
     fingerprint=fingerprint,
     source=str(workdir),
     workdir=workdir,
+    reader=words.make(config.model.text, words.in_run(workdir)),
   )
 
 

@@ -21,7 +21,7 @@ from vdm.multihost import coordination
 from vdm.preparation import datasets
 
 # Where a host has its files, and how many of its processors it uses.
-OWN = re.compile(r'data\.(root|source|latents|threads|workers)')
+OWN = re.compile(r'data\.(root|source|latents|texts|threads|workers)')
 SHOWN = 4  # Differences that a message has.
 
 
@@ -113,8 +113,9 @@ def _describe(sources: dict[str, builders.ClipSource]) -> dict[str, Any]:
     # What windows are found in. Builds may differ in the order of records.
     index = source.index
     order = np.lexsort((index['start'], index['shot']))
-    for name in ('id', 'shot', 'start', 'n', 'label'):
-      digest.update(index[name][order].tobytes())
+    for name in ('id', 'shot', 'start', 'n', 'label', 'caption'):
+      if name in index:
+        digest.update(index[name][order].tobytes())
   return {
     'directory': sources['train'].directory,
     'digest': digest.hexdigest(),

@@ -1,7 +1,7 @@
 """The objective of few steps: a denoiser becomes a consistency model.
 
 The trajectory is that of the teacher, the network as it was when the stage
-began, guided by the labels: z at t and, by one step of DDIM, z at r. The
+began, guided by its conditions: z at t and, by one step of DDIM, z at r. The
 guidance is distilled with it, so that a sample of one step is one evaluation.
 As r approaches t the error of that step vanishes, and with it what the teacher
 does in few steps worse than in many. See `diffusion.consistency`.
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vdm import generate
+from vdm.config import condition_rules
 from vdm.diffusion import conditions
 from vdm.diffusion import consistency
 from vdm.diffusion import guidance
@@ -52,7 +53,9 @@ def make(
       functools.partial(denoise, teacher),
       cond,
       conditions.without(cond),
-      scale=options.guidance if config.model.num_classes else 1.0,
+      scale=options.guidance
+      if condition_rules.guided_by(config.model)
+      else 1.0,
     )
     levels = rows['levels']
     x0 = process.at_least_float32(guided(z, levels))

@@ -13,6 +13,7 @@ import numpy as np
 
 from vdm import generate
 from vdm.common import sizes
+from vdm.common import vocabulary
 from vdm.data import builders
 from vdm.data import clip_reader
 from vdm.data import clip_spec
@@ -80,6 +81,7 @@ def make_batches(
   span: stages.Span,
   start: int,
   autoencoder: str = '',
+  texts: vocabulary.Reader | None = None,
 ) -> pipeline.Batches | pipeline.RepeatedBatches:
   """Returns this process's rows of a stage's batches.
 
@@ -89,6 +91,7 @@ def make_batches(
     span: the stage.
     start: step of the stage at which to start, from 0.
     autoencoder: fingerprint of the one that the stage works in, if any.
+    texts: reads the captions, if the run does.
 
   Raises:
     CacheError: `data.latents` is not of what the stage trains on.
@@ -98,7 +101,7 @@ def make_batches(
     process_index=jax.process_index(), process_count=jax.process_count()
   )
   if data.fixed_clips:
-    clips = load_eval_clips(config, source, span, data.fixed_clips)
+    clips = load_eval_clips(config, source, span, data.fixed_clips, texts)
     return pipeline.RepeatedBatches(clips, stage.batch, **process)
   return pipeline.make_batches(
     source,
@@ -107,6 +110,7 @@ def make_batches(
     stop=stage.steps,
     cache=open_cache(config, source, span, autoencoder),
     posterior=config.diffusion.sample_posterior,
+    texts=texts,
     threads=data.threads,
     workers=data.workers,
     **process,
@@ -149,10 +153,16 @@ def name_clips(
 
 
 def load_eval_clips(
-  config: ConfigDict, source: builders.ClipSource, span: stages.Span, num: int
+  config: ConfigDict,
+  source: builders.ClipSource,
+  span: stages.Span,
+  num: int,
+  texts: vocabulary.Reader | None = None,
 ) -> dict[str, np.ndarray]:
   """Returns the same clips of a split every time, of a stage's shape."""
-  return eval_clips.load_clips(source, make_spec(config, span), num)
+  return eval_clips.load_clips(
+    source, make_spec(config, span), num, texts=texts
+  )
 
 
 def held_out_clips(
@@ -160,6 +170,7 @@ def held_out_clips(
   sources: dict[str, builders.ClipSource],
   span: stages.Span,
   num: int,
+  texts: vocabulary.Reader | None = None,
 ) -> dict[str, np.ndarray]:
   """Returns clips to validate on; the training clips where those are fixed.
 
@@ -168,10 +179,11 @@ def held_out_clips(
     sources: by split.
     span: the stage.
     num: number of clips; fewer where there are no more.
+    texts: reads their captions, if the run does.
   """
   fixed = config.data.fixed_clips
   source = sources['train' if fixed else 'validation']
-  return load_eval_clips(config, source, span, fixed or num)
+  return load_eval_clips(config, source, span, fixed or num, texts)
 
 
 def abstract_batch(
@@ -198,6 +210,12 @@ def abstract_batch(
     rows, frames = rows * frames, 1
   arrays = dict.fromkeys(names, ((rows, frames, *rest), dtype))
   arrays['label'] = ((rows,), np.int32)
+  text = config.model.text
+  if text.encoder == 'learned':
+    arrays['words'] = ((rows, text.length), np.int32)
+  elif text.encoder == 'pretrained':
+    arrays['text'] = ((rows, text.length, text.features), np.float32)
+    arrays['text_mask'] = ((rows, text.length), np.bool_)
   for name in scalars_of(config.model, stage):
     arrays[name] = ((rows,), np.float32)
   return {name: jax.ShapeDtypeStruct(*array) for name, array in arrays.items()}

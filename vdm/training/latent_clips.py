@@ -13,6 +13,7 @@ import numpy as np
 from vdm import generate
 from vdm import models
 from vdm.common import sizes
+from vdm.config import condition_rules
 from vdm.config import image_model_rules
 from vdm.diffusion import conditions
 from vdm.diffusion import losses
@@ -104,7 +105,8 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
       conditions.of(batch),
       jax.random.fold_in(key, objective.CONDITIONS),
       dict.fromkeys(conditions.SCALARS, config.model.scalar_dropout)
-      | {'label': config.model.label_dropout},
+      | {'label': config.model.label_dropout}
+      | {'text': config.model.text.dropout},
     )
     return {
       **inputs,
@@ -202,10 +204,8 @@ def validation(
     # Without conditions, and with those of the clips.
     cond = conditions.of(clips)
     given = {'val_loss': conditions.null(cond)}
-    if config.model.num_classes:
-      given['val_loss_labelled'] = cond
-    elif config.model.scalars:
-      given['val_loss_told'] = cond
+    if name := condition_rules.told_loss(config.model):
+      given[name] = cond
     for name, cond in given.items():
       numbered = (clips['video'], cond, np.arange(total))
       for level in config.diffusion.eval_levels:

@@ -26,7 +26,7 @@ from vdm.common import trees
 
 # First and last layers, tables and projections of the noise level are not
 # hidden matrices.
-NOT_HIDDEN = r'^(image/|temporal/)?(stem|head_|embed_)'
+NOT_HIDDEN = r'^(image/|temporal/|text/)?(stem|head_|embed_)'
 
 
 class Slot(NamedTuple):

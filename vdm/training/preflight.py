@@ -27,6 +27,7 @@ from vdm.multihost import coordination
 from vdm.training import inputs
 from vdm.training import objectives
 from vdm.training import stages
+from vdm.training import texts
 
 
 def check_workdir(workdir: epath.PathLike) -> None:
@@ -95,6 +96,7 @@ def check(
   """
   for source in sources.values():
     check_labels(config.model.num_classes, source)
+  texts.check(config, sources)
   with errors.as_usage():
     inputs.check_flip(config, sources['train'].info)
   # Clips to validate on are the training clips where those are fixed.

@@ -29,7 +29,7 @@ FREE = (
   r'^train\.(log_every|eval_every|eval_clips|preview_every|keep|keep_every)$',
   r'^train\.(save_every|save_minutes|tensorboard|fsdp|max_skipped)$',
   r'^train\.(peer_seconds|barrier_minutes)$',
-  r'^data\.(root|source|follow_links|latents|max_bad_records)$',
+  r'^data\.(root|source|follow_links|latents|texts|max_bad_records)$',
   r'^data\.(threads|workers)$',
   r'^(autoencoder|model)\.weights$',  # They are in the workdir by then.
   r'^model\.motion_range$',  # Says what samples may ask for.

@@ -3,9 +3,13 @@
 Clip i is `scenes.render(i, seed=...)`: the data set is a pure function of the
 settings. The training split comes first, so that more training clips shift
 the validation clips; fewer validation clips leave the others as they are.
+
+With captions, a training scene that would show a combination which is held out
+(see `synthetic.captions`) is replaced by the next free one after all clips.
 """
 
 from collections.abc import Iterator
+import itertools
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,6 +20,7 @@ from vdm.common import progress
 from vdm.common import sizes
 from vdm.data import coding
 from vdm.data.builders import build_plan
+from vdm.data.synthetic import captions
 from vdm.data.synthetic import scenes
 
 
@@ -50,10 +55,26 @@ def make_plan(
 
 
 def _shots(data: ConfigDict, options: dict) -> Iterator[build_plan.Shot]:
-  train = data.scenes.train
+  train, total = data.scenes.train, data.scenes.train + data.scenes.validation
+
+  def caption(number, scene):
+    told = captions.attributes(scene['truth'], data.resolution)
+    entropy = np.random.SeedSequence([data.scenes.seed, number], spawn_key=(2,))
+    random = np.random.Generator(np.random.PCG64(entropy))
+    return captions.render(told, data.scenes.ground, random)
+
+  def render(index):
+    """Returns a scene, and the number of the one that it is."""
+    for number in itertools.count(index, total):
+      scene = scenes.render(number, **options)
+      if not data.scenes.captions or index >= train:
+        return number, scene
+      told = captions.attributes(scene['truth'], data.resolution)
+      if not captions.is_held_out(told):
+        return number, scene
 
   def make(index):
-    scene = scenes.render(index, **options)
+    number, scene = render(index)
     n, height, width, _ = scene['frames'].shape
     return build_plan.Shot(
       id=f'scene_{index:07d}',
@@ -65,6 +86,7 @@ def _shots(data: ConfigDict, options: dict) -> Iterator[build_plan.Shot]:
       splits=('train' if index < train else 'validation',),
       group=f'scene_{index:07d}',
       label=int(scene['label']),
+      caption=caption(number, scene) if data.scenes.captions else '',
       truth={name: np.asarray(a) for name, a in scene['truth'].items()},
     )
 
@@ -80,11 +102,14 @@ def _render_options(data: ConfigDict) -> dict:
 
 
 def _settings(data: ConfigDict) -> dict:
+  options = data.scenes.to_dict()
+  if not options['captions']:  # So it is in data sets of before this key.
+    del options['captions']
   return dict(
     **sizes.keys(sizes.of(data)),
     frame_rate=data.frame_rate,
     encoding=data.encoding,
-    scenes=data.scenes.to_dict(),
+    scenes=options,
   )
 
 

@@ -13,13 +13,26 @@ from vdm.common import sizes
 from vdm.data.synthetic import paths
 
 _HUE_GAP = 1 / 6  # Least difference of two objects' hues, in turns.
+_NAMES = 6  # Hues that have names, from red on.
+_NAMED = 0.3  # Of the distance between two of them: how far colours spread.
 
 
-def draw_colours(random: np.random.Generator, objects: int) -> ui8['k 3']:
-  """Draws saturated colours, uniform in hue, well apart."""
+def draw_colours(
+  random: np.random.Generator, objects: int, named: bool = False
+) -> ui8['k 3']:
+  """Draws saturated colours, well apart.
+
+  Args:
+    random: source of the draws.
+    objects: number of colours.
+    named: within 9 degrees of a hue that has a name; else uniform in hue.
+  """
   hues = []
   while len(hues) < objects:
     hue = random.random()
+    if named:
+      name, part = divmod(hue * _NAMES, 1)
+      hue = (name + _NAMED * (part - 0.5)) / _NAMES % 1
     if all(abs((hue - h + 0.5) % 1 - 0.5) >= _HUE_GAP for h in hues):
       hues.append(hue)
   ramp = np.abs((np.array(hues)[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3)

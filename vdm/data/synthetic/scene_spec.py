@@ -26,6 +26,7 @@ class SceneSpec:
       it every start from which no wall is touched is equally likely.
     crossings: two objects are apart at first and at last, and one hides at
       least the centre of the other in between.
+    captions: colours are near those that have names, see `captions`.
   """
 
   resolution: int
@@ -36,6 +37,7 @@ class SceneSpec:
   rotation: bool = False
   walls: bool = False
   crossings: bool = False
+  captions: bool = False
   width: int = 0
 
   @property

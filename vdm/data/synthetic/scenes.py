@@ -62,7 +62,7 @@ def render(index: int, *, seed: int, **options: Any) -> dict[str, Any]:
   random = _generator([seed, index])
   direction = _direction(seed, index)
   moving = paths.draw(random, direction, spec)
-  colour = painting.draw_colours(random, spec.objects)
+  colour = painting.draw_colours(random, spec.objects, spec.captions)
   ground = painting.draw_ground(random, spec.ground, spec.size)
   video, visible = painting.paint(moving, colour, ground)
 

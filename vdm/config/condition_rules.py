@@ -1,0 +1,115 @@
+"""Rules for what a network is told: labels, text and numbers."""
+
+from collections.abc import Iterator
+
+from ml_collections import ConfigDict
+
+
+def guided_by(model: ConfigDict) -> tuple[str, ...]:
+  """Returns the conditions that a network knows, and guidance acts on."""
+  known = ('label',) if model.num_classes else ()
+  return known + (('text',) if model.text.encoder != 'none' else ())
+
+
+def told_loss(model: ConfigDict) -> str:
+  """Returns the name of the validation loss with the clips' own conditions.
+
+  It is '' for a network without conditions.
+  """
+  names = {'label': 'val_loss_labelled', 'text': 'val_loss_captioned'}
+  if guided_by(model):
+    return names[guided_by(model)[-1]]
+  return 'val_loss_told' if model.scalars else ''
+
+
+def text_problems(config: ConfigDict) -> Iterator[str]:
+  """Yields what is wrong with the keys of captions, one sentence each."""
+  model, text = config.model, config.model.text
+  if text.encoder == 'none':
+    for name in ('sample.captions', 'data.texts'):
+      group, key = name.split('.')
+      if config[group][key]:
+        yield (
+          f'config.{name} is set, and config.model.text.encoder=none reads no '
+          'captions: set it to learned or pretrained.'
+        )
+    return
+  if text.dropout == 1:
+    yield (
+      'config.model.text.dropout=1 replaces every caption, so that none is '
+      'learnt: lower it, or set config.model.text.encoder=none.'
+    )
+  if model.kind != 'unet' and text.encoder == 'learned':
+    yield (
+      f'config.model.kind={model.kind} reads encoded captions and learns no '
+      'words: set config.model.text.encoder=pretrained, or none.'
+    )
+  if not model.attention_levels and not model.joint_attention:
+    yield (
+      'config.model.text: no block attends to anything, and so none to words: '
+      'set config.model.attention_levels or joint_attention.'
+    )
+  if text.encoder == 'learned' and config.data.texts:
+    yield (
+      'config.data.texts is of encoded captions, and config.model.text.encoder='
+      'learned reads words: set it to pretrained, or leave data.texts out.'
+    )
+  if text.encoder == 'pretrained' and not (text.name and config.data.texts):
+    yield (
+      'config.model.text.encoder=pretrained needs config.model.text.name, the '
+      'encoder, and config.data.texts, the folder of the captions that it has '
+      'encoded.'
+    )
+
+
+def scalar_problems(config: ConfigDict) -> Iterator[str]:
+  """Yields what is wrong with the keys of numbers, one sentence each."""
+  model, data = config.model, config.data
+  if 0 < data.max_stride < data.stride:
+    yield (
+      f'config.data.max_stride={data.max_stride} is below stride='
+      f'{data.stride}: raise it, or set it to 0 for that stride alone.'
+    )
+  if not model.scalars:
+    return
+  if model.scalar_dropout in (0, 1):
+    yield (
+      f'config.model.scalar_dropout={model.scalar_dropout:g}: with 0 the '
+      'network never learns to do without a number, with 1 it learns none; '
+      'take 0.1.'
+    )
+  if 'frame_rate' in model.scalars and data.max_stride <= data.stride:
+    yield (
+      'config.model.scalars has frame_rate, and all clips have one: set '
+      f'config.data.max_stride above stride={data.stride}, or leave it out.'
+    )
+  if 'motion' in model.scalars and data.latents:
+    yield (
+      'config.model.scalars has motion, which is measured on frames, and '
+      'config.data.latents holds none: leave one of them out.'
+    )
+
+
+def guidance_problems(
+  model: ConfigDict, scale: float, key: str = 'config.sample.guidance'
+) -> Iterator[str]:
+  """Yields why a model cannot be guided by what it is told.
+
+  Args:
+    model: `config.model`.
+    scale: of guidance; 1: none.
+    key: that says so.
+  """
+  if scale == 1:
+    return
+  if model.num_classes and not model.label_dropout:
+    yield (
+      f'config.model.label_dropout=0 leaves the null label untrained, which '
+      f'{key}={scale:g} needs: train with label_dropout=0.1, or set {key}=1.'
+    )
+  if model.text.encoder != 'none' and not model.text.dropout:
+    yield (
+      'config.model.text.dropout=0 leaves captions that are not told '
+      f'untrained, which {key}={scale:g} needs: train with text.dropout=0.1, '
+      f'or set {key}=1.'
+    )

@@ -1,0 +1,158 @@
+"""What videos are asked to show: by a person, by a configuration, by clips."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+from ml_collections import ConfigDict
+import numpy as np
+
+from vdm.common import vocabulary
+from vdm.config import condition_rules
+from vdm.diffusion import conditions
+
+
+class Prompts(NamedTuple):
+  """What videos are asked to show.
+
+  Attributes:
+    cond: their conditions, see `conditions`.
+    captions: one each; () where no captions are read.
+  """
+
+  cond: dict[str, np.ndarray]
+  captions: Sequence[str] = ()
+
+
+def make(
+  reader: vocabulary.Reader | None,
+  labels: Sequence[int],
+  captions: Sequence[str] = (),
+) -> Prompts:
+  """Returns a prompt for each label, with the captions in turn.
+
+  Args:
+    reader: of captions, if the network reads any.
+    labels: classes; -1 for none.
+    captions: '' and () tell nothing.
+  """
+  cond = {'label': np.asarray(labels, np.int32)}
+  if reader is None:
+    return Prompts(cond)
+  captions = captions or ('',)
+  told = [str(captions[i % len(captions)]) for i in range(len(labels))]
+  return Prompts(cond | vocabulary.read_all(reader, told), told)
+
+
+def configured(
+  sample: ConfigDict, reader: vocabulary.Reader | None, num: int
+) -> Prompts | None:
+  """Returns `num` prompts of `sample.captions`; None if there are none.
+
+  Args:
+    sample: `config.sample`.
+    reader: of captions, if the network reads any.
+    num: number of videos.
+  """
+  if reader is None or not sample.captions:
+    return None
+  return make(reader, [-1] * num, sample.captions)
+
+
+def for_preview(
+  config: ConfigDict,
+  reader: vocabulary.Reader | None,
+  num: int,
+  clips: Mapping[str, np.ndarray] | None = None,
+) -> Prompts:
+  """Returns prompts for `num` videos that show what a network can do.
+
+  Labels come in turn, and all are null (-1) without classes. A network that
+  reads captions gets `sample.captions` in turn; if there are none, what is
+  told of `clips`, or nothing without clips.
+
+  Args:
+    config: the run's.
+    reader: of captions, if the network reads any.
+    num: number of videos.
+    clips: of `eval_clips.load_clips`.
+  """
+  if (found := configured(config.sample, reader, num)) is not None:
+    return found
+  if reader is not None and clips is not None:
+    rows = np.arange(num) % len(clips['label'])
+    cond = {name: x[rows] for name, x in conditions.of(clips).items()}
+    return Prompts(cond, clips['caption'][rows].tolist())
+  classes = config.model.num_classes
+  return make(reader, np.arange(num) % classes if classes else np.full(num, -1))
+
+
+def choose_captions(
+  run: Any, caption: str | None, file: str | None = None
+) -> Sequence[str]:
+  """Returns the captions that a person gives; () for none.
+
+  Args:
+    run: a `trained.Model`.
+    caption: one for all videos.
+    file: of a caption a line; empty lines are left out.
+
+  Raises:
+    OSError: the file cannot be read.
+    ValueError: the run reads no captions, or does not know a word.
+  """
+  if caption is None and file is None:
+    return ()
+  given = '--caption' if file is None else '--captions'
+  if run.reader is None:
+    raise ValueError(f'The run reads no captions: leave {given} out.')
+  if caption is not None and file is not None:
+    raise ValueError('--caption and --captions are both given: give one.')
+  captions = [caption]
+  if file is not None:
+    try:
+      lines = epath.Path(file).read_text().splitlines()
+    except UnicodeDecodeError as error:
+      raise ValueError(f'--captions={file} is no text file.') from error
+    captions = [line.strip() for line in lines if line.strip()]
+    if not captions:
+      raise ValueError(f'--captions={file} has no line with a caption.')
+  for one in captions:
+    run.reader.check(one)
+  return captions
+
+
+def choose_guidance(
+  model: ConfigDict,
+  prompts: Prompts,
+  scale: float | None,
+  has_worse: bool,
+) -> float | None:
+  """Returns the scale of guidance; None: the run's.
+
+  Args:
+    model: `config.model` of the run.
+    prompts: of the videos.
+    scale: that is asked for, if any.
+    has_worse: guidance is against a worse model, which needs no prompts.
+
+  Raises:
+    ValueError: there is nothing to guide by.
+  """
+  if has_worse:
+    return scale
+  flags_of = {'label': '--label', 'text': '--caption'}
+  known = [flags_of[name] for name in condition_rules.guided_by(model)]
+  if scale is not None and not known:
+    raise ValueError(
+      'The run knows no classes and reads no captions: leave --guidance out.'
+    )
+  told = max(prompts.cond['label']) >= 0 or any(prompts.captions)
+  if known and not told:
+    if scale not in (None, 1):
+      raise ValueError(
+        f'Videos of nothing in particular have nothing to be guided by: give '
+        f'{" or ".join(known)}, or leave --guidance out.'
+      )
+    return 1.0
+  return scale
