@@ -27,6 +27,8 @@ Expected, on two idle cores (AMD EPYC): 13 minutes.
 Autoencoder 40 s, 31.4 dB; videos 0.33 to 0.4 s a step, 11 minutes; the last 256
 samples 40 s. README.md has the scores of two seeds.
 
+`few_steps`: 16 minutes on cores that other work shared (one seed).
+
 `steady` takes 1.6 times as long a step. After 3 000 of its 9 000 steps (one
 seed, a schedule of that length) 12 % of the samples keep their shape, 94 %
 their hue, and 87 % follow their label. The same network with attention over

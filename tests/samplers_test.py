@@ -279,12 +279,10 @@ def test_grids_run_from_noise_to_clean():
 def test_every_step_of_a_consistency_model_leaves_for_clean():
   schedule = schedules.make_schedule('flow', logsnr_min=-12.0, logsnr_max=12.0)
   options = dict(rho=5.0, sigma_min=0.05, sigma_max=50.0)
-  # (50^(1/5) + i (0.05^(1/5) - 50^(1/5)) / n)^5 for i = 0 ... n - 1.
-  for steps, wanted in {
-    1: [50.0],
-    2: [50.0, 4.7908],
-    4: [50.0, 17.743, 4.7908, 0.8102],
-  }.items():
+  noise, clean = 50**0.2, 0.05**0.2
+  for steps in (1, 2, 4):
+    # The grid's n + 1 levels but for the last, 0.05.
+    wanted = (noise + np.arange(steps) / steps * (clean - noise)) ** 5
     levels = samplers.make_levels(
       'consistency', 'rho', steps, schedule, **options
     )
