@@ -1,4 +1,7 @@
-"""A run that ends with a consistency stage: its teacher, and what it makes."""
+"""A run that ends with a consistency stage: its teacher, and what it makes.
+
+Two minutes: bash launch/test.sh -m slow tests/consistency_stage_test.py
+"""
 
 import json
 import shutil
@@ -23,6 +26,8 @@ from vdm.training import teacher
 from vdm.training import writer
 
 STEPS = (2, 4)  # Of the two stages.
+
+pytestmark = pytest.mark.slow
 
 
 class StopAfter:
