@@ -44,33 +44,8 @@ VARIANTS = ('steady', 'gpu', 'given', 'few_steps', 'smoke', 'overfit')
 
 
 def get_config(variant: str = ''):
-  config = schema.default()
-  config.data.name = 'synthetic_scenes'
-  config.autoencoder.update(factor=8, channels=8, kl_weight=5e-3)
-  config.model.update(recipes.NETWORKS['tiny'])
+  config = recipes.scenes()
   config.model.update(num_classes=8, label_dropout=0.15)
-  config.diffusion.update(density_mean=1.8, density_std=1.3)
-  config.optim.update(name='muon', muon_learning_rate=0.01)
-  config.sample.update(
-    guidance=2.0, steps=20, ema=0.05, num=8, final=256, batch=32
-  )
-  # As many as `sample.batch`: the last samples need not compile again.
-  config.score.update(every=900, num=32)
-  config.train.update(
-    order=('autoencoder', 'video'),
-    cpu_devices=2,
-    log_every=20,
-    eval_every=500,
-    preview_every=500,
-    save_every=500,
-  )
-  stage = dict(learning_rate=3e-3, warmup=50)
-  config.stages.autoencoder = schema.stage(
-    objective='autoencoder', steps=1500, batch=8, cooldown=1.0, **stage
-  )
-  config.stages.video = schema.stage(
-    steps=1800, frames=16, batch=16, cooldown=0.8, **stage
-  )
   names = variant.split(',')
   if 'steady' in names or 'gpu' in names:
     steady(config)

@@ -31,6 +31,7 @@ from vdm.models.image_unets import inflated
 from vdm.models.image_unets import layout
 from vdm.models.image_unets import names
 from vdm.models.image_unets import published
+from vdm.models.image_unets import skeleton
 from vdm.models.image_unets import timesteps
 
 GOLDEN = {
@@ -268,9 +269,8 @@ def test_files_with_original_names_are_the_same_model():
 def test_published_networks_have_their_number_of_parameters(
   kind, content, parameters
 ):
-  module = {'adm': adm.ADM, 'conditional': conditional.Conditional}[kind]
   described = inflated.FAMILIES[kind].parse(content)
-  shapes = models.functional(module, described).abstract_params()
+  shapes = models.functional(skeleton.ImageUNet, described).abstract_params()
   assert sum(x.size for x in jax.tree.leaves(shapes)) == parameters
 
 
@@ -499,8 +499,7 @@ def test_temporal_parameters_change_clips_and_no_single_frame(kind, name):
   np.testing.assert_array_equal(*single)
   # It is the image model alone, to the bit.
   described = inflated.FAMILIES[kind].parse(content(kind, name))
-  module = {'adm': adm.ADM, 'conditional': conditional.Conditional}[kind]
-  alone = models.functional(module, described)
+  alone = models.functional(skeleton.ImageUNet, described)
   context = inflated.transformer.Text(tokens, mask)
   t = timesteps.timestep(described.noise, levels)
   y = jax.jit(alone.apply)(before['image'], x[None, :1], t, cond, context)
@@ -582,7 +581,7 @@ def test_the_null_label_is_the_mean_of_all():
   kind, name = 'conditional', 'sd2'
   values = params(kind, name)
   described = conditional.parse(content(kind, name))
-  alone = models.functional(conditional.Conditional, described)
+  alone = models.functional(skeleton.ImageUNet, described)
   module = jax.jit(
     lambda image, label: alone.apply(
       image,

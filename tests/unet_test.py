@@ -15,6 +15,7 @@ from vdm import models
 from vdm.common import trees
 from vdm.config import recipes
 from vdm.config import schema
+from vdm.models import embedding
 from vdm.models import unet
 
 LEVELS = np.array([[-3.0, 1.0, 6.0], [2.0, -20.0, 40.0]], np.float32)
@@ -177,9 +178,9 @@ def test_joint_attention_is_in_every_block_of_the_coarsest_levels():
 def test_extreme_levels_stay_finite(factorised):
   levels = np.array([[-40, 40, 0], [40, -40, 40]], np.float32)
   assert np.isfinite(factorised(factorised.trained, clips(), levels)).all()
-  features = unet.level_features(jnp.asarray(levels), 8)
+  features = embedding.level_features(jnp.asarray(levels), 8)
   assert features.shape == (2, 3, 8) and np.abs(features).max() <= 1
-  line = unet.level_features(jnp.linspace(-40, 40, 161)[None], 16)[0]
+  line = embedding.level_features(jnp.linspace(-40, 40, 161)[None], 16)[0]
   # Neighbours half a unit apart differ where denoising is hard.
   apart = np.abs(np.diff(line, axis=0)).max(axis=1)
   assert apart[40:120].min() > 0.01

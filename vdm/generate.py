@@ -310,14 +310,14 @@ def guide(
     worse: see `guidance.guided`.
     history: likewise.
   """
-  options = config.sample
+  options, scale = config.sample, config.sample.guidance
+  if worse is None:
+    scale = condition_rules.guidance_scale(config.model, scale)
   return guidance.guided(
     denoise,
     cond,
     conditions.without(cond),
-    scale=options.guidance
-    if condition_rules.guided_by(config.model) or worse
-    else 1.0,
+    scale=scale,
     interval=options.guidance_interval,
     rescale=options.guidance_rescale,
     worse=worse,
@@ -380,8 +380,9 @@ def describe_samples(
   """
   counts = ('num', 'batch', 'final', 'seed', 'captions')
   options = {k: v for k, v in config.sample.items() if k not in counts}
-  if not condition_rules.guided_by(config.model):
-    options['guidance'] = 1.0
+  options['guidance'] = condition_rules.guidance_scale(
+    config.model, options['guidance']
+  )
   return {'run': str(source), 'step': int(step), **options}
 
 

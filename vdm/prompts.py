@@ -69,7 +69,8 @@ def for_preview(
 
   Labels come in turn, and all are null (-1) without classes. A network that
   reads captions gets `sample.captions` in turn; if there are none, what is
-  told of `clips`, or nothing without clips.
+  told of `clips`, or nothing without clips. Where the training clips are fixed,
+  labels are those of `clips`, too.
 
   Args:
     config: the run's.
@@ -79,10 +80,11 @@ def for_preview(
   """
   if (found := configured(config.sample, reader, num)) is not None:
     return found
-  if reader is not None and clips is not None:
+  if clips is not None and (reader is not None or config.data.fixed_clips):
     rows = np.arange(num) % len(clips['label'])
     cond = {name: x[rows] for name, x in conditions.of(clips).items()}
-    return Prompts(cond, clips['caption'][rows].tolist())
+    captions = () if reader is None else clips['caption'][rows].tolist()
+    return Prompts(cond, captions)
   classes = config.model.num_classes
   return make(reader, np.arange(num) % classes if classes else np.full(num, -1))
 

@@ -11,6 +11,11 @@ def guided_by(model: ConfigDict) -> tuple[str, ...]:
   return known + (('text',) if model.text.encoder != 'none' else ())
 
 
+def guidance_scale(model: ConfigDict, scale: float) -> float:
+  """Returns a scale of guidance; 1 for a network that is told nothing."""
+  return scale if guided_by(model) else 1.0
+
+
 def told_loss(model: ConfigDict) -> str:
   """Returns the name of the validation loss with the clips' own conditions.
 

@@ -23,7 +23,6 @@ Worker processes import this module: neither jax nor TensorFlow here.
 import json
 import math
 import os
-import threading
 from typing import Any
 import zlib
 
@@ -33,6 +32,7 @@ import numpy as np
 from vdm.common import sizes
 from vdm.data import builders
 from vdm.data import clip_spec
+from vdm.data import open_shards
 
 PLAN, INDEX, DONE = 'plan.json', 'index.npz', 'latents.json'
 SHARD_BYTES = 128 << 20  # Of a shard, about; records are not split.
@@ -86,8 +86,7 @@ class Cache:
       [np.cumsum(lengths[s]) - lengths[s] for s in shards]
     )
     self._shard, self._offset = shard[place], offset[place]
-    self._open = {}
-    self._lock = threading.Lock()
+    self._open = open_shards.OpenShards(self._arrays, OPEN_SHARDS // 2)
 
   def __reduce__(self):
     return Cache, (self.directory, self.source)
@@ -115,7 +114,7 @@ class Cache:
       ValueError: a frame was unreadable when the cache was written, or what is
         stored is corrupt.
     """
-    arrays, sums = self._arrays(int(self._shard[entry]))
+    arrays, sums = self._open.get(int(self._shard[entry]))
     index = self._offset[entry] + positions
     moments = slice(0, 2 if posterior else 1)
     sums = sums[int(mirrored), moments][:, index]
@@ -130,18 +129,11 @@ class Cache:
 
   def _arrays(self, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns a shard's memory-mapped latents and checksums."""
-    with self._lock:
-      arrays = self._open.pop(number, None)
-      if arrays is None:
-        path = shard_path(self.directory, number)
-        arrays = tuple(
-          np.load(p, mmap_mode='r', allow_pickle=False)
-          for p in (path, sums_path(path))
-        )
-      self._open[number] = arrays  # As the one used last.
-      if len(self._open) > OPEN_SHARDS // 2:
-        del self._open[next(iter(self._open))]
-      return arrays
+    path = shard_path(self.directory, number)
+    return tuple(
+      np.load(p, mmap_mode='r', allow_pickle=False)
+      for p in (path, sums_path(path))
+    )
 
 
 def read_plan(directory: str) -> dict[str, Any]:

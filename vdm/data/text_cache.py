@@ -19,7 +19,6 @@ from collections.abc import Iterable, Mapping
 import hashlib
 import json
 import os
-import threading
 from typing import Any
 import zlib
 
@@ -27,6 +26,7 @@ from etils.array_types import IntArray, ui8
 import numpy as np
 
 from vdm.common import errors
+from vdm.data import open_shards
 
 PLAN, KEYS, OFFSETS, DONE = 'plan.json', 'keys.npy', 'offsets.npy', 'texts.json'
 SHARD = 4096  # Captions of a shard of a new cache.
@@ -79,8 +79,7 @@ class Texts:
       for x in (KEYS, OFFSETS)
     )
     self._keys = np.asarray(found).view(f'S{KEY_BYTES}').reshape(-1)
-    self._open = {}
-    self._lock = threading.Lock()
+    self._open = open_shards.OpenShards(self._arrays, OPEN_SHARDS)
 
   def __reduce__(self):
     return Texts, (self.directory,)
@@ -130,7 +129,7 @@ class Texts:
   def _tokens(self, row: int) -> np.ndarray:
     shard = self.plan['shard']
     number = row // shard
-    tokens, sums = self._arrays(number)
+    tokens, sums = self._open.get(number)
     low, high = self._offsets[row : row + 2] - self._offsets[number * shard]
     found = np.ascontiguousarray(tokens[low:high])
     if zlib.crc32(found) != sums[row % shard]:
@@ -139,18 +138,11 @@ class Texts:
 
   def _arrays(self, number: int) -> tuple[np.ndarray, IntArray[' n']]:
     """Returns a shard's memory-mapped tokens, and their checksums."""
-    with self._lock:
-      arrays = self._open.pop(number, None)
-      if arrays is None:
-        path = shard_path(self.directory, number)
-        arrays = (
-          np.load(path, mmap_mode='r', allow_pickle=False),
-          np.load(sums_path(path), allow_pickle=False),
-        )
-      self._open[number] = arrays  # As the one used last.
-      if len(self._open) > OPEN_SHARDS:
-        del self._open[next(iter(self._open))]
-      return arrays
+    path = shard_path(self.directory, number)
+    return (
+      np.load(path, mmap_mode='r', allow_pickle=False),
+      np.load(sums_path(path), allow_pickle=False),
+    )
 
 
 def read_plan(directory: str) -> dict[str, Any]:

@@ -53,12 +53,11 @@ def write(
   os.makedirs(directory, exist_ok=True)
   _claim(directory, plan)
   _write_array(os.path.join(directory, text_cache.KEYS), keys)
-  lengths = []
-  for start in range(0, len(ordered), shard):
+  starts, lengths = range(0, len(ordered), shard), []
+  for start in starts:
     lengths += count(ordered[start : start + shard])
   offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
   _write_array(os.path.join(directory, text_cache.OFFSETS), offsets)
-  starts = range(0, len(ordered), shard)
   digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
   for start in progress.track(starts, len(starts), 'encoding captions', 'part'):
     path = text_cache.shard_path(directory, start // shard)

@@ -17,7 +17,6 @@ from vdm.common import files
 from vdm.common import sizes
 from vdm.common import vocabulary
 from vdm.data import builders
-from vdm.diffusion import conditions
 from vdm.evaluation import given_score
 from vdm.evaluation import synthetic_score
 from vdm.media import samples
@@ -71,9 +70,6 @@ def write(
   real = clips()
   asked = prompts.for_preview(config, texts, num, real)
   cond = asked.cond
-  if config.data.fixed_clips and texts is None:
-    rows = np.arange(num) % len(real['video'])
-    cond = {name: x[rows] for name, x in conditions.of(real).items()}
   seeds = config.sample.seed + np.arange(num)
   make = generate.make_generator(config, stage, mesh, poll)
   videos = make.samples(params, frozen, cond, seeds)

@@ -1,11 +1,11 @@
 """Networks as functions over plain nested dicts of arrays.
 
 Only this room imports flax: inside, a network is a flax.nnx module. Here are
-the denoiser (`unet`, made of `unet_blocks`, `attention` and `layers`, or one of
-the published `image_unets` with temporal branches), the `autoencoders`, the
-networks of metrics (`features`) and the readers of published weights
-(`import_weights`). `generate`, `training` and `evaluation` call them;
-`diffusion` and `metrics` receive them as functions.
+the denoiser (`unet`, made of `embedding`, `unet_blocks`, `attention` and
+`layers`, or one of the published `image_unets` with temporal branches), the
+`autoencoders`, the networks of metrics (`features`) and the readers of
+published weights (`import_weights`). `generate`, `training` and `evaluation`
+call them; `diffusion` and `metrics` receive them as functions.
 """
 
 from collections.abc import Callable

@@ -30,6 +30,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from vdm.models import embedding
 from vdm.models import layers
 from vdm.models import text as text_encoders
 from vdm.models import unet_blocks
@@ -38,36 +39,7 @@ from vdm.models import unet_blocks
 TEMPORAL = r'temporal'
 
 
-def level_features(
-  levels: FloatArray['b t'], width: int
-) -> FloatArray['b t e']:
-  """Returns `width` sinusoids of a bounded function of log-SNR.
-
-  12 tanh(level / 12) is nearly the level itself where denoising is hard and
-  stays finite for frames that are clean or pure noise.
-  """
-  bounded = 12.0 * jnp.tanh(levels.astype(jnp.float32) / 12.0)
-  frequency = jnp.geomspace(0.05, 3.0, width // 2)
-  angle = bounded[..., None] * frequency[None, None]
-  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
-
-
-def scalar_features(x: FloatArray[' b'], width: int) -> FloatArray['b e']:
-  """Returns `width` sinusoids of the logarithm of a scalar, 0 if unknown.
-
-  Args:
-    x: not negative; NaN where it is unknown.
-    width: of the features.
-  """
-  known = jnp.isfinite(x)
-  x = jnp.log(jnp.maximum(jnp.where(known, x, 1.0), 1e-3))
-  frequency = jnp.geomspace(0.2, 8.0, width // 2)
-  angle = x.astype(jnp.float32)[:, None] * frequency[None]
-  features = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
-  return jnp.where(known[:, None], features, 0.0)
-
-
-class UNet(nnx.Module):
+class UNet(embedding.Embedding):
   """The denoiser; vdm/config/schema.py explains its arguments."""
 
   def __init__(
@@ -95,32 +67,15 @@ class UNet(nnx.Module):
     rngs: nnx.Rngs,
   ):
     """Makes the network; `text` has the arguments of a `text.TextEncoder`."""
+    super().__init__(
+      embed_width, num_classes, scalars, 'embed_temporal_', rngs=rngs
+    )
     self.remat = remat
     self.blocks = tuple(blocks)
-    self.feature_width = embed_width
-    self.embed_in = layers.Linear(embed_width, embed_width, rngs=rngs)
-    self.embed_out = layers.Linear(embed_width, embed_width, rngs=rngs)
-    # The last row is the null label.
-    self.embed_label = (
-      nnx.Param(
-        layers.scaled_normal(rngs.params(), (num_classes + 1, embed_width), 1)
-      )
-      if num_classes
-      else None
-    )
     self.text = text_encoders.TextEncoder(**text, rngs=rngs) if text else None
     self.embed_text = (
       layers.Linear(text['width'], embed_width, rngs=rngs) if text else None
     )
-
-    # Zero at the start, so that a network that gains one computes what it did.
-    # Single frames have neither rate nor motion.
-    self.scalars = tuple(scalars)
-    for name in self.scalars:
-      linear = layers.Linear(
-        embed_width, embed_width, rngs=rngs, init_scale=0.0
-      )
-      setattr(self, f'embed_temporal_{name}', linear)
 
     def make_block(cin, level, joint=False):
       temporal = temporal_depth if level in temporal_levels else 0
@@ -172,30 +127,6 @@ class UNet(nnx.Module):
     self.head_norm = layers.GroupNorm(width)
     self.head_conv = layers.Conv(width, channels, rngs=rngs, init_scale=0.0)
 
-  def embed(
-    self,
-    levels: FloatArray['b t'],
-    cond: dict[str, Array['b ...']],
-    pooled: FloatArray['b d'] | None = None,
-  ) -> FloatArray['b t e']:
-    """Embeds each frame's level and the clip's conditioning."""
-    features = level_features(levels, self.feature_width)
-    embedding = self.embed_out(nnx.silu(self.embed_in(features)))
-    if self.embed_label is not None:
-      table = self.embed_label[...]
-      null = table.shape[0] - 1
-      label = jnp.where(cond['label'] < 0, null, cond['label'])
-      embedding = embedding + table[label][:, None]
-    if pooled is not None:
-      pooled = self.embed_text(pooled.astype(jnp.float32))
-      embedding = embedding + pooled[:, None]
-    for name in self.scalars if levels.shape[1] > 1 else ():
-      unknown = jnp.full(levels.shape[:1], jnp.nan)
-      features = scalar_features(cond.get(name, unknown), self.feature_width)
-      embed = getattr(self, f'embed_temporal_{name}')
-      embedding = embedding + embed(features)[:, None]
-    return nnx.silu(embedding)
-
   def __call__(
     self,
     z: FloatArray['b t h w c'],
@@ -213,11 +144,12 @@ class UNet(nnx.Module):
         unknown.
       key: typed keys [b] of the dropout; None for no dropout.
     """
-    text = pooled = None
+    text, told = None, self.embed(levels, cond)
     if self.text is not None:
       text = self.text(cond, z.dtype)
-      pooled = text[0][:, 0]
-    embedding = self.embed(levels, cond, pooled).astype(z.dtype)
+      pooled = text[0][:, 0].astype(jnp.float32)
+      told = told + self.embed_text(pooled)[:, None]
+    told = nnx.silu(told).astype(z.dtype)
 
     def run(name, x):
       block_key = key
@@ -226,7 +158,7 @@ class UNet(nnx.Module):
           key, zlib.crc32(name.encode())
         )
       block = getattr(self, name)
-      return _rematerialised(self.remat)(block, x, embedding, block_key, text)
+      return _rematerialised(self.remat)(block, x, told, block_key, text)
 
     x = self.stem(z)
     skips = []
@@ -249,8 +181,8 @@ class UNet(nnx.Module):
 def _rematerialised(policy: str) -> Callable[..., FloatArray['b t h w c']]:
   """Returns a call of a block that recomputes activations by `policy`."""
 
-  def call(block, x, embedding, key, text):
-    return block(x, embedding, key, text)
+  def call(block, x, told, key, text):
+    return block(x, told, key, text)
 
   if policy == 'none':
     return call

@@ -126,8 +126,8 @@ def _summary(model, dtype) -> str:
 
 def _sampler(model) -> str:
   options = model.config.sample
-  guidance = (
-    options.guidance if condition_rules.guided_by(model.config.model) else 1
+  guidance = condition_rules.guidance_scale(
+    model.config.model, options.guidance
   )
   return f'{options.method}, {options.steps} steps, guidance {guidance:g}'
 

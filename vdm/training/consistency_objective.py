@@ -53,15 +53,13 @@ def make(
       functools.partial(denoise, teacher),
       cond,
       conditions.without(cond),
-      scale=options.guidance
-      if condition_rules.guided_by(config.model)
-      else 1.0,
+      scale=condition_rules.guidance_scale(config.model, options.guidance),
     )
     levels = rows['levels']
     x0 = process.at_least_float32(guided(z, levels))
     return samplers.euler_step(z, x0, levels, rows['earlier'])
 
-  def distances(params, frozen, x0, rows, dropout_keys=None):
+  def distance(params, frozen, x0, rows, dropout_keys=None):
     def value(params, z, levels):
       output = clips_of.apply(
         params, z, levels, conditions.of(rows), dropout_keys
@@ -81,16 +79,6 @@ def make(
       options.huber,
     )
 
-  def loss(params, frozen, rows):
-    x0 = clips_of.encode(
-      frozen, rows, sampled=config.diffusion.sample_posterior
-    )
-    keys = latent_clips.dropout_keys(config.model, rows)
-    total, count, frames = distances(
-      params, frozen, jax.lax.stop_gradient(x0), rows, keys
-    )
-    return total, count, latent_clips.binned(config.diffusion, rows, frames)
-
   def losses_of(params, frozen, rows, level):
     """Across the last and smallest gaps, whatever the step."""
     x0 = clips_of.encode(frozen, rows)
@@ -102,20 +90,12 @@ def make(
         levels, mask, options.times, options.tighten
       ),
     }
-    _, _, frames = distances(params, frozen, x0, rows)
+    _, _, frames = distance(params, frozen, x0, rows)
     return {'val_loss': frames.mean(axis=1)}
 
-  samples, preview = latent_clips.generation(config, stage, mesh, poll)
-  return objective.Objective(
-    init=clips_of.init,
+  return latent_clips.assemble(
+    *(config, stage, mesh, poll, clips_of),
     draw=draw,
-    loss=loss,
-    validate=latent_clips.validation(config, stage, mesh, poll, losses_of),
-    preview=preview,
-    excluded_paths=latent_clips.excluded_paths,
-    abstract_params=clips_of.abstract_params,
-    inherits=True,
-    constant=clips_of.constant,
-    imported=clips_of.imported,
-    samples=samples,
+    distance=distance,
+    losses_of=losses_of,
   )

@@ -27,11 +27,12 @@ def make(
     del n
     return clips_of.draw(batch, key)
 
-  def predict(params, x0, rows, dropout_key=None):
+  def distance(params, frozen, x0, rows, dropout_keys=None):
+    del frozen
     eps = latent_clips.noise(rows, x0.shape)
     z = process.add_noise(x0, eps, rows['levels'])
     output = clips_of.apply(
-      params, z, rows['levels'], conditions.of(rows), dropout_key
+      params, z, rows['levels'], conditions.of(rows), dropout_keys
     )
     return losses.loss(
       options.prediction,
@@ -43,13 +44,6 @@ def make(
       options.weighting,
     )
 
-  def loss(params, frozen, rows):
-    x0 = clips_of.encode(frozen, rows, sampled=options.sample_posterior)
-    x0 = jax.lax.stop_gradient(x0)
-    keys = latent_clips.dropout_keys(config.model, rows)
-    total, count, frames = predict(params, x0, rows, keys)
-    return total, count, latent_clips.binned(options, rows, frames)
-
   def losses_of(params, frozen, rows, level):
     x0 = clips_of.encode(frozen, rows)
     rows = rows | {
@@ -58,21 +52,13 @@ def make(
     }
     weight = losses.weight(options.weighting, level)
     return {
-      'val_loss': predict(params, x0, rows)[2].mean(axis=1),
+      'val_loss': distance(params, frozen, x0, rows)[2].mean(axis=1),
       'val_loss_of_zero': weight * jnp.mean(jnp.square(x0), axis=(1, 2, 3, 4)),
     }
 
-  samples, preview = latent_clips.generation(config, stage, mesh, poll)
-  return objective.Objective(
-    init=clips_of.init,
+  return latent_clips.assemble(
+    *(config, stage, mesh, poll, clips_of),
     draw=draw,
-    loss=loss,
-    validate=latent_clips.validation(config, stage, mesh, poll, losses_of),
-    preview=preview,
-    excluded_paths=latent_clips.excluded_paths,
-    abstract_params=clips_of.abstract_params,
-    inherits=True,
-    constant=clips_of.constant,
-    imported=clips_of.imported,
-    samples=samples,
+    distance=distance,
+    losses_of=losses_of,
   )

@@ -172,6 +172,57 @@ def bin_names(edges: tuple[float, ...]) -> list[str]:
   ]
 
 
+def assemble(
+  config: ConfigDict,
+  stage: ConfigDict,
+  mesh: jax.sharding.Mesh,
+  poll: Callable[[], None],
+  clips_of: LatentClips,
+  *,
+  draw: Callable[..., Any],
+  distance: Callable[..., Any],
+  losses_of: Callable[..., dict[str, jax.Array]],
+) -> objective.Objective:
+  """Returns an objective over noised latents.
+
+  Args:
+    config: the run's.
+    stage: the stage's.
+    mesh: devices to split clips over.
+    poll: called between the parts of what takes long; may raise.
+    clips_of: what `make` returned.
+    draw: see `objective`.
+    distance: (params, frozen, x0, rows, dropout_keys) -> (total, count,
+      frames), as `losses.loss` does.
+    losses_of: see `validation`.
+  """
+
+  def loss(params, frozen, rows):
+    x0 = clips_of.encode(
+      frozen, rows, sampled=config.diffusion.sample_posterior
+    )
+    total, count, frames = distance(
+      *(params, frozen, jax.lax.stop_gradient(x0), rows),
+      dropout_keys(config.model, rows),
+    )
+    return total, count, binned(config.diffusion, rows, frames)
+
+  samples, preview = generation(config, stage, mesh, poll)
+  return objective.Objective(
+    init=clips_of.init,
+    draw=draw,
+    loss=loss,
+    validate=validation(config, stage, mesh, poll, losses_of),
+    preview=preview,
+    excluded_paths=excluded_paths,
+    abstract_params=clips_of.abstract_params,
+    inherits=True,
+    constant=clips_of.constant,
+    imported=clips_of.imported,
+    samples=samples,
+  )
+
+
 def validation(
   config: ConfigDict,
   stage: ConfigDict,

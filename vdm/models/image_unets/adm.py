@@ -70,6 +70,8 @@ class Description(NamedTuple):
     variance: whether the file has as many channels again for the variance.
     noise: of its timesteps.
     prediction: a kind of `diffusion.process`.
+    takes_text: no block attends to text.
+    text_width: likewise.
   """
 
   sizes: layout.Sizes
@@ -78,6 +80,22 @@ class Description(NamedTuple):
   variance: bool
   noise: timesteps.Noise
   prediction: str
+  takes_text: bool = False
+  text_width: int = 0
+
+  def attention(
+    self, place: layout.Place, implementation: str, rngs: nnx.Rngs
+  ) -> nnx.Module:
+    """Makes the attention at a place; see `attention.attend`."""
+    number, channels = self.heads
+    return Attention(
+      place.cout,
+      number if channels < 0 else place.cout // channels,
+      split_first=self.split_first,
+      groups=self.sizes.groups,
+      implementation=implementation,
+      rngs=rngs,
+    )
 
 
 def parse(content: Mapping[str, Any]) -> Description:
@@ -182,33 +200,3 @@ class Attention(nnx.Module):
       q, k, v = y[:, :, :, 0], y[:, :, :, 1], y[:, :, :, 2]
     y = attention.attend(q, k, v, self.implementation)
     return x + self.out(y.reshape(x.shape))
-
-
-class ADM(skeleton.ImageUNet):
-  """The network of a description."""
-
-  def __init__(
-    self,
-    described: Description,
-    *,
-    implementation: str = 'plain',
-    dropout: float = 0.0,
-    remat: str = 'none',
-    rngs: nnx.Rngs,
-  ):
-    """Makes the network; see `attention.attend` and `ImageUNet`."""
-    number, channels = described.heads
-
-    def make_attention(place, rngs):
-      return Attention(
-        place.cout,
-        number if channels < 0 else place.cout // channels,
-        split_first=described.split_first,
-        groups=described.sizes.groups,
-        implementation=implementation,
-        rngs=rngs,
-      )
-
-    super().__init__(
-      described.sizes, make_attention, dropout=dropout, remat=remat, rngs=rngs
-    )

@@ -18,7 +18,6 @@ from flax import nnx
 
 from vdm.models.image_unets import description
 from vdm.models.image_unets import layout
-from vdm.models.image_unets import skeleton
 from vdm.models.image_unets import timesteps
 from vdm.models.image_unets import transformer
 
@@ -126,6 +125,25 @@ class Description(NamedTuple):
   def takes_text(self) -> bool:
     """Whether any block attends to text."""
     return any(place.attention for place in layout.places(self.sizes))
+
+  @property
+  def text_width(self) -> int:
+    """Channels of the text; 0 if no block attends to it."""
+    return max(self.text_widths) if self.takes_text else 0
+
+  def attention(
+    self, place: layout.Place, implementation: str, rngs: nnx.Rngs
+  ) -> nnx.Module:
+    """Makes the attention at a place; see `attention.attend`."""
+    return transformer.Transformer(
+      place.cout,
+      depth=self.depth[place.level],
+      heads=self.heads[place.level],
+      text_width=self.text_widths[place.level],
+      groups=self.sizes.groups,
+      implementation=implementation,
+      rngs=rngs,
+    )
 
 
 def parse(content: Mapping[str, Any]) -> Description:
@@ -238,33 +256,3 @@ def _choices(values, name, known, levels):
   if len(types) != levels or any(x not in known for x in types):
     description.refuse(name, types)
   return tuple(known[x] for x in types)
-
-
-class Conditional(skeleton.ImageUNet):
-  """The network of a description."""
-
-  def __init__(
-    self,
-    described: Description,
-    *,
-    implementation: str = 'plain',
-    dropout: float = 0.0,
-    remat: str = 'none',
-    rngs: nnx.Rngs,
-  ):
-    """Makes the network; see `attention.attend` and `ImageUNet`."""
-
-    def make_attention(place, rngs):
-      return transformer.Transformer(
-        place.cout,
-        depth=described.depth[place.level],
-        heads=described.heads[place.level],
-        text_width=described.text_widths[place.level],
-        groups=described.sizes.groups,
-        implementation=implementation,
-        rngs=rngs,
-      )
-
-    super().__init__(
-      described.sizes, make_attention, dropout=dropout, remat=remat, rngs=rngs
-    )

@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from vdm.common import trees
-from vdm.models import layers
-from vdm.models import unet
+from vdm.models import embedding
 from vdm.models import unet_blocks
 from vdm.models.image_unets import adm
 from vdm.models.image_unets import conditional
@@ -75,7 +74,7 @@ def stored(
   return trees.unflatten({k: stored_leaf(k, x) for k, x in flat.items()})
 
 
-class Temporal(nnx.Module):
+class Temporal(embedding.Embedding):
   """The branches, each called after the block that it is named for."""
 
   def __init__(
@@ -93,22 +92,7 @@ class Temporal(nnx.Module):
     scalars: Sequence[str],
     rngs: nnx.Rngs,
   ):
-    self.feature_width, self.scalars = embed_width, tuple(scalars)
-    self.embed_in = layers.Linear(embed_width, embed_width, rngs=rngs)
-    self.embed_out = layers.Linear(embed_width, embed_width, rngs=rngs)
-    # The last row is the null label.
-    self.embed_label = (
-      nnx.Param(
-        layers.scaled_normal(rngs.params(), (num_classes + 1, embed_width), 1)
-      )
-      if num_classes
-      else None
-    )
-    for name in self.scalars:
-      linear = layers.Linear(
-        embed_width, embed_width, rngs=rngs, init_scale=0.0
-      )
-      setattr(self, f'embed_{name}', linear)
+    super().__init__(embed_width, num_classes, scalars, 'embed_', rngs=rngs)
     blocks = [place for place in layout.places(sizes) if place.is_block]
     deepest = [place.name for place in blocks if place.part != 'up'][-1]
     width = dict(embed_width=embed_width, rngs=rngs)
@@ -135,34 +119,12 @@ class Temporal(nnx.Module):
         setattr(self, f'{place.name}_{name}', branch)
     self.branches = tuple(names.items())
 
-  def embed(
-    self, levels: FloatArray['b t'], cond: dict[str, Array['b ...']]
-  ) -> FloatArray['b t e']:
-    """Embeds each frame's level, the clip's label and its scalars.
-
-    As `unet.UNet` does.
-    """
-    features = unet.level_features(levels, self.feature_width)
-    embedding = self.embed_out(nnx.silu(self.embed_in(features)))
-    if self.embed_label is not None:
-      table = self.embed_label[...]
-      null = table.shape[0] - 1
-      label = jnp.where(cond['label'] < 0, null, cond['label'])
-      embedding = embedding + table[label][:, None].astype(embedding.dtype)
-    for name in self.scalars:
-      unknown = jnp.full(levels.shape[:1], jnp.nan)
-      features = unet.scalar_features(
-        cond.get(name, unknown), self.feature_width
-      )
-      embedding = embedding + getattr(self, f'embed_{name}')(features)[:, None]
-    return nnx.silu(embedding)
-
   def __call__(
-    self, name: str, x: FloatArray['b t h w c'], embedding: FloatArray['b t e']
+    self, name: str, x: FloatArray['b t h w c'], told: FloatArray['b t e']
   ) -> FloatArray['b t h w c']:
     """Applies the branches after a block."""
     for branch in dict(self.branches).get(name, ()):
-      x = getattr(self, branch)(x, embedding)
+      x = getattr(self, branch)(x, told)
     return x
 
 
@@ -197,10 +159,9 @@ class Inflated(nnx.Module):
         f'and the autoencoder gives {channels}: take its own autoencoder.'
       )
     self.noise, self.num_classes = described.noise, num_classes
-    self.takes_text = kind == 'conditional' and described.takes_text
-    self.text_width = max(described.text_widths) if self.takes_text else 0
-    module = adm.ADM if kind == 'adm' else conditional.Conditional
-    self.image = module(
+    self.takes_text = described.takes_text
+    self.text_width = described.text_width
+    self.image = skeleton.ImageUNet(
       described,
       implementation=attention,
       dropout=dropout,
@@ -243,10 +204,10 @@ class Inflated(nnx.Module):
     if self.takes_text:
       context = self._text(cond, z)
     if z.shape[1] > 1:
-      embedding = self.temporal.embed(levels, cond).astype(z.dtype)
+      told = nnx.silu(self.temporal.embed(levels, cond)).astype(z.dtype)
 
       def after(name, x):
-        return self.temporal(name, x, embedding)
+        return self.temporal(name, x, told)
 
     if not self.num_classes:  # Labels of the data are not the image model's.
       cond = {**cond, 'label': jnp.full(z.shape[:1], -1)}

@@ -132,7 +132,7 @@ def problems(config: ConfigDict) -> Iterator[str]:
         f'shift_factor to 0, not to {autoencoder.factor}, {found[0]} and '
         f'{found[1]}.'
       )
-  if getattr(described, 'takes_text', False):
+  if described.takes_text:
     yield (
       'The image model attends to text, which runs do not encode for it yet: '
       'take config.model.kind=adm, or a description without CrossAttn blocks.'

@@ -136,9 +136,9 @@ class ImageUNet(nnx.Module):
 
   def __init__(
     self,
-    sizes: layout.Sizes,
-    make_attention: Callable[[layout.Place, nnx.Rngs], nnx.Module],
+    described: Any,
     *,
+    implementation: str = 'plain',
     dropout: float = 0.0,
     remat: str = 'none',
     rngs: nnx.Rngs,
@@ -146,12 +146,14 @@ class ImageUNet(nnx.Module):
     """Makes the network.
 
     Args:
-      sizes: of the network.
-      make_attention: (place, rngs) -> a module (x, context) -> x.
+      described: a description of either family: its `sizes`, and `attention`,
+        (place, implementation, rngs) -> a module (x, context) -> x.
+      implementation: see `attention.attend`.
       dropout: of residual blocks.
       remat: see `config.model.remat`.
       rngs: of the initial values.
     """
+    sizes = described.sizes
     self.sizes, self.remat = sizes, remat
     width, embed_width = sizes.widths[0], sizes.embed_width
     self.embed_in = layers.Linear(sizes.features, embed_width, rngs=rngs)
@@ -170,7 +172,8 @@ class ImageUNet(nnx.Module):
         block = Resample(place, rngs=rngs)
       setattr(self, place.name, block)
       if place.attention:
-        setattr(self, f'{place.name}_attention', make_attention(place, rngs))
+        made = described.attention(place, implementation, rngs)
+        setattr(self, f'{place.name}_attention', made)
     self.head_norm = norm(width, sizes.groups, sizes.epsilon)
     self.head_conv = layers.Conv(
       width, sizes.channels, rngs=rngs, init_scale=0.0
