@@ -23,6 +23,7 @@ FLOORS = (
   ('evaluation', 'planning'),
   ('training',),
   ('generate', 'trained'),
+  ('sampling',),
   ('prompts',),
   ('preparation',),
   ('data',),

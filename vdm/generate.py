@@ -10,27 +10,25 @@ import functools
 from typing import Any, NamedTuple
 
 from etils import epath
-from etils.array_types import Array, FloatArray, ui8
+from etils.array_types import FloatArray, ui8
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from vdm import models
 from vdm.common import sizes
 from vdm.config import condition_rules
 from vdm.config import rules
+from vdm.config import token_rules
 from vdm.diffusion import conditions
-from vdm.diffusion import guidance
-from vdm.diffusion import process
 from vdm.diffusion import rollouts
-from vdm.diffusion import samplers
 from vdm.diffusion import schedules
 from vdm.models import autoencoders
 from vdm.models.autoencoders import latents
 from vdm.multihost import arrays
+from vdm.sampling import denoised
+from vdm.sampling import unmasked
 
-START, STEPS, HISTORY, WINDOWS = 0, 1, 2, 3  # Streams of a video's key.
 IMAGE = -1  # Number of the window that is an image, see `sample.image_first`.
 
 
@@ -109,6 +107,12 @@ def plan(
       'A consistency model cannot be guided by held frames: leave the history '
       'guidance at 1.'
     )
+  if stage.objective == 'tokens':
+    for problem in token_rules.task_problems(
+      task.history_guidance, task.context_noise
+    ):
+      raise ValueError(problem)
+    task = task._replace(context_noise=0.0)
   task = rollouts.resolve(
     rollouts.in_latents(task, codec.factor[0]),
     length,
@@ -163,6 +167,10 @@ def make_generator(
   """
   for problem in rules.few_steps_problems(stage, config.sample, bool(worse)):
     raise ValueError(problem)
+  for problem in token_rules.sample_problems(
+    stage, config.sample, worse and worse[0]
+  ):
+    raise ValueError(problem)
   if worse is None:
     for problem in condition_rules.guidance_problems(
       config.model, config.sample.guidance
@@ -176,11 +184,14 @@ def make_generator(
   encode, decode = make_coders(config, codec)
   shape = latent_shape(codec, stage.frames, sizes.of(stage))
   factor = codec.factor[0]
-  # Compiled once for all tasks that differ in nothing else.
-  window_maker = functools.cache(
-    functools.partial(_make_window, config, stage, codec, worse and worse[0])
-  )
-  worse_params = worse[1] if worse else {}
+  worse_config, worse_params = worse or (None, {})
+  if stage.objective == 'tokens':
+    make_window = unmasked.make_windows(config, codec, worse_config)
+  else:
+    schedule = make_schedule(config.diffusion, codec, stage)
+    make_window = denoised.make_windows(
+      config, stage, codec, schedule, worse_config
+    )
 
   @jax.jit
   def carry(before, shift, entering, given):
@@ -189,13 +200,12 @@ def make_generator(
 
   def make_videos(task, windows, params, frozen, cond, seeds, *given):
     """Window by window, so that only one at a time is on the devices."""
-    make_window = window_maker(task.history_guidance, task.history_noise)
+    make = functools.partial(make_window, task)
     z, pixels, start = np.zeros((len(seeds), *shape), np.float32), [], 0
     if image_first and not windows[0].held.any():
-      free, unused = np.zeros((1, 1), bool), np.zeros((1, 1), np.float32)
-      image = make_window(
-        *(params, worse_params, cond, seeds, IMAGE, z[:, :1], free, unused)
-      )
+      free = np.zeros(1, bool)
+      image = rollouts.Window(start=0, made=0, given=free, held=free)
+      image = make(image, params, worse_params, cond, seeds, IMAGE, z[:, :1])
       z = jnp.concatenate([image, z[:, 1:]], axis=1)
       first = np.arange(shape[0]) == 0
       windows = [windows[0]._replace(held=first), *windows[1:]]
@@ -210,11 +220,7 @@ def make_generator(
       if window.held.any():
         z = carry(z, window.start - start, entering, frames)
       if not window.held.all():
-        levels = rollouts.held_levels(task, window, stage.frame_levels)
-        z = make_window(
-          *(params, worse_params, cond, seeds, number, z),
-          *(window.held[None], np.asarray(levels)),
-        )
+        z = make(window, params, worse_params, cond, seeds, number, z)
       video = arrays.to_host(decode(frozen, z))
       pixels.append(video[:, window.made * factor :])
       start = window.start
@@ -244,121 +250,30 @@ def make_generator(
   return Generator(samples, reconstructions)
 
 
-def _make_window(config, stage, codec, worse, history_scale, history_noise):
-  """Returns the compiled function that makes the latents of a window."""
-  options = config.sample
-  grid = samplers.make_levels(
-    options.method,
-    options.grid,
-    options.steps,
-    make_schedule(config.diffusion, codec, stage),
-    rho=options.rho,
-    sigma_min=options.sigma_min,
-    sigma_max=options.sigma_max,
-  )
-  denoise = make_denoiser(config, codec)
-  denoise_worse = make_denoiser(worse, codec) if worse else None
-
-  @jax.jit
-  def make_window(
-    params, worse_params, cond, seeds, number, known, held, held_levels
-  ):
-    keys = jax.vmap(jax.random.key)(seeds)
-    later = process.fold_in(process.fold_in(keys, WINDOWS), number)
-    keys = jnp.where(number == 0, keys, later)
-    history = None
-    if history_scale != 1:
-      noise = process.noise(process.fold_in(keys, HISTORY), known.shape)
-      history = rollouts.history(
-        *(history_scale, history_noise, noise, known, held, held_levels),
-        grid[0],
-      )
-    guided = guide(
-      config,
-      functools.partial(denoise, params),
-      cond,
-      worse=denoise_worse and functools.partial(denoise_worse, worse_params),
-      history=history,
-    )
-    noise = process.noise(process.fold_in(keys, START), known.shape)
-    z = samplers.sample(
-      guided,
-      rollouts.begin(noise, known, held, held_levels),
-      jnp.where(held, held_levels, grid[:, None, None]),
-      process.fold_in(keys, STEPS),
-      method=options.method,
-      eta=options.eta,
-    )
-    return jnp.where(process.per_frame(held, z), known, z)
-
-  return make_window
-
-
-def guide(
-  config: ConfigDict,
-  denoise: guidance.Denoiser,
-  cond: dict[str, Array['b ...']],
-  worse: guidance.Denoiser | None = None,
-  history: guidance.History | None = None,
-) -> guidance.Denoiser:
-  """Returns a denoiser for the samplers, guided as `config.sample` says.
-
-  Args:
-    config: the run's.
-    denoise: (z, levels, cond) -> x0, of `make_denoiser`.
-    cond: of the rows.
-    worse: see `guidance.guided`.
-    history: likewise.
-  """
-  options, scale = config.sample, config.sample.guidance
-  if worse is None:
-    scale = condition_rules.guidance_scale(config.model, scale)
-  return guidance.guided(
-    denoise,
-    cond,
-    conditions.without(cond),
-    scale=scale,
-    interval=options.guidance_interval,
-    rescale=options.guidance_rescale,
-    worse=worse,
-    history=history,
-  )
-
-
 def make_coders(
   config: ConfigDict, codec: autoencoders.Autoencoder
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
   """Returns (encode, decode): (frozen, uint8 clips) -> latents, and back.
 
-  The latents are as diffusion sees them, normalised by their statistics.
+  The latents are as the network sees them: normalised by their statistics for
+  diffusion, and codes as they are for a model of tokens.
   """
   dtype = jnp.dtype(config.train.compute_dtype)
+  as_codes = config.model.kind == 'transformer'
 
   @jax.jit
   def encode(frozen, video):
     mean, _ = codec.encode(frozen['params'], to_float(video).astype(dtype))
-    return latents.normalise(mean.astype(jnp.float32), frozen['stats'])
+    mean = mean.astype(jnp.float32)
+    return mean if as_codes else latents.normalise(mean, frozen['stats'])
 
   @jax.jit
   def decode(frozen, z):
-    z = latents.denormalise(z, frozen['stats']).astype(dtype)
-    return to_uint8(codec.decode(frozen['params'], z))
+    if not as_codes:
+      z = latents.denormalise(z, frozen['stats'])
+    return to_uint8(codec.decode(frozen['params'], z.astype(dtype)))
 
   return encode, decode
-
-
-def make_denoiser(
-  config: ConfigDict, codec: autoencoders.Autoencoder
-) -> Callable[..., FloatArray['b t h w c']]:
-  """Returns (params, z, levels, cond) -> x0 of a run's network."""
-  network = models.make_unet(config.model, codec.channels)
-  dtype = jnp.dtype(config.train.compute_dtype)
-
-  def denoise(params, z, levels, cond):
-    output = network.apply(params, z.astype(dtype), levels, cond)
-    return process.to_x0(config.diffusion.prediction, output, z, levels)
-
-  return denoise
 
 
 def change_sampler(options: ConfigDict, changes: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
+from vdm.config import image_model_rules
+
 
 def guided_by(model: ConfigDict) -> tuple[str, ...]:
   """Returns the conditions that a network knows, and guidance acts on."""
@@ -44,12 +46,13 @@ def text_problems(config: ConfigDict) -> Iterator[str]:
       'config.model.text.dropout=1 replaces every caption, so that none is '
       'learnt: lower it, or set config.model.text.encoder=none.'
     )
-  if model.kind != 'unet' and text.encoder == 'learned':
+  if image_model_rules.is_published(model) and text.encoder == 'learned':
     yield (
       f'config.model.kind={model.kind} reads encoded captions and learns no '
       'words: set config.model.text.encoder=pretrained, or none.'
     )
-  if not model.attention_levels and not model.joint_attention:
+  attends = model.attention_levels or model.joint_attention
+  if not attends and model.kind != 'transformer':
     yield (
       'config.model.text: no block attends to anything, and so none to words: '
       'set config.model.attention_levels or joint_attention.'

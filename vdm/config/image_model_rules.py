@@ -13,20 +13,25 @@ from ml_collections import ConfigDict
 KEYS = ('weights', 'weights_sha256', 'architecture', 'adapter_rank')
 
 
+def is_published(model: ConfigDict) -> bool:
+  """Returns whether a network is a published image model that moves."""
+  return model.kind not in ('unet', 'transformer')
+
+
 def problems(model: ConfigDict) -> Iterator[str]:
   """Yields what is wrong in `config.model`, one sentence per problem."""
   given = [x for x in KEYS if model[x]]
-  if model.kind == 'unet' and given:
+  if given and not is_published(model):
     yield (
-      f'config.model.{given[0]} is of published image models, and kind=unet is '
-      'none of them: set config.model.kind.'
+      f'config.model.{given[0]} is of published image models, and '
+      f'kind={model.kind} is none of them: set config.model.kind.'
     )
-  if model.kind != 'unet' and not (model.weights or model.architecture):
+  if is_published(model) and not (model.weights or model.architecture):
     yield (
       f'config.model.kind={model.kind} is a published image model: set '
       'config.model.weights to its file, see docs/image_models.md.'
     )
-  if model.kind != 'unet' and model.convolution == 'full':
+  if is_published(model) and model.convolution == 'full':
     yield (
       'config.model.convolution=full is of kind=unet: the branches of '
       'published image models are factorised.'
@@ -45,7 +50,7 @@ def constant_patterns(config: ConfigDict) -> tuple[str, ...]:
   freezes: these parameters have neither moments nor averages, in memory and on
   disk.
   """
-  if config.model.kind == 'unet':
+  if not is_published(config.model):
     return ()
   stages = [config.stages[name] for name in config.train.order]
   frozen = [set(s.frozen) for s in stages if s.objective != 'autoencoder']

@@ -85,7 +85,7 @@ def below(limit: float, default: Any) -> Key:
   return _each(default, lambda x: '' if 0 < x < limit else f'{x} {words}')
 
 
-def share(default: float) -> Key:
+def share(default: float | tuple[float, ...]) -> Key:
   """From 0 to 1."""
   words = 'is not a share: from 0 to 1.'
   return _each(default, lambda x: '' if 0 <= x <= 1 else f'{x} {words}')

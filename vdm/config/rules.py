@@ -15,9 +15,10 @@ from vdm.config import condition_rules
 from vdm.config import image_model_rules
 from vdm.config import size_rules
 from vdm.config import suggest
+from vdm.config import token_rules
 
 # The order in which stages of each objective come.
-OBJECTIVES = ('autoencoder', 'diffusion', 'consistency')
+OBJECTIVES = ('autoencoder', 'diffusion', 'consistency', 'tokens')
 
 
 def problems(config: ConfigDict) -> Iterator[str]:
@@ -27,6 +28,7 @@ def problems(config: ConfigDict) -> Iterator[str]:
   yield from autoencoder_rules.problems(config)
   yield from image_model_rules.problems(config.model)
   yield from _model_problems(config.model)
+  yield from token_rules.problems(config)
   yield from condition_rules.text_problems(config)
   yield from condition_rules.scalar_problems(config)
   yield from condition_rules.guidance_problems(
@@ -91,8 +93,8 @@ def _order_problems(config: ConfigDict) -> Iterator[str]:
     )
   if objectives != sorted(objectives, key=OBJECTIVES.index):
     yield (
-      'config.train.order has its stages in another order than autoencoder, '
-      'diffusion, consistency.'
+      'config.train.order has its stages in another order than '
+      f'{", ".join(OBJECTIVES)}.'
     )
   if 'consistency' in objectives:
     yield from _consistency_problems(config, objectives)

@@ -7,16 +7,19 @@ def of_stage(config: ConfigDict, stage: ConfigDict) -> ConfigDict:
   """Returns a run's configuration with `sample` as it applies to a stage.
 
   A consistency model has its own sampler, in few steps and without guidance,
-  which is distilled into it; the rest of `sample` stays. Of other stages it is
-  the configuration itself.
+  which is distilled into it; masked tokens have theirs. The rest of `sample`
+  stays. Of diffusion stages it is the configuration itself.
 
   Args:
     config: the run's.
     stage: the stage's, in which the network was trained.
   """
-  if stage.objective != 'consistency':
+  if stage.objective not in ('consistency', 'tokens'):
     return config
   config = config.copy_and_resolve_references()
+  if stage.objective == 'tokens':
+    config.sample.update(method='unmask', eta=0.0)
+    return config
   config.sample.update(
     method='consistency', steps=config.consistency.steps, guidance=1.0, eta=0.0
   )

@@ -169,10 +169,18 @@ KEYS: dict[str, Any] = dict(
     statistics_clips=positive(256),  # Training clips for the statistics.
   ),
   model=dict(
-    # unet: of this project. The others are published image models to which
+    # unet: of this project. The next two are published image models to which
     # temporal branches are added: ADM of guided-diffusion, and the conditional
-    # U-Net of Stable Diffusion's family; see vdm/models/image_unets.
-    kind=one_of('unet', 'adm', 'conditional'),
+    # U-Net of Stable Diffusion's family; see vdm/models/image_unets. The last
+    # is of masked tokens, see objective='tokens'.
+    kind=one_of('unet', 'adm', 'conditional', 'transformer'),
+    transformer=dict(  # Its sizes, in place of those of the U-Net's levels.
+      width=positive(128),  # Channels of a position.
+      depth=positive(6),  # Blocks.
+      joint=True,  # Blocks attend over (t h w); else over (h w), then over t.
+      # Values of a token, at most: else channels make several a position.
+      vocabulary=positive(1024),
+    ),
     weights='',  # Of the image model, a file; '': none, it starts anew.
     weights_sha256='',  # Expected hash of the file; '': any.
     # Description of the image model, JSON; '': the config.json beside the
@@ -246,6 +254,16 @@ KEYS: dict[str, Any] = dict(
     # in place of sample.steps for the models of such stages.
     steps=positive(4),
   ),
+  # A stage with objective='tokens', see vdm/diffusion/masking.py; its sampler
+  # takes steps, guidance, ema and counts of `sample`.
+  tokens=dict(
+    label_smoothing=share(0.0),
+    # Shares of masked tokens at which validation losses are taken.
+    eval_shares=share((0.25, 0.5, 0.75, 1.0)),
+    temperature=positive(1.0),  # Of the tokens that are drawn.
+    # Of the Gumbel noise on which tokens of a step are kept; falls to zero.
+    order_noise=4.5,
+  ),
   optim=dict(
     name=one_of('adamw', 'muon'),  # muon: hidden matrices; AdamW elsewhere.
     b1=share(0.9),
@@ -260,7 +278,7 @@ KEYS: dict[str, Any] = dict(
     ema=below(12**-0.5, (0.05, 0.10)),
   ),
   sample=dict(
-    method=one_of('ddim', 'heun', 'dpmpp', 'consistency'),
+    method=one_of('ddim', 'heun', 'dpmpp', 'consistency', 'unmask'),
     steps=positive(32),
     image_first=False,  # The first frame as an image, the others given it.
     eta=share(0.0),  # ddim: 0 deterministic, 1 ancestral.
@@ -317,7 +335,7 @@ KEYS: dict[str, Any] = dict(
 )
 
 STAGE = dict(
-  objective=one_of('diffusion', 'autoencoder', 'consistency'),
+  objective=one_of('diffusion', 'autoencoder', 'consistency', 'tokens'),
   steps=positive(0),  # Each stage gives its own; the default is refused.
   frames=positive(1),  # Of a training clip; 1: images.
   resolution=positive(64),  # Height of a clip, px; at most data.resolution.

@@ -52,12 +52,13 @@ def _division_problems(config: ConfigDict, name: str) -> Iterator[str]:
   if config.autoencoder.kind != 'identity':
     factor = config.autoencoder.factor
   halvings = 0
-  if stage.objective != 'autoencoder':
+  if stage.objective not in ('autoencoder', 'tokens'):
     halvings = len(config.model.widths) - 1
   for key in ('resolution', 'width', 'crop'):
     if stage[key] % (factor * 2**halvings):
+      halves = f' and the U-Net halves it {halvings} times' if halvings else ''
       yield (
         f'{prefix}.{key}={stage[key]} is not divisible by '
-        f'{factor * 2**halvings}: the autoencoder divides it by {factor} and '
-        f'the U-Net halves it {halvings} times.'
+        f'{factor * 2**halvings}: the autoencoder divides it by {factor}'
+        f'{halves}.'
       )

@@ -53,6 +53,7 @@ def smoke(config: ConfigDict) -> None:
     statistics_clips=8,
   )
   config.model.update(widths=(16, 32), embed_width=32)
+  config.model.transformer.update(width=32, depth=2)
   config.sample.update(steps=4, final=8, num=2, batch=4)
   config.score.update(every=20, num=4)
   config.train.update(log_every=10, eval_clips=8)

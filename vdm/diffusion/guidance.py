@@ -123,3 +123,39 @@ def guided(
     return jnp.where(inside, x0, conditional)
 
   return denoise
+
+
+def guided_logits(
+  predict: Callable[..., FloatArray['b ...']],
+  cond: dict[str, Array['b ...']],
+  null: dict[str, Array['b ...']],
+  *,
+  scale: float,
+  worse: Callable[..., FloatArray['b ...']] | None = None,
+) -> Callable[..., FloatArray['b ...']]:
+  """Returns a predictor for `masking.sample` with its conditioning bound in.
+
+  With logits in place of x0 it is the formula above, and the probabilities are
+  p_cond (p_cond / p_worse)^(scale - 1), up to their sum.
+
+  Args:
+    predict: (tokens [b ...], masked [b ...], cond) -> logits.
+    cond: see `guided`, as is the rest.
+    null: likewise.
+    scale: likewise.
+    worse: likewise.
+  """
+  if scale == 1:
+    return lambda tokens, masked: predict(tokens, masked, cond)
+  both = jax.tree.map(lambda *x: jnp.concatenate(x), cond, null)
+
+  def predict_guided(tokens, masked):
+    if worse is None:
+      twice = (jnp.concatenate([x, x]) for x in (tokens, masked))
+      own, other = jnp.split(predict(*twice, both), 2)
+    else:
+      own, other = (f(tokens, masked, cond) for f in (predict, worse))
+    own, other = map(process.at_least_float32, (own, other))
+    return own + (scale - 1) * (own - other)
+
+  return predict_guided

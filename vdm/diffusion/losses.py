@@ -220,6 +220,48 @@ def draw_context_level(
   return jnp.where(clean, process.CLEAN, process.level_of_sigma(sigma))
 
 
+def draw_times(
+  key: jax.Array,
+  batch: int,
+  frames: int,
+  frame_levels: Mapping[str, float],
+) -> tuple[FloatArray['b t'], BoolArray['b t']]:
+  """Draws each frame's time, and which frames are given.
+
+  Args:
+    key: a typed key.
+    batch: rows b of the global batch, over all devices, processes and parts.
+    frames: latent frames t of a clip.
+    frame_levels: shares of rows, over FRAME_LEVELS: one time for the clip; one
+      for all but the frames that are given (`draw_context`); a time for each
+      frame; one time for all but the first frame, which is given. Single frames
+      are always 'shared'.
+
+  Returns:
+    (times, given): uniform in [0, 1), stratified over the rows of each kind,
+    with one column or one for each frame.
+  """
+  key_kind, key_context, *keys = jax.random.split(key, 5)
+  kinds = draw_kinds(key_kind, batch, frame_levels)
+  if frames == 1:
+    kinds = jnp.zeros_like(kinds)
+  shared, context, independent = (
+    stratified_uniform(k, kinds == i, frames if i == 2 else 1)
+    for i, k in enumerate(keys)
+  )
+  # The keys above are 0 to 4 of the same parent; `draw_levels` has 5.
+  first = stratified_uniform(jax.random.fold_in(key, 6), kinds == 3, 1)
+  times = jnp.select(
+    [(kinds == i)[:, None] for i in range(len(FRAME_LEVELS))],
+    [shared, context, independent, first],
+  )
+  if frames == 1:
+    return times, jnp.zeros_like(times, bool)
+  given = (kinds == 1)[:, None] & draw_context(key_context, batch, frames)
+  given |= (kinds == 3)[:, None] & (jnp.arange(frames)[None] == 0)
+  return times, given
+
+
 def draw_levels(
   key: jax.Array,
   batch: int,
@@ -243,10 +285,7 @@ def draw_levels(
     mean: of 'normal'.
     std: of 'normal'.
     schedule: its ends bound every level.
-    frame_levels: shares of rows, over FRAME_LEVELS: one level for the clip; one
-      level for all but the frames that are given (`draw_context`); a level for
-      each frame; one level for all but the first frame, which is given. Single
-      frames are always 'shared'.
+    frame_levels: see `draw_times`.
     context_noise: largest sigma of frames that are given: half of the rows
       keep them clean, the others draw one sigma below it, which is what
       rollouts show the network (see `rollouts`).
@@ -257,20 +296,7 @@ def draw_levels(
   """
   if density not in ('normal', 'uniform'):
     raise ValueError(f'Unknown density {density!r}: use normal or uniform.')
-  key_kind, key_context, *keys = jax.random.split(key, 5)
-  kinds = draw_kinds(key_kind, batch, frame_levels)
-  if frames == 1:
-    kinds = jnp.zeros_like(kinds)
-  shared, context, independent = (
-    stratified_uniform(k, kinds == i, frames if i == 2 else 1)
-    for i, k in enumerate(keys)
-  )
-  # The keys above are 0 to 4 of the same parent, and 5 is below.
-  first = stratified_uniform(jax.random.fold_in(key, 6), kinds == 3, 1)
-  uniform = jnp.select(
-    [(kinds == i)[:, None] for i in range(len(FRAME_LEVELS))],
-    [shared, context, independent, first],
-  )
+  uniform, given = draw_times(key, batch, frames, frame_levels)
   if density == 'normal':
     levels = -2 * (mean + std * jax.scipy.special.ndtri(uniform))
     levels = jnp.clip(levels, schedule.logsnr(1.0), schedule.logsnr(0.0))
@@ -278,8 +304,6 @@ def draw_levels(
     levels = schedule.logsnr(uniform)
   if frames == 1:
     return levels, jnp.ones_like(levels)
-  given = (kinds == 1)[:, None] & draw_context(key_context, batch, frames)
-  given |= (kinds == 3)[:, None] & (jnp.arange(frames)[None] == 0)
   held = process.CLEAN
   if context_noise:
     held = draw_context_level(jax.random.fold_in(key, 5), batch, context_noise)

@@ -61,6 +61,11 @@ def diagnose(
       f'{workdir} is an export: give the folder of the run, which has the log '
       'and the parameters that were averaged.'
     )
+  if run.stage.objective == 'tokens':
+    raise errors.UsageError(
+      f'{workdir} fills in masked tokens, and a diagnosis is of single steps of '
+      'denoising: look at the losses and accuracies of its log, by vdm.report.'
+    )
   numbers, sheet = measure(run, num, report)
   result = {
     'step': run.step,

@@ -26,6 +26,8 @@ from vdm.evaluation import synthetic_score
 from vdm.metrics import laws
 from vdm.models import autoencoders
 from vdm.multihost import coordination
+from vdm.sampling import denoised
+from vdm.sampling import keys as streams
 
 SIGMAS = (1.6, 3.2, 8.0)  # Of sigma / alpha.
 STEPS = 10  # From each of them; samples from pure noise have about twice that.
@@ -53,7 +55,7 @@ def make(
     method, steps = options.method, options.steps
   codec = autoencoders.make_autoencoder(config.autoencoder)
   encode, decode = generate.make_coders(config, codec)
-  denoise = generate.make_denoiser(config, codec)
+  denoise = denoised.make_denoiser(config, codec)
   schedule = generate.make_schedule(config.diffusion, codec, stage)
 
   @jax.jit
@@ -61,10 +63,10 @@ def make(
     levels = jnp.broadcast_to(grid[:, None, None], (len(grid), 1, x0.shape[1]))
     keys = jax.vmap(jax.random.key)(seeds)
     keys, later = (
-      process.fold_in(keys, x) for x in (generate.START, generate.STEPS)
+      process.fold_in(keys, x) for x in (streams.START, streams.STEPS)
     )
     noise = process.noise(keys, x0.shape)
-    guided = generate.guide(config, functools.partial(denoise, params), cond)
+    guided = denoised.guide(config, functools.partial(denoise, params), cond)
     return samplers.sample(
       guided,
       process.add_noise(x0, noise, levels[0]),
@@ -119,6 +121,9 @@ def make_shape_score(
     mesh: likewise.
     poll: likewise.
   """
+  # Masked tokens are never noised.
+  if stage.objective == 'tokens':
+    return None
   if not synthetic_score.is_synthetic(config.data):
     return None
   # When it is needed first: not every stage has small scores.

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from vdm import generate
 from vdm.diffusion import process
 from vdm.metrics import linear_denoiser
 from vdm.models import autoencoders
+from vdm.sampling import denoised
 
 
 class Clips(NamedTuple):
@@ -49,7 +49,7 @@ def make(
 ) -> Callable[..., FloatArray['n t h w c']]:
   """Returns (params, clips, log-SNR) -> the network's x0 of noised clips."""
   codec = autoencoders.make_autoencoder(config.autoencoder)
-  network = generate.make_denoiser(config, codec)
+  network = denoised.make_denoiser(config, codec)
 
   @jax.jit
   def step(params, x, noise, cond, level):

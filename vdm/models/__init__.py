@@ -3,18 +3,21 @@
 Only this room imports flax: inside, a network is a flax.nnx module. Here are
 the denoiser (`unet`, made of `embedding`, `unet_blocks`, `attention` and
 `layers`, or one of the published `image_unets` with temporal branches), the
-`autoencoders`, the networks of metrics (`features`) and the readers of
-published weights (`import_weights`). `generate`, `training` and `evaluation`
-call them; `diffusion` and `metrics` receive them as functions.
+`token_transformer` of the same layers, the `autoencoders`, the networks of
+metrics (`features`) and the readers of published weights (`import_weights`).
+`sampling`, `training` and `evaluation` call them; `diffusion` and `metrics`
+receive them as functions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from flax import nnx
 import jax
 from ml_collections import ConfigDict
 
+from vdm.models import token_transformer
+from vdm.models import tokens
 from vdm.models import unet
 from vdm.models.image_unets import adapters
 from vdm.models.image_unets import inflated
@@ -37,28 +40,62 @@ class Network(NamedTuple):
     return jax.eval_shape(self.init, jax.random.key(0))
 
 
+def make_network(
+  config: ConfigDict, channels: int, levels: Sequence[int]
+) -> Network:
+  """Builds the network of `config.model`.
+
+  Args:
+    config: `config.model`.
+    channels: of the latents.
+    levels: of their channels where they are codes, see `Autoencoder`.
+  """
+  if config.kind == 'transformer':
+    return make_transformer(config, levels)
+  return make_unet(config, channels)
+
+
 def make_unet(config: ConfigDict, channels: int) -> Network:
   """Builds the denoiser of `config.model` for latents of `channels`."""
   options = config.to_dict()
-  text = options.pop('text')
   if config.get('kind', 'unet') != 'unet':
     own = {name: options[name] for name in inflated.OPTIONS}
     network = functional(inflated.Inflated, channels, **own)
     return _adapted(network, options) if options['adapter_rank'] else network
-  # Of the objective, of who asks for videos, and of published image models.
+  # Of the objective, of who asks for videos, and of other networks.
   own = ('label_dropout', 'scalar_dropout', 'motion_range', 'kind')
-  for name in (*own, *published.KEYS):
+  for name in (*own, 'transformer', *published.KEYS):
     options.pop(name, None)
-  if text['encoder'] != 'none':
-    options['text'] = {
-      'encoder': text['encoder'],
-      'width': text['width'],
-      'depth': text['layers'],
-      'head_size': options['head_size'],
-      'vocabulary_size': text['vocabulary'],
-      'features': text['features'],
-    }
+  options['text'] = text_options(config)
   return functional(unet.UNet, channels, **options)
+
+
+def make_transformer(config: ConfigDict, levels: Sequence[int]) -> Network:
+  """Builds the network of masked tokens, for codes of `levels`."""
+  own = config.transformer.to_dict()
+  groups = tokens.group(levels, own.pop('vocabulary'))
+  for name in (
+    *('head_size', 'attention', 'embed_width', 'num_classes', 'scalars'),
+    *('dropout', 'remat'),
+  ):
+    own[name] = config[name]
+  own['text'] = text_options(config)
+  return functional(token_transformer.TokenTransformer, groups, **own)
+
+
+def text_options(config: ConfigDict) -> dict[str, Any] | None:
+  """Returns the arguments of a `text.TextEncoder`; None: no captions."""
+  text = config.text
+  if text.encoder == 'none':
+    return None
+  return {
+    'encoder': text.encoder,
+    'width': text.width,
+    'depth': text.layers,
+    'head_size': config.head_size,
+    'vocabulary_size': text.vocabulary,
+    'features': text.features,
+  }
 
 
 def _adapted(network: Network, options: dict[str, Any]) -> Network:

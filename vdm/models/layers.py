@@ -273,6 +273,16 @@ def rms_norm(
   return (y * scale).astype(x.dtype)
 
 
+class RMSNorm(nnx.Module):
+  """Divides each position by its root mean square."""
+
+  def __init__(self, channels: int):
+    self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
+
+  def __call__(self, x: FloatArray['*b c']) -> FloatArray['*b c']:
+    return rms_norm(x, along_channels(self.scale[...], x, jnp.float32))
+
+
 def dropout(
   x: FloatArray['b ...'], rate: float, keys: jax.Array | None
 ) -> FloatArray['b ...']:

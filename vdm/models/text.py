@@ -23,24 +23,13 @@ from vdm.models import layers
 GROWTH = 4  # Of the width, inside of a layer.
 
 
-class RMSNorm(nnx.Module):
-  """Divides tokens by their root mean square."""
-
-  def __init__(self, channels: int):
-    self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
-
-  def __call__(self, x: FloatArray['*b c']) -> FloatArray['*b c']:
-    scale = layers.along_channels(self.scale[...], x, jnp.float32)
-    return layers.rms_norm(x, scale)
-
-
 class Layer(nnx.Module):
   """A layer of a transformer over the tokens that there are."""
 
   def __init__(self, width: int, head_size: int, *, rngs: nnx.Rngs):
-    self.norm_in = RMSNorm(width)
+    self.norm_in = layers.RMSNorm(width)
     self.attention = attention.Attention(width, head_size, rngs=rngs)
-    self.norm_out = RMSNorm(width)
+    self.norm_out = layers.RMSNorm(width)
     self.grow = layers.Linear(width, GROWTH * width, rngs=rngs)
     self.shrink = layers.Linear(
       GROWTH * width, width, rngs=rngs, init_scale=0.0
@@ -78,12 +67,12 @@ class TextEncoder(nnx.Module):
         layers.scaled_normal(rngs.params(), (rows, width), 1)
       )
     else:
-      self.norm_features = RMSNorm(features)
+      self.norm_features = layers.RMSNorm(features)
       self.embed_features = layers.Linear(features, width, rngs=rngs)
     self.layers = tuple(f'layer_{i}' for i in range(depth))
     for name in self.layers:
       setattr(self, name, Layer(width, head_size, rngs=rngs))
-    self.norm = RMSNorm(width)
+    self.norm = layers.RMSNorm(width)
 
   def __call__(
     self, cond: Mapping[str, Array['b ...']], dtype: jnp.dtype

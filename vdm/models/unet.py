@@ -21,7 +21,7 @@ pattern: `temporal` occurs in the path of every temporal parameter, `film` in
 that of every projection of the conditioning.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 import zlib
 
@@ -158,7 +158,8 @@ class UNet(embedding.Embedding):
           key, zlib.crc32(name.encode())
         )
       block = getattr(self, name)
-      return _rematerialised(self.remat)(block, x, told, block_key, text)
+      call = unet_blocks.rematerialised(self.remat)
+      return call(block, x, told, block_key, text)
 
     x = self.stem(z)
     skips = []
@@ -176,16 +177,3 @@ class UNet(embedding.Embedding):
       if level > 0:
         x = getattr(self, f'up_{level}_resample')(x)
     return self.head_conv(nnx.silu(self.head_norm(x)))
-
-
-def _rematerialised(policy: str) -> Callable[..., FloatArray['b t h w c']]:
-  """Returns a call of a block that recomputes activations by `policy`."""
-
-  def call(block, x, told, key, text):
-    return block(x, told, key, text)
-
-  if policy == 'none':
-    return call
-  if policy == 'dots':
-    return jax.checkpoint(call, policy=jax.checkpoint_policies.dots_saveable)
-  return jax.checkpoint(call)

@@ -2,7 +2,8 @@
 
 Every block is conditioned on an embedding [b t e] of each frame's level and the
 clip's conditioning, by scale and shift (FiLM) after a norm. What ends a
-residual branch starts at zero.
+residual branch starts at zero. The layers with attention are also those of
+`token_transformer`, with its own norm.
 """
 
 from collections.abc import Callable, Mapping
@@ -101,9 +102,10 @@ class SpatialAttention(nnx.Module):
     *,
     embed_width: int,
     heads: Mapping[str, Any],
+    norm: Callable[..., nnx.Module] = layers.GroupNorm,
     rngs: nnx.Rngs,
   ):
-    self.norm = layers.GroupNorm(channels)
+    self.norm = norm(channels)
     self.film = Film(embed_width, channels, rngs=rngs)
     self.attention = attention.Attention(channels, **heads, rngs=rngs)
 
@@ -126,9 +128,10 @@ class TextAttention(nnx.Module):
     embed_width: int,
     text_width: int,
     head_size: int,
+    norm: Callable[..., nnx.Module] = layers.GroupNorm,
     rngs: nnx.Rngs,
   ):
-    self.norm = layers.GroupNorm(channels)
+    self.norm = norm(channels)
     self.film = Film(embed_width, channels, rngs=rngs)
     self.attention = attention.CrossAttention(
       channels, text_width, head_size, rngs=rngs
@@ -155,9 +158,10 @@ class TemporalAttention(nnx.Module):
     embed_width: int,
     heads: Mapping[str, Any],
     joint: bool,
+    norm: Callable[..., nnx.Module] = layers.GroupNorm,
     rngs: nnx.Rngs,
   ):
-    self.norm = layers.GroupNorm(channels)
+    self.norm = norm(channels)
     self.film = Film(embed_width, channels, rngs=rngs)
     self.attention = attention.Attention(channels, **heads, rngs=rngs)
     self.joint = joint
@@ -261,3 +265,20 @@ class Block(nnx.Module):
       for name in self.branches:
         x = getattr(self, name)(x, embedding)
     return x
+
+
+def rematerialised(policy: str) -> Callable[..., FloatArray['b t h w c']]:
+  """Returns (block, *inputs) -> output that recomputes activations by policy.
+
+  Args:
+    policy: none, dots (products are kept) or block, see `model.remat`.
+  """
+
+  def call(block, *inputs):
+    return block(*inputs)
+
+  if policy == 'none':
+    return call
+  if policy == 'dots':
+    return jax.checkpoint(call, policy=jax.checkpoint_policies.dots_saveable)
+  return jax.checkpoint(call)

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from vdm.common import sizes
 from vdm.data import builders
 from vdm.preparation import datasets
+from vdm.trained import snapshots as averages
 
 
 def data_folder(config: ConfigDict) -> str | None:
@@ -77,7 +78,7 @@ def snapshots(config: ConfigDict, parameters: dict[str, int]) -> int:
   every, total = config.train.snapshot_every, 0
   for name in config.train.order if every else ():
     stage = config.stages[name]
-    if stage.objective == 'diffusion':
+    if stage.objective in averages.OBJECTIVES:
       count = -(-stage.steps // every)
       total += 4 * len(config.optim.ema) * count * parameters[name]
   return total

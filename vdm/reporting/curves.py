@@ -39,7 +39,17 @@ class Panel(NamedTuple):
 PANELS = (
   Panel('training loss', r'loss$', True, by_stage=True),
   Panel('training loss by noise level (log-SNR)', r'loss/logsnr_(.*)', True),
+  Panel('training loss by share of masked tokens', r'loss/masked_(.*)', True),
+  Panel(
+    'masked tokens that are told right, of all and by their share',
+    r'(accuracy(?:/masked_.*)?)$',
+  ),
   Panel('validation loss', r'(val_loss(?:_labelled|_captioned|_told)?)$', True),
+  Panel(
+    'validation loss by share of masked tokens',
+    r'(val_loss(?:_labelled|_captioned|_told)?/masked_.*)',
+    True,
+  ),
   Panel(
     'validation loss by noise level; dashed: of predicting x0 = 0',
     r'val_loss/logsnr_(.*)',

@@ -30,11 +30,11 @@ _MEANINGS = (
     r'log/(val_)?loss',
     rf'{_SETS}|train\.eval_clips$|data\.|autoencoder\.|diffusion\.(schedule'
     r'|logsnr_\w+|shift_base|prediction|weighting|eval_levels'
-    r'|sample_posterior)$',
+    r'|sample_posterior)$|tokens\.eval_shares$|model\.transformer\.vocabulary$',
   ),
   (
     r'log/loss',
-    r'diffusion\.'
+    r'diffusion\.|tokens\.label_smoothing$'
     r'|model\.(label_dropout|scalar_dropout|dropout|text\.dropout)$'
     r'|stages\.\w+\.(image_fraction|frame_levels\.\w+|crop|zoom|frozen)$',
   ),

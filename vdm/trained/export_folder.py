@@ -106,7 +106,7 @@ def read(
   flat = _read_tensors(export, manifest.WEIGHTS)
   with _explained(export, manifest.WEIGHTS):
     codec = autoencoders.make_autoencoder(config.autoencoder)
-    network = models.make_unet(config.model, codec.channels)
+    network = models.make_network(config.model, codec.channels, codec.levels)
     params = import_weights.match(
       f'{export.source}: {manifest.WEIGHTS}', flat, network.abstract_params()
     )

@@ -19,6 +19,7 @@ from vdm.common import power_averages
 from vdm.models import safetensors
 
 FOLDER = 'snapshots'
+OBJECTIVES = ('diffusion', 'tokens')  # Of the stages that have them.
 DOUBTFUL = 0.5  # Relative difference of weights from which a line says so.
 
 

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vdm import generate
 from vdm.config import condition_rules
 from vdm.diffusion import conditions
 from vdm.diffusion import consistency
@@ -22,6 +21,7 @@ from vdm.diffusion import guidance
 from vdm.diffusion import process
 from vdm.diffusion import samplers
 from vdm.models import autoencoders
+from vdm.sampling import denoised
 from vdm.training import latent_clips
 from vdm.training import objective
 
@@ -35,7 +35,7 @@ def make(
   """Returns the objective of a stage; see `objectives.make_objective`."""
   clips_of = latent_clips.make(config, stage)
   prediction, options = config.diffusion.prediction, config.consistency
-  denoise = generate.make_denoiser(
+  denoise = denoised.make_denoiser(
     config, autoencoders.make_autoencoder(config.autoencoder)
   )
 

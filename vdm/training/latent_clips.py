@@ -101,16 +101,9 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
       frame_levels=stage.frame_levels.to_dict(),
       context_noise=stage.context_noise,
     )
-    cond = conditions.drop(
-      conditions.of(batch),
-      jax.random.fold_in(key, objective.CONDITIONS),
-      dict.fromkeys(conditions.SCALARS, config.model.scalar_dropout)
-      | {'label': config.model.label_dropout}
-      | {'text': config.model.text.dropout},
-    )
     return {
       **inputs,
-      **cond,
+      **videos.told(config.model, batch, key),
       'levels': levels,
       'loss_mask': loss_mask,
       'key': objective.row_keys(key, rows),
@@ -128,18 +121,6 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
     constant=constant,
     imported=(inflated.IMAGE,) if config.model.weights else (),
   )
-
-
-def dropout_keys(model: ConfigDict, rows: dict[str, Any]) -> jax.Array | None:
-  """Returns a key a row for the network's dropout; None without any."""
-  if not model.dropout:
-    return None
-  return process.fold_in(rows['key'], objective.DROPOUT)
-
-
-def excluded_paths(single_frames: bool) -> tuple[str, ...]:
-  """Returns patterns of parameters that a step on single frames leaves."""
-  return (unet.TEMPORAL,) if single_frames else ()
 
 
 def noise(rows: dict[str, Any], shape: tuple[int, ...]) -> jax.Array:
@@ -194,7 +175,7 @@ def assemble(
     draw: see `objective`.
     distance: (params, frozen, x0, rows, dropout_keys) -> (total, count,
       frames), as `losses.loss` does.
-    losses_of: see `validation`.
+    losses_of: see `videos.validation`.
   """
 
   def loss(params, frozen, rows):
@@ -203,103 +184,22 @@ def assemble(
     )
     total, count, frames = distance(
       *(params, frozen, jax.lax.stop_gradient(x0), rows),
-      dropout_keys(config.model, rows),
+      videos.dropout_keys(config.model, rows),
     )
     return total, count, binned(config.diffusion, rows, frames)
 
-  samples, preview = generation(config, stage, mesh, poll)
+  samples, preview = videos.generation(config, stage, mesh, poll)
+  places = {f'logsnr_{x:+g}': x for x in config.diffusion.eval_levels}
   return objective.Objective(
     init=clips_of.init,
     draw=draw,
     loss=loss,
-    validate=validation(config, stage, mesh, poll, losses_of),
+    validate=videos.validation(config, stage, mesh, poll, places, losses_of),
     preview=preview,
-    excluded_paths=excluded_paths,
+    excluded_paths=videos.excluded_paths,
     abstract_params=clips_of.abstract_params,
     inherits=True,
     constant=clips_of.constant,
     imported=clips_of.imported,
     samples=samples,
   )
-
-
-def validation(
-  config: ConfigDict,
-  stage: ConfigDict,
-  mesh: jax.sharding.Mesh,
-  poll: Callable[[], None],
-  losses_of: Callable[..., dict[str, jax.Array]],
-) -> Callable[..., dict[str, float]]:
-  """Returns an objective's `validate`: losses at `diffusion.eval_levels`.
-
-  Args:
-    config: the run's.
-    stage: the stage's.
-    mesh: devices to split the clips over.
-    poll: called after every batch; may raise.
-    losses_of: (params, frozen, rows) -> {'val_loss': [b], ...}, of rows with
-      every frame at one level.
-  """
-
-  def losses_at(params, frozen, video, cond, index, level, total):
-    keys = jax.random.split(jax.random.key(config.seed), total)[index]
-    return losses_of(
-      params, frozen, {'video': video, 'key': keys, **cond}, level
-    )
-
-  losses_at = jax.jit(losses_at, static_argnames='total')
-
-  def validate(params, frozen, clips):
-    results = {}
-    total = len(clips['video'])
-    # Without conditions, and with those of the clips.
-    cond = conditions.of(clips)
-    given = {'val_loss': conditions.null(cond)}
-    if name := condition_rules.told_loss(config.model):
-      given[name] = cond
-    for name, cond in given.items():
-      numbered = (clips['video'], cond, np.arange(total))
-      for level in config.diffusion.eval_levels:
-        sums = {}
-        for rows, n in generate.chunks(numbered, stage.batch, mesh):
-          out = losses_at(params, frozen, *rows, level, total)
-          for key, x in arrays.to_host(out).items():
-            sums[key] = sums.get(key, 0.0) + float(x[:n].sum())
-          poll()
-        sums[name] = sums.pop('val_loss')
-        for key, value in sums.items():
-          results[f'{key}/logsnr_{level:+g}'] = value / total
-      results[name] = float(
-        np.mean([v for k, v in results.items() if f'{name}/' in k])
-      )
-    return results
-
-  return validate
-
-
-def generation(
-  config: ConfigDict,
-  stage: ConfigDict,
-  mesh: jax.sharding.Mesh,
-  poll: Callable[[], None],
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-  """Returns an objective's `samples` and `preview`; see `validation`."""
-  make = generate.make_generator(config, stage, mesh, poll)
-
-  def samples(params, frozen, clips, task=rollouts.PLAIN):
-    # The conditions of those clips, so that like stands beside like.
-    seeds = config.sample.seed + np.arange(len(clips['video']))
-    given = clips['video'][:, list(task.given)]
-    cond = conditions.of(clips)
-    return make.samples(params, frozen, cond, seeds, task, given)
-
-  def preview(params, frozen, clips):
-    rows = np.arange(config.sample.num) % len(clips['video'])
-    clips = {k: v[rows] for k, v in clips.items()}
-    return {
-      'real': clips['video'],
-      'reconstruction': make.reconstruct(frozen, clips['video']),
-      'samples': samples(params, frozen, clips),
-    }
-
-  return samples, preview

@@ -11,9 +11,9 @@
                                      follows, with its frames given
 
 `frozen` is an argument and never a captured constant: nothing for the
-autoencoder; the autoencoder's parameters and statistics for diffusion; besides,
-the parameters of the teacher for consistency. n counts the steps of the stage
-from 0. The training loop knows none of the three.
+autoencoder; the autoencoder's parameters and statistics for diffusion and
+tokens; besides, the parameters of the teacher for consistency. n counts the
+steps of the stage from 0. The training loop knows none of the four.
 """
 
 from collections.abc import Callable

@@ -9,12 +9,14 @@ from vdm.config import sampling
 from vdm.training import autoencoder_objective
 from vdm.training import consistency_objective
 from vdm.training import diffusion_objective
+from vdm.training import tokens_objective
 from vdm.training.objective import Objective
 
 MAKERS = {
   'autoencoder': autoencoder_objective.make,
   'diffusion': diffusion_objective.make,
   'consistency': consistency_objective.make,
+  'tokens': tokens_objective.make,
 }
 
 

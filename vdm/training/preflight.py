@@ -17,6 +17,7 @@ from vdm import trained
 from vdm.common import buckets
 from vdm.common import errors
 from vdm.config import check as config_check
+from vdm.config import image_model_rules
 from vdm.config import schema
 from vdm.config import serialize
 from vdm.data import builders
@@ -61,7 +62,7 @@ def resolve_model(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
   Raises:
     UsageError: there is none, or it does not fit the run.
   """
-  if config.model.kind == 'unet':
+  if not image_model_rules.is_published(config.model):
     return config.model
   path, known = workdir / 'config.json', ''
   if coordination.first_says('the configuration', path.exists()):

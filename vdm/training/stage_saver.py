@@ -69,7 +69,7 @@ class StageSaver:
   def snapshot_due(self, step: int) -> bool:
     """Returns whether the averages of a step are kept for good."""
     every = self._options.snapshot_every
-    if not every or self._span.stage.objective != 'diffusion':
+    if not every or self._span.stage.objective not in snapshots.OBJECTIVES:
       return False
     return step == self._span.stop or (step - self._span.start) % every == 0
 

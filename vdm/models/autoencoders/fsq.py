@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vdm.models import layers
+from vdm.models import tokens
 
 EPSILON = 1e-3  # Relative distance of the bound from the outermost values.
 
@@ -47,26 +48,39 @@ def quantise(
   return (y / layers.along_channels(levels // 2, y)).astype(z.dtype)
 
 
+def to_digits(
+  values: FloatArray['*b c'], levels: Sequence[int]
+) -> IntArray['*b c']:
+  """Returns which of its values each channel of codes has, int32 from 0."""
+  values = values.astype(jnp.float32)
+  half = layers.along_channels(np.asarray(levels) // 2, values)
+  return jnp.round(values * half + half).astype(jnp.int32)
+
+
+def from_digits(
+  digits: IntArray['*b c'], levels: Sequence[int]
+) -> FloatArray['*b c']:
+  """Inverts `to_digits`: the float32 values, to the bit."""
+  y = digits.astype(jnp.float32)
+  half = layers.along_channels(np.asarray(levels) // 2, y)
+  return (y - half) / half
+
+
 def to_tokens(
   values: FloatArray['*b c'], levels: Sequence[int]
 ) -> IntArray['*b']:
   """Returns the int32 tokens of codes."""
-  levels = np.asarray(levels)
-  values = values.astype(jnp.float32)
-  half = layers.along_channels(levels // 2, values)
-  digits = jnp.round(values * half + half).astype(jnp.int32)
-  places = np.cumprod([1, *levels[:-1]])
-  return (digits * layers.along_channels(places, digits)).sum(-1)
+  return tokens.pack(to_digits(values, levels), (tuple(levels),))[..., 0]
 
 
-def usage(tokens: IntArray['*b'], number: int) -> dict[str, float]:
-  """Measures how many of `number` possible tokens occur, and how evenly.
+def usage(found: IntArray['*b'], number: int) -> dict[str, float]:
+  """Measures how many of `number` possible tokens are found, and how evenly.
 
   Returns:
     {'codes_used': share of the possible tokens that occur, 'perplexity': exp of
     the entropy of their frequencies, in tokens}.
   """
-  counts = np.bincount(np.asarray(tokens).reshape(-1), minlength=number)
+  counts = np.bincount(np.asarray(found).reshape(-1), minlength=number)
   share = counts[counts > 0] / counts.sum()
   return {
     'codes_used': float(np.mean(counts > 0)),

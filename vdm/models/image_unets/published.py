@@ -52,7 +52,7 @@ def resolve(options: ConfigDict, known: str = '') -> ConfigDict:
     UsageError: there is no description, it is of a network that this cannot
       be, or it is not that of `options`.
   """
-  if options.kind == 'unet':
+  if not image_model_rules.is_published(options):
     return options
   options = options.copy_and_resolve_references()
   given, found = options.architecture or known, _beside(options)
@@ -88,7 +88,7 @@ def check(config: ConfigDict) -> None:
   Raises:
     WeightsError: one sentence about the first problem.
   """
-  if config.model.kind == 'unet':
+  if not image_model_rules.is_published(config.model):
     return
   for problem in problems(config):
     raise import_weights.WeightsError(problem)

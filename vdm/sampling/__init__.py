@@ -1,0 +1,9 @@
+"""A run's network, bound to its sampler, for one window of a video.
+
+`denoised` is of diffusion and of consistency models, `unmasked` of masked
+tokens. Each has a `make_windows` that returns the same function, so that
+`generate` knows windows and neither kind:
+
+  make_window(task, window, params, worse_params, cond, seeds, number, known)
+    -> latents [n t h w c], those of held frames as they were
+"""

@@ -1,0 +1,133 @@
+"""What the objectives that make videos share, whatever their noise is.
+
+They are told conditions, some of which training drops; they are validated with
+those of held-out clips and without; and they make videos.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+
+from vdm import generate
+from vdm.config import condition_rules
+from vdm.diffusion import conditions
+from vdm.diffusion import process
+from vdm.diffusion import rollouts
+from vdm.models import unet
+from vdm.multihost import arrays
+from vdm.training import objective
+
+
+def told(
+  model: ConfigDict, batch: dict[str, Any], key: jax.Array
+) -> dict[str, jax.Array]:
+  """Returns what training tells of a batch: its conditions, some dropped.
+
+  Args:
+    model: `config.model`.
+    batch: with conditions, see `diffusion.conditions`.
+    key: of the step.
+  """
+  shares = dict.fromkeys(conditions.SCALARS, model.scalar_dropout)
+  shares |= {'label': model.label_dropout, 'text': model.text.dropout}
+  own = jax.random.fold_in(key, objective.CONDITIONS)
+  return conditions.drop(conditions.of(batch), own, shares)
+
+
+def dropout_keys(model: ConfigDict, rows: dict[str, Any]) -> jax.Array | None:
+  """Returns a key a row for the network's dropout; None without any."""
+  if not model.dropout:
+    return None
+  return process.fold_in(rows['key'], objective.DROPOUT)
+
+
+def excluded_paths(single_frames: bool) -> tuple[str, ...]:
+  """Returns patterns of parameters that a step on single frames leaves."""
+  return (unet.TEMPORAL,) if single_frames else ()
+
+
+def validation(
+  config: ConfigDict,
+  stage: ConfigDict,
+  mesh: jax.sharding.Mesh,
+  poll: Callable[[], None],
+  places: Mapping[str, float],
+  losses_of: Callable[..., dict[str, jax.Array]],
+) -> Callable[..., dict[str, float]]:
+  """Returns an objective's `validate`: losses at some noise levels, or the like.
+
+  Args:
+    config: the run's.
+    stage: the stage's.
+    mesh: devices to split the clips over.
+    poll: called after every batch; may raise.
+    places: {name: value}: noise levels, or shares of masked tokens.
+    losses_of: (params, frozen, rows, value) -> {'val_loss': [b], ...}, of rows
+      with every frame at one place.
+  """
+
+  def losses_at(params, frozen, video, cond, index, place, total):
+    keys = jax.random.split(jax.random.key(config.seed), total)[index]
+    return losses_of(
+      params, frozen, {'video': video, 'key': keys, **cond}, place
+    )
+
+  losses_at = jax.jit(losses_at, static_argnames='total')
+
+  def validate(params, frozen, clips):
+    results = {}
+    total = len(clips['video'])
+    # Without conditions, and with those of the clips.
+    cond = conditions.of(clips)
+    given = {'val_loss': conditions.null(cond)}
+    if name := condition_rules.told_loss(config.model):
+      given[name] = cond
+    for name, cond in given.items():
+      numbered = (clips['video'], cond, np.arange(total))
+      for place, value in places.items():
+        sums = {}
+        for rows, n in generate.chunks(numbered, stage.batch, mesh):
+          out = losses_at(params, frozen, *rows, value, total)
+          for key, x in arrays.to_host(out).items():
+            sums[key] = sums.get(key, 0.0) + float(x[:n].sum())
+          poll()
+        sums[name] = sums.pop('val_loss')
+        for key, x in sums.items():
+          results[f'{key}/{place}'] = x / total
+      results[name] = float(
+        np.mean([v for k, v in results.items() if f'{name}/' in k])
+      )
+    return results
+
+  return validate
+
+
+def generation(
+  config: ConfigDict,
+  stage: ConfigDict,
+  mesh: jax.sharding.Mesh,
+  poll: Callable[[], None],
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+  """Returns an objective's `samples` and `preview`; see `validation`."""
+  make = generate.make_generator(config, stage, mesh, poll)
+
+  def samples(params, frozen, clips, task=rollouts.PLAIN):
+    # The conditions of those clips, so that like stands beside like.
+    seeds = config.sample.seed + np.arange(len(clips['video']))
+    given = clips['video'][:, list(task.given)]
+    cond = conditions.of(clips)
+    return make.samples(params, frozen, cond, seeds, task, given)
+
+  def preview(params, frozen, clips):
+    rows = np.arange(config.sample.num) % len(clips['video'])
+    clips = {k: v[rows] for k, v in clips.items()}
+    return {
+      'real': clips['video'],
+      'reconstruction': make.reconstruct(frozen, clips['video']),
+      'samples': samples(params, frozen, clips),
+    }
+
+  return samples, preview
