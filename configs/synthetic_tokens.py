@@ -4,7 +4,6 @@ TODO
 """
 
 from vdm.config import recipes
-from vdm.config import schema
 from vdm.config import variants
 
 VARIANTS = ('given', 'smoke', 'overfit')

@@ -15,12 +15,15 @@ NOISY = ('guidance_interval', 'guidance_rescale')
 
 def problems(config: ConfigDict) -> Iterator[str]:
   """Yields what is wrong in a run's configuration, one sentence per problem."""
-  names = {'tokens': [], 'diffusion': [], 'consistency': []}
-  for name in config.train.order:
-    stage = config.stages.get(name)
-    if stage is not None and stage.objective in names:
-      names[stage.objective].append(name)
-  of_tokens, of_noise = names.pop('tokens'), sum(names.values(), [])
+  objectives = {
+    name: config.stages[name].objective
+    for name in config.train.order
+    if name in config.stages
+  }
+  of_tokens = [name for name, x in objectives.items() if x == 'tokens']
+  of_noise = [
+    name for name, x in objectives.items() if x in ('diffusion', 'consistency')
+  ]
   if config.model.kind == 'transformer' and of_noise:
     yield (
       'config.model.kind=transformer tells masked tokens, and config.stages.'

@@ -63,8 +63,8 @@ def diagnose(
     )
   if run.stage.objective == 'tokens':
     raise errors.UsageError(
-      f'{workdir} fills in masked tokens, and a diagnosis is of single steps of '
-      'denoising: look at the losses and accuracies of its log, by vdm.report.'
+      f'{workdir} fills in masked tokens, and a diagnosis is of single steps '
+      'of denoising: look at its losses and accuracies, by vdm.report.'
     )
   numbers, sheet = measure(run, num, report)
   result = {

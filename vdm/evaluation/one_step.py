@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
+from vdm import generate
 from vdm.diffusion import process
 from vdm.metrics import linear_denoiser
 from vdm.models import autoencoders

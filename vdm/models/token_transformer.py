@@ -74,22 +74,30 @@ class Block(nnx.Module):
   ):
     own = dict(embed_width=embed_width, rngs=rngs)
     attends = dict(heads=heads, norm=layers.RMSNorm, **own)
-    self.joint = self.spatial = self.temporal = self.text = None
+    branches = {}
     if joint:
-      self.joint = unet_blocks.TemporalAttention(width, joint=True, **attends)
+      branches['joint'] = unet_blocks.TemporalAttention(
+        width, joint=True, **attends
+      )
     else:
-      self.spatial = unet_blocks.SpatialAttention(width, **attends)
-      self.temporal = unet_blocks.TemporalAttention(
+      branches['spatial'] = unet_blocks.SpatialAttention(width, **attends)
+      branches['temporal'] = unet_blocks.TemporalAttention(
         width, joint=False, **attends
       )
-    if text_width:
-      self.text = unet_blocks.TextAttention(
+    self.branches = tuple(branches)
+    for name, branch in branches.items():
+      setattr(self, name, branch)
+    self.text = (
+      unet_blocks.TextAttention(
         width,
         text_width=text_width,
         head_size=heads['head_size'],
         norm=layers.RMSNorm,
         **own,
       )
+      if text_width
+      else None
+    )
     self.feed_forward = FeedForward(width, dropout=dropout, **own)
 
   def __call__(
@@ -99,12 +107,9 @@ class Block(nnx.Module):
     key: jax.Array | None,
     text: tuple[FloatArray['b n d'], BoolArray['b n']] | None,
   ) -> FloatArray['b t h w c']:
-    if self.joint is not None:
-      x = self.joint(x, told)
-    else:
-      x = self.spatial(x, told)
-      if x.shape[1] > 1:
-        x = self.temporal(x, told)
+    for name in self.branches:
+      if name != 'temporal' or x.shape[1] > 1:
+        x = getattr(self, name)(x, told)
     if self.text is not None:
       x = self.text(x, told, text)
     return self.feed_forward(x, told, key)

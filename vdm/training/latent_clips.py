@@ -8,24 +8,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
-import numpy as np
 
 from vdm import generate
 from vdm import models
 from vdm.common import sizes
-from vdm.config import condition_rules
 from vdm.config import image_model_rules
 from vdm.diffusion import conditions
 from vdm.diffusion import losses
 from vdm.diffusion import process
-from vdm.diffusion import rollouts
 from vdm.models import autoencoders
-from vdm.models import unet
 from vdm.models.autoencoders import latents
 from vdm.models.image_unets import inflated
 from vdm.models.image_unets import published
-from vdm.multihost import arrays
 from vdm.training import objective
+from vdm.training import videos
 
 
 class LatentClips(NamedTuple):

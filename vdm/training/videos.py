@@ -57,14 +57,14 @@ def validation(
   places: Mapping[str, float],
   losses_of: Callable[..., dict[str, jax.Array]],
 ) -> Callable[..., dict[str, float]]:
-  """Returns an objective's `validate`: losses at some noise levels, or the like.
+  """Returns an objective's `validate`: losses at some places of the noise.
 
   Args:
     config: the run's.
     stage: the stage's.
     mesh: devices to split the clips over.
     poll: called after every batch; may raise.
-    places: {name: value}: noise levels, or shares of masked tokens.
+    places: {name: value}: log-SNRs, or shares of masked tokens.
     losses_of: (params, frozen, rows, value) -> {'val_loss': [b], ...}, of rows
       with every frame at one place.
   """

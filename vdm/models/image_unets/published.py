@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm.common import trees
+from vdm.config import image_model_rules
 from vdm.models import import_weights
 from vdm.models.image_unets import description
 from vdm.models.image_unets import inflated
