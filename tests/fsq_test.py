@@ -54,6 +54,17 @@ def test_codes_survive_quantising_and_bfloat16():
   )
 
 
+def test_digits_are_the_values_to_the_bit():
+  codes = np.array(list(itertools.product(*grid(LEVELS))), np.float32)
+  digits = np.asarray(fsq.to_digits(jnp.asarray(codes), LEVELS))
+  wanted = list(itertools.product(*map(range, LEVELS)))
+  np.testing.assert_array_equal(digits, wanted)
+  z = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32) * 2
+  values = fsq.quantise(jnp.asarray(z), LEVELS)
+  back = fsq.from_digits(fsq.to_digits(values, LEVELS), LEVELS)
+  np.testing.assert_array_equal(back, values)
+
+
 def test_the_gradient_is_the_bounds():
   z = jnp.array([[-1.3, 0.4, 2.0, 0.1]])
 

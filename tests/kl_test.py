@@ -11,6 +11,7 @@ import pytest
 from vdm.config import schema
 from vdm.models import autoencoders
 from vdm.models.autoencoders import fsq
+from vdm.models.autoencoders import kl
 from vdm.models.autoencoders import losses
 from vdm.models.autoencoders import pca
 
@@ -278,18 +279,32 @@ def tokens_setup():
   return autoencoder, autoencoder.init(jax.random.key(0), clips())
 
 
-def test_codes_start_as_quantised_components():
+def test_codes_start_as_components_of_the_gain_that_fits_best():
   autoencoder, params = tokens_setup()
   x = jnp.asarray(clips())
   q, logvar = jax.jit(autoencoder.encode)(params, x)
   z = np.asarray(pca.encode(params['pca'], x, 4), np.float64).reshape(-1, 4)
-  wanted = fsq.quantise(jnp.asarray(z / z.std(axis=0)), (8, 5, 3, 2))
+  gain = np.asarray(params['grid']['gain'], np.float64)
+  wanted = fsq.quantise(jnp.asarray(z * gain[None]), (8, 5, 3, 2))
   assert np.mean(q.reshape(-1, 4) == wanted) > 0.999  # But for ties.
   np.testing.assert_allclose(jnp.exp(0.5 * logvar), 0.0, atol=1e-6)
   # The decoder's multiple is the least-squares fit, channel by channel.
   values = np.asarray(q, np.float64).reshape(-1, 4)
   fits = [np.linalg.lstsq(values[:, [c]], z[:, c])[0][0] for c in range(4)]
   np.testing.assert_allclose(params['grid']['value'], fits, rtol=1e-3)
+
+  def errors(values):
+    values = np.asarray(values, np.float64)
+    power = np.maximum((values**2).mean(0), 1e-12)
+    return (z**2).mean(0) - (values * z).mean(0) ** 2 / power
+
+  # And no other of the gains would fit better.
+  others = [
+    errors(fsq.quantise(jnp.asarray(z * unit[None]), (8, 5, 3, 2)))
+    for unit in np.outer(kl.GAINS, 1 / z.std(axis=0))
+  ]
+  np.testing.assert_allclose(errors(values), np.min(others, 0), rtol=1e-3)
+  assert np.max(others) > 1.1 * np.min(others)
 
 
 def test_codes_train_straight_through_the_rounding():
