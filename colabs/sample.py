@@ -202,7 +202,10 @@ controls = {
   'steps': widgets.IntSlider(options.steps, min=1, max=max(100, options.steps)),
   'guidance': widgets.FloatSlider(options.guidance, min=0, max=10, step=0.25),
   'method': widgets.Dropdown(
-    value=options.method, options=['ddim', 'heun', 'dpmpp', 'consistency']
+    # Its own is the first: masked tokens have no other.
+    options=list(
+      dict.fromkeys((options.method, 'ddim', 'heun', 'dpmpp', 'consistency'))
+    ),
   ),
 }
 told = names or run.reader

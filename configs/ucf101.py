@@ -17,6 +17,8 @@ factor 4, trained in stages: autoencoder, images, motion only, everything.
   told      at 6.25 to 25 frames a second, told which and how much moves;
             with `given` what Stable Video Diffusion is conditioned on
   smoke     everything small: builds, trains every stage and samples on a CPU
+  tokens    masked tokens of an FSQ autoencoder in place of diffusion; its own, or
+            that of configs/ucf101_autoencoder.py:fsq (docs/tokens.md)
   overfit   learns two clips and shows the samples beside them
 
   python -m vdm.main --config configs/ucf101.py:128x16,uncond
@@ -25,7 +27,8 @@ Expected, on two cores of a CPU (AMD EPYC): `overfit` on two clips in about 15
 minutes, the autoencoder at 44.1 dB, samples at 32.4 dB from the clips they
 show, with their motion. On an H100 a video step takes 0.095 s undivided
 (accumulate=1), at most 5.3 hours for that stage's 200 000; what the full sizes
-learn is not measured yet, and neither are `told`, `given` and its shares. The
+learn is not measured yet, and neither are `told`, `tokens`, `given` and its
+shares. The
 recipe follows what small runs agree on (v-prediction, noise levels shifted
 towards noise, image and video batches together, averages of the weights,
 guidance at sampling). The base model of 110 M parameters in bfloat16 is meant
@@ -37,7 +40,10 @@ program can use of such a card (docs/hardware.md).
 from vdm.config import recipes
 from vdm.config import variants
 
-VARIANTS = ('64x32', '128x16', 'uncond', 'given', 'told', 'smoke', 'overfit')
+VARIANTS = (
+  *('64x32', '128x16', 'uncond', 'given', 'told', 'tokens', 'smoke'),
+  'overfit',
+)
 
 
 def get_config(variant: str = ''):
@@ -69,4 +75,21 @@ def get_config(variant: str = ''):
   if 'told' in names:
     config.data.max_stride = 4
     config.model.scalars = ('frame_rate', 'motion')
+  if 'tokens' in names:
+    tokens(config)
   return variants.apply(config, variant, VARIANTS)
+
+
+def tokens(config):
+  """One stage of masked tokens, with single frames in a fifth of its steps."""
+  levels = (8, 8, 8, 5, 5, 5)
+  config.autoencoder.update(bottleneck='fsq', levels=levels, channels=6)
+  config.model.update(
+    kind='transformer', head_size=64, embed_width=768, attention='cudnn'
+  )
+  config.model.transformer.update(width=768, depth=12)
+  config.sample.steps = 16
+  config.train.order = ('autoencoder', 'video')
+  for name in ('image', 'motion'):
+    del config.stages[name]
+  config.stages.video.update(objective='tokens', accumulate=8)

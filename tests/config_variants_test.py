@@ -15,6 +15,7 @@ VARIANTS = {
     'few_steps,smoke',
   ),
   'synthetic_text': ('', 'smoke', 'overfit'),
+  'synthetic_tokens': ('', 'smoke', 'overfit', 'given'),
   'video_folder': ('', 'smoke', 'overfit'),
   'ucf101_autoencoder': (
     *('', 'smoke', '128', 'f8c16', 'fsq', 'sharp', 'temporal', 'cpu'),
@@ -28,6 +29,7 @@ VARIANTS = {
   'ucf101': (
     *('', 'smoke', 'overfit', '64x32', '128x16', 'uncond', 'given'),
     *('told', 'given,told', 'told,smoke'),
+    *('tokens', 'tokens,128x16,given', 'tokens,smoke', 'tokens,overfit'),
     '128x16,uncond,smoke',
   ),
 }

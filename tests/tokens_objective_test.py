@@ -76,7 +76,7 @@ LOGITS = np.random.default_rng(3).normal(size=sum(SIZES))
 
 
 def nats(tokens):
-  """-log p of tokens, of a network that says LOGITS, and whether it is right."""
+  """-log p of tokens by LOGITS, and whether these are largest there."""
   total, hits = 0.0, True
   for i, part in enumerate((LOGITS[:12], LOGITS[12:])):
     log_p = part - np.log(np.exp(part).sum())

@@ -226,6 +226,9 @@ def test_every_key_is_read_by_something(finished_run):
     'levels',  # Of an FSQ bottleneck: kl_test.
     'muon_learning_rate',  # The run has AdamW: optim_test, step_test.
     'muon_momentum',
+    # Of masked tokens: tokens_objective_test, unmasked_test.
+    *schema.default().model.transformer,
+    *schema.default().tokens,
     *('tighten', 'times', 'huber'),  # Of a consistency stage: consistency_test.
     'cpu_devices',  # By main, before there is a device: config_test.
   }

@@ -48,7 +48,8 @@ def follow(params, tokens, masked, cond, dtype):
   votes = known.sum(axis=1, keepdims=True)
   told = jax.nn.one_hot(cond['label'], VALUES)[:, None, None, None]
   logits = params['sure'] * votes + params['told'] * told
-  index = (jnp.arange(VALUES) - step[..., None]) % VALUES
+  values = jnp.arange(VALUES).reshape(1, 1, 1, 1, -1)
+  index = (values - step[..., None]) % VALUES
   logits = jnp.broadcast_to(logits, (*masked.shape, VALUES))
   return jnp.take_along_axis(
     logits, jnp.broadcast_to(index, logits.shape), axis=-1

@@ -76,7 +76,8 @@ def given(config: ConfigDict) -> None:
       stage.frame_levels.update(
         shared=0.4, context=0.4, independent=0.2, first=0.0
       )
-      stage.context_noise = 0.2
+      if stage.objective != 'tokens':  # Which are known or masked.
+        stage.context_noise = 0.2
 
 
 def overfit(config: ConfigDict) -> None:

@@ -102,12 +102,15 @@ def _summary(model, dtype) -> str:
   kind = f'of {classes} classes' if classes else 'without labels'
   if model.reader is not None:
     kind += ', from captions'
+  what = ('video diffusion model', 'denoiser is a factorised space-time U-Net')
+  if stage.objective == 'tokens':
+    what = ('model of masked video tokens', 'network is a transformer')
   words = (
-    f'A video diffusion model trained from scratch with `vdm`. It generates '
+    f'A {what[0]} trained from scratch with `vdm`. It generates '
     f'clips {kind}: {stage.frames} frames of {width} x '
     f'{height} px at {model.frame_rate:g} frames a second '
-    f'({stage.frames / model.frame_rate:.2f} s). The denoiser is a factorised '
-    f'space-time U-Net of {count:,} parameters'
+    f'({stage.frames / model.frame_rate:.2f} s). The {what[1]} '
+    f'of {count:,} parameters'
   )
   if config.autoencoder.kind != 'identity':
     words += (
