@@ -1,5 +1,19 @@
 """Masked tokens on simple moving shapes, on a CPU.
 
+The scenes of configs/synthetic.py. The autoencoder's latents are tokens of two
+frames and 8 x 8 px, 512 a clip, of 21 bits each (8 x 8 x 8 values and 5^5 more,
+in three groups); a transformer of 0.3 M parameters learns to tell those that
+are hidden, and fills in videos in 12 steps (docs/tokens.md).
+
+  bash launch/local.sh --config configs/synthetic_tokens.py
+
+Blocks attend over (t h w): on a CPU that takes the time of attention over (h w)
+and then t, and objects keep their identity only with it. Variants:
+
+  given     also from a first frame, predictions, interpolations and rollouts
+  smoke     the same in minutes
+  overfit   learns two clips
+
 TODO
 """
 
@@ -12,10 +26,18 @@ VARIANTS = ('given', 'smoke', 'overfit')
 def get_config(variant: str = ''):
   config = recipes.scenes()
   config.autoencoder.update(
-    bottleneck='fsq', levels=(8, 8, 8, 5, 5, 5), channels=6
+    bottleneck='fsq',
+    levels=(8, 8, 8, 5, 5, 5, 5, 5),
+    channels=8,
+    time_factor=2,
   )
   config.model.update(kind='transformer', num_classes=8, label_dropout=0.15)
-  config.stages.video.update(objective='tokens')
+  config.model.transformer.update(width=64, depth=4)
+  config.sample.steps = 12
+  config.score.every = 2000
+  config.train.update(eval_every=1000, preview_every=1000)
+  config.stages.autoencoder.frames = 2
+  config.stages.video.update(objective='tokens', batch=8, steps=6000)
   if 'smoke' in variant.split(','):
     config.data.scenes.update(train=64, validation=16)
   return variants.apply(config, variant, VARIANTS)

@@ -74,7 +74,8 @@ def report(
   z, reconstruction = reconstruct(codec, params, video, mesh)
   methods = {settings.kind: frame_metrics.compare(reconstruction, video)}
   if 'pca' in params:  # The baseline: the linear part alone, of the same size.
-    functions = pca.make(settings.factor, settings.channels)
+    time, factor, _ = codec.factor
+    functions = pca.make(factor, codec.channels, time)
     linear = autoencoders.Autoencoder(codec.factor, codec.channels, *functions)
     _, baseline = reconstruct(linear, params['pca'], video, mesh)
     methods['pca alone'] = frame_metrics.compare(baseline, video)
