@@ -17,8 +17,8 @@ factor 4, trained in stages: autoencoder, images, motion only, everything.
   told      at 6.25 to 25 frames a second, told which and how much moves;
             with `given` what Stable Video Diffusion is conditioned on
   smoke     everything small: builds, trains every stage and samples on a CPU
-  tokens    masked tokens of an FSQ autoencoder in place of diffusion; its own, or
-            that of configs/ucf101_autoencoder.py:fsq (docs/tokens.md)
+  tokens    masked tokens in place of diffusion: docs/tokens.md; with its own
+            autoencoder, or that of configs/ucf101_autoencoder.py:fsq
   overfit   learns two clips and shows the samples beside them
 
   python -m vdm.main --config configs/ucf101.py:128x16,uncond

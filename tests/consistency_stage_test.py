@@ -30,26 +30,6 @@ STEPS = (2, 4)  # Of the two stages.
 pytestmark = pytest.mark.slow
 
 
-class StopAfter:
-  """A signal that is seen at a certain poll."""
-
-  def __init__(self, polls):
-    self.polls = polls
-
-  def received(self):
-    self.polls -= 1
-    return self.polls <= 0
-
-  def check(self):
-    pass
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *error):
-    pass
-
-
 def make_config(data_root, finished_run):
   config = tiny_train.make_config(data_root)
   config.autoencoder.load = str(finished_run)
@@ -78,7 +58,9 @@ def runs(data_root, finished_run, tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     # After the image stage's steps, the border, and two more steps.
     polls = STEPS[0] + 1 + 2
-    patch.setattr(preemption, 'StopSignal', lambda vote: StopAfter(polls))
+    patch.setattr(
+      preemption, 'StopSignal', lambda vote: tiny_train.StopAfter(polls)
+    )
     assert train.train(config, stopped) == train.STOPPED
   assert train.train(config, stopped) == 0
   return epath.Path(whole), epath.Path(stopped)

@@ -132,6 +132,13 @@ def test_tokens_are_counted(source, tmp_path):
   assert 'perplexity' in reconstruction.table(content)
 
 
+def test_latents_of_several_frames_have_their_baseline(source, tmp_path):
+  content = report(tmp_path, source, time_factor=2)
+  psnr = {name: means['psnr'] for name, means in content['mean'].items()}
+  # An untrained branch adds nothing to the components.
+  np.testing.assert_allclose(psnr['kl'], psnr['pca alone'], rtol=1e-3)
+
+
 def test_single_frames_where_shots_are_short(source, tmp_path, monkeypatch):
   monkeypatch.setattr(reconstruction, 'FRAMES', 16)
   content = report(tmp_path, source, kind='identity')

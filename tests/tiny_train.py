@@ -58,6 +58,26 @@ def make_config(root):
   return config
 
 
+class StopAfter:
+  """A signal that is seen at a certain poll."""
+
+  def __init__(self, polls):
+    self.polls = polls
+
+  def received(self):
+    self.polls -= 1
+    return self.polls <= 0
+
+  def check(self):
+    pass
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    pass
+
+
 @contextlib.contextmanager
 def recorded_keys():
   """Collects the names of the keys that `vdm` reads, but for its config room.
