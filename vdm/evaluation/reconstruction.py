@@ -69,7 +69,7 @@ def report(
   """
   settings, params, stats, fingerprint = trained.load_autoencoder(model)
   codec = autoencoders.make_autoencoder(settings)
-  clips = choose(source, num, size, stride)
+  clips = choose(source, num, size, stride, codec.factor[0])
   video = clips['video']
   z, reconstruction = reconstruct(codec, params, video, mesh)
   methods = {settings.kind: frame_metrics.compare(reconstruction, video)}
@@ -117,15 +117,28 @@ def report(
 
 
 def choose(
-  source: builders.ClipSource, num: int, size: sizes.Size, stride: int
+  source: builders.ClipSource,
+  num: int,
+  size: sizes.Size,
+  stride: int,
+  least: int = 1,
 ) -> dict[str, np.ndarray]:
-  """Returns clips spread over the shots of a split, always the same ones."""
+  """Returns clips spread over the shots of a split, always the same ones.
+
+  Args:
+    source: of the clips.
+    num: number of clips, at most.
+    size: height and width, px.
+    stride: stored frames from one frame of a clip to the next.
+    least: frames where no shot has FRAMES of them: those of a latent.
+  """
   spec = clip_spec.ClipSpec(frames=FRAMES, stride=stride, **sizes.keys(size))
   try:
     return eval_clips.load_clips(source, spec, num)
   except ValueError as error:
-    logging.warning('Measuring single frames, without flicker: %s', error)
-    spec = dataclasses.replace(spec, frames=1)
+    words = 'single frames, without flicker' if least == 1 else 'single latents'
+    logging.warning('Measuring %s: %s', words, error)
+    spec = dataclasses.replace(spec, frames=least)
     return eval_clips.load_clips(source, spec, num)
 
 
