@@ -19,6 +19,7 @@ import numpy as np
 from vdm.common import sizes
 from vdm.config import condition_rules
 from vdm.config import rules
+from vdm.config import sampling
 from vdm.config import token_rules
 from vdm.diffusion import conditions
 from vdm.diffusion import rollouts
@@ -293,8 +294,9 @@ def describe_samples(
     source: the run's folder, or what else the model was read from.
     step: global step of the checkpoint.
   """
-  counts = ('num', 'batch', 'final', 'seed', 'captions')
-  options = {k: v for k, v in config.sample.items() if k not in counts}
+  left_out = {'num', 'batch', 'final', 'seed', 'captions'}
+  left_out |= {*sampling.others(config.sample.method)}
+  options = {k: v for k, v in config.sample.items() if k not in left_out}
   options['guidance'] = condition_rules.guidance_scale(
     config.model, options['guidance']
   )

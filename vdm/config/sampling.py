@@ -2,6 +2,13 @@
 
 from ml_collections import ConfigDict
 
+UNMASKING = ('temperature', 'order_noise')  # Keys of `sample` for tokens alone.
+
+
+def others(method: str) -> tuple[str, ...]:
+  """Returns the keys of `sample` that a method leaves out of its records."""
+  return () if method == 'unmask' else UNMASKING
+
 
 def of_stage(config: ConfigDict, stage: ConfigDict) -> ConfigDict:
   """Returns a run's configuration with `sample` as it applies to a stage.

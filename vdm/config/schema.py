@@ -254,15 +254,11 @@ KEYS: dict[str, Any] = dict(
     # in place of sample.steps for the models of such stages.
     steps=positive(4),
   ),
-  # A stage with objective='tokens', see vdm/diffusion/masking.py; its sampler
-  # takes steps, guidance, ema and counts of `sample`.
+  # A stage with objective='tokens', see vdm/diffusion/masking.py.
   tokens=dict(
     label_smoothing=share(0.0),
     # Shares of masked tokens at which validation losses are taken.
     eval_shares=share((0.25, 0.5, 0.75, 1.0)),
-    temperature=positive(1.0),  # Of the tokens that are drawn.
-    # Of the Gumbel noise on which tokens of a step are kept; falls to zero.
-    order_noise=4.5,
   ),
   optim=dict(
     name=one_of('adamw', 'muon'),  # muon: hidden matrices; AdamW elsewhere.
@@ -289,6 +285,9 @@ KEYS: dict[str, Any] = dict(
     guidance=2.0,  # 1: none.
     guidance_interval=interval((-40.0, 40.0)),  # Log-SNR range of guidance.
     guidance_rescale=share(0.0),
+    temperature=positive(1.0),  # unmask: of the tokens that are drawn.
+    # unmask: of the noise on which tokens a step keeps; it falls to zero.
+    order_noise=4.5,
     ema=0.10,  # Width of the average that makes the videos.
     num=positive(8),  # Videos of a preview, cycling through the labels.
     captions=(),  # Prompts of previews and final videos, in turn; (): held-out.

@@ -16,6 +16,7 @@ from vdm import prompts
 from vdm.common import files
 from vdm.common import sizes
 from vdm.common import vocabulary
+from vdm.config import sampling
 from vdm.data import builders
 from vdm.evaluation import given_score
 from vdm.evaluation import synthetic_score
@@ -159,6 +160,9 @@ def _protocol(config, stage, source) -> dict[str, Any]:
 def settings(sample: ConfigDict) -> dict[str, Any]:
   """Returns what a protocol says of `config.sample`."""
   found = sample.to_dict()
-  if not found['captions']:  # So are protocols of before there was this key.
+  # So are protocols of before there were these keys.
+  if not found['captions']:
     del found['captions']
+  for name in sampling.others(sample.method):
+    del found[name]
   return found

@@ -102,8 +102,8 @@ def make_windows(
       process.fold_in(streams.of_window(seeds, number), streams.STEPS),
       sizes=tokens.sizes,
       left=masking.counts(masked[0].sum(), options.steps),
-      temperature=config.tokens.temperature,
-      noise=config.tokens.order_noise,
+      temperature=options.temperature,
+      noise=options.order_noise,
     )
     z = tokens.decode(found)
     return jnp.where(process.per_frame(held, z), known, z)
