@@ -57,11 +57,15 @@ def frozen():
   return {'params': params, 'stats': {'mean': leaf, 'scale': leaf}}
 
 
-def tokens_of(video):
+def values_of(video):
   codec = autoencoders.make_autoencoder(make_config().autoencoder)
   x = jnp.asarray(video.astype(np.float32) / 127.5 - 1)
-  values = jax.jit(codec.encode)(frozen()['params'], x)[0]
-  return np.asarray(codes.pack(fsq.to_digits(values, LEVELS), ((4, 3), (2,))))
+  return jax.jit(codec.encode)(frozen()['params'], x)[0]
+
+
+def tokens_of(video):
+  digits = fsq.to_digits(values_of(video), LEVELS)
+  return np.asarray(codes.pack(digits, ((4, 3), (2,))))
 
 
 def saying(params, logits):
@@ -117,6 +121,11 @@ def test_the_loss_is_the_mean_over_masked_tokens(made):
     wanted = loss[row][masked[row]].sum()
     np.testing.assert_allclose(value, wanted, rtol=1e-4)
   assert sums['loss/masked_0.25_to_0.5'][1] == 0
+  # A cache of latents holds the codes in float16.
+  del rows['video']
+  rows['mean'] = values_of(clips['video']).astype(jnp.float16)
+  again, _, _ = jax.jit(made.loss)(params, frozen(), rows)
+  np.testing.assert_allclose(again, total, rtol=1e-6)
 
 
 def test_validation_is_at_fixed_shares_with_labels_and_without(made):

@@ -226,7 +226,7 @@ def test_every_key_is_read_by_something(finished_run):
     'levels',  # Of an FSQ bottleneck: kl_test.
     'muon_learning_rate',  # The run has AdamW: optim_test, step_test.
     'muon_momentum',
-    # Of masked tokens: tokens_objective_test, unmasked_test.
+    # Of masked tokens: tokens_objective_test, token_transformer_test.
     *schema.default().model.transformer,
     *schema.default().tokens,
     *('tighten', 'times', 'huber'),  # Of a consistency stage: consistency_test.
