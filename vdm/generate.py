@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm.common import sizes
+from vdm.config import cascade_rules
 from vdm.config import condition_rules
 from vdm.config import rules
 from vdm.config import sampling
@@ -28,6 +29,7 @@ from vdm.models import autoencoders
 from vdm.models.autoencoders import latents
 from vdm.multihost import arrays
 from vdm.sampling import denoised
+from vdm.sampling import enlarged
 from vdm.sampling import unmasked
 
 IMAGE = -1  # Number of the window that is an image, see `sample.image_first`.
@@ -39,9 +41,10 @@ class Generator(NamedTuple):
   Attributes:
     samples: (params, frozen, cond, seeds [n], task, given) -> uint8
       [n t h w 3]. `cond` are the videos' conditions, as {'label': [n]}, see
-      `conditions`. The last two may be left out: what `rollouts.Task` the
-      videos are made for, and the pixels of its given frames, uint8
-      [n k h w 3]. These come back as decoded latents, like the other frames.
+      `conditions`; a network that enlarges takes 'small' among them. The last
+      two may be left out: what `rollouts.Task` the videos are made for, and
+      the pixels of its given frames, uint8 [n k h w 3]. These come back as
+      decoded latents, like the other frames.
     reconstruct: (frozen, uint8 [n t h w 3]) -> the same, through the
       autoencoder.
   """
@@ -183,8 +186,9 @@ def make_generator(
       raise ValueError(problem)
   codec = autoencoders.make_autoencoder(config.autoencoder)
   encode, decode = make_coders(config, codec)
+  tell = enlarged.make_teller(config, encode)
   shape = latent_shape(codec, stage.frames, sizes.of(stage))
-  factor = codec.factor[0]
+  factor, time = codec.factor[0], config.model.low.time_factor
   worse_config, worse_params = worse or (None, {})
   if stage.objective == 'tokens':
     make_window = unmasked.make_windows(config, codec, worse_config)
@@ -221,7 +225,10 @@ def make_generator(
       if window.held.any():
         z = carry(z, window.start - start, entering, frames)
       if not window.held.all():
-        z = make(window, params, worse_params, cond, seeds, number, z)
+        whole = window._replace(start=window.start * factor)
+        told = enlarged.of_window(cond, whole, stage.frames, time)
+        told = tell(frozen, told, seeds, number)
+        z = make(window, params, worse_params, told, seeds, number, z)
       video = arrays.to_host(decode(frozen, z))
       pixels.append(video[:, window.made * factor :])
       start = window.start
@@ -233,12 +240,18 @@ def make_generator(
     if 'frame_rate' in config.model.scalars and 'frame_rate' not in cond:
       rate = config.data.frame_rate / config.data.stride
       cond = {**cond, 'frame_rate': np.full(len(seeds), rate)}
+    task, windows = plan(config, stage, task)
+    starts = [factor * window.start for window in windows]
+    if problem := enlarged.problem(
+      config, stage, cond, factor * task.frames, starts
+    ):
+      raise ValueError(problem)
+    if cascade_rules.is_told(config.model):
+      seeds = enlarged.own_seeds(seeds, stage)
     rows = [conditions.arrays(cond), np.asarray(seeds, np.uint32)]
     if task.given:
       rows.append(given)
-    make = functools.partial(
-      make_videos, *plan(config, stage, task), params, frozen
-    )
+    make = functools.partial(make_videos, task, windows, params, frozen)
     return batched(make, rows, config.sample.batch, mesh)
 
   def reconstructions(frozen, video):
@@ -296,6 +309,8 @@ def describe_samples(
   """
   left_out = {'num', 'batch', 'final', 'seed', 'captions'}
   left_out |= {*sampling.others(config.sample.method)}
+  if not config.sample.low_noise:
+    left_out.add('low_noise')
   options = {k: v for k, v in config.sample.items() if k not in left_out}
   options['guidance'] = condition_rules.guidance_scale(
     config.model, options['guidance']

@@ -9,6 +9,7 @@ import numpy as np
 
 from vdm.common import vocabulary
 from vdm.config import condition_rules
+from vdm.diffusion import cascade
 from vdm.diffusion import conditions
 
 
@@ -70,7 +71,8 @@ def for_preview(
   Labels come in turn, and all are null (-1) without classes. A network that
   reads captions gets `sample.captions` in turn; if there are none, what is
   told of `clips`, or nothing without clips. Where the training clips are fixed,
-  labels are those of `clips`, too.
+  labels are those of `clips`, too. Clips that come with smaller versions are
+  to be made of these: all is as it is told of `clips`.
 
   Args:
     config: the run's.
@@ -80,7 +82,9 @@ def for_preview(
   """
   if (found := configured(config.sample, reader, num)) is not None:
     return found
-  if clips is not None and (reader is not None or config.data.fixed_clips):
+  if clips is not None and (
+    reader is not None or config.data.fixed_clips or cascade.SMALL in clips
+  ):
     rows = np.arange(num) % len(clips['label'])
     cond = {name: x[rows] for name, x in conditions.of(clips).items()}
     captions = () if reader is None else clips['caption'][rows].tolist()

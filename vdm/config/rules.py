@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from vdm.common import buckets
 from vdm.config import autoencoder_rules
+from vdm.config import cascade_rules
 from vdm.config import condition_rules
 from vdm.config import image_model_rules
 from vdm.config import size_rules
@@ -29,6 +30,7 @@ def problems(config: ConfigDict) -> Iterator[str]:
   yield from image_model_rules.problems(config.model)
   yield from _model_problems(config.model)
   yield from token_rules.problems(config)
+  yield from cascade_rules.problems(config)
   yield from condition_rules.text_problems(config)
   yield from condition_rules.scalar_problems(config)
   yield from condition_rules.guidance_problems(

@@ -212,6 +212,14 @@ KEYS: dict[str, Any] = dict(
     scalar_dropout=share(0.1),  # Share of each of them that is not told.
     # What was trained, frame widths a second; (0, 0): measured at the start.
     motion_range=interval((0.0, 0.0), least=0.0),
+    # A smaller video that is told, which the network enlarges or to which it
+    # adds frames, see vdm/diffusion/cascade.py. Off where both factors are 1.
+    low=dict(
+      space_factor=one_of(1, 2, 4, 8),  # Its frames are so many times smaller,
+      time_factor=one_of(1, 2, 4, 8),  # and so many times fewer.
+      # Range of the sigma of noise that training adds to it.
+      noise=interval((0.0, 0.5), least=0.0),
+    ),
     dropout=share(0.0),  # In residual blocks.
     convolution=one_of('factorised', 'full'),  # full: 3 x 3 x 3 kernels.
     remat=one_of('none', 'block', 'dots'),  # Activations recomputed.
@@ -288,6 +296,7 @@ KEYS: dict[str, Any] = dict(
     temperature=positive(1.0),  # unmask: of the tokens that are drawn.
     # unmask: of the noise on which tokens a step keeps; it falls to zero.
     order_noise=4.5,
+    low_noise=share(0.0),  # Sigma of noise on a smaller video, see model.low.
     ema=0.10,  # Width of the average that makes the videos.
     num=positive(8),  # Videos of a preview, cycling through the labels.
     captions=(),  # Prompts of previews and final videos, in turn; (): held-out.

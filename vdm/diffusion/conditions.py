@@ -7,10 +7,14 @@
   text_mask   bool [b n], which tokens there are
   frame_rate  float32 [b], frames a second; NaN for unknown
   motion      float32 [b], frame widths a second; NaN for unknown
+  small       uint8 [b s y x 3], a smaller video, see `cascade`, which becomes
+  low         float32 [b t h w c], its noised latents, and
+  low_noise   float32 [b], the log-SNR of that noise
 
-Each condition has a null value, which stands for not being told, and is
-dropped by itself in training: the network then learns what guidance needs.
-Conditions of one group say one thing, and are dropped together.
+Each condition but the last three, which are always told, has a null value,
+which stands for not being told, and is dropped by itself in training: the
+network then learns what guidance needs. Conditions of one group say one thing,
+and are dropped together.
 """
 
 from collections.abc import Mapping
@@ -32,12 +36,12 @@ class Condition(NamedTuple):
 
   Attributes:
     dtype: of its array.
-    null: fills the rows that are not told.
+    null: fills the rows that are not told; None for what always is.
     group: of conditions that are dropped together, with one share.
   """
 
   dtype: Any
-  null: float
+  null: float | None
   group: str
 
 
@@ -47,6 +51,9 @@ CONDITIONS = {
   'text': Condition(np.float32, 0.0, 'text'),
   'text_mask': Condition(np.bool_, False, 'text'),
   **{name: Condition(np.float32, np.nan, name) for name in SCALARS},
+  'small': Condition(np.uint8, None, 'low'),
+  'low': Condition(np.float32, None, 'low'),
+  'low_noise': Condition(np.float32, None, 'low'),
 }
 
 
@@ -69,9 +76,12 @@ def arrays(cond: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def null(cond: Mapping[str, Array['b ...']]) -> dict[str, Array['b ...']]:
   """Returns the null value of every condition."""
-  return {
-    name: jnp.full_like(x, CONDITIONS[name].null) for name, x in cond.items()
-  }
+  return {name: _null_like(name, x) for name, x in cond.items()}
+
+
+def _null_like(name, x):
+  value = CONDITIONS[name].null
+  return x if value is None else jnp.full_like(x, value)
 
 
 def without(cond: Mapping[str, Array['b ...']]) -> dict[str, Array['b ...']]:
@@ -100,5 +110,5 @@ def drop(
       own = jax.random.fold_in(key, zlib.crc32(group.encode()))
     gone = jax.random.bernoulli(own, shares.get(group, 0.0), x.shape[:1])
     gone = gone.reshape(-1, *(1,) * (x.ndim - 1))
-    dropped[name] = jnp.where(gone, jnp.full_like(x, CONDITIONS[name].null), x)
+    dropped[name] = jnp.where(gone, _null_like(name, x), x)
   return dropped

@@ -6,6 +6,7 @@ from typing import Any
 from vdm.common import tables
 from vdm.evaluation import caption_score
 from vdm.evaluation import verdict
+from vdm.metrics import enlargement
 from vdm.metrics import laws
 from vdm.metrics import motion
 from vdm.metrics import synthetic_truth
@@ -54,6 +55,12 @@ def text(card: dict[str, Any]) -> str:
       + caption_score.table(card['captions'])
     )
   parts.append(_RULES)
+  if 'enlargement' in card:
+    found = card['enlargement']
+    parts.append(
+      f'Enlargement of {found["clips"]} held-out clips\n'
+      + tables.by_set(found['sets'], enlargement.TITLES)
+    )
   if 'reconstruction' in card:
     values = card['reconstruction'].items()
     line = (f'{k.replace("_", " ")} {tables.number(v)}' for k, v in values)

@@ -19,6 +19,7 @@ from vdm.checkpoints import manager
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
+from vdm.config import cascade_rules
 from vdm.diffusion import conditions
 from vdm.evaluation import ailments
 from vdm.evaluation import one_step
@@ -65,6 +66,11 @@ def diagnose(
     raise errors.UsageError(
       f'{workdir} fills in masked tokens, and a diagnosis is of single steps '
       'of denoising: look at its losses and accuracies, by vdm.report.'
+    )
+  if cascade_rules.is_told(run.config.model):
+    raise errors.UsageError(
+      f'{workdir} enlarges smaller videos, and a diagnosis is of models that '
+      'make all of a video: look at its losses and its final/enlarged.mp4.'
     )
   numbers, sheet = measure(run, num, report)
   result = {

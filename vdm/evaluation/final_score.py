@@ -18,6 +18,8 @@ from vdm.common import sizes
 from vdm.common import vocabulary
 from vdm.config import sampling
 from vdm.data import builders
+from vdm.diffusion import cascade
+from vdm.evaluation import enlargement_score
 from vdm.evaluation import given_score
 from vdm.evaluation import synthetic_score
 from vdm.media import samples
@@ -46,7 +48,8 @@ def write(
   Samples are not selected: video i has the seed `sample.seed` + i and the label
   i mod classes, or that of training clip i if the training clips are fixed. Of
   a run that reads captions it is made for `sample.captions` in turn or, if
-  there are none, for what is told of clip i.
+  there are none, for what is told of clip i. A network that enlarges makes it
+  of the small version of clip i.
 
   Args:
     config: of the run.
@@ -93,6 +96,8 @@ def write(
     prompts=asked.captions,
   )
   rows = _like(labels[:BESIDE], real['label'])
+  if cascade.SMALL in real:  # Sample i is made of clip i.
+    rows = list(range(min(BESIDE, num, len(real['video']))))
   files.write_npz(
     folder / samples.REAL,
     {
@@ -111,6 +116,11 @@ def write(
       config, stage, given, real['video'], reconstruction
     )
     given_score.write_videos(folder, real['video'], given, frame_rate)
+  if found := enlargement_score.measure(config, videos, real, reconstruction):
+    metrics['enlargement'] = found
+    enlargement_score.write_videos(
+      folder / 'enlarged', config, videos, real, frame_rate
+    )
   if config.data.fixed_clips:
     sets = {'samples': videos, 'reconstruction': reconstruction}
     metrics['fixed_clips_psnr'] = {
@@ -161,8 +171,9 @@ def settings(sample: ConfigDict) -> dict[str, Any]:
   """Returns what a protocol says of `config.sample`."""
   found = sample.to_dict()
   # So are protocols of before there were these keys.
-  if not found['captions']:
-    del found['captions']
+  for name in ('captions', 'low_noise'):
+    if not found[name]:
+      del found[name]
   for name in sampling.others(sample.method):
     del found[name]
   return found

@@ -27,6 +27,7 @@ from vdm.metrics import laws
 from vdm.models import autoencoders
 from vdm.multihost import coordination
 from vdm.sampling import denoised
+from vdm.sampling import enlarged
 from vdm.sampling import keys as streams
 
 SIGMAS = (1.6, 3.2, 8.0)  # Of sigma / alpha.
@@ -55,6 +56,7 @@ def make(
     method, steps = options.method, options.steps
   codec = autoencoders.make_autoencoder(config.autoencoder)
   encode, decode = generate.make_coders(config, codec)
+  tell = enlarged.make_teller(config, encode)
   denoise = denoised.make_denoiser(config, codec)
   schedule = generate.make_schedule(config.diffusion, codec, stage)
 
@@ -87,7 +89,7 @@ def make(
     ]
 
     def run(video, cond, seeds):
-      x0 = encode(frozen, video)
+      x0, cond = encode(frozen, video), tell(frozen, cond, seeds)
       return [
         decode(frozen, sample(params, x0, cond, seeds, grid)) for grid in grids
       ]

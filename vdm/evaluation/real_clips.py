@@ -18,8 +18,25 @@ from vdm.data import builders
 from vdm.data import clip_spec
 from vdm.data import eval_clips
 from vdm.data import windowing
+from vdm.diffusion import cascade
 from vdm.metrics import suite
 from vdm.preparation import datasets
+
+
+def held_out(run: Any, real: 'RealClips', num: int) -> dict[str, np.ndarray]:
+  """Returns clips as the run's previews show them, with their smaller versions.
+
+  They are training clips where those are fixed.
+
+  Args:
+    run: a `trained.Model`.
+    real: of its data set and stage.
+    num: number of clips; fewer where there are no more.
+  """
+  fixed = run.config.data.fixed_clips
+  split = 'train' if fixed else 'validation'
+  clips = real.same(split, fixed or num, run.reader)
+  return cascade.with_small(run.config.model.low, clips)
 
 
 class RealClips:

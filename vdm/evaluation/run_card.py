@@ -25,7 +25,9 @@ import numpy as np
 from vdm import generate
 from vdm import prompts
 from vdm import trained
+from vdm.config import cascade_rules
 from vdm.evaluation import clip_set
+from vdm.evaluation import enlargement_score
 from vdm.evaluation import feature_extraction
 from vdm.evaluation import memorisation
 from vdm.evaluation import metrics_card
@@ -154,6 +156,10 @@ class _Evaluation:
         width=self.run.stage.resolution,
       )
     card['reconstruction'] = quality
+    if cascade_rules.is_told(self.run.config.model):
+      card['enlargement'] = enlargement_score.measure(
+        self.run.config, videos, self.enlarged
+      )
     if options.training_clips:
       with self.timed('memorisation'):
         card['memorisation'] = memorisation.compare(
@@ -184,9 +190,16 @@ class _Evaluation:
   def asked(self) -> prompts.Prompts:
     """Returns what the samples are made for, see `prompts.for_preview`."""
     run, num, clips = self.run, self.options.num, None
-    if run.reader is not None and not run.config.sample.captions:
+    if cascade_rules.is_told(run.config.model):
+      clips = self.enlarged
+    elif run.reader is not None and not run.config.sample.captions:
       clips = self.real.same('validation', num, run.reader)
     return prompts.for_preview(run.config, run.reader, num, clips)
+
+  @functools.cached_property
+  def enlarged(self) -> dict[str, np.ndarray]:
+    """The clips of whose smaller versions samples are made, if they are."""
+    return real_clips.held_out(self.run, self.real, self.options.num)
 
   def sets(
     self,

@@ -14,6 +14,7 @@ from vdm import prompts
 from vdm import trained
 from vdm.common import progress
 from vdm.common import sizes
+from vdm.config import cascade_rules
 from vdm.evaluation import final_score
 from vdm.evaluation import result_cache
 from vdm.media import samples
@@ -35,6 +36,7 @@ def key(run: trained.Model) -> dict[str, Any]:
   for name in ('num', 'final', 'batch'):
     del sample[name]
   sample.pop('captions', None)  # See `make`.
+  told = cascade_rules.is_told(run.config.model)
   return {
     'step': run.step,
     'params': result_cache.fingerprint(run.params),
@@ -42,7 +44,7 @@ def key(run: trained.Model) -> dict[str, Any]:
     'sample': sample,
     'frames': run.stage.frames,
     **sizes.keys(sizes.of(run.stage)),
-    'labels': 'in turn',
+    'labels': 'of held-out clips, enlarged' if told else 'in turn',
   }
 
 
@@ -73,7 +75,9 @@ def make(
     asked = prompts.for_preview(config, run.reader, num)
   cond, labels = asked.cond, asked.cond['label']
   if asked.captions:
-    key = {**key, 'labels': 'none', 'captions': list(asked.captions)}
+    key = {**key, 'captions': list(asked.captions)}
+    if not cascade_rules.is_told(config.model):
+      key['labels'] = 'none'
   shape = (num, run.stage.frames, *sizes.of(run.stage), 3)
   first = coordination.is_first()
   videos = final_videos(run, labels, asked.captions) if first else None

@@ -16,6 +16,7 @@ from flax import nnx
 import jax
 from ml_collections import ConfigDict
 
+from vdm.config import cascade_rules
 from vdm.models import token_transformer
 from vdm.models import tokens
 from vdm.models import unet
@@ -64,9 +65,12 @@ def make_unet(config: ConfigDict, channels: int) -> Network:
     return _adapted(network, options) if options['adapter_rank'] else network
   # Of the objective, of who asks for videos, and of other networks.
   own = ('label_dropout', 'scalar_dropout', 'motion_range', 'kind')
-  for name in (*own, 'transformer', *published.KEYS):
+  for name in (*own, 'transformer', 'low', *published.KEYS):
     options.pop(name, None)
   options['text'] = text_options(config)
+  if cascade_rules.is_told(config):
+    # Latents, and which frames are known where not all of them are.
+    options['low'] = channels + (config.low.time_factor > 1)
   return functional(unet.UNet, channels, **options)
 
 

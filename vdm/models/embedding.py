@@ -52,6 +52,7 @@ class Embedding(nnx.Module):
     scalars: Sequence[str],
     scalar_prefix: str,
     *,
+    low: bool = False,
     rngs: nnx.Rngs,
   ):
     """Makes the layers.
@@ -61,6 +62,7 @@ class Embedding(nnx.Module):
       num_classes: labels; 0: none are told.
       scalars: names of the scalars.
       scalar_prefix: of the names of their layers.
+      low: whether a smaller video is told, of which this is the noise.
       rngs: of the initial values.
     """
     self.feature_width = width
@@ -79,6 +81,9 @@ class Embedding(nnx.Module):
     for _, layer in self.scalars:
       linear = layers.Linear(width, width, rngs=rngs, init_scale=0.0)
       setattr(self, layer, linear)
+    self.embed_low = (
+      layers.Linear(width, width, rngs=rngs, init_scale=0.0) if low else None
+    )
 
   def embed(
     self, levels: FloatArray['b t'], cond: dict[str, Array['b ...']]
@@ -90,7 +95,8 @@ class Embedding(nnx.Module):
     Args:
       levels: log-SNR.
       cond: 'label' int [b], negative for the null label; float [b] for each
-        scalar, NaN or left out for unknown.
+        scalar, NaN or left out for unknown; with a smaller video its
+        'low_noise'.
 
     Returns:
       The sum, before its nonlinearity.
@@ -106,4 +112,7 @@ class Embedding(nnx.Module):
       unknown = jnp.full(levels.shape[:1], jnp.nan)
       features = scalar_features(cond.get(name, unknown), self.feature_width)
       embedding = embedding + getattr(self, layer)(features)[:, None]
+    if self.embed_low is not None:
+      features = level_features(cond['low_noise'][:, None], self.feature_width)
+      embedding = embedding + self.embed_low(features)
     return embedding

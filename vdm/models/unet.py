@@ -16,6 +16,10 @@ With a text encoder (`text`), blocks with attention over space attend to its
 tokens, and its pooled vector is added to the embedding as a label is: attention
 that starts at zero learns slowly by itself.
 
+A network that enlarges a smaller video (`low`) has that video's latents as
+further channels of its input, with a convolution of their own that starts at
+zero: so it can start from a network that has none.
+
 Parameter paths name the purpose of a parameter, so that stages can freeze by
 pattern: `temporal` occurs in the path of every temporal parameter, `film` in
 that of every projection of the conditioning.
@@ -64,11 +68,18 @@ class UNet(embedding.Embedding):
     convolution: str,
     remat: str,
     text: Mapping[str, Any] | None = None,
+    low: int = 0,
     rngs: nnx.Rngs,
   ):
-    """Makes the network; `text` has the arguments of a `text.TextEncoder`."""
+    """Makes the network.
+
+    `text` has the arguments of a `text.TextEncoder`, `low` is the number of
+    channels of what is told of a smaller video; 0: none is.
+    """
     super().__init__(
-      embed_width, num_classes, scalars, 'embed_temporal_', rngs=rngs
+      *(embed_width, num_classes, scalars, 'embed_temporal_'),
+      low=bool(low),
+      rngs=rngs,
     )
     self.remat = remat
     self.blocks = tuple(blocks)
@@ -97,6 +108,11 @@ class UNet(embedding.Embedding):
 
     width = widths[0]
     self.stem = layers.Conv(channels, width, rngs=rngs)
+    self.stem_low = (
+      layers.Conv(low, width, rngs=rngs, init_scale=0.0, bias=False)
+      if low
+      else None
+    )
     skips = []
     for level in range(len(widths)):
       if level > 0:
@@ -141,7 +157,7 @@ class UNet(embedding.Embedding):
       levels: log-SNR of each frame.
       cond: 'label' int [b], negative for the null label; with a text encoder
         what it reads; float [b] for each of `scalars`, NaN or left out for
-        unknown.
+        unknown; with a smaller video 'low' and 'low_noise', see `conditions`.
       key: typed keys [b] of the dropout; None for no dropout.
     """
     text, told = None, self.embed(levels, cond)
@@ -162,6 +178,8 @@ class UNet(embedding.Embedding):
       return call(block, x, told, block_key, text)
 
     x = self.stem(z)
+    if self.stem_low is not None:
+      x = x + self.stem_low(cond['low'].astype(z.dtype))
     skips = []
     for level, blocks in enumerate(self.blocks):
       if level > 0:

@@ -13,6 +13,8 @@ from vdm.common import buckets
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
+from vdm.config import cascade_rules
+from vdm.evaluation import real_clips
 from vdm.media import samples
 from vdm.media import video_files
 from vdm.models.image_unets import adapters
@@ -127,7 +129,11 @@ def _write_samples(
 ) -> None:
   """Makes videos of the seeds 0, 1, ... and writes each, and a grid of all."""
   seeds = np.arange(options.samples)
-  asked = prompts.for_preview(model.config, model.reader, options.samples)
+  clips, num = None, options.samples
+  if cascade_rules.is_told(model.config.model):
+    real = real_clips.RealClips(model.config.data, model.stage)
+    clips = real_clips.held_out(model, real, num)
+  asked = prompts.for_preview(model.config, model.reader, num, clips)
   cond = asked.cond
   videos = generator.samples(model.params, model.frozen, cond, seeds)
   names = [model.label_names[n] if n >= 0 else 'sample' for n in cond['label']]

@@ -11,6 +11,7 @@ from typing import Any
 from vdm import trained
 from vdm.common import sizes
 from vdm.common import trees
+from vdm.config import cascade_rules
 from vdm.config import condition_rules
 from vdm.config import ranges
 from vdm.evaluation import card_text
@@ -60,7 +61,7 @@ def text(
     _summary(model, dtype),
     f'![Generated videos of the seeds 0 to {samples - 1}](samples/grid.gif)',
     f'The samples of seeds 0 to {samples - 1}, not selected, made by these '
-    f'files ({_sampler(model)}).',
+    f'files{_made_of(model)} ({_sampler(model)}).',
     '## Sampling',
     _sampling(model, where),
     '## Data',
@@ -105,6 +106,8 @@ def _summary(model, dtype) -> str:
   what = ('video diffusion model', 'denoiser is a factorised space-time U-Net')
   if stage.objective == 'tokens':
     what = ('model of masked video tokens', 'network is a transformer')
+  if cascade_rules.is_told(config.model):
+    kind += f', from {_small(model)}'
   words = (
     f'A {what[0]} trained from scratch with `vdm`. It generates '
     f'clips {kind}: {stage.frames} frames of {width} x '
@@ -127,6 +130,23 @@ def _summary(model, dtype) -> str:
   return words
 
 
+def _small(model) -> str:
+  """Returns what videos a network enlarges."""
+  low, stage = model.config.model.low, model.stage
+  size = tuple(x // low.space_factor for x in sizes.of(stage))
+  return (
+    f'smaller ones of {stage.frames // low.time_factor} frames of '
+    f'{sizes.text(size)} px at {model.frame_rate / low.time_factor:g} frames a '
+    'second'
+  )
+
+
+def _made_of(model) -> str:
+  if cascade_rules.is_told(model.config.model):
+    return ' of smaller versions of clips of the data set'
+  return ''
+
+
 def _sampler(model) -> str:
   options = model.config.sample
   guidance = condition_rules.guidance_scale(
@@ -137,11 +157,17 @@ def _sampler(model) -> str:
 
 def _sampling(model, source) -> str:
   asked, cond, modules = '', "{'label': [0]}", 'trained'
+  libraries = ''
   if model.reader is not None:
     caption = (*model.config.sample.captions, 'a caption')[0]
     modules = 'prompts, trained'
     asked = f' --caption {shlex.quote(caption)}'
     cond = f'prompts.make(model.reader, [-1], [{caption!r}]).cond'
+  if cascade_rules.is_told(model.config.model):
+    asked += ' --low clip.mp4'
+    small = "np.load('samples.npz')['videos'][:1]  # Of the smaller size."
+    cond += f"\ncond['small'] = {small}"
+    libraries = 'import numpy as np\n\n'
   return f"""```bash
 python -m vdm.sample --workdir {source} --num 8{asked}
 ```
@@ -149,7 +175,7 @@ python -m vdm.sample --workdir {source} --num 8{asked}
 or from Python, as uint8 arrays [n t h w c]:
 
 ```python
-from vdm import generate, {modules}
+{libraries}from vdm import generate, {modules}
 
 model = trained.load('{source}')
 make = generate.make_generator(model.config, model.stage)

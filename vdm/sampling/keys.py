@@ -1,7 +1,7 @@
 """Random keys of videos: each follows from its own seed, and window by window.
 
 A window's key has streams of its own: where sampling starts, what its steps
-draw, and the noise of history guidance.
+draw, the noise of history guidance, and that of a smaller video that is told.
 """
 
 from etils.array_types import IntArray
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from vdm.diffusion import process
 
-START, STEPS, HISTORY, WINDOWS = 0, 1, 2, 3  # Streams of a video's key.
+# Streams of a video's key.
+START, STEPS, HISTORY, WINDOWS, LOW = 0, 1, 2, 3, 4
 
 
 def of_window(seeds: IntArray[' n'], number: int | IntArray['']) -> jax.Array:

@@ -84,6 +84,18 @@ def load_worse(run: model.Model, name: str) -> model.Model:
       f'{run.source}, so its latents mean something else; train it with '
       f'config.autoencoder.load={run.source}.'
     )
+  factors = [
+    (x.config.model.low.space_factor, x.config.model.low.time_factor)
+    for x in (run, worse)
+  ]
+  if factors[0] != factors[1]:
+    raise ValueError(
+      f'{worse.source} cannot guide: it is not told the smaller video of which '
+      f'{run.source} makes a larger one, or another one.'
+      if factors[0] != (1, 1)
+      else f'{worse.source} cannot guide: it enlarges smaller videos, and '
+      f'{run.source} is told none.'
+    )
   classes = [x.config.model.num_classes for x in (run, worse)]
   if classes[1] not in (0, classes[0]):
     raise ValueError(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vdm.diffusion import conditions
+from vdm.config import cascade_rules
 from vdm.diffusion import losses
 from vdm.diffusion import process
 from vdm.training import latent_clips
@@ -28,12 +28,10 @@ def make(
     return clips_of.draw(batch, key)
 
   def distance(params, frozen, x0, rows, dropout_keys=None):
-    del frozen
     eps = latent_clips.noise(rows, x0.shape)
     z = process.add_noise(x0, eps, rows['levels'])
-    output = clips_of.apply(
-      params, z, rows['levels'], conditions.of(rows), dropout_keys
-    )
+    cond = clips_of.told(frozen, rows)
+    output = clips_of.apply(params, z, rows['levels'], cond, dropout_keys)
     return losses.loss(
       options.prediction,
       output,
@@ -50,6 +48,9 @@ def make(
       'levels': jnp.full(x0.shape[:2], level),
       'loss_mask': jnp.ones(x0.shape[:2]),
     }
+    if cascade_rules.is_told(config.model):
+      level_of_low = process.level_of_sigma(config.sample.low_noise)
+      rows['low_noise'] = jnp.full(len(x0), level_of_low)
     weight = losses.weight(options.weighting, level)
     return {
       'val_loss': distance(params, frozen, x0, rows)[2].mean(axis=1),

@@ -21,6 +21,7 @@ from vdm.data import eval_clips
 from vdm.data import latent_cache
 from vdm.data import pipeline
 from vdm.data import windowing
+from vdm.diffusion import cascade
 from vdm.diffusion import conditions
 from vdm.models import autoencoders
 from vdm.training import stages
@@ -180,10 +181,17 @@ def held_out_clips(
     span: the stage.
     num: number of clips; fewer where there are no more.
     texts: reads their captions, if the run does.
+
+  Returns:
+    See `eval_clips.load_clips`; where the stage enlarges smaller videos, also
+    those of the clips.
   """
   fixed = config.data.fixed_clips
   source = sources['train' if fixed else 'validation']
-  return load_eval_clips(config, source, span, fixed or num, texts)
+  clips = load_eval_clips(config, source, span, fixed or num, texts)
+  if span.stage.objective == 'autoencoder':
+    return clips
+  return cascade.with_small(config.model.low, clips)
 
 
 def abstract_batch(

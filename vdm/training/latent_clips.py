@@ -12,7 +12,9 @@ from ml_collections import ConfigDict
 from vdm import generate
 from vdm import models
 from vdm.common import sizes
+from vdm.config import cascade_rules
 from vdm.config import image_model_rules
+from vdm.diffusion import cascade
 from vdm.diffusion import conditions
 from vdm.diffusion import losses
 from vdm.diffusion import process
@@ -33,6 +35,7 @@ class LatentClips(NamedTuple):
     encode: (frozen, rows, sampled) -> normalised latents of rows of frames, or
       of rows of cached latents; `sampled` from the posterior, or its means.
     draw: (batch, key) -> rows: batch, conditions, noise levels and keys.
+    told: (frozen, rows) -> the conditions of rows, as the network takes them.
     apply: (params, z, levels, cond, dropout_key) -> the network's output.
     constant: see `objective.Objective`.
     imported: likewise.
@@ -42,6 +45,7 @@ class LatentClips(NamedTuple):
   abstract_params: Callable[[], dict[str, Any]]
   encode: Callable[..., jax.Array]
   draw: Callable[..., dict[str, Any]]
+  told: Callable[..., dict[str, jax.Array]]
   apply: Callable[..., jax.Array]
   constant: tuple[str, ...]
   imported: tuple[str, ...]
@@ -56,7 +60,7 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
   codec = autoencoders.make_autoencoder(config.autoencoder)
   network = models.make_unet(config.model, codec.channels)
   dtype = jnp.dtype(config.train.compute_dtype)
-  options = config.diffusion
+  options, low = config.diffusion, config.model.low
   schedule = generate.make_schedule(options, codec, stage)
   losses.check(options.prediction, options.weighting, schedule)
 
@@ -97,13 +101,33 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
       frame_levels=stage.frame_levels.to_dict(),
       context_noise=stage.context_noise,
     )
+    drawn = {}
+    if cascade_rules.is_told(config.model):
+      own = jax.random.fold_in(key, objective.AUGMENTATION)
+      drawn['low_noise'] = cascade.draw_levels(own, rows, low.noise)
     return {
       **inputs,
       **videos.told(config.model, batch, key),
+      **drawn,
       'levels': levels,
       'loss_mask': loss_mask,
       'key': objective.row_keys(key, rows),
     }
+
+  def told(frozen, rows):
+    cond = conditions.of(rows)
+    if not cascade_rules.is_told(config.model):
+      return cond
+    # Of the clip itself, also where clips come with their small versions.
+    cond.pop(cascade.SMALL, None)
+    factors = low.space_factor, low.time_factor
+    small = cascade.shrink(rows['video'], *factors)
+    keys = process.fold_in(rows['key'], objective.LOW)
+    return cond | cascade.tell(
+      *(small, rows['low_noise'], keys),
+      lambda video: encode(frozen, {'video': video}),
+      *factors,
+    )
 
   def apply(params, z, levels, cond, dropout_key=None):
     return network.apply(params, z.astype(dtype), levels, cond, key=dropout_key)
@@ -113,6 +137,7 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
     abstract_params=lambda: jax.eval_shape(cast, network.abstract_params()),
     encode=encode,
     draw=draw,
+    told=told,
     apply=apply,
     constant=constant,
     imported=(inflated.IMAGE,) if config.model.weights else (),

@@ -32,6 +32,7 @@ from vdm.common import buckets
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
+from vdm.config import schema
 from vdm.config import serialize
 from vdm.multihost import arrays
 from vdm.multihost import coordination
@@ -217,7 +218,8 @@ def read(
     raise errors.UsageError(
       f'{folder} is damaged ({error}): name another step.'
     ) from error
-  return serialize.load(folder / 'config.json'), report, values
+  config = schema.complete(serialize.load(folder / 'config.json'))
+  return config, report, values
 
 
 def replay(

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import jax
 
 # Streams of a step's key and of a row's key.
-LEVELS, CONDITIONS, ROWS = 0, 1, 2
-NOISE, DROPOUT, POSTERIOR = 0, 1, 2
+LEVELS, CONDITIONS, ROWS, AUGMENTATION = 0, 1, 2, 3
+NOISE, DROPOUT, POSTERIOR, LOW = 0, 1, 2, 3
 
 
 class Objective(NamedTuple):

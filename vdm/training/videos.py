@@ -13,6 +13,7 @@ import numpy as np
 
 from vdm import generate
 from vdm.config import condition_rules
+from vdm.diffusion import cascade
 from vdm.diffusion import conditions
 from vdm.diffusion import process
 from vdm.diffusion import rollouts
@@ -124,8 +125,14 @@ def generation(
   def preview(params, frozen, clips):
     rows = np.arange(config.sample.num) % len(clips['video'])
     clips = {k: v[rows] for k, v in clips.items()}
+    shown = {'real': clips['video']}
+    if cascade.SMALL in clips:
+      low = config.model.low
+      shown['low'] = arrays.to_host(
+        cascade.enlarge(clips[cascade.SMALL], low.space_factor, low.time_factor)
+      )
     return {
-      'real': clips['video'],
+      **shown,
       'reconstruction': make.reconstruct(frozen, clips['video']),
       'samples': samples(params, frozen, clips),
     }

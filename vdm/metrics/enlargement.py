@@ -1,0 +1,89 @@
+"""Small videos made large, against the truth, beside rules that know no world.
+
+Of videos that are smaller in space:
+
+  bicubic, lanczos   interpolation between pixels
+
+Of videos with fewer frames, `prediction` has the rules:
+
+  copy               the known frame that is nearest in time
+  cross_fade         the blend of the known frames before and after
+
+Of both, frames are enlarged by `lanczos` first. PSNR and SSIM are of the frames
+that are not known or, where all are known and small, of all frames.
+"""
+
+import cv2
+from etils.array_types import ui8
+import numpy as np
+
+from vdm.metrics import prediction
+
+TITLES = {'psnr': ('PSNR, dB', 1), 'ssim': ('SSIM', 1)}
+_KINDS = {'bicubic': cv2.INTER_CUBIC, 'lanczos': cv2.INTER_LANCZOS4}
+
+
+def resized(small: ui8['n s y x 3'], space: int, kind: str) -> ui8['n s h w 3']:
+  """Returns videos of `space` times larger frames.
+
+  Args:
+    small: the videos.
+    space: how many times larger.
+    kind: 'bicubic' or 'lanczos'.
+  """
+  n, s, y, x, c = small.shape
+  size = x * space, y * space
+  frames = [
+    cv2.resize(frame, size, interpolation=_KINDS[kind])
+    for frame in small.reshape(n * s, y, x, c)
+  ]
+  return np.stack(frames).reshape(n, s, size[1], size[0], c)
+
+
+def rules(
+  small: ui8['n s y x 3'], space: int, time: int
+) -> dict[str, ui8['n t h w 3']]:
+  """Returns what each rule makes of small videos, by its name.
+
+  Args:
+    small: the videos.
+    space: how many times larger frames become.
+    time: how many times more.
+  """
+  if space > 1:
+    large = {kind: resized(small, space, kind) for kind in _KINDS}
+    if time == 1:
+      return large
+    small = large['lanczos']
+  # Frames between the known ones are not looked at.
+  spread = small.repeat(time, axis=1)
+  given = range(0, spread.shape[1], time)
+  return {
+    name: rule(spread, given)
+    for name, rule in (
+      ('copy', prediction.copy),
+      ('cross_fade', prediction.cross_fade),
+    )
+  }
+
+
+def measure(
+  sets: dict[str, ui8['n t h w 3']],
+  truth: ui8['n t h w 3'],
+  space: int,
+  time: int,
+) -> dict[str, dict[str, float]]:
+  """Returns {set: {'psnr': dB, 'ssim', and of each frame '..._by_frame'}}.
+
+  Args:
+    sets: videos as large as the truth, by name.
+    truth: the clips that the small videos were made of.
+    space: how many times smaller these were.
+    time: how many times fewer frames they had.
+  """
+  known = () if space > 1 else range(0, truth.shape[1], time)
+  found = {}
+  for name, videos in sets.items():
+    numbers = prediction.summarise(videos[None], truth, list(known))
+    found[name] = {k: x for k, x in numbers.items() if '_best' not in k}
+  return found
