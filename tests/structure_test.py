@@ -21,7 +21,7 @@ FLOORS = (
   ('sweeping',),
   ('train', 'publishing', 'reporting'),
   ('evaluation', 'planning'),
-  ('training',),
+  ('training', 'chain'),
   ('generate', 'trained'),
   ('sampling',),
   ('prompts',),

@@ -123,7 +123,14 @@ def plan(
     stage.frame_levels.to_dict(),
     stage.context_noise,
   )
-  return task, rollouts.windows(task.frames, length, task.overlap, task.given)
+  found = rollouts.windows(task.frames, length, task.overlap, task.given)
+  time = config.model.low.time_factor
+  if any(window.start * codec.factor[0] % time for window in found):
+    raise ValueError(
+      'A window cannot begin between two known frames: ask for a number of '
+      f'--frames and an --overlap that are multiples of {time}.'
+    )
+  return task, found
 
 
 def trained_tasks(
@@ -241,10 +248,7 @@ def make_generator(
       rate = config.data.frame_rate / config.data.stride
       cond = {**cond, 'frame_rate': np.full(len(seeds), rate)}
     task, windows = plan(config, stage, task)
-    starts = [factor * window.start for window in windows]
-    if problem := enlarged.problem(
-      config, stage, cond, factor * task.frames, starts
-    ):
+    if problem := enlarged.problem(config, stage, cond, factor * task.frames):
       raise ValueError(problem)
     if cascade_rules.is_told(config.model):
       seeds = enlarged.own_seeds(seeds, stage)

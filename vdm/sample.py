@@ -6,6 +6,9 @@ r"""Makes videos with a trained model.
   python -m vdm.sample --workdir runs/synthetic --given clip.mp4 \
       --given_frames 0:4 --frames 64
 
+  python -m vdm.sample --chain runs/small,runs/enlarge,runs/frames
+  python -m vdm.sample --workdir runs/enlarge --low clip.mp4
+
 The model is a run, an export or an export on the hub. The videos go to
 <workdir>/samples_from_step_XXXXXXXX, those of an export to a folder of that
 name in outputs/NAME/, or to --out; samples.json there says how they were made.
@@ -33,6 +36,12 @@ _WORKDIR = flags.DEFINE_string(
   None,
   "A run's folder, an export's, or an export on the hub: "
   'hf://owner/name@revision.',
+)
+_CHAIN = flags.DEFINE_list(
+  'chain',
+  [],
+  'Models in place of --workdir: the first makes videos, each next enlarges '
+  'them. The other flags are of the first one.',
 )
 _OUT = flags.DEFINE_string(
   'out',
@@ -91,6 +100,17 @@ _MOTION = flags.DEFINE_float(
   'How much moves, frame widths a second, of a run that was told it; by '
   'default as it comes.',
 )
+_LOW = flags.DEFINE_string(
+  'low',
+  None,
+  'Videos to enlarge: a video or .npz file, or a folder of them.',
+)
+_LOW_NOISE = flags.DEFINE_float(
+  'low_noise',
+  None,
+  "Sigma of noise on what is enlarged; by default each run's. More lets the "
+  'model invent more.',
+)
 _GIVEN = flags.DEFINE_string(
   'given',
   None,
@@ -146,6 +166,8 @@ class Request(NamedTuple):
     run: the model.
     worse: the model to guide against, if any.
     given: the frames that are given, if any.
+    low: the videos to enlarge, if any.
+    chain: what comes after the model, see `chain`.
     task: what is made of them; see `generate.plan`.
     windows: of each video.
     asked: what the videos are made for, `prompts.Prompts`.
@@ -157,6 +179,8 @@ class Request(NamedTuple):
   run: Any
   worse: Any
   given: Any
+  low: Any
+  chain: Any
   task: Any
   windows: int
   asked: Any
@@ -167,10 +191,14 @@ class Request(NamedTuple):
 
 def main(argv: Sequence[str]) -> None:
   del argv
-  if not _WORKDIR.value:
-    flag.stop('Give the folder of a run or an export: --workdir runs/NAME.')
+  if bool(_WORKDIR.value) == bool(_CHAIN.value):
+    flag.stop(
+      'Give the folder of a run or an export: --workdir runs/NAME, or several '
+      'in place of it: --chain runs/SMALL,runs/LARGE.'
+    )
   import numpy as np
 
+  from vdm import chain
   from vdm import generate
   from vdm.media import samples
   from vdm.multihost import initialize
@@ -190,6 +218,7 @@ def main(argv: Sequence[str]) -> None:
     'steps': _STEPS.value,
     'guidance': request.guidance,
     'method': _METHOD.value,
+    'low_noise': _LOW_NOISE.value if request.low else None,
   }
   generate.change_sampler(
     options, {k: v for k, v in changes.items() if v is not None}
@@ -215,14 +244,21 @@ def main(argv: Sequence[str]) -> None:
   if request.given:
     frames = request.given.frames
     given = np.resize(frames, (num, *frames.shape[1:]))
+  cond = asked.cond | {
+    name: np.full(num, x) for name, x in request.scalars.items()
+  }
+  if request.low:
+    frames = request.low.frames
+    cond['small'] = np.resize(frames, (num, *frames.shape[1:]))
   videos = make.samples(
-    run.params,
-    run.frozen,
-    asked.cond | {name: np.full(num, x) for name, x in request.scalars.items()},
-    seeds,
-    request.task,
-    given,
+    run.params, run.frozen, cond, seeds, request.task, given
   )
+  frame_rate = request.scalars.get('frame_rate', run.frame_rate)
+  if request.chain:
+    frame_rate = request.chain[-1].frame_rate
+    videos, made_with['chain'] = chain.make(
+      *(request.chain, videos, labels, run.label_names, asked.captions, seeds)
+    )
   try:
     samples.write(
       request.out,
@@ -230,7 +266,7 @@ def main(argv: Sequence[str]) -> None:
       labels,
       run.label_names,
       seeds,
-      request.scalars.get('frame_rate', run.frame_rate),
+      frame_rate,
       made_with,
       each=True,
       prompts=asked.captions,
@@ -248,17 +284,18 @@ def read_request() -> Request:
     FileExistsError: see `choose_folder`.
     ValueError: the model cannot do what is asked for.
   """
+  from vdm import chain
   from vdm import generate
   from vdm import prompts
   from vdm import trained
   from vdm.common import sizes
   from vdm.diffusion import rollouts
 
-  run = trained.load(
-    _WORKDIR.value, ema=_EMA.value, checkpoint=_CHECKPOINT.value
-  )
+  first, *others = _CHAIN.value or [_WORKDIR.value]
+  run = trained.load(first, ema=_EMA.value, checkpoint=_CHECKPOINT.value)
   model, stage = run.config.model, run.stage
   scalars = choose_scalars(run.config)
+  frame_rate = scalars.get('frame_rate', run.frame_rate)
   frames, given, indices = _FRAMES.value or stage.frames, None, ()
   if _GIVEN.value:
     from vdm.preparation import given_frames
@@ -278,13 +315,21 @@ def read_request() -> Request:
     worse = trained.load_worse(run, _AUTOGUIDE.value)
     with errors.as_usage('--autoguide: '):
       generate.plan(worse.config, worse.stage, task)
+  low = read_low(run.config, stage, frames, frame_rate)
+  links = chain.plan(
+    *(run, frames, frame_rate, [trained.load(x) for x in others]),
+    _LOW_NOISE.value,
+  )
   captions = prompts.choose_captions(run, _CAPTION.value, _CAPTIONS.value)
-  num = _NUM.value or (len(given.names) if given else 0)
+  shown = given or low  # Of the two, one is given at most.
+  num = _NUM.value or (len(shown.names) if shown else 0)
   num = num or (len(captions) if _CAPTIONS.value else 8)
-  if not captions and not given and _LABEL.value is None:
+  if not captions and not shown and _LABEL.value is None:
     captions = run.config.sample.captions
-  if given and _LABEL.value is None:
-    labels = given_frames.labels(given, model, run.label_names, num)
+  if shown and _LABEL.value is None:
+    from vdm.preparation import given_frames
+
+    labels = given_frames.labels(shown, model, run.label_names, num)
   elif captions and _LABEL.value is None:
     labels = [-1] * num
   else:
@@ -296,12 +341,62 @@ def read_request() -> Request:
     run,
     worse,
     given,
+    low,
+    links,
     task,
     len(windows),
     asked,
     scalars,
     prompts.choose_guidance(model, asked, _GUIDANCE.value, worse is not None),
-    choose_folder(_WORKDIR.value, run.step, _OUT.value, _OVERWRITE.value),
+    choose_folder(
+      others[-1] if others else first,
+      links[-1].run.step if links else run.step,
+      *(_OUT.value, _OVERWRITE.value),
+    ),
+  )
+
+
+def read_low(
+  config: Any, stage: Any, frames: int, frame_rate: float
+) -> Any | None:
+  """Returns the videos to enlarge, as `given_frames.Given`; None: none.
+
+  Args:
+    config: the run's.
+    stage: the stage's.
+    frames: of the videos that are made.
+    frame_rate: of these, frames a second.
+
+  Raises:
+    UsageError: they cannot be read.
+    ValueError: the run enlarges none, or needs some.
+  """
+  from vdm.config import cascade_rules
+
+  if not cascade_rules.is_told(config.model):
+    if _LOW.value:
+      raise ValueError(
+        'The run makes videos from nothing and enlarges none: leave --low out, '
+        'or name a run that was trained with config.model.low.'
+      )
+    return None
+  if not _LOW.value:
+    raise ValueError(
+      'The run enlarges smaller videos: give some by --low, or the model that '
+      'makes them by --chain.'
+    )
+  if _GIVEN.value:
+    raise ValueError('--given and --low are both given: give one.')
+  sigma = _LOW_NOISE.value
+  if sigma is not None:
+    for problem in cascade_rules.noise_problems(
+      config.model, sigma, '--low_noise'
+    ):
+      raise ValueError(problem)
+  from vdm.preparation import given_frames
+
+  return given_frames.small_videos(
+    _LOW.value, config, stage, frames, frame_rate
   )
 
 
@@ -321,6 +416,13 @@ def describe(request: Request) -> dict[str, Any]:
       _GIVEN.value,
       task.given,
       len(request.asked.cond['label']),
+    )
+  if request.low:
+    from vdm.preparation import given_frames
+
+    made_with['low_noise'] = run.config.sample.low_noise
+    made_with['low'] = given_frames.describe_small(
+      request.low, _LOW.value, len(request.asked.cond['label'])
     )
   if request.given or request.windows > 1:
     planned, _ = generate.plan(run.config, run.stage, task)

@@ -94,7 +94,11 @@ def _check_index(index: int, limit: int, text: str, frames: int) -> None:
 
 
 def read(
-  source: str, indices: Sequence[int], data: ConfigDict, size: sizes.Size
+  source: str,
+  indices: Sequence[int],
+  data: ConfigDict,
+  size: sizes.Size,
+  name: str = '--given',
 ) -> Given:
   """Reads the frames at `indices`; frame i of a file is frame i of a video.
 
@@ -105,12 +109,13 @@ def read(
     indices: of the frames in the video that is made, ascending, not negative.
     data: `config.data`.
     size: height and width of the result, px.
+    name: of the flag that gives them.
 
   Raises:
     UsageError: it cannot be read, or has no such frames.
   """
-  groups = _files(source)
-  parts = [_read(files, indices, data, size) for files in groups]
+  groups = _files(source, name)
+  parts = [_read(files, indices, data, size, name) for files in groups]
   known = [part.label_names for part in parts if part.label_names]
   label_names = known[0] if known else []
   return Given(
@@ -155,6 +160,34 @@ def labels(
   return np.full(num, -1)
 
 
+def small_videos(
+  source: str,
+  config: ConfigDict,
+  stage: ConfigDict,
+  frames: int,
+  frame_rate: float,
+) -> Given:
+  """Reads videos that a network is to enlarge, as its training shrinks clips.
+
+  Args:
+    source: see `read`.
+    config: the run's, of a network that is told smaller videos.
+    stage: the stage's.
+    frames: of the videos that are made.
+    frame_rate: of these, frames a second.
+
+  Raises:
+    UsageError: it cannot be read, or is too short or too small.
+  """
+  low = config.model.low
+  height, width = (x // low.space_factor for x in sizes.of(stage))
+  data = config.data.copy_and_resolve_references()
+  rate = frame_rate / low.time_factor
+  data.update(resolution=height, width=width, frame_rate=rate, stride=1)
+  indices = range(frames // low.time_factor)
+  return read(source, indices, data, (height, width), '--low')
+
+
 def describe(
   given: Given, source: str, indices: Sequence[int], num: int
 ) -> dict[str, Any]:
@@ -175,7 +208,19 @@ def describe(
   }
 
 
-def _files(source: str) -> list[list[pathlib.Path]]:
+def describe_small(given: Given, source: str, num: int) -> dict[str, Any]:
+  """Returns what samples.json says of videos that are enlarged.
+
+  Args:
+    given: the videos.
+    source: what was asked for.
+    num: number of videos.
+  """
+  files = [given.names[i % len(given.names)] for i in range(num)]
+  return {'source': source, 'frames': given.frames.shape[1], 'files': files}
+
+
+def _files(source: str, name: str) -> list[list[pathlib.Path]]:
   """Returns the files of each video, or of each array file."""
   path = pathlib.Path(source)
   if path.is_dir():
@@ -189,7 +234,7 @@ def _files(source: str) -> list[list[pathlib.Path]]:
     )
     if not found:
       raise errors.UsageError(
-        f'--given={source} holds no picture, video or .npz file.'
+        f'{name}={source} holds no picture, video or .npz file.'
       )
     return [[x] for x in found]
   files = [path]
@@ -197,16 +242,16 @@ def _files(source: str) -> list[list[pathlib.Path]]:
     files = [pathlib.Path(part.strip()) for part in source.split(',')]
   for file in files:
     if not file.is_file():
-      raise errors.UsageError(f'--given: there is no file or folder {file}.')
+      raise errors.UsageError(f'{name}: there is no file or folder {file}.')
     if len(files) > 1 and file.suffix.lower() not in PICTURES:
       raise errors.UsageError(
-        f'--given={source}: only pictures are given with commas, and '
+        f'{name}={source}: only pictures are given with commas, and '
         f'{file.name} is none.'
       )
   return [files]
 
 
-def _read(files, indices, data, size) -> Given:
+def _read(files, indices, data, size, flag) -> Given:
   """Reads one video, or the videos of an array file."""
   suffix, label_names = files[0].suffix.lower(), []
   names = [','.join(file.name for file in files)]
@@ -225,7 +270,7 @@ def _read(files, indices, data, size) -> Given:
   except _READ_ERRORS as error:
     reason = str(error).strip().rstrip('.') or type(error).__name__
     raise errors.UsageError(
-      f'--given: {files[0]} cannot be used: {reason}.'
+      f'{flag}: {files[0]} cannot be used: {reason}.'
     ) from error
   return Given(np.stack(videos), names, labels, label_names)
 

@@ -94,7 +94,6 @@ def problem(
   stage: ConfigDict,
   cond: dict[str, Any],
   frames: int,
-  starts: list[int],
 ) -> str:
   """Returns why videos cannot be made as large as asked, or ''.
 
@@ -103,7 +102,6 @@ def problem(
     stage: the stage's.
     cond: the videos' conditions.
     frames: of the videos that are made.
-    starts: of their windows, in these frames.
   """
   if not cascade_rules.is_told(config.model):
     return ''
@@ -123,12 +121,6 @@ def problem(
       f'{frames} frames of {sizes.text(size)} px are made of '
       f'{wanted[0]:g} frames of {sizes.text(wanted[1:])} px, and the smaller '
       f'videos have {small[0]} of {sizes.text(small[1:])} px.'
-    )
-  if any(start % low.time_factor for start in starts):
-    return (
-      f'Windows of {frames} frames that begin between two known ones cannot be '
-      f'made: ask for a number of frames, and of --overlap, for which they '
-      f'begin at a multiple of {low.time_factor}.'
     )
   for found in cascade_rules.noise_problems(
     config.model, config.sample.low_noise, '--low_noise'

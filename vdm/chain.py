@@ -1,0 +1,177 @@
+"""Models one after the other: the first makes videos, each next enlarges them.
+
+Every model has its own sampler, guidance and random numbers, from the same
+seeds. Labels and captions go along where the next model knows them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from absl import logging
+from etils.array_types import IntArray, ui8
+import numpy as np
+
+from vdm import generate
+from vdm import prompts
+from vdm import trained
+from vdm.common import sizes
+from vdm.config import cascade_rules
+from vdm.diffusion import cascade
+from vdm.diffusion import rollouts
+
+
+class Link(NamedTuple):
+  """A model that enlarges, and what it makes.
+
+  Attributes:
+    run: the model.
+    task: of the videos, with their number of frames.
+    size: of these, px.
+    frame_rate: frames a second.
+  """
+
+  run: trained.Model
+  task: rollouts.Task
+  size: sizes.Size
+  frame_rate: float
+
+
+def plan(
+  first: trained.Model,
+  frames: int,
+  frame_rate: float,
+  others: Sequence[trained.Model],
+  low_noise: float | None = None,
+) -> list[Link]:
+  """Returns what the models after the first one make, all of it checked.
+
+  Args:
+    first: the model that makes what is enlarged.
+    frames: of its videos.
+    frame_rate: of its videos, frames a second.
+    others: the models after it, in order.
+    low_noise: sigma of the noise on smaller videos; None: as each run has it.
+
+  Raises:
+    ValueError: a model does not enlarge what the one before it makes.
+  """
+  size, before, found = sizes.of(first.stage), first, []
+  for run in others:
+    low = run.config.model.low
+    if not cascade_rules.is_told(run.config.model):
+      raise ValueError(
+        f'--chain: {run.source} makes videos from nothing and enlarges none, '
+        'so it can only come first.'
+      )
+    if low_noise is not None:
+      run.config.sample.low_noise = low_noise
+    for problem in cascade_rules.noise_problems(
+      run.config.model, run.config.sample.low_noise, '--low_noise'
+    ):
+      raise ValueError(f'--chain: {run.source}: {problem}')
+    wanted = tuple(x // low.space_factor for x in sizes.of(run.stage))
+    fewest = run.stage.frames // low.time_factor
+    if size != wanted or frames < fewest:
+      raise ValueError(
+        f'--chain: {run.source} enlarges {fewest} frames of '
+        f'{sizes.text(wanted)} px, and {before.source} makes {frames} of '
+        f'{sizes.text(size)} px.'
+      )
+    frames, size = frames * low.time_factor, sizes.of(run.stage)
+    frame_rate *= low.time_factor
+    task = rollouts.Task(frames=frames)
+    try:
+      generate.plan(run.config, run.stage, task)
+    except ValueError as error:
+      raise ValueError(f'--chain: {run.source}: {error}') from error
+    found.append(Link(run, task, size, frame_rate))
+    before = run
+  return found
+
+
+def make(
+  links: Sequence[Link],
+  videos: ui8['n s y x 3'],
+  labels: IntArray[' n'],
+  label_names: Sequence[str],
+  captions: Sequence[str],
+  seeds: IntArray[' n'],
+) -> tuple[ui8['n t h w 3'], list[dict[str, Any]]]:
+  """Returns videos that all models have enlarged, and what each did.
+
+  Args:
+    links: see `plan`.
+    videos: of the first model.
+    labels: their classes, -1 for none.
+    label_names: of the first model's classes.
+    captions: one each, or ().
+    seeds: of the videos.
+
+  Returns:
+    (videos, records): the records are for samples.json.
+  """
+  records = []
+  for link in links:
+    run = link.run
+    asked = hand_on(run, labels, label_names, captions)
+    guidance = prompts.choose_guidance(run.config.model, asked, None, False)
+    if guidance is not None:
+      run.config.sample.guidance = guidance
+    logging.info(
+      'Enlarging with %s to %d frames of %s px.',
+      *(run.source, link.task.frames, sizes.text(link.size)),
+    )
+    generator = generate.make_generator(run.config, run.stage)
+    videos = generator.samples(
+      run.params,
+      run.frozen,
+      asked.cond | {cascade.SMALL: videos},
+      seeds,
+      link.task,
+    )
+    records.append(
+      {
+        **generate.describe_samples(run.config, run.source, run.step),
+        'low_noise': run.config.sample.low_noise,
+        'frames': link.task.frames,
+        **sizes.keys(link.size),
+        'frame_rate': link.frame_rate,
+        'labels': np.asarray(asked.cond['label']).tolist(),
+      }
+    )
+  return videos, records
+
+
+def hand_on(
+  run: trained.Model,
+  labels: IntArray[' n'],
+  label_names: Sequence[str],
+  captions: Sequence[str],
+) -> prompts.Prompts:
+  """Returns labels and captions as another model knows them, if it does.
+
+  A label is known by its name. What is not known is not told.
+
+  Args:
+    run: the model that they go to.
+    labels: classes of the model that they are from; -1 for none.
+    label_names: of these classes.
+    captions: one each, or ().
+  """
+  known = run.label_names[: run.config.model.num_classes]
+  told = [
+    known.index(label_names[n]) if n >= 0 and label_names[n] in known else -1
+    for n in np.asarray(labels).tolist()
+  ]
+  if run.reader is not None and captions:
+    captions = [_if_known(run.reader, caption) for caption in captions]
+  return prompts.make(run.reader, told, captions)
+
+
+def _if_known(reader, caption) -> str:
+  try:
+    reader.check(caption)
+  except ValueError as error:
+    logging.warning('A caption is not told: %s', error)
+    return ''
+  return caption
