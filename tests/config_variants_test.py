@@ -15,6 +15,9 @@ VARIANTS = {
     'few_steps,smoke',
   ),
   'synthetic_text': ('', 'smoke', 'overfit'),
+  'synthetic_cascade': (
+    *('', 'smoke', 'frames', 'frames,smoke', 'enlarge', 'enlarge,smoke'),
+  ),
   'synthetic_tokens': ('', 'smoke', 'overfit', 'given'),
   'video_folder': ('', 'smoke', 'overfit'),
   'ucf101_autoencoder': (
