@@ -7,14 +7,14 @@ The scenes of configs/synthetic.py, stored at 128 px. Three models, a run each
   frames    16 frames of 64x64 from 8 of them
   enlarge   16 frames of 128x128 from those of 64x64
 
-  bash launch/local.sh --config configs/synthetic_cascade.py \
-      --workdir runs/cascade_small
-  bash launch/local.sh --config configs/synthetic_cascade.py:frames \
-      --workdir runs/cascade_frames
-  bash launch/local.sh --config configs/synthetic_cascade.py:enlarge \
-      --workdir runs/cascade_enlarge
-  python -m vdm.sample --label up-right --num 8 \
-      --chain runs/cascade_small,runs/cascade_frames,runs/cascade_enlarge
+  bash launch/local.sh --config configs/synthetic_cascade.py
+  bash launch/local.sh --config configs/synthetic_cascade.py:frames
+  bash launch/local.sh --config configs/synthetic_cascade.py:enlarge
+
+and then all of them at once:
+
+  R=runs/synthetic_cascade
+  python -m vdm.sample --chain $R,${R}_frames,${R}_enlarge --label up-right
 
 Each with `smoke` is the same in minutes. Sized for a quarter of an hour each
 on two cores; neither times nor quality are measured yet.

@@ -172,7 +172,7 @@ def command(tmp_path):
 
 def test_a_chain_makes_the_whole(runs, command, capsys):
   names = [str(runs[name]) for name in ('small', 'frames', 'large')]
-  record, found, out = command(chain=names, label='up', num=3, seed=4)
+  record, found, _ = command(chain=names, label='up', num=3, seed=4)
   assert found['videos'].shape == (3, 4, 16, 16, 3)
   assert found['seeds'].tolist() == [4, 5, 6]
   assert record['run'] == names[0]

@@ -10,11 +10,13 @@ from typing import Any
 
 from vdm import trained
 from vdm.common import sizes
+from vdm.common import tables
 from vdm.common import trees
 from vdm.config import cascade_rules
 from vdm.config import condition_rules
 from vdm.config import ranges
 from vdm.evaluation import card_text
+from vdm.metrics import enlargement
 from vdm.metrics import laws
 from vdm.metrics import synthetic_truth
 from vdm.publishing import run_facts
@@ -286,16 +288,18 @@ def _final(final) -> str:
     f'{protocol["frames"]} frames of {_px(protocol)}, stride '
     f'{protocol["stride"]}. `real` is the floor, `reconstruction` the ceiling.'
   )
-  tables = [
+  found = [
     metric.table(final[key])
     for key, metric in (('synthetic_truth', synthetic_truth), ('laws', laws))
     if key in final
   ]
+  if sets := final.get('enlargement', {}).get('sets'):
+    found.append(tables.by_set(sets, enlargement.TITLES))
   if psnr := final.get('fixed_clips_psnr'):
-    tables.append(f'PSNR to the training clips, dB: {json.dumps(psnr)}')
-  if not tables:
+    found.append(f'PSNR to the training clips, dB: {json.dumps(psnr)}')
+  if not found:
     return ''
-  block = '\n\n'.join(tables)
+  block = '\n\n'.join(found)
   return f'{words}\n\n```\n{block}\n```'
 
 
