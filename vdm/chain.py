@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 from etils.array_types import IntArray, ui8
+from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
@@ -34,6 +35,50 @@ class Link(NamedTuple):
   task: rollouts.Task
   size: sizes.Size
   frame_rate: float
+
+
+def read_low(
+  config: ConfigDict,
+  stage: ConfigDict,
+  frames: int,
+  frame_rate: float,
+  source: str | None,
+  low_noise: float | None,
+) -> Any | None:
+  """Returns videos to enlarge, as `given_frames.Given`; None where none are.
+
+  Args:
+    config: the run's.
+    stage: the stage's.
+    frames: of the videos that are made.
+    frame_rate: of these, frames a second.
+    source: of the videos to enlarge; None: none are named.
+    low_noise: sigma of the noise on them; None: the run's.
+
+  Raises:
+    UsageError: they cannot be read.
+    ValueError: the run enlarges none, or needs some.
+  """
+  if not cascade_rules.is_told(config.model):
+    if source:
+      raise ValueError(
+        'The run makes videos from nothing and enlarges none: leave --low out, '
+        'or name a run that was trained with config.model.low.'
+      )
+    return None
+  if not source:
+    raise ValueError(
+      'The run enlarges smaller videos: give some by --low, or the model that '
+      'makes them by --chain.'
+    )
+  if low_noise is not None:
+    for problem in cascade_rules.noise_problems(
+      config.model, low_noise, '--low_noise'
+    ):
+      raise ValueError(problem)
+  from vdm.preparation import given_frames
+
+  return given_frames.small_videos(source, config, stage, frames, frame_rate)
 
 
 def plan(

@@ -172,6 +172,7 @@ class Request(NamedTuple):
     windows: of each video.
     asked: what the videos are made for, `prompts.Prompts`.
     scalars: what else they are told, by name.
+    frame_rate: of the model's videos, frames a second.
     guidance: its scale; None: the run's.
     out: folder to write to.
   """
@@ -185,6 +186,7 @@ class Request(NamedTuple):
   windows: int
   asked: Any
   scalars: dict[str, float]
+  frame_rate: float
   guidance: float | None
   out: epath.Path
 
@@ -198,7 +200,6 @@ def main(argv: Sequence[str]) -> None:
     )
   import numpy as np
 
-  from vdm import chain
   from vdm import generate
   from vdm.media import samples
   from vdm.multihost import initialize
@@ -240,25 +241,9 @@ def main(argv: Sequence[str]) -> None:
     )
   except ValueError as error:
     flag.stop(error)
-  given = None
-  if request.given:
-    frames = request.given.frames
-    given = np.resize(frames, (num, *frames.shape[1:]))
-  cond = asked.cond | {
-    name: np.full(num, x) for name, x in request.scalars.items()
-  }
-  if request.low:
-    frames = request.low.frames
-    cond['small'] = np.resize(frames, (num, *frames.shape[1:]))
-  videos = make.samples(
-    run.params, run.frozen, cond, seeds, request.task, given
-  )
-  frame_rate = request.scalars.get('frame_rate', run.frame_rate)
-  if request.chain:
-    frame_rate = request.chain[-1].frame_rate
-    videos, made_with['chain'] = chain.make(
-      *(request.chain, videos, labels, run.label_names, asked.captions, seeds)
-    )
+  videos, records = make_videos(request, make, seeds)
+  if records:
+    made_with['chain'] = records
   try:
     samples.write(
       request.out,
@@ -266,7 +251,7 @@ def main(argv: Sequence[str]) -> None:
       labels,
       run.label_names,
       seeds,
-      frame_rate,
+      request.chain[-1].frame_rate if request.chain else request.frame_rate,
       made_with,
       each=True,
       prompts=asked.captions,
@@ -315,7 +300,11 @@ def read_request() -> Request:
     worse = trained.load_worse(run, _AUTOGUIDE.value)
     with errors.as_usage('--autoguide: '):
       generate.plan(worse.config, worse.stage, task)
-  low = read_low(run.config, stage, frames, frame_rate)
+  low = chain.read_low(
+    *(run.config, stage, frames, frame_rate, _LOW.value, _LOW_NOISE.value)
+  )
+  if low and given:
+    raise ValueError('--given and --low are both given: give one.')
   links = chain.plan(
     *(run, frames, frame_rate, [trained.load(x) for x in others]),
     _LOW_NOISE.value,
@@ -347,6 +336,7 @@ def read_request() -> Request:
     len(windows),
     asked,
     scalars,
+    frame_rate,
     prompts.choose_guidance(model, asked, _GUIDANCE.value, worse is not None),
     choose_folder(
       others[-1] if others else first,
@@ -356,47 +346,37 @@ def read_request() -> Request:
   )
 
 
-def read_low(
-  config: Any, stage: Any, frames: int, frame_rate: float
-) -> Any | None:
-  """Returns the videos to enlarge, as `given_frames.Given`; None: none.
+def make_videos(
+  request: Request, make: Any, seeds: Any
+) -> tuple[Any, list[dict[str, Any]]]:
+  """Returns the videos, and what the models after the first one did.
 
   Args:
-    config: the run's.
-    stage: the stage's.
-    frames: of the videos that are made.
-    frame_rate: of these, frames a second.
-
-  Raises:
-    UsageError: they cannot be read.
-    ValueError: the run enlarges none, or needs some.
+    request: what is asked for.
+    make: the `generate.Generator` of the first model.
+    seeds: of the videos.
   """
-  from vdm.config import cascade_rules
+  import numpy as np
 
-  if not cascade_rules.is_told(config.model):
-    if _LOW.value:
-      raise ValueError(
-        'The run makes videos from nothing and enlarges none: leave --low out, '
-        'or name a run that was trained with config.model.low.'
-      )
-    return None
-  if not _LOW.value:
-    raise ValueError(
-      'The run enlarges smaller videos: give some by --low, or the model that '
-      'makes them by --chain.'
-    )
-  if _GIVEN.value:
-    raise ValueError('--given and --low are both given: give one.')
-  sigma = _LOW_NOISE.value
-  if sigma is not None:
-    for problem in cascade_rules.noise_problems(
-      config.model, sigma, '--low_noise'
-    ):
-      raise ValueError(problem)
-  from vdm.preparation import given_frames
+  from vdm import chain
 
-  return given_frames.small_videos(
-    _LOW.value, config, stage, frames, frame_rate
+  run, asked, num = request.run, request.asked, len(seeds)
+
+  def for_all(given):
+    frames = given.frames
+    return np.resize(frames, (num, *frames.shape[1:]))
+
+  scalars = {name: np.full(num, x) for name, x in request.scalars.items()}
+  cond = asked.cond | scalars
+  if request.low:
+    cond['small'] = for_all(request.low)
+  given = for_all(request.given) if request.given else None
+  videos = make.samples(
+    run.params, run.frozen, cond, seeds, request.task, given
+  )
+  labels = asked.cond['label']
+  return chain.make(
+    *(request.chain, videos, labels, run.label_names, asked.captions, seeds)
   )
 
 
