@@ -14,7 +14,12 @@ and then t, and objects keep their identity only with it. Variants:
   smoke     the same in minutes
   overfit   learns two clips
 
-TODO
+Expected: its 1 500 and 3 000 steps are not measured yet; alone on one core (AMD
+EPYC) a step of the second stage takes 0.8 s. With 800 and 700 steps, seed 0, on
+a core that other work shared, in 34 minutes: autoencoder 26.3 dB; of 128
+samples 32 % show an object throughout, 23 % follow their label, and 4 % of
+those that can be judged keep their shape. Coloured blobs that move, on the way
+and no more; docs/tokens.md has the numbers beside the diffusion demo's.
 """
 
 from vdm.config import recipes
