@@ -54,6 +54,12 @@ _CAPTIONS = flags.DEFINE_string(
   None,
   'A text file with a caption a line, for one video after the other.',
 )
+_TEXT_ENCODER = flags.DEFINE_string(
+  'text_encoder',
+  None,
+  'Folder of the text encoder of the run, where it is elsewhere than '
+  'in training; it has to be the same one.',
+)
 _NUM = flags.DEFINE_integer(
   'num',
   None,
@@ -278,6 +284,9 @@ def read_request() -> Request:
     worse = trained.load_worse(run, _AUTOGUIDE.value)
     with errors.as_usage('--autoguide: '):
       generate.plan(worse.config, worse.stage, task)
+  if _TEXT_ENCODER.value is not None:
+    reader = prompts.moved(run.reader, _TEXT_ENCODER.value)
+    run = run._replace(reader=reader)
   captions = prompts.choose_captions(run, _CAPTION.value, _CAPTIONS.value)
   num = _NUM.value or (len(given.names) if given else 0)
   num = num or (len(captions) if _CAPTIONS.value else 8)

@@ -59,6 +59,12 @@ def text_problems(config: ConfigDict) -> Iterator[str]:
       'config.data.texts is of encoded captions, and config.model.text.encoder='
       'learned reads words: set it to pretrained, or leave data.texts out.'
     )
+  if text.padded and (text.encoder == 'learned' or model.kind != 'conditional'):
+    yield (
+      'config.model.text.padded=True is of captions encoded for a published '
+      'image model: set it to False, or config.model.kind=conditional and '
+      'text.encoder=pretrained.'
+    )
   if text.encoder == 'pretrained' and not (text.name and config.data.texts):
     yield (
       'config.model.text.encoder=pretrained needs config.model.text.name, the '

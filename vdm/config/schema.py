@@ -219,6 +219,9 @@ KEYS: dict[str, Any] = dict(
       features=positive(512),  # pretrained: channels of an encoded token.
       name='',  # pretrained: of the encoder on the hub, or its folder.
       revision='',  # pretrained: commit or tag of the hub.
+      # pretrained: captions have their padding to `length`, and none is the
+      # encoded empty prompt, as published image models were trained.
+      padded=False,
     ),
   ),
   diffusion=dict(

@@ -43,6 +43,7 @@ def make_unet(config: ConfigDict, channels: int) -> Network:
   text = options.pop('text')
   if config.get('kind', 'unet') != 'unet':
     own = {name: options[name] for name in inflated.OPTIONS}
+    own['text_length'] = text['length']
     network = functional(inflated.Inflated, channels, **own)
     return _adapted(network, options) if options['adapter_rank'] else network
   # Of the objective, of who asks for videos, and of published image models.

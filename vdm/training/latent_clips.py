@@ -15,6 +15,7 @@ from vdm import models
 from vdm.common import sizes
 from vdm.config import condition_rules
 from vdm.config import image_model_rules
+from vdm.data import text_cache
 from vdm.diffusion import conditions
 from vdm.diffusion import losses
 from vdm.diffusion import process
@@ -70,8 +71,13 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
   def init(key, clips):
     del clips
     if config.model.weights:
-      return cast(published.initial(config.model, network.init, key))
-    return cast(jax.jit(network.init)(key))
+      params = published.initial(config.model, network.init, key)
+    else:
+      params = jax.jit(network.init)(key)
+    if inflated.NULL_TEXT in params:
+      null = text_cache.Texts(config.data.texts).null()
+      params = {**params, inflated.NULL_TEXT: jnp.asarray(null)}
+    return cast(params)
 
   def encode(frozen, rows, sampled=False):
     if 'video' in rows:
@@ -126,7 +132,10 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
     draw=draw,
     apply=apply,
     constant=constant,
-    imported=(inflated.IMAGE,) if config.model.weights else (),
+    imported=(
+      image_model_rules.NULL_TEXT,
+      *((inflated.IMAGE,) if config.model.weights else ()),
+    ),
   )
 
 
@@ -138,8 +147,12 @@ def dropout_keys(model: ConfigDict, rows: dict[str, Any]) -> jax.Array | None:
 
 
 def excluded_paths(single_frames: bool) -> tuple[str, ...]:
-  """Returns patterns of parameters that a step on single frames leaves."""
-  return (unet.TEMPORAL,) if single_frames else ()
+  """Returns patterns of parameters that a step leaves, on single frames or not.
+
+  The empty prompt's tokens are data, whatever a stage freezes.
+  """
+  single = (unet.TEMPORAL,) if single_frames else ()
+  return (image_model_rules.NULL_TEXT, *single)
 
 
 def noise(rows: dict[str, Any], shape: tuple[int, ...]) -> jax.Array:
