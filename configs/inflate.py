@@ -15,7 +15,7 @@ Variants, joined by commas after a colon:
   sd15    Stable Diffusion 1.x, its latents and words, 256x256
   sd21    Stable Diffusion 2.1, which predicts v
   bksdm   BK-SDM-Tiny, 323 M parameters
-  all     then everything, at a tenth of the rate
+  all     then everything, the image model at a tenth of the rate
   smoke   everything small, the image model untrained: needs no weights
 
 These three take text: videos with a table of captions (columns `file` and
@@ -101,7 +101,11 @@ def get_config(variant: str = ''):
   config.train.order = ('motion',)
   if 'all' in names:
     config.stages.all = schema.stage(
-      frames=16, steps=20_000, warmup=1000, learning_rate=1e-5
+      frames=16,
+      steps=20_000,
+      warmup=1000,
+      learning_rate=1e-4,
+      rates=((IMAGE[0], 0.1),),
     )
     config.train.order = ('motion', 'all')
   config.sample.update(guidance=1.0, steps=50, batch=8)

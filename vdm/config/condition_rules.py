@@ -49,7 +49,8 @@ def text_problems(config: ConfigDict) -> Iterator[str]:
       f'config.model.kind={model.kind} reads encoded captions and learns no '
       'words: set config.model.text.encoder=pretrained, or none.'
     )
-  if not model.attention_levels and not model.joint_attention:
+  attends = model.attention_levels or model.joint_attention
+  if model.kind == 'unet' and not attends:
     yield (
       'config.model.text: no block attends to anything, and so none to words: '
       'set config.model.attention_levels or joint_attention.'
