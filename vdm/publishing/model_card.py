@@ -17,6 +17,7 @@ from vdm.evaluation import card_text
 from vdm.metrics import laws
 from vdm.metrics import synthetic_truth
 from vdm.publishing import run_facts
+from vdm.trained import image_models
 
 TO_FILL_IN = '**to be filled in**'
 _FOLLOWS = {  # By what `condition_rules.guided_by` names.
@@ -99,15 +100,23 @@ def _summary(model, dtype) -> str:
   height, width = sizes.of(stage)
   classes = config.model.num_classes
   count = sum(x.size for x in trees.flatten(model.params).values())
+  published, alone = (
+    config.model.kind != 'unet',
+    image_models.is_branches(model),
+  )
   kind = f'of {classes} classes' if classes else 'without labels'
   if model.reader is not None:
     kind += ', from captions'
+  how = 'on top of a published image model' if published else 'from scratch'
+  what = 'factorised space-time U-Net'
+  if published:
+    what = f'published image U-Net (`{config.model.kind}`) with temporal layers'
   words = (
-    f'A video diffusion model trained from scratch with `vdm`. It generates '
+    f'A video diffusion model trained {how} with `vdm`. It generates '
     f'clips {kind}: {stage.frames} frames of {width} x '
     f'{height} px at {model.frame_rate:g} frames a second '
-    f'({stage.frames / model.frame_rate:.2f} s). The denoiser is a factorised '
-    f'space-time U-Net of {count:,} parameters'
+    f'({stage.frames / model.frame_rate:.2f} s). The denoiser is a {what}'
+    f'{"; these files hold" if alone else " of"} {count:,} parameters'
   )
   if config.autoencoder.kind != 'identity':
     words += (
@@ -119,9 +128,21 @@ def _summary(model, dtype) -> str:
     f'. These files hold step {model.step}, the average of width '
     f'{config.sample.ema:g}, in {dtype}.'
   )
+  if alone:
+    words += (
+      '\n\n**The image model is not in these files**: they hold what was '
+      'trained beside it, and fit every image model of the description in '
+      '`config.json` (`architecture`). It was trained on '
+      f'`{_file(config.model.weights) or "an image model of no file"}`.'
+    )
   if names := model.label_names[:classes]:
     words += f'\n\nClasses: {", ".join(names)}.'
   return words
+
+
+def _file(path: str) -> str:
+  """Returns the last part of a path, which may be of another system."""
+  return path.replace('\\', '/').rpartition('/')[2]
 
 
 def _sampler(model) -> str:
@@ -134,13 +155,16 @@ def _sampler(model) -> str:
 
 def _sampling(model, source) -> str:
   asked, cond, modules = '', "{'label': [0]}", 'trained'
+  image, given = '', ''
+  if image_models.is_branches(model):
+    image, given = ' --image_model IMAGE_MODEL', ", image_model='IMAGE_MODEL'"
   if model.reader is not None:
     caption = (*model.config.sample.captions, 'a caption')[0]
     modules = 'prompts, trained'
     asked = f' --caption {shlex.quote(caption)}'
     cond = f'prompts.make(model.reader, [-1], [{caption!r}]).cond'
   return f"""```bash
-python -m vdm.sample --workdir {source} --num 8{asked}
+python -m vdm.sample --workdir {source}{image} --num 8{asked}
 ```
 
 or from Python, as uint8 arrays [n t h w c]:
@@ -148,7 +172,7 @@ or from Python, as uint8 arrays [n t h w c]:
 ```python
 from vdm import generate, {modules}
 
-model = trained.load('{source}')
+model = trained.load('{source}'{given})
 make = generate.make_generator(model.config, model.stage)
 cond = {cond}
 videos = make.samples(model.params, model.frozen, cond, seeds=[0])

@@ -9,13 +9,15 @@
 
 Parameters are stored in float32 or bfloat16 under their '/'-joined paths and
 used in float32. They must be exactly those of the networks that `config.json`
-describes: an export of another version of a network is refused.
+describes: an export of another version of a network is refused. Of a published
+image model with branches, all parameters of the image model may be left out.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import hashlib
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -38,11 +40,13 @@ from vdm.models import pickles
 from vdm.models import safetensors
 from vdm.models.autoencoders import files as autoencoder_files
 from vdm.models.autoencoders import latents
+from vdm.models.image_unets import inflated
 from vdm.trained import manifest
 from vdm.trained import model
 from vdm.trained import words
 
 exists = manifest.exists
+IMAGE = re.compile(inflated.IMAGE)
 
 
 class Export(NamedTuple):
@@ -107,8 +111,11 @@ def read(
   with _explained(export, manifest.WEIGHTS):
     codec = autoencoders.make_autoencoder(config.autoencoder)
     network = models.make_unet(config.model, codec.channels)
+    abstract = network.abstract_params()
+    if config.model.kind != 'unet' and not any(map(IMAGE.match, flat)):
+      abstract = {k: v for k, v in abstract.items() if not IMAGE.match(f'{k}/')}
     params = import_weights.match(
-      f'{export.source}: {manifest.WEIGHTS}', flat, network.abstract_params()
+      f'{export.source}: {manifest.WEIGHTS}', flat, abstract
     )
   with _explained(export, manifest.AUTOENCODER):
     check_autoencoder(codec, frozen, stage)

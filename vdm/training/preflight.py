@@ -128,7 +128,7 @@ def check_init_from(source: str) -> None:
     UsageError: it cannot be read.
   """
   with errors.as_usage('config.train.init_from: '):
-    trained.load(source)
+    trained.load_trained(source)
 
 
 def check_labels(num_classes: int, source: builders.ClipSource) -> None:
