@@ -302,7 +302,7 @@ def test_branches_alone_are_exported_and_put_on_an_image_model(runs, image):
   folder, out = runs.folder / 'lora', runs.folder / 'branches'
   export.write(folder, out, export.Options(samples=1, branches=True))
   whole = trained.load(folder)
-  with pytest.raises(errors.UsageError, match='name the file of the image'):
+  with pytest.raises(errors.UsageError, match='name the file of that model'):
     trained.load(out)
   alone = trained.load_trained(out)
   assert alone.params.keys() == {'temporal', 'adapters'}

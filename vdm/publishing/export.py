@@ -13,9 +13,11 @@ from vdm.common import buckets
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
+from vdm.config import image_model_rules
 from vdm.media import samples
 from vdm.media import video_files
 from vdm.models.image_unets import adapters
+from vdm.models.image_unets import inflated
 from vdm.publishing import export_files
 from vdm.publishing import model_card
 from vdm.publishing import run_facts
@@ -78,10 +80,8 @@ def write(
     raise errors.UsageError(
       f'{workdir} is an export already: copy it, or name the workdir of a run.'
     )
-  if options.branches and model.config.model.kind == 'unet':
-    raise errors.UsageError(
-      f'{workdir} has no published image model: leave --branches out.'
-    )
+  if options.branches:
+    _check_branches(model)
   if model.config.model.adapter_rank and not options.branches:
     config = model.config.copy_and_resolve_references()
     config.model, params = adapters.merged(config.model, model.params)
@@ -125,6 +125,24 @@ def write(
     'The export is in %s: %d files, %.2f MB.', out, len(names) + 1, size / 1e6
   )
   return names
+
+
+def _check_branches(model: trained.Model) -> None:
+  """Checks that a model has branches, and warns if they are not all of it.
+
+  Raises:
+    UsageError: it has no published image model.
+  """
+  config = model.config
+  if config.model.kind == 'unet':
+    raise errors.UsageError(
+      f'{model.source} has no published image model: leave --branches out.'
+    )
+  if inflated.IMAGE not in image_model_rules.constant_patterns(config):
+    logging.warning(
+      'A stage of the run trains the image model, too, which --branches leaves '
+      'out: they may fit what it has become, and not what it was.'
+    )
 
 
 def _where(out: epath.Path, repo: str) -> str:

@@ -100,10 +100,8 @@ def _summary(model, dtype) -> str:
   height, width = sizes.of(stage)
   classes = config.model.num_classes
   count = sum(x.size for x in trees.flatten(model.params).values())
-  published, alone = (
-    config.model.kind != 'unet',
-    image_models.is_branches(model),
-  )
+  published = config.model.kind != 'unet'
+  alone = image_models.is_branches(model)
   kind = f'of {classes} classes' if classes else 'without labels'
   if model.reader is not None:
     kind += ', from captions'

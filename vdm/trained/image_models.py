@@ -35,7 +35,7 @@ def complete(found: model.Model, image_model: str = '') -> model.Model:
     if is_branches(found):
       raise errors.UsageError(
         f'{found.source} holds the branches of an image model alone: name the '
-        'file of the image model, --image_model FILE.'
+        'file of that model, as vdm.sample --image_model FILE does.'
       )
     return found
   options = _options(found, image_model)
