@@ -54,6 +54,18 @@ _CAPTIONS = flags.DEFINE_string(
   None,
   'A text file with a caption a line, for one video after the other.',
 )
+_TEXT_ENCODER = flags.DEFINE_string(
+  'text_encoder',
+  None,
+  'Folder of the text encoder of the run, where it is elsewhere than '
+  'in training; it has to be the same one.',
+)
+_IMAGE_MODEL = flags.DEFINE_string(
+  'image_model',
+  '',
+  "File of a published image model to put the model's branches on, in place of "
+  'its own; an export of branches needs one.',
+)
 _NUM = flags.DEFINE_integer(
   'num',
   None,
@@ -255,7 +267,7 @@ def read_request() -> Request:
   from vdm.diffusion import rollouts
 
   run = trained.load(
-    _WORKDIR.value, ema=_EMA.value, checkpoint=_CHECKPOINT.value
+    *(_WORKDIR.value, _EMA.value, _CHECKPOINT.value, _IMAGE_MODEL.value)
   )
   model, stage = run.config.model, run.stage
   scalars = choose_scalars(run.config)
@@ -278,6 +290,9 @@ def read_request() -> Request:
     worse = trained.load_worse(run, _AUTOGUIDE.value)
     with errors.as_usage('--autoguide: '):
       generate.plan(worse.config, worse.stage, task)
+  if _TEXT_ENCODER.value is not None:
+    reader = prompts.moved(run.reader, _TEXT_ENCODER.value)
+    run = run._replace(reader=reader)
   captions = prompts.choose_captions(run, _CAPTION.value, _CAPTIONS.value)
   num = _NUM.value or (len(given.names) if given else 0)
   num = num or (len(captions) if _CAPTIONS.value else 8)
@@ -311,6 +326,8 @@ def describe(request: Request) -> dict[str, Any]:
 
   run, worse, task = request.run, request.worse, request.task
   made_with = generate.describe_samples(run.config, run.source, run.step)
+  if _IMAGE_MODEL.value:
+    made_with['image_model'] = _IMAGE_MODEL.value
   if request.scalars:
     made_with['scalars'] = request.scalars
   if request.given:
