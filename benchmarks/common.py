@@ -1,9 +1,10 @@
-"""What benchmarks share: configurations, and records of where they ran."""
+"""What benchmarks share: configurations, turns, records of where they ran."""
 
 import json
 import os
 import pathlib
 import platform
+import statistics
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -58,3 +59,37 @@ def load_config(name, variants=''):
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module.get_config(variants)
+
+
+def closest(rows, match, target):
+  """The row whose number is nearest to a target, as a ratio."""
+  if not rows:
+    raise ValueError('There is no width to choose from.')
+  return min(
+    rows, key=lambda row: max(row[match] / target, target / row[match])
+  )
+
+
+def in_turns(ours, theirs, pairs):
+  """Times two functions that return seconds, in turns; the first pair warms up.
+
+  Who begins changes from pair to pair, so that neither profits from a machine
+  that becomes slower or faster.
+
+  Returns:
+    {'ours', 'theirs': seconds of each pair, 'ratio': theirs / ours, their
+    median, 'ratio_range'}.
+  """
+  seconds = {'ours': [], 'theirs': []}
+  for pair in range(1 + pairs):
+    turns = [('ours', ours), ('theirs', theirs)]
+    for name, run in turns if pair % 2 else reversed(turns):
+      value = run()
+      if pair:
+        seconds[name].append(value)
+  ratios = [t / o for o, t in zip(*seconds.values(), strict=True)]
+  return {
+    **seconds,
+    'ratio': statistics.median(ratios),
+    'ratio_range': [min(ratios), max(ratios)],
+  }

@@ -12,16 +12,25 @@ pixels (MIT licence): download 64x64_diffusion.pt as its README says, then
 
 Variants, joined by commas after a colon:
 
-  sd15    Stable Diffusion 1.x, its latents, 256x256
+  sd15    Stable Diffusion 1.x, its latents and words, 256x256
   sd21    Stable Diffusion 2.1, which predicts v
   bksdm   BK-SDM-Tiny, 323 M parameters
-  all     then everything, at a tenth of the rate
+  all     then everything, the image model at a tenth of the rate
   smoke   everything small, the image model untrained: needs no weights
 
-The three that take text are for `python -m vdm.plan` and for code of your own:
-`vdm.main` refuses them, as a run does not encode prompts for them yet. Their
-files are those of a pipeline in diffusers' layout, `unet/`, `vae/` and
-`scheduler/`, or the U-Net in an original file with a config.json beside it.
+These three take text: videos with a table of captions (columns `file` and
+`caption`), and the files of a pipeline in diffusers' layout, of which
+`weights/sd15/` has to hold `unet/`, `scheduler/`, `vae/`, `text_encoder/` and
+`tokenizer/`, as safetensors. (`sd21`: the same in weights/sd21; `bksdm`:
+weights/bksdm.) `weights/sd15/text_encoder` encodes every caption once and the
+prompts later, for which alone it takes the extra `text`:
+
+  python -m vdm.prepare clips --config configs/inflate.py:sd15 \
+      --config.data.source=/path/to/videos \
+      --config.data.captions.manifest=/path/to/captions.csv
+  python -m vdm.prepare captions --config configs/inflate.py:sd15
+  python -m vdm.main --config configs/inflate.py:sd15
+  python -m vdm.sample --workdir runs/inflate_sd15 --caption 'a dog runs'
 
 Hardware: an NVIDIA GPU of 24 GB. The image model is in bfloat16 without moments
 or averages, 2 bytes a parameter instead of 20. Not trained yet: the numbers
@@ -56,7 +65,7 @@ TINY = ADM | dict(
 )
 # What differs between the models of Stable Diffusion's family, as in their
 # config.json.
-SD15 = dict(cross_attention_dim=768)
+SD15 = dict(cross_attention_dim=768)  # CLIP ViT-L/14, the last layer.
 SD21 = dict(
   cross_attention_dim=1024,
   attention_head_dim=[5, 10, 20, 20],
@@ -92,7 +101,11 @@ def get_config(variant: str = ''):
   config.train.order = ('motion',)
   if 'all' in names:
     config.stages.all = schema.stage(
-      frames=16, steps=20_000, warmup=1000, learning_rate=1e-5
+      frames=16,
+      steps=20_000,
+      warmup=1000,
+      learning_rate=1e-4,
+      rates=((IMAGE[0], 0.1),),
     )
     config.train.order = ('motion', 'all')
   config.sample.update(guidance=1.0, steps=50, batch=8)
@@ -160,9 +173,25 @@ def latents(config, name):
     logsnr_max=7.06,
     density_mean=0.5,
   )
-  config.sample.update(sigma_min=0.03, sigma_max=14.6)
+  config.sample.update(sigma_min=0.03, sigma_max=14.6, guidance=7.5)
+  words(config, name)
   for stage in config.stages.values():
     stage.update(resolution=256, batch=16, accumulate=16)
+
+
+def words(config, name):
+  """Captions as the image model knows them: all 77 tokens of its encoder."""
+  config.data.captions.update(
+    folder='', file='file', caption='caption', source='', duration=''
+  )
+  config.data.texts = f'texts/{name}'
+  config.model.text.update(
+    encoder='pretrained',
+    name=f'weights/{name}/text_encoder',
+    padded=True,
+    length=77,
+    features=MODELS[name][0]['cross_attention_dim'],
+  )
 
 
 def smoke(config):

@@ -102,6 +102,12 @@ def text(width=24, tokens=5):
   return values, np.arange(tokens)[None] < tokens - 2
 
 
+def null_text(width=24, tokens=5):
+  """Tokens [n, d] of an empty prompt, all of which exist."""
+  random = np.random.RandomState(2)
+  return random.standard_normal((tokens, width)).astype('f')
+
+
 def timestep(alphas_cumprod, level):
   """The timestep at a log-SNR, from the other library's table, float64."""
   table = np.asarray(alphas_cumprod, np.float64)

@@ -10,6 +10,8 @@ minutes on two cores:
 import json
 import pathlib
 
+from absl import flags
+from absl.testing import flagsaver
 from config_variants_test import get_config
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 
 from vdm import models
+from vdm import sample
 from vdm import train
 from vdm import trained
 from vdm.checkpoints import manager
@@ -33,6 +36,7 @@ from vdm.planning import costs
 from vdm.planning import report
 from vdm.planning import targets
 from vdm.publishing import export
+from vdm.trained import image_models
 from vdm.training import objectives
 from vdm.training import packing
 from vdm.training import sharding
@@ -291,6 +295,45 @@ def test_adapters_are_merged_on_export(runs, image):
   assert np.abs(predict(image[0]) - single).max() > 1e-3
 
 
+@pytest.mark.slow
+def test_branches_alone_are_exported_and_put_on_an_image_model(runs, image):
+  weights = str(image[1] / 'model.safetensors')
+  runs.train('lora', ('motion',), weights=weights, adapter_rank=2)
+  folder, out = runs.folder / 'lora', runs.folder / 'branches'
+  export.write(folder, out, export.Options(samples=1, branches=True))
+  whole = trained.load(folder)
+  with pytest.raises(errors.UsageError, match='name the file of that model'):
+    trained.load(out)
+  alone = trained.load_trained(out)
+  assert alone.params.keys() == {'temporal', 'adapters'}
+  # On the image model that they were trained on they are the run.
+  found = trained.load(out, image_model=weights)
+  flat, expected = trees.flatten(found.params), trees.flatten(whole.params)
+  assert flat.keys() == expected.keys()
+  for path, array in expected.items():
+    kept = flat[path].astype(array.dtype)
+    np.testing.assert_array_equal(kept, array, err_msg=path)
+  flags.FLAGS.mark_as_parsed()
+  samples = runs.folder / 'from_branches'
+  with flagsaver.flagsaver(
+    workdir=str(out), out=str(samples), image_model=weights, num=1
+  ):
+    sample.main([])
+  record = json.loads((samples / 'samples.json').read_text())
+  assert record['image_model'] == weights
+  text = (out / 'README.md').read_text()
+  assert 'is not in these files' in text and '--image_model' in text
+  assert 'trained on `model.safetensors`' in text
+  # Another run goes on from them.
+  config = make_config(runs.root, ('motion',), weights=weights, adapter_rank=2)
+  config.train.init_from = str(out)
+  config.stages.motion.update(steps=1, learning_rate=1e-12)
+  assert train.train(config, runs.folder / 'onward') == 0
+  onward = trees.flatten(trained.load(runs.folder / 'onward').params)
+  for path, array in trees.flatten(alone.params).items():
+    np.testing.assert_allclose(onward[path], array, atol=1e-6, err_msg=path)
+
+
 # Without training.
 
 
@@ -345,6 +388,34 @@ def test_a_state_keeps_a_frozen_image_model_and_nothing_else_of_it(untrained):
   # What samples are made with is the whole network.
   averaged = train_state.averaged(state, config.optim.ema[0])
   assert trees.flatten(averaged).keys() == flat.keys()
+
+
+def test_another_image_model_takes_the_place_of_a_models_own(untrained):
+  config = make_config('', ('motion',), weights=untrained)
+  stage, _, state = make_state(config)
+  made = dict(config=config, stage=stage, step=1, frozen={}, label_names=[])
+  whole = trained.Model(params=state.params, frame_rate=1.0, **made)
+  assert image_models.complete(whole) is whole
+  branches = {k: v for k, v in whole.params.items() if k != 'image'}
+  alone = whole._replace(params=branches, source='exports/a')
+  assert image_models.is_branches(alone) and not image_models.is_branches(whole)
+  with pytest.raises(errors.UsageError, match='exports/a holds the branches'):
+    image_models.complete(alone)
+  for found in (alone, whole._replace(params=branches | {'image': {}})):
+    params = image_models.complete(found, untrained).params
+    flat, own = trees.flatten(params), trees.flatten(state.params)
+    assert flat.keys() == own.keys()
+    stem = flat['image/stem/kernel'].astype(jnp.bfloat16)
+    np.testing.assert_array_equal(stem, own['image/stem/kernel'])
+    assert params['temporal'] is branches['temporal']
+  # Files of another network are refused.
+  other = config.copy_and_resolve_references()
+  other.model.architecture = json.dumps(DESCRIPTION | dict(num_channels=16))
+  with pytest.raises(errors.UsageError, match='is of a network with'):
+    image_models.complete(alone._replace(config=other), untrained)
+  config.model.update(kind='unet', weights='', architecture='')
+  with pytest.raises(errors.UsageError, match='no published image model'):
+    image_models.complete(whole._replace(config=config), untrained)
 
 
 def test_memory_of_a_frozen_image_model(untrained):

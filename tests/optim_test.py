@@ -47,12 +47,15 @@ def options(**changes):
   return config
 
 
-def run(config, stage, paths, gradients, params, slots=None):
+def run(config, stage, paths, gradients, params, slots=None, rates=None):
   """Parameters {path: array} and slots after an update on each gradient."""
   slots = optim.init(config, params) if slots is None else slots
   state = TrainState(params, slots, {})
-  layout = packing.plan(state, [paths])
-  update = jax.jit(lambda *args: optim.update(config, stage, 0.5, *args))
+  layout = packing.plan(state, [paths], rates)
+  factors = {group: x.rate for group, x in layout.items()}
+  update = jax.jit(
+    lambda *args: optim.update(config, stage, 0.5, *args, factors)
+  )
   for gradient in gradients:
     state = packing.pack(layout, state)
     grads = packing.join(packing.selected(layout, 0), trees.flatten(gradient))
@@ -157,6 +160,29 @@ def test_muon_is_optax_muon_on_hidden_matrices_and_adamw_elsewhere(gradients):
   others = flat.keys() - HIDDEN
   wanted, _ = run(adamw, stage, others, gradients, params)
   assert_close(live, {path: wanted[path] for path in others})
+
+
+@pytest.mark.parametrize('name', ['adamw', 'muon'])
+def test_a_factor_on_the_rate_is_one_on_the_move(name, gradients):
+  """To the bit, as 0.25 rounds nothing; of both optimizers and the decay."""
+  config, stage = options(name=name), schema.stage(learning_rate=2e-2)
+  chosen = ['block/conv/kernel', 'block/scale', 'stem/kernel', 'embed_label']
+  rates, params = dict.fromkeys(chosen, 0.25), values(0)
+  flat = trees.flatten(params)
+  zero = jax.tree.map(jnp.zeros_like, params)
+  slow, slots = run(config, stage, flat, gradients[:1], zero, rates=rates)
+  fast, same = run(config, stage, flat, gradients[:1], zero)
+  jax.tree.map(np.testing.assert_array_equal, slots, same)
+  for path, x in fast.items():
+    factor = rates.get(path, 1.0)
+    np.testing.assert_array_equal(slow[path], factor * x, err_msg=path)
+    assert np.any(x)
+  # Adam's first direction is the sign of the gradient, by hand.
+  slow, _ = run(config, stage, flat, gradients[:1], params, rates=rates)
+  for path in ('stem/kernel', 'embed_label'):
+    sign = np.sign(trees.flatten(gradients[0])[path])
+    move = 0.5 * 2e-2 * 0.25 * (sign + config.weight_decay * flat[path])
+    np.testing.assert_allclose(slow[path], flat[path] - move, atol=1e-6)
 
 
 def test_muon_turns_a_gradient_into_an_orthogonal_matrix(gradients):

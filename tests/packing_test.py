@@ -127,23 +127,39 @@ def update(name, layout, state, grads):
   packed = packing.pack(layout, state)
   joined = packing.join(layout, trees.flatten(grads))
   stage = schema.stage(learning_rate=2e-2)
+  rates = {group: x.rate for group, x in layout.items()}
   params, slots = optim.update(
-    *(options(name), stage, 0.5, joined, packed.opt_state, packed.params)
+    *(options(name), stage, 0.5, joined, packed.opt_state, packed.params),
+    rates,
   )
   return packing.unpack(layout, packed._replace(params=params, opt_state=slots))
 
 
+def test_parameters_of_another_rate_are_another_group():
+  state, rates = make_state('adamw'), {'a/kernel': 0.1, 'b/bias': 0.1}
+  layout = packing.plan(state, [PATHS], rates)
+  assert sorted(group.rate for group in layout.values()) == [0.1, 1.0]
+  for group in layout.values():
+    for path in packing.paths({'0': group}):
+      assert rates.get(path, 1.0) == group.rate
+  # Of parameters that no stage trains, there is no rate.
+  assert packing.plan(state, [PATHS], {}) == packing.plan(state, [PATHS])
+
+
 @pytest.mark.parametrize('name', ['adamw', 'muon'])
-def test_an_update_of_packed_arrays_is_that_of_each_alone(name):
+@pytest.mark.parametrize('rates', [{}, {'a/kernel': 0.1, 'b/bias': 0.1}])
+def test_an_update_of_packed_arrays_is_that_of_each_alone(name, rates):
   """To the bit, with three histories."""
   state = make_state(name, {'a/bias': 1})
   alone = {
-    path: packing.Group((True,), {path: {path: leaf.shape}})
+    path: packing.Group(
+      (True,), {path: {path: leaf.shape}}, rates.get(path, 1.0)
+    )
     for path, leaf in trees.flatten(state.params).items()
   }
   found, wanted = (
     jax.jit(functools.partial(update, name, layout))(state, normal(5))
-    for layout in (packing.plan(state, [PATHS, SPACE]), alone)
+    for layout in (packing.plan(state, [PATHS, SPACE], rates), alone)
   )
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
   assert int(found.opt_state['a/bias'].count) == 2

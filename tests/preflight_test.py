@@ -111,6 +111,10 @@ def test_eps_at_zero_terminal_snr(config):
 def test_frozen_patterns_of_the_last_stage(config):
   config.stages.video.frozen = ('nothing_has_this_name',)
   assert 'matches no parameter' in refused(config)
+  config.stages.video.update(frozen=(), rates=(('no_such_name', 0.1),))
+  assert refused(config).startswith(
+    "config.stages.video: rates has 'no_such_name', which matches no parameter"
+  )
 
 
 def test_folders_that_later_stages_read(config, tmp_path):

@@ -59,6 +59,21 @@ def test_frozen_and_held_paths_are_left_out():
   assert len(free) == 5
 
 
+def test_the_first_pattern_gives_the_factor():
+  rates = (('^stem/', 0.5), ('kernel', 0.1), ('embed', 1.0))
+  stage = schema.stage(frozen=('film',), rates=rates)
+  assert stages.rates(PARAMS, stage) == {
+    'block/spatial/kernel': 0.1,
+    'block/temporal_conv_0/kernel': 0.1,
+    'stem/kernel': 0.5,
+  }
+  assert stages.rates(PARAMS, schema.stage()) == {}
+  for pattern in ('^stam/', 'film'):  # What is frozen learns nothing.
+    stage = schema.stage(frozen=('film',), rates=((pattern, 0.1),))
+    with pytest.raises(ValueError, match=f'rates has .*{pattern[1:]}.* no par'):
+      stages.rates(PARAMS, stage)
+
+
 def test_patterns_that_do_nothing_or_everything_are_refused():
   stage = schema.stage(frozen=(r'^stem/', r'^stam/'))
   with pytest.raises(
@@ -84,7 +99,11 @@ def test_a_border_says_what_it_does():
   assert '16 frames of 64 px, batch 2' in last[0]
   assert ' 1 frame of 64 px' in first[0]
   assert 'carry over from image' in last[1]
-  assert 'warms up again' in last[1]
+  assert 'warms up again' in last[1] and len(last) == 2
+  video.stage.rates = (('^stem/', 0.1),)
+  slow = stages.describe(video, image, PARAMS, trained)
+  assert slow[:2] == last and slow[2] == 'Learns at 0.1 times the rate: ^stem/.'
+  video.stage.rates = ()
   # Inside of a stage it does not.
   (_, resumed) = stages.describe(video, video, PARAMS, trained)
   assert 'Resumed' in resumed and 'warms up' not in resumed

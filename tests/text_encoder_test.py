@@ -77,6 +77,88 @@ def make(folder, **changes):
   return text_encoder.Encoder(**options | changes)
 
 
+LETTERS = [x + end for end in ('', '</w>') for x in 'abcdeorsuqv']
+START, END = '<|startoftext|>', '<|endoftext|>'
+CLIP_WORDS = ['!', *LETTERS, START, END]
+
+
+def save_pipeline(folder, pad=END, seed=0):
+  """Saves a tokenizer and an encoder in the layout of a published pipeline.
+
+  Returns:
+    The folder of the encoder, which has no tokenizer of its own.
+  """
+  tokenizer = folder / 'tokenizer'
+  tokenizer.mkdir(parents=True)
+  numbers = {x: i for i, x in enumerate(CLIP_WORDS)}
+  (tokenizer / 'vocab.json').write_text(json.dumps(numbers))
+  (tokenizer / 'merges.txt').write_text('#version: 0.2\n')
+  settings = dict(bos_token=START, eos_token=END, unk_token=END, pad_token=pad)
+  settings |= dict(model_max_length=77, tokenizer_class='CLIPTokenizer')
+  (tokenizer / 'tokenizer_config.json').write_text(json.dumps(settings))
+  torch.manual_seed(seed)
+  config = transformers.CLIPTextConfig(
+    vocab_size=len(CLIP_WORDS),
+    hidden_size=WIDTH,
+    intermediate_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    eos_token_id=numbers[END],
+  )
+  network = transformers.CLIPTextModel(config)
+  network.save_pretrained(folder / 'text_encoder')
+  return str(folder / 'text_encoder')
+
+
+def make_padded(folder, **changes):
+  return make(folder, **dict(length=77, padded=True) | changes)
+
+
+@pytest.mark.parametrize('pad', [END, '!'])  # Of SD 1.x, of SD 2.x.
+def test_padded_captions_are_as_published_models_see_them(pad, tmp_path):
+  """Numbers of tokens by hand, and no mask."""
+  folder = save_pipeline(tmp_path, pad)
+  network = transformers.CLIPTextModel.from_pretrained(folder).eval()
+  number = CLIP_WORDS.index
+  captions = {
+    'A red  bus': [
+      *map(number, ['a</w>', 'r', 'e', 'd</w>', 'b', 'u', 's</w>'])
+    ],
+    '': [],
+    'a ' * 90: [number('a</w>')] * 75,  # Cut, and with its end.
+  }
+  encoder = make_padded(folder)
+  found = encoder.encode(list(captions))
+  assert encoder.count(list(captions)) == [77] * 3
+  for caption, tokens in zip(captions, found):
+    ids = [number(START), *captions[caption], number(END)]
+    ids += [number(pad)] * (77 - len(ids))
+    with torch.inference_mode():
+      wanted = network(torch.tensor([ids])).last_hidden_state[0].numpy()
+    np.testing.assert_allclose(tokens, wanted, atol=1e-5)
+    if caption:
+      told = encoder.read(caption)
+      np.testing.assert_allclose(told['text'], wanted, atol=1e-5)
+      assert told['text_mask'].all()
+  # What is not told is the network's: it keeps the empty prompt.
+  assert not encoder.read('')['text_mask'].any()
+  with pytest.raises(errors.UsageError, match='has 92 tokens, and the run'):
+    encoder.check('a ' * 90)
+
+
+def test_padding_is_part_of_what_an_encoder_is(tmp_path):
+  first, other = (
+    make_padded(save_pipeline(tmp_path / name, pad))
+    for name, pad in (('a', END), ('b', '!'))
+  )
+  assert first.fingerprint != other.fingerprint
+  assert make(first.name).fingerprint == make(other.name).fingerprint
+  with pytest.raises(
+    errors.UsageError, match='set config.model.text.length=77'
+  ):
+    make_padded(first.name, length=32).read('a')
+
+
 @pytest.mark.parametrize('kind', ['t5', 'clip'])
 def test_tokens_do_not_depend_on_the_batch(kind, tmp_path):
   encoder = make(save(tmp_path, kind))

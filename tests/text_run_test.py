@@ -172,6 +172,9 @@ def test_prompts_that_make_no_sense_are_refused(run, tmp_path, capsys):
   refused(
     *(run, tmp_path, capsys, 'give one'), caption='a', captions=str(empty)
   )
+  refused(
+    *(run, tmp_path, capsys, 'leave --text_encoder out'), text_encoder='a'
+  )
   missing = str(tmp_path / 'missing.txt')
   refused(*(run, tmp_path, capsys, 'missing.txt'), captions=missing)
 

@@ -75,7 +75,11 @@ def make_videos(monkeypatch):
     **options,
   ):
     config = tiny_runs.make_config(
-      objective='tokens', frames=LENGTH, resolution=SIDE, frame_levels=MIXED
+      objective='tokens',
+      frames=LENGTH,
+      resolution=SIDE,
+      frame_levels=MIXED,
+      image_fraction=0.2,
     )
     config.model.kind = 'transformer'
     config.sample.update(
@@ -129,6 +133,13 @@ def test_windows_continue_what_was_made(make_videos):
   assert np.mean(videos[:, 4:] == wanted[:, 4:]) > 0.9
   continued = (videos[:, 3:4] + np.arange(8)[:, None, None]) % VALUES
   np.testing.assert_array_equal(videos[:, 3:], continued)
+
+
+def test_an_image_can_come_first(make_videos):
+  videos = make_videos(image_first=True, num=40, batch=40, steps=1)
+  wanted = (videos[:, :1] + np.arange(LENGTH)[:, None, None]) % VALUES
+  np.testing.assert_array_equal(videos, wanted)
+  assert len(np.unique(videos[:, 0])) == VALUES
 
 
 def test_a_video_depends_on_its_own_seed_alone(make_videos):

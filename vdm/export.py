@@ -35,6 +35,12 @@ _DTYPE = flags.DEFINE_enum(
   ['float32', 'bfloat16'],
   'Of the weights: the same videos to the bit, or half the size.',
 )
+_BRANCHES = flags.DEFINE_bool(
+  'branches',
+  False,
+  'Of a published image model, only what was added to it: branches and '
+  'adapters, to be put on any image model of the same description.',
+)
 _SAMPLES = flags.DEFINE_integer(
   'samples', 8, 'How many videos to make.', lower_bound=1
 )
@@ -80,6 +86,7 @@ def main(argv: Sequence[str]) -> None:
         checkpoint=_CHECKPOINT.value,
         ema=_EMA.value,
         dtype=_DTYPE.value,
+        branches=_BRANCHES.value,
         samples=_SAMPLES.value,
         overwrite=_OVERWRITE.value,
         name=_NAME.value,

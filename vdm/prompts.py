@@ -1,6 +1,7 @@
 """What videos are asked to show: by a person, by a configuration, by clips."""
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -11,6 +12,7 @@ from vdm.common import vocabulary
 from vdm.config import condition_rules
 from vdm.diffusion import cascade
 from vdm.diffusion import conditions
+from vdm.preparation import text_encoder
 
 
 class Prompts(NamedTuple):
@@ -91,6 +93,26 @@ def for_preview(
     return Prompts(cond, captions)
   classes = config.model.num_classes
   return make(reader, np.arange(num) % classes if classes else np.full(num, -1))
+
+
+def moved(
+  reader: vocabulary.Reader | None, folder: str
+) -> text_encoder.Encoder:
+  """Returns the pretrained encoder of a model, read from another folder.
+
+  Args:
+    reader: the model's.
+    folder: of the same encoder, which is checked when it is loaded.
+
+  Raises:
+    ValueError: the model has no pretrained encoder.
+  """
+  if not isinstance(reader, text_encoder.Encoder):
+    raise ValueError(
+      'The run reads no captions by a pretrained encoder: leave --text_encoder '
+      'out.'
+    )
+  return dataclasses.replace(reader, name=folder, revision='')
 
 
 def choose_captions(

@@ -63,6 +63,18 @@ _CAPTIONS = flags.DEFINE_string(
   None,
   'A text file with a caption a line, for one video after the other.',
 )
+_TEXT_ENCODER = flags.DEFINE_string(
+  'text_encoder',
+  None,
+  'Folder of the text encoder of the run, where it is elsewhere than '
+  'in training; it has to be the same one.',
+)
+_IMAGE_MODEL = flags.DEFINE_string(
+  'image_model',
+  '',
+  "File of a published image model to put the model's branches on, in place of "
+  'its own; an export of branches needs one.',
+)
 _NUM = flags.DEFINE_integer(
   'num',
   None,
@@ -277,7 +289,9 @@ def read_request() -> Request:
   from vdm.diffusion import rollouts
 
   first, *others = _CHAIN.value or [_WORKDIR.value]
-  run = trained.load(first, ema=_EMA.value, checkpoint=_CHECKPOINT.value)
+  run = trained.load(
+    *(first, _EMA.value, _CHECKPOINT.value, _IMAGE_MODEL.value)
+  )
   model, stage = run.config.model, run.stage
   scalars = choose_scalars(run.config)
   frame_rate = scalars.get('frame_rate', run.frame_rate)
@@ -309,6 +323,9 @@ def read_request() -> Request:
     *(run, frames, frame_rate, [trained.load(x) for x in others]),
     _LOW_NOISE.value,
   )
+  if _TEXT_ENCODER.value is not None:
+    reader = prompts.moved(run.reader, _TEXT_ENCODER.value)
+    run = run._replace(reader=reader)
   captions = prompts.choose_captions(run, _CAPTION.value, _CAPTIONS.value)
   shown = given or low  # Of the two, one is given at most.
   num = _NUM.value or (len(shown.names) if shown else 0)
@@ -386,6 +403,8 @@ def describe(request: Request) -> dict[str, Any]:
 
   run, worse, task = request.run, request.worse, request.task
   made_with = generate.describe_samples(run.config, run.source, run.step)
+  if _IMAGE_MODEL.value:
+    made_with['image_model'] = _IMAGE_MODEL.value
   if request.scalars:
     made_with['scalars'] = request.scalars
   if request.given:

@@ -4,9 +4,9 @@
 
 writes `conditional_unet.npz` beside this file: per network of
 `image_unet_cases.CONDITIONAL` its output `y` [2 h w c] for the frames, text and
-label there, at the timesteps of the levels there by its scheduler; and
-`shapes`, the names and shapes of its parameters as JSON. Needs torch and
-diffusers, in an environment of their own.
+label there, at the timesteps of the levels there by its scheduler; `y_null` for
+the empty prompt there; and `shapes`, the names and shapes of its parameters as
+JSON. Needs torch and diffusers, in an environment of their own.
 """
 
 import json
@@ -36,9 +36,8 @@ def scheduler_keys():
 
 
 @torch.no_grad()
-def run(network, scheduler, x):
+def run(network, scheduler, x, tokens, mask):
   """The output for frames [n h w c] at the levels of the cases."""
-  tokens, mask = cases.text(network.config.cross_attention_dim)
   labels = None
   if network.config.num_class_embeds:
     labels = torch.tensor([cases.LABEL] * len(x))
@@ -59,7 +58,12 @@ def make():
   for name, description in cases.CONDITIONAL.items():
     network, scheduler = build(description)
     shapes = {k: list(v.shape) for k, v in network.state_dict().items()}
-    arrays[f'{name}/y'] = run(network, scheduler, cases.frames(4))
+    null = cases.null_text()[None]
+    for key, text in (
+      ('y', cases.text()),
+      ('y_null', (null, np.ones(null.shape[:2], bool))),
+    ):
+      arrays[f'{name}/{key}'] = run(network, scheduler, cases.frames(4), *text)
     arrays[f'{name}/shapes'] = np.array(json.dumps(shapes))
   versions = [
     f'diffusers {diffusers.__version__}',

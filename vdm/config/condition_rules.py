@@ -52,7 +52,7 @@ def text_problems(config: ConfigDict) -> Iterator[str]:
       'words: set config.model.text.encoder=pretrained, or none.'
     )
   attends = model.attention_levels or model.joint_attention
-  if not attends and model.kind != 'transformer':
+  if model.kind == 'unet' and not attends:
     yield (
       'config.model.text: no block attends to anything, and so none to words: '
       'set config.model.attention_levels or joint_attention.'
@@ -61,6 +61,12 @@ def text_problems(config: ConfigDict) -> Iterator[str]:
     yield (
       'config.data.texts is of encoded captions, and config.model.text.encoder='
       'learned reads words: set it to pretrained, or leave data.texts out.'
+    )
+  if text.padded and (text.encoder == 'learned' or model.kind != 'conditional'):
+    yield (
+      'config.model.text.padded=True is of captions encoded for a published '
+      'image model: set it to False, or config.model.kind=conditional and '
+      'text.encoder=pretrained.'
     )
   if text.encoder == 'pretrained' and not (text.name and config.data.texts):
     yield (

@@ -9,6 +9,8 @@ import re
 
 from ml_collections import ConfigDict
 
+# Pattern of the path of the empty prompt's tokens, which are data.
+NULL_TEXT = '^null_text$'
 # Keys of `config.model` that are of no other kind.
 KEYS = ('weights', 'weights_sha256', 'architecture', 'adapter_rank')
 
@@ -47,11 +49,14 @@ def constant_patterns(config: ConfigDict) -> tuple[str, ...]:
   """Returns patterns of the paths of parameters that no stage trains.
 
   They are those of a published image model that every stage of the network
-  freezes: these parameters have neither moments nor averages, in memory and on
-  disk.
+  freezes, and the empty prompt's tokens: these parameters have neither moments
+  nor averages, in memory and on disk.
   """
   if not is_published(config.model):
     return ()
   stages = [config.stages[name] for name in config.train.order]
   frozen = [set(s.frozen) for s in stages if s.objective != 'autoencoder']
-  return tuple(sorted(set.intersection(*frozen))) if frozen else ()
+  if not frozen:
+    return ()
+  text = {NULL_TEXT} if config.model.text.encoder != 'none' else set()
+  return tuple(sorted(set.intersection(*frozen) | text))

@@ -26,12 +26,14 @@ class Key:
   """A key's default and its constraint.
 
   Attributes:
-    default: of the key's type; a tuple that is empty by default holds strings.
+    default: of the key's type.
     constraint: returns what is wrong with a value of that type, or ''.
+    element: like which the elements of a tuple are that is empty by default.
   """
 
   default: Any
   constraint: Callable[[Any], str]
+  element: Any = ''
 
   def problem(self, value: Any) -> str:
     """Returns what is wrong, such as '-1 is negative.', or ''."""
@@ -39,19 +41,27 @@ class Key:
 
   def type_problem(self, value: Any) -> str:
     """Returns what is wrong with the type of a value, or ''."""
-    elements, like = (value,), self.default
-    if isinstance(self.default, tuple):
-      if not isinstance(value, tuple):
-        return f"{value!r} is not a tuple, as in '(1,2)'."
-      elements, like = value, (*self.default, '')[0]
-    kind = type(like)
-    for element in elements:
-      # An integer is a number, and True is not an integer.
-      if type(element) not in ((int, float) if kind is float else (kind,)):
-        return f'{element!r} is not {_TYPES[kind]}.'
-      if kind is float and not math.isfinite(element):
-        return f'{element} is not a finite number.'
-    return ''
+    if not isinstance(self.default, tuple):
+      return _type_problem(value, self.default)
+    if not isinstance(value, tuple):
+      return f"{value!r} is not a tuple, as in '(1,2)'."
+    like = (*self.default, self.element)[0]
+    return next(filter(None, (_type_problem(x, like) for x in value)), '')
+
+
+def _type_problem(value: Any, like: Any) -> str:
+  """Returns why a value is not of the type of another, or ''."""
+  if isinstance(like, tuple):
+    if not isinstance(value, tuple) or len(value) != len(like):
+      return f'{value!r} is not a pair, as in {like!r}.'
+    return next(filter(None, map(_type_problem, value, like)), '')
+  kind = type(like)
+  # An integer is a number, and True is not an integer.
+  if type(value) not in ((int, float) if kind is float else (kind,)):
+    return f'{value!r} is not {_TYPES[kind]}.'
+  if kind is float and not math.isfinite(value):
+    return f'{value} is not a finite number.'
+  return ''
 
 
 def plain(default: Any) -> Key:
@@ -118,6 +128,17 @@ def regex(default: str | tuple[str, ...]) -> Key:
     return ''
 
   return _each(default, problem)
+
+
+def factors() -> Key:
+  """Pairs of a regular expression and a number above 0; by default none."""
+  pattern, factor = regex(''), positive(1.0)
+
+  def problem(pair):
+    return pattern.constraint(pair[0]) or factor.constraint(pair[1])
+
+  key = _each((), problem)
+  return dataclasses.replace(key, element=('^image/', 0.1))
 
 
 def rising(default: tuple[float, ...]) -> Key:

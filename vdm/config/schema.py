@@ -20,6 +20,7 @@ from vdm.config.keys import (
   at_least,
   below,
   even,
+  factors,
   interval,
   Key,
   one_of,
@@ -235,6 +236,9 @@ KEYS: dict[str, Any] = dict(
       features=positive(512),  # pretrained: channels of an encoded token.
       name='',  # pretrained: of the encoder on the hub, or its folder.
       revision='',  # pretrained: commit or tag of the hub.
+      # pretrained: captions have their padding to `length`, and none is the
+      # encoded empty prompt, as published image models were trained.
+      padded=False,
     ),
   ),
   diffusion=dict(
@@ -356,6 +360,9 @@ STAGE = dict(
   image_fraction=share(0.0),  # Share of the steps on single frames.
   frozen=(),  # Regular expressions over the paths of frozen parameters.
   learning_rate=positive(1e-3),  # At its peak.
+  # Factors on both optimizers' rates, weight decay included, of the parameters
+  # whose paths a pattern is found in; the first that is found counts.
+  rates=factors(),
   warmup=100,  # Steps up to the peak.
   cooldown=share(0.5),  # Share of the steps: the final decay to zero.
   frame_levels=dict(shared=1.0, context=0.0, independent=0.0, first=0.0),

@@ -3,7 +3,8 @@
 A cache is a folder, made by `text_cache_writer` and read by `Texts`. It holds
 the tokens that a pretrained text encoder makes of each caption, in float16, and
 says which encoder that was. A caption is found by a hash of its text, so that
-the order and the splits of the data set do not matter.
+the order and the splits of the data set do not matter. Where captions are
+padded, the empty one is encoded as well: it stands for no caption.
 
   plan.json       which encoder, of what; written first
   keys.npy        uint8 [n, 16]: hashes of the captions, rising
@@ -22,7 +23,7 @@ import os
 from typing import Any
 import zlib
 
-from etils.array_types import IntArray, ui8
+from etils.array_types import FloatArray, IntArray, ui8
 import numpy as np
 
 from vdm.common import errors
@@ -34,7 +35,7 @@ KEY_BYTES = 16
 OPEN_SHARDS = 64  # That a process keeps open.
 DTYPE = np.float16
 # What must be alike in a cache and in what reads it.
-ENCODER = ('name', 'revision', 'length', 'features')
+ENCODER = ('name', 'revision', 'length', 'features', 'padded')
 
 
 class CacheError(errors.UsageError):
@@ -62,8 +63,9 @@ class Texts:
   Attributes:
     directory: of the cache.
     plan: 'name', 'revision' and 'sha256' of the encoder, 'length' (tokens of a
-      caption, at most), 'features' (channels of a token), number of
-      'captions' and of those of a 'shard', and 'fingerprint'.
+      caption, at most), 'features' (channels of a token), 'padded' (all have
+      that length), number of 'captions' and of those of a 'shard', and
+      'fingerprint'.
   """
 
   def __init__(self, directory: str):
@@ -98,6 +100,10 @@ class Texts:
       tokens = self._tokens(self._row(caption))
       text[: len(tokens)], mask[: len(tokens)] = tokens, True
     return {'text': text, 'text_mask': mask}
+
+  def null(self) -> FloatArray['n d']:
+    """Returns the tokens of the empty prompt, of a cache that is padded."""
+    return self._tokens(self._row('')).astype(np.float32)
 
   def check(self, caption: str) -> None:
     """Checks that a prompt has been encoded.
@@ -159,7 +165,7 @@ def read_plan(directory: str) -> dict[str, Any]:
       f'{directory}: run python -m vdm.prepare captions with the same --config.'
     )
   with open(path) as file:
-    return json.load(file)
+    return {'padded': False} | json.load(file)  # Older ones do not say.
 
 
 def open_cache(

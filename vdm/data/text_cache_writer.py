@@ -31,8 +31,9 @@ def write(
 
   Args:
     directory: of the cache.
-    encoder: 'name', 'revision', 'sha256', 'length' and 'features'.
-    captions: each is encoded once; '' is left out.
+    encoder: 'name', 'revision', 'sha256', 'length' and 'features'; 'padded' if
+      all captions have that length.
+    captions: each is encoded once; '' is if they are padded, and else is not.
     encode: the encoder.
     count: how many tokens it makes of captions.
     batch: captions encoded at once.
@@ -43,7 +44,8 @@ def write(
   Raises:
     CacheError: the folder holds something else.
   """
-  by_key = {text_cache.key(x): x for x in set(captions) if x}
+  told = {x for x in captions if x} | ({''} if encoder.get('padded') else set())
+  by_key = {text_cache.key(x): x for x in told}
   ordered = [by_key[key] for key in sorted(by_key)]
   keys = text_cache.keys(ordered)
   content = hashlib.sha256(keys.tobytes()).hexdigest()
@@ -95,20 +97,23 @@ def _claim(directory: str, plan: dict[str, Any]) -> None:
 def _write_shard(path, captions, lengths, encode, batch) -> None:
   parts = []
   for start in range(0, len(captions), batch):
-    parts += encode(captions[start : start + batch])
+    parts += map(_as_stored, encode(captions[start : start + batch]))
   assert [len(part) for part in parts] == list(lengths)
   tokens = np.concatenate(parts)
-  if not np.abs(tokens).max() <= np.finfo(text_cache.DTYPE).max:
-    raise text_cache.CacheError(
-      f'Tokens up to {np.abs(tokens).max()} do not fit '
-      f'{text_cache.DTYPE.__name__}: the encoder is broken.'
-    )
-  tokens = tokens.astype(text_cache.DTYPE)
   pieces = np.split(tokens, np.cumsum(lengths)[:-1])
   sums = [zlib.crc32(np.ascontiguousarray(piece)) for piece in pieces]
   # The sums first: the file of the tokens says that both are there.
   _write_array(text_cache.sums_path(path), np.array(sums, np.int64))
   _write_array(path, tokens)
+
+
+def _as_stored(tokens: FloatArray['n d']) -> FloatArray['n d']:
+  if not np.abs(tokens).max() <= np.finfo(text_cache.DTYPE).max:
+    raise text_cache.CacheError(
+      f'Tokens up to {np.abs(tokens).max()} do not fit '
+      f'{text_cache.DTYPE.__name__}: the encoder is broken.'
+    )
+  return tokens.astype(text_cache.DTYPE)
 
 
 def _write_array(path: str, array: np.ndarray) -> None:

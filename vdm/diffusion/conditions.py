@@ -14,7 +14,9 @@
 Each condition but the last three, which are always told, has a null value,
 which stands for not being told, and is dropped by itself in training: the
 network then learns what guidance needs. Conditions of one group say one thing,
-and are dropped together.
+and are dropped together. Text without any token is the null of every network;
+what stands for it in a published image model, the encoded empty prompt, is a
+parameter of that network.
 """
 
 from collections.abc import Mapping

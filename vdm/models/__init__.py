@@ -61,6 +61,7 @@ def make_unet(config: ConfigDict, channels: int) -> Network:
   options = config.to_dict()
   if config.get('kind', 'unet') != 'unet':
     own = {name: options[name] for name in inflated.OPTIONS}
+    own['text_length'] = config.text.length
     network = functional(inflated.Inflated, channels, **own)
     return _adapted(network, options) if options['adapter_rank'] else network
   # Of the objective, of who asks for videos, and of other networks.

@@ -78,7 +78,7 @@ def lowerable(
   objective, frozen = _objective(config, span, mesh)
   state = train_state.abstract(config.optim, objective, mesh)
   trained = train_step.trained_by(span.stage, objective, state.params)
-  layout = packing.plan(state, trained)
+  layout = packing.plan(state, trained, stages.rates(state.params, span.stage))
   packed = jax.eval_shape(functools.partial(packing.pack, layout), state)
   step = train_step.make_train_step(
     config.optim, span.stage, objective, layout, int(single), mesh, packed

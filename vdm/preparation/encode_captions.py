@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from vdm.common import errors
 from vdm.data import builders
 from vdm.data import captions
+from vdm.data import text_cache
 from vdm.data import text_cache_writer
 from vdm.preparation import datasets
 from vdm.preparation import text_encoder
@@ -41,17 +42,14 @@ def build(config: ConfigDict) -> dict[str, Any]:
       captions.check(source)
     told.update(source.index['caption'].tolist())
   encoder = text_encoder.Encoder(
-    text.name, text.revision, text.length, text.features
+    *(text.name, text.revision, text.length, text.features), text.padded
   )
+  facts = {name: text[name] for name in text_cache.ENCODER}
+  if not text.padded:  # As in caches of before there was this key.
+    del facts['padded']
   return text_cache_writer.write(
     config.data.texts,
-    {
-      'name': text.name,
-      'revision': text.revision,
-      'length': text.length,
-      'features': text.features,
-      'sha256': encoder.fingerprint,
-    },
+    {**facts, 'sha256': encoder.fingerprint},
     told,
     encoder.encode,
     encoder.count,

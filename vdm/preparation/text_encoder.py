@@ -27,6 +27,8 @@ CLASSES = {
   'clip': 'CLIPTextModel',
   'clip_text_model': 'CLIPTextModel',
 }
+TOKENIZER = 'tokenizer_config.json'  # In every tokenizer's folder.
+UNLIMITED = 10**9  # Tokens.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Encoder:
     revision: commit or tag of the hub; '' for a folder.
     length: tokens of a caption, at most; further ones are cut off.
     features: channels of a token.
+    padded: whether captions come with the padding to `length`, as published
+      image models see them; they are then encoded without a mask.
     sha256: that it must have, see `fingerprint`; '': any.
   """
 
@@ -45,6 +49,7 @@ class Encoder:
   revision: str
   length: int
   features: int
+  padded: bool = False
   sha256: str = ''
 
   def read(self, caption: str) -> dict[str, np.ndarray]:
@@ -78,6 +83,8 @@ class Encoder:
   def count(self, captions: Sequence[str]) -> list[int]:
     """Returns how many tokens captions have."""
     tokenizer, *_ = self._loaded
+    if self.padded:
+      return [self.length] * len(captions)
     found = tokenizer(list(captions), truncation=True, max_length=self.length)
     return [len(row) for row in found['input_ids']]
 
@@ -92,22 +99,25 @@ class Encoder:
       list(captions),
       truncation=True,
       max_length=self.length,
-      padding=True,
+      padding='max_length' if self.padded else True,
       return_tensors='pt',
     ).to(network.device)
+    mask = inputs['attention_mask']
+    if self.padded:
+      mask = torch.ones_like(mask)
     with torch.inference_mode():
       output = network(
-        input_ids=inputs['input_ids'], attention_mask=inputs['attention_mask']
+        input_ids=inputs['input_ids'], attention_mask=mask
       ).last_hidden_state
     output = output.float().cpu().numpy()
-    counts = inputs['attention_mask'].sum(dim=1).tolist()
+    counts = mask.sum(dim=1).tolist()
     return [row[:n].copy() for row, n in zip(output, counts)]
 
   @functools.cached_property
   def fingerprint(self) -> str:
     """The sha256 of the parameters and of the tokenizer, hexadecimal."""
     tokenizer, network, _ = self._loaded
-    return _fingerprint(tokenizer, network)
+    return _fingerprint(tokenizer, network, self.padded)
 
   @functools.cached_property
   def _loaded(self) -> tuple[Any, Any, Any]:
@@ -119,7 +129,14 @@ class Encoder:
         f'The tokens of {self.name} have {width} channels: set '
         f'config.model.text.features={width}, not {self.features}.'
       )
-    if self.sha256 and _fingerprint(tokenizer, network) != self.sha256:
+    longest = _longest(tokenizer, network)
+    if self.padded and longest not in (None, self.length):
+      raise errors.UsageError(
+        f'{self.name} pads captions to {longest} tokens: set '
+        f'config.model.text.length={longest}, not {self.length}.'
+      )
+    found = self.sha256 and _fingerprint(tokenizer, network, self.padded)
+    if found != self.sha256:
       raise errors.UsageError(
         f'{self.name} {self.revision} is another encoder than the one that the '
         f'run was trained with ({self.sha256[:12]}): restore that one.'
@@ -154,7 +171,9 @@ def _load(name: str, revision: str) -> tuple[Any, Any, Any]:
       )
     if config.model_type == 'clip':
       config = config.text_config
-    tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+      _tokenizer_folder(name) if local else name, **options
+    )
     del options['trust_remote_code']
     network = getattr(transformers, CLASSES[config.model_type]).from_pretrained(
       name, config=config, use_safetensors=True, **options
@@ -173,9 +192,29 @@ def _load(name: str, revision: str) -> tuple[Any, Any, Any]:
   return tokenizer, network.float().eval().to(device), torch
 
 
-def _fingerprint(tokenizer: Any, network: Any) -> str:
+def _tokenizer_folder(folder: str) -> str:
+  """Returns where the tokenizer is: in pipelines of diffusers, beside it."""
+  beside = os.path.join(os.path.dirname(os.path.abspath(folder)), 'tokenizer')
+  own = os.path.join(folder, TOKENIZER)
+  return beside if os.path.isdir(beside) and not os.path.exists(own) else folder
+
+
+def _longest(tokenizer: Any, network: Any) -> int | None:
+  """Returns the tokens of the longest caption; None if there is no limit."""
+  limits = [tokenizer.model_max_length]
+  limits.append(getattr(network.config, 'max_position_embeddings', None))
+  # The tokenizers of files that name no limit have a huge one.
+  limits = [x for x in limits if x is not None and x < UNLIMITED]
+  return min(limits, default=None)
+
+
+def _fingerprint(tokenizer: Any, network: Any, padded: bool) -> str:
   digest = hashlib.sha256()
   words = [sorted(tokenizer.get_vocab().items()), str(tokenizer.eos_token)]
+  if padded:
+    words.append(str(tokenizer.pad_token))
+    # Two published encoders of one shape differ in it.
+    words.append(str(getattr(network.config, 'hidden_act', '')))
   digest.update(json.dumps(words).encode())
   for path, x in sorted(network.state_dict().items()):
     digest.update(path.encode())

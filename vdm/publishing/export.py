@@ -14,14 +14,17 @@ from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
 from vdm.config import cascade_rules
+from vdm.config import image_model_rules
 from vdm.evaluation import real_clips
 from vdm.media import samples
 from vdm.media import video_files
 from vdm.models.image_unets import adapters
+from vdm.models.image_unets import inflated
 from vdm.publishing import export_files
 from vdm.publishing import model_card
 from vdm.publishing import run_facts
 from vdm.trained import hub
+from vdm.trained import image_models
 from vdm.trained import manifest
 
 UPSCALE = 2  # Of the videos of single samples, which are small.
@@ -35,6 +38,7 @@ class Options:
     checkpoint: latest, best or a step.
     ema: width of the average; None for the run's.
     dtype: of the parameters in the files, one of `manifest.DTYPES`.
+    branches: without the published image model, adapters beside the branches.
     samples: number of videos.
     overwrite: replace an export that is there.
     name: of the model, for the card; '' for the folder's.
@@ -47,6 +51,7 @@ class Options:
   checkpoint: str = 'latest'
   ema: float | None = None
   dtype: str = 'float32'
+  branches: bool = False
   samples: int = 8
   overwrite: bool = False
   name: str = ''
@@ -77,18 +82,30 @@ def write(
     raise errors.UsageError(
       f'{workdir} is an export already: copy it, or name the workdir of a run.'
     )
-  if model.config.model.adapter_rank:
+  if options.branches:
+    _check_branches(model)
+  if model.config.model.adapter_rank and not options.branches:
     config = model.config.copy_and_resolve_references()
     config.model, params = adapters.merged(config.model, model.params)
     model = model._replace(config=config, params=params)
   settings = trained.load_autoencoder(workdir)[0]
   facts, numbers = run_facts.collect(model), run_facts.measured(model)
+  beside = {}  # What is needed to sample and is not exported.
+  if options.branches:
+    params = dict(model.params)
+    beside = {image_models.GROUP: params.pop(image_models.GROUP)}
+    model = model._replace(params=params)
   rounded = export_files.rounded(model, options.dtype)
   generator = generate.make_generator(model.config, model.stage)
   export_files.make_room(out, options.overwrite)
   export_files.write_parameters(out, model, options.dtype)
   logging.info('Making %d videos with the exported weights.', options.samples)
-  _write_samples(out / export_files.SAMPLES, rounded, generator, options)
+  _write_samples(
+    out / export_files.SAMPLES,
+    rounded._replace(params=rounded.params | beside),
+    generator,
+    options,
+  )
   card = model_card.text(
     model,
     facts,
@@ -110,6 +127,24 @@ def write(
     'The export is in %s: %d files, %.2f MB.', out, len(names) + 1, size / 1e6
   )
   return names
+
+
+def _check_branches(model: trained.Model) -> None:
+  """Checks that a model has branches, and warns if they are not all of it.
+
+  Raises:
+    UsageError: it has no published image model.
+  """
+  config = model.config
+  if not image_model_rules.is_published(config.model):
+    raise errors.UsageError(
+      f'{model.source} has no published image model: leave --branches out.'
+    )
+  if inflated.IMAGE not in image_model_rules.constant_patterns(config):
+    logging.warning(
+      'A stage of the run trains the image model, too, which --branches leaves '
+      'out: they may fit what it has become, and not what it was.'
+    )
 
 
 def _where(out: epath.Path, repo: str) -> str:
@@ -159,7 +194,7 @@ def _write_samples(
 
 def _check(folder: epath.Path, written: trained.Model) -> None:
   """Reads an export and compares it with what was to be written."""
-  found = trained.load(folder)
+  found = trained.load_trained(folder)
   for old, new in (
     (written.params, found.params),
     (written.frozen['params'], found.frozen['params']),

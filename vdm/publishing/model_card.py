@@ -14,12 +14,14 @@ from vdm.common import tables
 from vdm.common import trees
 from vdm.config import cascade_rules
 from vdm.config import condition_rules
+from vdm.config import image_model_rules
 from vdm.config import ranges
 from vdm.evaluation import card_text
 from vdm.metrics import enlargement
 from vdm.metrics import laws
 from vdm.metrics import synthetic_truth
 from vdm.publishing import run_facts
+from vdm.trained import image_models
 
 TO_FILL_IN = '**to be filled in**'
 _FOLLOWS = {  # By what `condition_rules.guided_by` names.
@@ -102,20 +104,27 @@ def _summary(model, dtype) -> str:
   height, width = sizes.of(stage)
   classes = config.model.num_classes
   count = sum(x.size for x in trees.flatten(model.params).values())
+  published = image_model_rules.is_published(config.model)
+  alone = image_models.is_branches(model)
   kind = f'of {classes} classes' if classes else 'without labels'
   if model.reader is not None:
     kind += ', from captions'
-  what = ('video diffusion model', 'denoiser is a factorised space-time U-Net')
+  how = 'on top of a published image model' if published else 'from scratch'
+  what = 'factorised space-time U-Net'
+  if published:
+    what = f'published image U-Net (`{config.model.kind}`) with temporal layers'
+  kind_of_model, network = 'video diffusion model', 'denoiser'
   if stage.objective == 'tokens':
-    what = ('model of masked video tokens', 'network is a transformer')
+    kind_of_model, network = 'model of masked video tokens', 'network'
+    what = 'transformer'
   if cascade_rules.is_told(config.model):
     kind += f', from {_small(model)}'
   words = (
-    f'A {what[0]} trained from scratch with `vdm`. It generates '
+    f'A {kind_of_model} trained {how} with `vdm`. It generates '
     f'clips {kind}: {stage.frames} frames of {width} x '
     f'{height} px at {model.frame_rate:g} frames a second '
-    f'({stage.frames / model.frame_rate:.2f} s). The {what[1]} '
-    f'of {count:,} parameters'
+    f'({stage.frames / model.frame_rate:.2f} s). The {network} is a {what}'
+    f'{"; these files hold" if alone else " of"} {count:,} parameters'
   )
   if config.autoencoder.kind != 'identity':
     words += (
@@ -127,9 +136,21 @@ def _summary(model, dtype) -> str:
     f'. These files hold step {model.step}, the average of width '
     f'{config.sample.ema:g}, in {dtype}.'
   )
+  if alone:
+    words += (
+      '\n\n**The image model is not in these files**: they hold what was '
+      'trained beside it, and fit every image model of the description in '
+      '`config.json` (`architecture`). It was trained on '
+      f'`{_file(config.model.weights) or "an image model of no file"}`.'
+    )
   if names := model.label_names[:classes]:
     words += f'\n\nClasses: {", ".join(names)}.'
   return words
+
+
+def _file(path: str) -> str:
+  """Returns the last part of a path, which may be of another system."""
+  return path.replace('\\', '/').rpartition('/')[2]
 
 
 def _small(model) -> str:
@@ -159,7 +180,9 @@ def _sampler(model) -> str:
 
 def _sampling(model, source) -> str:
   asked, cond, modules = '', "{'label': [0]}", 'trained'
-  libraries = ''
+  libraries, image, given = '', '', ''
+  if image_models.is_branches(model):
+    image, given = ' --image_model IMAGE_MODEL', ", image_model='IMAGE_MODEL'"
   if model.reader is not None:
     caption = (*model.config.sample.captions, 'a caption')[0]
     modules = 'prompts, trained'
@@ -171,7 +194,7 @@ def _sampling(model, source) -> str:
     cond += f"\ncond['small'] = {small}"
     libraries = 'import numpy as np\n\n'
   return f"""```bash
-python -m vdm.sample --workdir {source} --num 8{asked}
+python -m vdm.sample --workdir {source}{image} --num 8{asked}
 ```
 
 or from Python, as uint8 arrays [n t h w c]:
@@ -179,7 +202,7 @@ or from Python, as uint8 arrays [n t h w c]:
 ```python
 {libraries}from vdm import generate, {modules}
 
-model = trained.load('{source}')
+model = trained.load('{source}'{given})
 make = generate.make_generator(model.config, model.stage)
 cond = {cond}
 videos = make.samples(model.params, model.frozen, cond, seeds=[0])

@@ -19,6 +19,7 @@ from vdm.common import sizes
 from vdm.models.autoencoders import files
 from vdm.trained import export_folder
 from vdm.trained import hub
+from vdm.trained import image_models
 from vdm.trained import model
 from vdm.trained import run_folder
 from vdm.trained import words
@@ -28,7 +29,10 @@ is_export = export_folder.exists
 
 
 def load(
-  source: epath.PathLike, ema: float | None = None, checkpoint: str = 'latest'
+  source: epath.PathLike,
+  ema: float | None = None,
+  checkpoint: str = 'latest',
+  image_model: str = '',
 ) -> model.Model:
   """Reads a trained model.
 
@@ -38,12 +42,26 @@ def load(
       export has one.
     checkpoint: 'latest'; 'best', the one with the lowest small score; or a
       step. An export has one.
+    image_model: file of a published image model to put the branches on, see
+      `image_models`; '': the model's own.
 
   Raises:
     FileNotFoundError: there is no run, no diffusion model in it yet, or no
       such checkpoint.
-    ValueError: there is no such average, or the export is not what was
-      written.
+    ValueError: there is no such average, the export is not what was written, or
+      the image model does not fit.
+  """
+  return image_models.complete(
+    load_trained(source, ema, checkpoint), image_model
+  )
+
+
+def load_trained(
+  source: epath.PathLike, ema: float | None = None, checkpoint: str = 'latest'
+) -> model.Model:
+  """Reads a trained model, of an export of branches without its image model.
+
+  See `load`.
   """
   if (export := _open(source)) is not None:
     return export_folder.read(export, ema, checkpoint)

@@ -9,13 +9,15 @@
 
 Parameters are stored in float32 or bfloat16 under their '/'-joined paths and
 used in float32. They must be exactly those of the networks that `config.json`
-describes: an export of another version of a network is refused.
+describes: an export of another version of a network is refused. Of a published
+image model with branches, all parameters of the image model may be left out.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import hashlib
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -30,6 +32,7 @@ from vdm.common import errors
 from vdm.common import files
 from vdm.common import sizes
 from vdm.common import trees
+from vdm.config import image_model_rules
 from vdm.config import schema
 from vdm.config import serialize
 from vdm.models import autoencoders
@@ -38,11 +41,13 @@ from vdm.models import pickles
 from vdm.models import safetensors
 from vdm.models.autoencoders import files as autoencoder_files
 from vdm.models.autoencoders import latents
+from vdm.models.image_unets import inflated
 from vdm.trained import manifest
 from vdm.trained import model
 from vdm.trained import words
 
 exists = manifest.exists
+IMAGE = re.compile(inflated.IMAGE)
 
 
 class Export(NamedTuple):
@@ -107,8 +112,12 @@ def read(
   with _explained(export, manifest.WEIGHTS):
     codec = autoencoders.make_autoencoder(config.autoencoder)
     network = models.make_network(config.model, codec.channels, codec.levels)
+    abstract = network.abstract_params()
+    published = image_model_rules.is_published(config.model)
+    if published and not any(map(IMAGE.match, flat)):
+      abstract = {k: v for k, v in abstract.items() if not IMAGE.match(f'{k}/')}
     params = import_weights.match(
-      f'{export.source}: {manifest.WEIGHTS}', flat, network.abstract_params()
+      f'{export.source}: {manifest.WEIGHTS}', flat, abstract
     )
   with _explained(export, manifest.AUTOENCODER):
     check_autoencoder(codec, frozen, stage)

@@ -14,6 +14,7 @@ from vdm import models
 from vdm.common import sizes
 from vdm.config import cascade_rules
 from vdm.config import image_model_rules
+from vdm.data import text_cache
 from vdm.diffusion import cascade
 from vdm.diffusion import conditions
 from vdm.diffusion import losses
@@ -70,8 +71,13 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
   def init(key, clips):
     del clips
     if config.model.weights:
-      return cast(published.initial(config.model, network.init, key))
-    return cast(jax.jit(network.init)(key))
+      params = published.initial(config.model, network.init, key)
+    else:
+      params = jax.jit(network.init)(key)
+    if inflated.NULL_TEXT in params:
+      null = text_cache.Texts(config.data.texts).null()
+      params = {**params, inflated.NULL_TEXT: jnp.asarray(null)}
+    return cast(params)
 
   def encode(frozen, rows, sampled=False):
     if 'video' in rows:
@@ -140,7 +146,10 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
     told=told,
     apply=apply,
     constant=constant,
-    imported=(inflated.IMAGE,) if config.model.weights else (),
+    imported=(
+      image_model_rules.NULL_TEXT,
+      *((inflated.IMAGE,) if config.model.weights else ()),
+    ),
   )
 
 

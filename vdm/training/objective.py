@@ -35,7 +35,7 @@ class Objective(NamedTuple):
     abstract_params: () -> shapes and dtypes of what `init` returns.
     inherits: whether `train.init_from` applies to its parameters.
     constant: patterns of the paths of parameters that no stage trains.
-    imported: of those that are published ones, which `init_from` leaves.
+    imported: of those that are not learned here, which `init_from` leaves.
     samples: None for an objective that generates nothing.
   """
 

@@ -8,11 +8,13 @@ one history are a group with one `Slot` (`packing`).
 
 Muon (Jordan et al., 2024) updates the hidden matrices, with convolution kernels
 as matrices [(kh kw cin) cout]; AdamW updates everything else (embeddings, the
-U-Net's first and last layer, norms, biases) at the stage's learning rate. The
+U-Net's first and last layer, norms, biases) at the stage's learning rate.
+Weight decay is a share of the parameter times the rate, whatever that is. The
 branches of an autoencoder are parallel to its linear skip, so all their
 matrices are hidden ones.
 """
 
+from collections.abc import Mapping
 import re
 from typing import Any, NamedTuple
 
@@ -123,6 +125,7 @@ def update(
   grads: dict[str, dict[str, jax.Array]],
   slots: dict[str, Slot],
   params: dict[str, dict[str, jax.Array]],
+  rates: Mapping[str, float],
 ) -> tuple[dict[str, dict[str, jax.Array]], dict[str, Slot]]:
   """Updates the parameters in `grads` once.
 
@@ -134,6 +137,7 @@ def update(
       says what groups and names are.
     slots: {group: Slot}, of those, each with moments by name.
     params: {group: {name: array}}, of those.
+    rates: {group: factor on the peak rate}, of those.
 
   Returns:
     (params, slots) after it.
@@ -148,14 +152,14 @@ def update(
       own = {field: tree[name] for field, tree in fields(moments).items()}
       own = moments._replace(**own)
       if is_muon(slots[key]):
-        rate = options.muon_learning_rate
+        rate = options.muon_learning_rate * rates[key]
         direction, own = muon.update(as_matrix(grad), own, as_matrix(param))
         # An orthogonal matrix, scaled to change outputs alike for any width.
         rows, columns = direction.shape
         direction = direction.reshape(param.shape)
         direction = max(1.0, columns / rows) ** 0.5 * direction
       else:
-        rate = stage.learning_rate
+        rate = stage.learning_rate * rates[key]
         direction, own = adam.update(grad, own, param)
       if options.weight_decay and param.ndim >= 2:
         direction = direction + options.weight_decay * param

@@ -10,17 +10,18 @@ kernel than to run it. A step holds the same values in another arrangement of a
   opt_state   {group: Slot(count, moments of {name: array})}
   ema         {width: {group: {name: array}}}
 
-A group is of parameters that every step of the stage updates together and that
-have been updated as often so far: they share one count. Those that no stage
-trains are a group that has neither moments nor averages. In a group, a large
-parameter, or a matrix of Muon's, is an array under its own path. All others
-follow each other in one vector, `VECTORS`, or, where they have two axes or
-more, in `MATRICES` of shape [1 n], which weight decay tells apart by that.
+A group is of parameters that every step of the stage updates together, at one
+rate, and that have been updated as often so far: they share one count. Those
+that no stage trains are a group that has neither moments nor averages. In a
+group, a large parameter, or a matrix of Muon's, is an array under its own path.
+All others follow each other in one vector, `VECTORS`, or, where they have two
+axes or more, in `MATRICES` of shape [1 n], which weight decay tells apart by
+that.
 
 What is computed for each value is the same in either arrangement.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
 import math
 from typing import Any, NamedTuple
@@ -46,16 +47,22 @@ class Group(NamedTuple):
     trained: of each kind of step, whether it updates them.
     members: {name of an array: {path: shape of the parameter}}, in the order
       in which they follow each other in the array.
+    rate: factor on the learning rate.
   """
 
   trained: tuple[bool, ...]
   members: dict[str, dict[str, tuple[int, ...]]]
+  rate: float = 1.0
 
 
 Layout = dict[str, Group]
 
 
-def plan(state: TrainState, trained: Sequence[Sequence[str]]) -> Layout:
+def plan(
+  state: TrainState,
+  trained: Sequence[Sequence[str]],
+  rates: Mapping[str, float] | None = None,
+) -> Layout:
   """Returns how the steps of a stage hold a state.
 
   It depends on which counts are equal, which no step changes: a run that
@@ -64,25 +71,27 @@ def plan(state: TrainState, trained: Sequence[Sequence[str]]) -> Layout:
   Args:
     state: of arrays, or of abstract ones, whose counts are taken to be equal.
     trained: of each kind of step, the paths that it updates.
+    rates: {path: factor on its learning rate} where it is not 1; None: all are.
   """
   flat, slots = trees.flatten(state.params), state.opt_state
   sets, counts = [set(paths) for paths in trained], _counts(slots)
   histories = {}
   for path in flat:
     held = tuple(path in paths for paths in sets)
-    history = (held, None, None)
+    history = (held, None, None, 1.0)
     if path in slots:
-      history = (held, (counts[path],), optim.is_muon(slots[path]))
+      muon = optim.is_muon(slots[path])
+      history = (held, (counts[path],), muon, (rates or {}).get(path, 1.0))
     histories.setdefault(history, []).append(path)
   layout = {}
-  for (held, _, muon), paths in histories.items():
+  for (held, _, muon, rate), paths in histories.items():
     members = {}
     for path in paths:
       shape, name = flat[path].shape, path
       if not muon and math.prod(shape) < sharding.MIN_SHARDED_SIZE:
         name = MATRICES if len(shape) > 1 else VECTORS
       members.setdefault(name, {})[path] = shape
-    layout[str(len(layout))] = Group(held, members)
+    layout[str(len(layout))] = Group(held, members, rate)
   return layout
 
 

@@ -115,7 +115,7 @@ def check(
         plan = latent_cache.read_plan(config.data.latents)
         inputs.open_cache(config, used[0], span, plan['autoencoder'])
       objective = objectives.make_objective(config, span.stage, mesh, poll)
-      if span.stage.frozen:
+      if span.stage.frozen or span.stage.rates:
         check_frozen(span.stage, objective)
     made[span.name] = objective
   return made
@@ -129,7 +129,7 @@ def check_init_from(source: str) -> None:
     UsageError: it cannot be read.
   """
   with errors.as_usage('config.train.init_from: '):
-    trained.load(source)
+    trained.load_trained(source)
 
 
 def check_labels(num_classes: int, source: builders.ClipSource) -> None:
@@ -161,9 +161,10 @@ def check_frozen(stage: ConfigDict, objective: objectives.Objective) -> None:
   """Checks that patterns of frozen parameters match some and not all.
 
   Raises:
-    ValueError: they do not.
+    ValueError: they do not, or a pattern of `rates` matches none.
   """
   params = objective.abstract_params()
   alone = stage.frames == 1
   for single in {alone, alone or stage.image_fraction > 0}:
     stages.trained_paths(params, stage, objective.excluded_paths(single))
+  stages.rates(params, stage)

@@ -87,6 +87,31 @@ def trained_paths(
   return free
 
 
+def rates(params: dict[str, Any], stage: ConfigDict) -> dict[str, float]:
+  """Returns {path: factor on its learning rate} where it is not 1.
+
+  Args:
+    params: nested dict of arrays.
+    stage: its config; the first pattern of `rates` that is found counts.
+
+  Raises:
+    ValueError: a pattern matches nothing that the stage does not freeze.
+  """
+  free = without(list(trees.flatten(params)), stage.frozen)
+  for pattern, _ in stage.rates:
+    if not any(re.search(pattern, path) for path in free):
+      raise ValueError(
+        f'rates has {pattern!r}, which matches no parameter that is trained: '
+        f'paths look like {free[0]!r} and {free[-1]!r}.'
+      )
+  found = {}
+  for path in free:
+    factors = [x for pattern, x in stage.rates if re.search(pattern, path)]
+    if factors and factors[0] != 1:
+      found[path] = float(factors[0])
+  return found
+
+
 def without(paths: Sequence[str], patterns: Sequence[str]) -> list[str]:
   """Returns the paths in which no pattern is found."""
   return [p for p in paths if not any(re.search(x, p) for x in patterns)]
@@ -135,4 +160,6 @@ def describe(
       f'Parameters, moments and averages carry over from {previous.name}; '
       'the learning rate warms up again.'
     )
+  for pattern, factor in span.stage.rates:
+    lines.append(f'Learns at {factor:g} times the rate: {pattern}.')
   return lines

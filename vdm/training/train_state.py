@@ -126,7 +126,7 @@ def inherit(
   """
   old = {
     path: x
-    for path, x in trees.flatten(trained.load(source).params).items()
+    for path, x in trees.flatten(trained.load_trained(source).params).items()
     if not any(re.search(pattern, path) for pattern in kept)
   }
   new = trees.flatten(params)

@@ -96,7 +96,10 @@ def make_train_step(
     factor = optim.learning_rate(stage, n)
     live = {group: state.params[group] for group in grads}
     slots = {group: state.opt_state[group] for group in grads}
-    live, slots = optim.update(options, stage, factor, grads, slots, live)
+    rates = {group: layout[group].rate for group in grads}
+    live, slots = optim.update(
+      options, stage, factor, grads, slots, live, rates
+    )
     averages = {}
     for width in options.ema:
       name, exponent = ema_name(width), power_averages.gamma(width)
@@ -325,7 +328,9 @@ class StageSteps:
     self.objective, self.frozen = objective, frozen
     self.key = stream(seed, 'stage', span.name)
     self.trained = trained_by(span.stage, objective, state.params)
-    self.layout = packing.plan(state, self.trained)
+    self.layout = packing.plan(
+      state, self.trained, stages.rates(state.params, span.stage)
+    )
     self.tflops, self.cost = 0.0, {}
     self._options, self._compiled = options, {}
     self._device_key = arrays.replicate(mesh, self.key)

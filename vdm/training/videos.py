@@ -13,6 +13,7 @@ import numpy as np
 
 from vdm import generate
 from vdm.config import condition_rules
+from vdm.config import image_model_rules
 from vdm.diffusion import cascade
 from vdm.diffusion import conditions
 from vdm.diffusion import process
@@ -46,8 +47,12 @@ def dropout_keys(model: ConfigDict, rows: dict[str, Any]) -> jax.Array | None:
 
 
 def excluded_paths(single_frames: bool) -> tuple[str, ...]:
-  """Returns patterns of parameters that a step on single frames leaves."""
-  return (unet.TEMPORAL,) if single_frames else ()
+  """Returns patterns of parameters that a step leaves, on single frames or not.
+
+  The empty prompt's tokens are data, whatever a stage freezes.
+  """
+  single = (unet.TEMPORAL,) if single_frames else ()
+  return (image_model_rules.NULL_TEXT, *single)
 
 
 def validation(

@@ -7,6 +7,10 @@ attention over t, and attention over (t h w) at the end of the way down or on
 the coarsest levels. All of them start at zero, and single frames skip them: a
 stage that freezes `image/` leaves the image model what it is (Blattmann et al.,
 2304.08818; Guo et al., 2307.04725).
+
+An image model that attends to text has been trained with an encoded empty
+prompt where there was none. Its tokens are `null_text`: they go wherever the
+parameters go and no step trains them. A row without any token gets them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,6 +42,7 @@ OPTIONS = (
   *('joint_levels', 'head_size', 'attention', 'embed_width', 'scalars'),
   *('dropout', 'remat'),
 )
+NULL_TEXT = 'null_text'  # Path of the tokens of the empty prompt.
 IMAGE = r'^image/'  # Pattern of the paths of the image model's parameters.
 
 
@@ -149,6 +154,7 @@ class Inflated(nnx.Module):
     scalars: Sequence[str],
     dropout: float,
     remat: str,
+    text_length: int,
     rngs: nnx.Rngs,
   ):
     described = parse(kind, architecture)
@@ -160,7 +166,9 @@ class Inflated(nnx.Module):
       )
     self.noise, self.num_classes = described.noise, num_classes
     self.takes_text = described.takes_text
-    self.text_width = described.text_width
+    if self.takes_text:
+      shape = (text_length, described.text_width)
+      setattr(self, NULL_TEXT, nnx.Param(jnp.zeros(shape, jnp.float32)))
     self.image = skeleton.ImageUNet(
       described,
       implementation=attention,
@@ -197,12 +205,13 @@ class Inflated(nnx.Module):
       cond: 'label' int [b], negative for the null label, which all rows have if
         `num_classes` is 0; `scalars` as in `unet.UNet`, which clips of several
         frames alone are told. Of a model that takes text, 'text' [b n d] and
-        'text_mask' [b n], see `conditional`; without them there is no token.
+        'text_mask' [b n], see `conditional`; rows without a token, and all rows
+        where both are left out, get the empty prompt.
       key: typed keys [b] of the dropout; None for no dropout.
     """
     context, after = None, skeleton.unchanged
     if self.takes_text:
-      context = self._text(cond, z)
+      context = self._text(cond, z.shape[0])
     if z.shape[1] > 1:
       told = nnx.silu(self.temporal.embed(levels, cond)).astype(z.dtype)
 
@@ -214,8 +223,11 @@ class Inflated(nnx.Module):
     t = timesteps.timestep(self.noise, levels)
     return self.image(z, t, cond, context, key, after)
 
-  def _text(self, cond, z):
-    if 'text' in cond:
-      return transformer.Text(cond['text'], cond['text_mask'])
-    tokens = jnp.zeros((z.shape[0], 1, self.text_width), z.dtype)
-    return transformer.Text(tokens, jnp.zeros(tokens.shape[:2], bool))
+  def _text(self, cond, rows):
+    null = jnp.asarray(self.null_text[...], jnp.float32)
+    if 'text' not in cond:
+      tokens = jnp.broadcast_to(null, (rows, *null.shape))
+      return transformer.Text(tokens, jnp.ones(tokens.shape[:2], bool))
+    told = cond['text_mask'].any(axis=1)[:, None]
+    tokens = jnp.where(told[..., None], cond['text'], null)
+    return transformer.Text(tokens, cond['text_mask'] | ~told)

@@ -133,10 +133,30 @@ def problems(config: ConfigDict) -> Iterator[str]:
         f'shift_factor to 0, not to {autoencoder.factor}, {found[0]} and '
         f'{found[1]}.'
       )
-  if described.takes_text:
+  yield from _text_problems(model.text, described)
+
+
+def _text_problems(text: ConfigDict, described: Any) -> Iterator[str]:
+  width = described.text_width
+  if not width and text.encoder != 'none':
     yield (
-      'The image model attends to text, which runs do not encode for it yet: '
-      'take config.model.kind=adm, or a description without CrossAttn blocks.'
+      'The image model attends to no text: set config.model.text.encoder=none.'
+    )
+  elif width and text.encoder != 'pretrained':
+    yield (
+      'The image model attends to text: set config.model.text.encoder='
+      'pretrained, and its other keys as configs/inflate.py:sd15 does.'
+    )
+  elif width and text.features != width:
+    yield (
+      f'The image model attends to text of {width} channels: set '
+      f'config.model.text.features to that, not to {text.features}, and name '
+      'its own encoder.'
+    )
+  elif width and not text.padded:
+    yield (
+      'The image model was trained on captions with their padding: set '
+      'config.model.text.padded=True.'
     )
 
 

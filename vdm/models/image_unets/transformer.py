@@ -5,8 +5,8 @@ attention to text and a gated layer (GEGLU, Shazeer, 2002.05202), each after a
 norm over channels.
 
 A token that the mask excludes does not exist. Without any token, attention to
-text adds its bias alone: networks that were trained with the text of an empty
-prompt as their null condition have to be given that text.
+text adds its bias alone: `inflated` gives networks that were trained with the
+text of an empty prompt as their null condition that text.
 """
 
 from typing import NamedTuple
