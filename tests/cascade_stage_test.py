@@ -1,6 +1,6 @@
 """Whole runs of a cascade, and every command that reads one.
 
-Three minutes: bash launch/test.sh -m slow tests/cascade_stage_test.py
+Five minutes: bash launch/test.sh -m slow tests/cascade_stage_test.py
 """
 
 import json
