@@ -183,7 +183,10 @@ def test_temporal_parameters_are_held_on_single_frames(mesh):
   assert set(trees.flatten(params)) - set(free) == {
     path for path in trees.flatten(params) if 'temporal' in path
   }
-  assert objective.excluded_paths(False) == ()
+  on_clips = stages.trained_paths(
+    params, config.stages.video, objective.excluded_paths(False)
+  )
+  assert set(on_clips) == set(trees.flatten(params))
 
 
 def test_a_blind_loss_is_refused(mesh):
