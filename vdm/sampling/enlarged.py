@@ -123,7 +123,7 @@ def problem(
       f'videos have {small[0]} of {sizes.text(small[1:])} px.'
     )
   for found in cascade_rules.noise_problems(
-    config.model, config.sample.low_noise, '--low_noise'
+    config.model, config.sample.low_noise
   ):
     return found
   return ''
