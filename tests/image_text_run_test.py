@@ -31,6 +31,7 @@ from vdm.preparation import datasets
 from vdm.preparation import encode_captions
 from vdm.preparation import text_encoder
 from vdm.publishing import export
+from vdm.sampling import denoised
 
 WIDTH = text_encoder_test.WIDTH
 DESCRIPTION = image_text_test.DESCRIPTION | dict(cross_attention_dim=WIDTH)
@@ -166,13 +167,12 @@ def test_prompts_are_encoded_and_followed(run, tmp_path):
 @pytest.mark.slow
 def test_guidance_is_by_the_empty_prompt(config, run):
   """x0_null + 7.5 (x0_text - x0_null), the empty prompt told as a caption."""
-  from vdm import generate
   from vdm.models import autoencoders
 
   model = trained.load(run)
   model.config.sample.guidance = 7.5
   codec = autoencoders.make_autoencoder(model.config.autoencoder)
-  denoise = generate.make_denoiser(model.config, codec)
+  denoise = denoised.make_denoiser(model.config, codec)
   encoder = text_encoder_test.make_padded(config.model.text.name)
   told = {'label': np.array([-1])}
   mask = np.ones((1, 77), bool)
@@ -191,7 +191,7 @@ def test_guidance_is_by_the_empty_prompt(config, run):
   @jax.jit
   def guided(z):
     cond = told | dict(text=tokens[None], text_mask=mask)
-    return generate.guide(
+    return denoised.guide(
       model.config, lambda *x: denoise(model.params, *x), cond
     )(z, levels)
 

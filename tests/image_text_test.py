@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from vdm import generate
 from vdm import models
 from vdm.common import trees
 from vdm.config import image_model_rules
@@ -26,6 +25,7 @@ from vdm.data import text_cache_writer
 from vdm.diffusion import conditions
 from vdm.models import autoencoders
 from vdm.models.image_unets import inflated
+from vdm.sampling import denoised
 from vdm.training import train_state
 from vdm.training import train_step
 
@@ -139,11 +139,11 @@ def test_guidance_is_by_the_empty_prompt():
   cond = {'label': np.array([-1]), 'text': tokens, 'text_mask': mask}
   codec = autoencoders.make_autoencoder(config.autoencoder)
   denoise = functools.partial(
-    generate.make_denoiser(config, codec), nets.params('conditional', name)
+    denoised.make_denoiser(config, codec), nets.params('conditional', name)
   )
   levels = np.array([cases.LEVELS], np.float32)
   z = cases.frames(4)[None]
-  x0 = jax.jit(generate.guide(config, denoise, cond))(z, levels)
+  x0 = jax.jit(denoised.guide(config, denoise, cond))(z, levels)
   level = levels[0, :, None, None, None].astype(np.float64)
   alpha, sigma = (1 / (1 + np.exp(x)) ** 0.5 for x in (-level, level))
   eps = (z[0] - alpha * np.asarray(x0[0], np.float64)) / sigma

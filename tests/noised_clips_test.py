@@ -10,6 +10,7 @@ from vdm.config import schema
 from vdm.data.synthetic import scenes
 from vdm.diffusion import process
 from vdm.evaluation import noised_clips
+from vdm.sampling import denoised
 
 WORLD = dict(
   seed=5, resolution=64, frames=16, objects=1, motion='straight', ground='plain'
@@ -42,7 +43,7 @@ FROZEN = {
 
 
 def denoiser(monkeypatch, denoise):
-  monkeypatch.setattr(generate, 'make_denoiser', lambda *_: denoise)
+  monkeypatch.setattr(denoised, 'make_denoiser', lambda *_: denoise)
 
 
 def test_a_model_that_knows_the_clips_keeps_their_shapes(

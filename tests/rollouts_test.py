@@ -17,6 +17,7 @@ from vdm import generate
 from vdm import models
 from vdm.diffusion import process
 from vdm.diffusion import rollouts
+from vdm.diffusion import samplers
 
 RHO, SCALE = 0.8, 0.2  # SCALE: of pixels in [-1, 1]; they clip at 5 of it.
 LENGTH, SIDE, NUM = 4, 16, 16
@@ -224,9 +225,9 @@ def test_an_image_and_then_the_others_have_the_same_law(
 ):
   lengths = []
   monkeypatch.setattr(
-    generate.samplers,
+    samplers,
     'sample',
-    lambda denoise, z, *args, sample=generate.samplers.sample, **kwargs: (
+    lambda denoise, z, *args, sample=samplers.sample, **kwargs: (
       lengths.append(z.shape[1]),
       sample(denoise, z, *args, **kwargs),
     )[1],
@@ -268,13 +269,13 @@ def test_a_worse_network_is_guided_against(make_videos):
 
 def test_a_window_at_a_time_and_progress_after_each(make_videos, monkeypatch):
   sizes, calls = [], []
-  sample = generate.samplers.sample
+  sample = samplers.sample
 
   def recorded(denoise, z, *args, **kwargs):
     sizes.append(z.shape)
     return sample(denoise, z, *args, **kwargs)
 
-  monkeypatch.setattr(generate.samplers, 'sample', recorded)
+  monkeypatch.setattr(samplers, 'sample', recorded)
   make_videos(
     rollouts.Task(frames=12), num=10, poll=lambda: calls.append(1), steps=2
   )
