@@ -13,6 +13,7 @@ VARIANTS = {
   'synthetic': (
     *('', 'smoke', 'overfit', 'given', 'given,smoke', 'few_steps'),
     'few_steps,smoke',
+    *('steady', 'steady,smoke', 'gpu', 'gpu,smoke'),
   ),
   'synthetic_text': ('', 'smoke', 'overfit'),
   'synthetic_cascade': (
