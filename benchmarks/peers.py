@@ -233,6 +233,11 @@ def main(argv):
     flag.stop(f'--stage={_STAGE.value} is none of {", ".join(config.stages)}.')
   stage = config.stages[_STAGE.value]
   stage.batch = _BATCH.value or stage.batch
+  from vdm.config import check
+  from vdm.multihost import initialize
+
+  # As a run does it.
+  initialize.divide_cpu(check.cpu_devices(config))
   record = {
     **common.environment(),
     'compute_dtype': config.train.compute_dtype,

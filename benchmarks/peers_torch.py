@@ -46,7 +46,7 @@ def diffusers(width, channels, levels):
     block_out_channels=tuple(width * 2**i for i in range(levels)),
     norm_num_groups=8,
     cross_attention_dim=32,
-    attention_head_dim=32,
+    attention_head_dim=min(32, width),
   )
 
   def apply(net, x, t):
