@@ -50,6 +50,38 @@ def untrained_autoencoder(config):
   }
 
 
+def stage_of(config, name):
+  """The stage that --stage names."""
+  from vdm.config import flag
+
+  if name not in config.stages:
+    flag.stop(f'--stage={name} is none of {", ".join(config.stages)}.')
+  return config.stages[name]
+
+
+def make_steps(config, stage, mesh):
+  """A stage's `StageSteps` from random parameters, and its packed state."""
+  import jax
+
+  from vdm.multihost import arrays
+  from vdm.training import objectives
+  from vdm.training import sharding
+  from vdm.training import stages
+  from vdm.training import train_state
+  from vdm.training import train_step
+
+  objective = objectives.make_objective(config, stage, mesh)
+  params = objective.init(jax.random.key(0), None)
+  state = train_state.create(config.optim, params)
+  state = jax.device_put(state, sharding.tree_sharding(mesh, state))
+  frozen = arrays.replicate(mesh, untrained_autoencoder(config))
+  span = stages.Span(name='timed', stage=stage, start=0, stop=stage.steps)
+  steps = train_step.StageSteps(
+    config.optim, config.seed, mesh, span, objective, frozen, state
+  )
+  return steps, steps.pack(state)
+
+
 def load_config(name, variants=''):
   """The configuration of `configs/<name>.py`."""
   import importlib.util

@@ -33,6 +33,7 @@ import common
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from vdm.config import check
 from vdm.config import flag
 
 PEERS, MATCHES, TASKS = (
@@ -109,35 +110,22 @@ def our_train(config, stage, mesh):
   import numpy as np
 
   from vdm.multihost import arrays
-  from vdm.training import objectives
-  from vdm.training import sharding
-  from vdm.training import stages
-  from vdm.training import train_state
-  from vdm.training import train_step
 
-  objective = objectives.make_objective(config, stage, mesh)
-  params = objective.init(jax.random.key(0), None)
-  state = train_state.create(config.optim, params)
-  state = jax.device_put(state, sharding.tree_sharding(mesh, state))
-  frozen = arrays.replicate(mesh, common.untrained_autoencoder(config))
-  span = stages.Span(name='timed', stage=stage, start=0, stop=10**6)
-  step = train_step.StageSteps(
-    config.optim, config.seed, mesh, span, objective, frozen, state
-  )
+  steps, state = common.make_steps(config, stage, mesh)
+  count = sum(x.size for x in jax.tree.leaves(state.params))
   random, shape = np.random.default_rng(0), latent_shape(config, stage)
   batch = {'mean': random.normal(size=shape).astype(np.float32)}
   if config.model.num_classes:
     batch['label'] = np.zeros(shape[0], np.int32)
   batch = arrays.to_global(mesh, batch)
-  packed = [step.pack(state)]
 
   def once():
-    packed[0], metrics = step(packed[0], batch, 0)
+    nonlocal state
+    state, metrics = steps(state, batch, 0)
     jax.block_until_ready(metrics)
 
   once()
-  count = sum(x.size for x in jax.tree.leaves(params))
-  return count, step.tflops * 1e12, once
+  return count, steps.tflops * 1e12, once
 
 
 def our_sample(config, stage, mesh):
@@ -228,14 +216,11 @@ def measure(config, stage, what):
 
 def main(argv):
   del argv
-  config = _CONFIG.value
-  if _STAGE.value not in config.stages:
-    flag.stop(f'--stage={_STAGE.value} is none of {", ".join(config.stages)}.')
-  stage = config.stages[_STAGE.value]
-  stage.batch = _BATCH.value or stage.batch
-  from vdm.config import check
   from vdm.multihost import initialize
 
+  config = _CONFIG.value
+  stage = common.stage_of(config, _STAGE.value)
+  stage.batch = _BATCH.value or stage.batch
   # As a run does it.
   initialize.divide_cpu(check.cpu_devices(config))
   record = {

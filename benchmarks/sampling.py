@@ -78,9 +78,8 @@ def main(argv):
   del argv
 
   config = _CONFIG.value
-  if _STAGE.value not in config.stages:
-    flag.stop(f'--stage={_STAGE.value} is none of {", ".join(config.stages)}.')
-  row = measure(config, config.stages[_STAGE.value], _BATCHES.value)
+  stage = common.stage_of(config, _STAGE.value)
+  row = measure(config, stage, _BATCHES.value)
   print(json.dumps(row))
   record = {
     **common.environment(),

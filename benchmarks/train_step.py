@@ -34,46 +34,27 @@ _RECORD = flags.DEFINE_string('record', None, 'JSON file for the numbers.')
 def measure(config, stage, batch):
   """The numbers of one batch size."""
   import jax
-  import jax.numpy as jnp
   import numpy as np
 
   from vdm.common import sizes
-  from vdm.multihost import arrays
   from vdm.training import flops
-  from vdm.training import objectives
-  from vdm.training import packing
   from vdm.training import sharding
   from vdm.training import throughput
-  from vdm.training import train_state
   from vdm.training import train_step
 
   stage.batch = batch
   mesh = sharding.make_mesh(config.train.fsdp)
-  copies = arrays.replicated(mesh)
-  objective = objectives.make_objective(config, stage, mesh)
-  params = objective.init(jax.random.key(0), None)
-  state = train_state.create(config.optim, params)
-  state = jax.device_put(state, sharding.tree_sharding(mesh, state))
+  steps, state = common.make_steps(config, stage, mesh)
+  count = sum(x.size for x in jax.tree.leaves(state.params))
   random = np.random.default_rng(0)
   shape = (stage.frames, *sizes.of(stage), 3)
-  videos = random.integers(0, 256, (batch, *shape), np.uint8)
-  arguments = (
-    jax.device_put(common.untrained_autoencoder(config), copies),
-    arrays.to_global(
-      mesh,
-      {
-        'video': videos,
-        'label': np.zeros(batch, np.int32),
-      },
-    ),
-    jax.device_put(jnp.int32(0), copies),
-    jax.device_put(jax.random.key(1), copies),
-  )
-  trained = train_step.trained_by(stage, objective, params)
-  layout = packing.plan(state, trained)
-  state = sharding.place(mesh, packing.pack(layout, state))
+  clips = {
+    'video': random.integers(0, 256, (batch, *shape), np.uint8),
+    'label': np.zeros(batch, np.int32),
+  }
+  _, arguments = steps.arguments(clips, 0)
   step = train_step.make_train_step(
-    config.optim, stage, objective, layout, 0, mesh, state
+    *(config.optim, stage, steps.objective, steps.layout, 0, mesh, state)
   )
   operations = flops.count_flops(step, state, *arguments)
   began = time.perf_counter()
@@ -92,7 +73,7 @@ def measure(config, stage, batch):
   )
   return {
     'batch': batch,
-    'parameters': sum(x.size for x in jax.tree.leaves(params)),
+    'parameters': count,
     'compile_seconds': compile_seconds,
     'seconds_per_step': median,
     'seconds_range': [min(seconds), max(seconds)],
@@ -108,9 +89,7 @@ def main(argv):
   del argv
 
   config = _CONFIG.value
-  if _STAGE.value not in config.stages:
-    flag.stop(f'--stage={_STAGE.value} is none of {", ".join(config.stages)}.')
-  stage = config.stages[_STAGE.value]
+  stage = common.stage_of(config, _STAGE.value)
   batches = [int(x) for x in _BATCHES.value or [stage.batch]]
   record = {
     **common.environment(),

@@ -15,7 +15,6 @@ import tiny_train
 from vdm import sample
 from vdm import train
 from vdm import trained
-from vdm.checkpoints import manager
 from vdm.common import errors
 from vdm.common import trees
 from vdm.config import schema
@@ -23,7 +22,6 @@ from vdm.evaluation import averages
 from vdm.evaluation import diagnosis
 from vdm.evaluation import run_card
 from vdm.media import video_files
-from vdm.multihost import preemption
 from vdm.planning import report as plan
 from vdm.planning import targets
 from vdm.publishing import export
@@ -76,20 +74,9 @@ def runs(data_root, tmp_path_factory):
     folders[name] = tmp_path_factory.mktemp(name)
     assert train.train(config, folders[name]) == 0
   folders['stopped'] = tmp_path_factory.mktemp('stopped')
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(
-      preemption, 'StopSignal', lambda vote: tiny_train.StopAfter(3)
-    )
-    config = made['large']
-    assert train.train(config, folders['stopped']) == train.STOPPED
-  assert train.train(config, folders['stopped']) == 0
+  tiny_train.train_until(made['large'], folders['stopped'], polls=3)
+  assert train.train(made['large'], folders['stopped']) == 0
   return {name: epath.Path(path) for name, path in folders.items()}
-
-
-def restored(workdir):
-  with manager.Checkpoints(workdir / 'checkpoints', read_only=True) as store:
-    names = ('params', 'opt_state', 'ema')
-    return trees.flatten({n: store.restore_item(n)[1] for n in names})
 
 
 def arrays(path):
@@ -100,7 +87,10 @@ def arrays(path):
 def test_a_resumed_run_is_the_uninterrupted_one(runs):
   rows = writer.read_rows(runs['stopped'])
   assert [r['resumed_from'] for r in rows if 'resumed_from' in r] == [3]
-  whole, stopped = (restored(runs[name]) for name in ('large', 'stopped'))
+  whole, stopped = (
+    trees.flatten(tiny_train.restored(runs[name]))
+    for name in ('large', 'stopped')
+  )
   assert whole.keys() == stopped.keys()
   assert 'params/stem_low/kernel' in whole
   for name, leaf in whole.items():

@@ -13,13 +13,11 @@ import tiny_train
 
 from vdm import train
 from vdm import trained
-from vdm.checkpoints import manager
 from vdm.common import errors
 from vdm.common import trees
 from vdm.config import schema
 from vdm.evaluation import averages
 from vdm.models import safetensors
-from vdm.multihost import preemption
 from vdm.training import objectives
 from vdm.training import sharding
 from vdm.training import teacher
@@ -55,27 +53,16 @@ def runs(data_root, finished_run, tmp_path_factory):
   config = make_config(data_root, finished_run)
   whole, stopped = map(tmp_path_factory.mktemp, ('whole', 'stopped'))
   assert train.train(config, whole) == 0
-  with pytest.MonkeyPatch.context() as patch:
-    # After the image stage's steps, the border, and two more steps.
-    polls = STEPS[0] + 1 + 2
-    patch.setattr(
-      preemption, 'StopSignal', lambda vote: tiny_train.StopAfter(polls)
-    )
-    assert train.train(config, stopped) == train.STOPPED
+  # After the image stage's steps, the border, and two more steps.
+  tiny_train.train_until(config, stopped, polls=STEPS[0] + 1 + 2)
   assert train.train(config, stopped) == 0
   return epath.Path(whole), epath.Path(stopped)
-
-
-def restored(workdir, step=None):
-  with manager.Checkpoints(workdir / 'checkpoints', read_only=True) as store:
-    names = ('params', 'opt_state', 'ema')
-    return {name: store.restore_item(name, step=step)[1] for name in names}
 
 
 def test_a_resumed_stage_is_the_uninterrupted_one(runs):
   resumed = [r for r in writer.read_rows(runs[1]) if 'resumed_from' in r]
   assert [row['resumed_from'] for row in resumed] == [STEPS[0] + 2]
-  states = [trees.flatten(restored(folder)) for folder in runs]
+  states = [trees.flatten(tiny_train.restored(folder)) for folder in runs]
   losses = [
     [row['loss'] for row in writer.read_rows(folder) if 'loss' in row]
     for folder in runs
@@ -92,7 +79,7 @@ def test_a_resumed_stage_is_the_uninterrupted_one(runs):
 
 
 def test_the_teacher_is_the_average_of_the_stage_before(runs):
-  average = restored(runs[0], STEPS[0])['ema']['0.100']
+  average = tiny_train.restored(runs[0], STEPS[0])['ema']['0.100']
   folder = runs[0] / teacher.FOLDER
   found = safetensors.parse((folder / teacher.WEIGHTS).read_bytes())
   assert found.keys() == average.keys()

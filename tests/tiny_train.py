@@ -1,11 +1,17 @@
 """A run of four stages that takes seconds, once it is compiled."""
 
 import contextlib
+import math
 import os
 import sys
 
+import pytest
+
+from vdm import train
+from vdm.checkpoints import manager
 from vdm.config import recipes
 from vdm.config import schema
+from vdm.multihost import preemption
 
 
 def make_config(root):
@@ -59,23 +65,41 @@ def make_config(root):
 
 
 class StopAfter:
-  """A signal that is seen at a certain poll."""
+  """A signal that comes at a certain poll between steps, or inside of one."""
 
-  def __init__(self, polls):
-    self.polls = polls
+  def __init__(self, polls, checks=math.inf):
+    self.polls, self.checks = polls, checks
 
   def received(self):
     self.polls -= 1
-    return self.polls <= 0
+    return self.polls <= 0 or self.checks <= 0
 
   def check(self):
-    pass
+    self.checks -= 1
+    if self.polls <= 0 or self.checks <= 0:
+      raise preemption.Stopped
 
   def __enter__(self):
     return self
 
   def __exit__(self, *error):
     pass
+
+
+def train_until(config, workdir, polls, checks=math.inf):
+  """Trains a run until a signal stops it, see `StopAfter`."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      preemption, 'StopSignal', lambda vote: StopAfter(polls, checks)
+    )
+    assert train.train(config, workdir) == train.STOPPED
+
+
+def restored(workdir, step=None):
+  """Parameters, moments and averages of a step; None: of the last one."""
+  with manager.Checkpoints(workdir / 'checkpoints', read_only=True) as store:
+    names = ('params', 'opt_state', 'ema')
+    return {name: store.restore_item(name, step=step)[1] for name in names}
 
 
 @contextlib.contextmanager

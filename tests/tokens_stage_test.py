@@ -13,14 +13,12 @@ import tiny_train
 from vdm import generate
 from vdm import train
 from vdm import trained
-from vdm.checkpoints import manager
 from vdm.common import errors
 from vdm.common import trees
 from vdm.config import schema
 from vdm.diffusion import rollouts
 from vdm.evaluation import averages
 from vdm.evaluation import diagnosis
-from vdm.multihost import preemption
 from vdm.planning import report as plan
 from vdm.planning import targets
 from vdm.publishing import export
@@ -61,27 +59,16 @@ def runs(data_root, tmp_path_factory):
   config = make_config(data_root)
   whole, stopped = map(tmp_path_factory.mktemp, ('whole', 'stopped'))
   assert train.train(config, whole) == 0
-  with pytest.MonkeyPatch.context() as patch:
-    # After the autoencoder's steps, the border, and two more steps.
-    polls = STEPS[0] + 1 + 2
-    patch.setattr(
-      preemption, 'StopSignal', lambda vote: tiny_train.StopAfter(polls)
-    )
-    assert train.train(config, stopped) == train.STOPPED
+  # After the autoencoder's steps, the border, and two more steps.
+  tiny_train.train_until(config, stopped, polls=STEPS[0] + 1 + 2)
   assert train.train(config, stopped) == 0
   return epath.Path(whole), epath.Path(stopped)
-
-
-def restored(workdir):
-  with manager.Checkpoints(workdir / 'checkpoints', read_only=True) as store:
-    names = ('params', 'opt_state', 'ema')
-    return {name: store.restore_item(name)[1] for name in names}
 
 
 def test_a_resumed_stage_is_the_uninterrupted_one(runs):
   resumed = [r for r in writer.read_rows(runs[1]) if 'resumed_from' in r]
   assert [row['resumed_from'] for row in resumed] == [STEPS[0] + 2]
-  states = [trees.flatten(restored(folder)) for folder in runs]
+  states = [trees.flatten(tiny_train.restored(folder)) for folder in runs]
   assert states[0].keys() == states[1].keys()
   for name, leaf in states[0].items():
     np.testing.assert_array_equal(leaf, states[1][name], err_msg=name)

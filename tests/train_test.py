@@ -12,7 +12,6 @@ from vdm import train
 from vdm.checkpoints import manager
 from vdm.config import schema
 from vdm.config import serialize
-from vdm.multihost import preemption
 from vdm.preparation import prepare_file
 from vdm.training import resume
 from vdm.training import starts
@@ -50,28 +49,6 @@ def restored(workdir):
   with manager.Checkpoints(workdir / 'checkpoints', read_only=True) as store:
     names = ('params', 'opt_state', 'ema')
     return {name: store.restore_item(name)[:2] for name in names}
-
-
-class StopAfter:
-  """A signal that comes at a certain poll between steps, or inside of one."""
-
-  def __init__(self, polls, checks):
-    self.polls, self.checks = polls, checks
-
-  def received(self):
-    self.polls -= 1
-    return self.polls <= 0 or self.checks <= 0
-
-  def check(self):
-    self.checks -= 1
-    if self.polls <= 0 or self.checks <= 0:
-      raise preemption.Stopped
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *error):
-    pass
 
 
 def test_run_leaves_what_it_promises(finished_run):
@@ -137,18 +114,14 @@ def test_final_samples_are_made_of_seeds_and_labels(finished_run):
   ],
 )
 def test_stopped_and_resumed_run_is_the_uninterrupted_one(
-  polls, checks, steps, finished_run, data_root, tmp_path, monkeypatch
+  polls, checks, steps, finished_run, data_root, tmp_path
 ):
   """In the middle of stages (1, 9) and at a border to a new objective (3).
 
   Also inside of a preview (2 checks) and of an evaluation (9) at borders.
   """
   config = tiny_train.make_config(data_root)
-  monkeypatch.setattr(
-    preemption, 'StopSignal', lambda vote: StopAfter(polls, checks)
-  )
-  assert train.train(config, tmp_path) == train.STOPPED
-  monkeypatch.undo()
+  tiny_train.train_until(config, tmp_path, polls, checks)
   # Lines past the checkpoint, the last one torn, as after a kill.
   with (tmp_path / 'metrics.jsonl').open('a') as file:
     file.write(json.dumps({'step': steps + 1, 'stage': 'x', 'loss': 9.0}))

@@ -9,8 +9,9 @@ import re
 
 from ml_collections import ConfigDict
 
-# Pattern of the path of the empty prompt's tokens, which are data.
-NULL_TEXT = '^null_text$'
+# Path of the empty prompt's tokens, which are data, and its pattern.
+NULL_TEXT_PATH = 'null_text'
+NULL_TEXT = f'^{NULL_TEXT_PATH}$'
 # Keys of `config.model` that are of no other kind.
 KEYS = ('weights', 'weights_sha256', 'architecture', 'adapter_rank')
 

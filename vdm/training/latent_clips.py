@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 from vdm import generate
 from vdm import models
-from vdm.common import sizes
 from vdm.config import cascade_rules
 from vdm.config import image_model_rules
 from vdm.data import text_cache
@@ -80,11 +79,7 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
     return cast(params)
 
   def encode(frozen, rows, sampled=False):
-    if 'video' in rows:
-      x = generate.to_float(rows['video']).astype(dtype)
-      mean, logvar = codec.encode(frozen['params'], x)
-    else:
-      mean, logvar = rows['mean'], rows.get('logvar')
+    mean, logvar = videos.encode(codec, dtype, frozen, rows)
     z = mean.astype(jnp.float32)
     if sampled:
       keys = process.fold_in(rows['key'], objective.POSTERIOR)
@@ -92,10 +87,7 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
     return latents.normalise(z, frozen['stats'])
 
   def draw(batch, key):
-    inputs = conditions.rest(batch)
-    rows, frames = next(iter(inputs.values())).shape[:2]
-    if 'video' in inputs:
-      frames = generate.latent_shape(codec, frames, sizes.of(stage))[0]
+    rows, frames = videos.latent_extent(codec, stage, batch)
     levels, loss_mask = losses.draw_levels(
       jax.random.fold_in(key, objective.LEVELS),
       rows,
@@ -112,7 +104,7 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
       own = jax.random.fold_in(key, objective.AUGMENTATION)
       drawn['low_noise'] = cascade.draw_levels(own, rows, low.noise)
     return {
-      **inputs,
+      **conditions.rest(batch),
       **videos.told(config.model, batch, key),
       **drawn,
       'levels': levels,

@@ -11,9 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vdm import generate
 from vdm import models
-from vdm.common import sizes
 from vdm.diffusion import conditions
 from vdm.diffusion import losses
 from vdm.diffusion import masking
@@ -39,25 +37,18 @@ def make(
   dtype = jnp.dtype(config.train.compute_dtype)
 
   def encode(frozen, rows):
-    if 'video' in rows:
-      x = generate.to_float(rows['video']).astype(dtype)
-      codes, _ = codec.encode(frozen['params'], x)
-    else:
-      codes = rows['mean']
+    codes, _ = videos.encode(codec, dtype, frozen, rows)
     return jax.lax.stop_gradient(tokens_of.encode(codes))
 
   def draw(batch, key, n):
     del n
-    inputs = conditions.rest(batch)
-    rows, frames = next(iter(inputs.values())).shape[:2]
-    if 'video' in inputs:
-      frames = generate.latent_shape(codec, frames, sizes.of(stage))[0]
+    rows, frames = videos.latent_extent(codec, stage, batch)
     times, given = losses.draw_times(
       jax.random.fold_in(key, objective.LEVELS),
       *(rows, frames, stage.frame_levels.to_dict()),
     )
     return {
-      **inputs,
+      **conditions.rest(batch),
       **videos.told(config.model, batch, key),
       'shares': jnp.broadcast_to(masking.share(times), given.shape),
       'given': given,
@@ -88,8 +79,7 @@ def make(
     return total.sum(), count.sum(), _binned(rows, total, hits, count)
 
   def losses_of(params, frozen, rows, share):
-    frames = generate.latent_shape(codec, stage.frames, sizes.of(stage))[0]
-    shape = len(rows['video']), frames
+    shape = videos.latent_extent(codec, stage, {'video': rows['video']})
     rows = rows | {
       'shares': jnp.full(shape, share),
       'given': jnp.zeros(shape, bool),

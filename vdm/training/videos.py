@@ -8,19 +8,59 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
+from vdm.common import sizes
 from vdm.config import condition_rules
 from vdm.config import image_model_rules
 from vdm.diffusion import cascade
 from vdm.diffusion import conditions
 from vdm.diffusion import process
 from vdm.diffusion import rollouts
+from vdm.models import autoencoders
 from vdm.models import unet
 from vdm.multihost import arrays
 from vdm.training import objective
+
+
+def latent_extent(
+  codec: autoencoders.Autoencoder, stage: ConfigDict, batch: dict[str, Any]
+) -> tuple[int, int]:
+  """Returns the rows of a batch, and the frames of its latents.
+
+  Args:
+    codec: the autoencoder.
+    stage: the stage's.
+    batch: of frames, or of cached latents.
+  """
+  inputs = conditions.rest(batch)
+  rows, frames = next(iter(inputs.values())).shape[:2]
+  if 'video' in inputs:
+    frames = generate.latent_shape(codec, frames, sizes.of(stage))[0]
+  return rows, frames
+
+
+def encode(
+  codec: autoencoders.Autoencoder,
+  dtype: jnp.dtype,
+  frozen: dict[str, Any],
+  rows: dict[str, Any],
+) -> tuple[jax.Array, jax.Array | None]:
+  """Returns the mean and log-variance of latents as the autoencoder has them.
+
+  Args:
+    codec: the autoencoder.
+    dtype: to compute in.
+    frozen: with its 'params'.
+    rows: of frames, or of cached latents, which may have no log-variance.
+  """
+  if 'video' not in rows:
+    return rows['mean'], rows.get('logvar')
+  x = generate.to_float(rows['video']).astype(dtype)
+  return codec.encode(frozen['params'], x)
 
 
 def told(

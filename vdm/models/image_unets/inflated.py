@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from vdm.common import trees
+from vdm.config import image_model_rules
 from vdm.models import embedding
 from vdm.models import unet_blocks
 from vdm.models.image_unets import adm
@@ -42,7 +43,7 @@ OPTIONS = (
   *('joint_levels', 'head_size', 'attention', 'embed_width', 'scalars'),
   *('dropout', 'remat'),
 )
-NULL_TEXT = 'null_text'  # Path of the tokens of the empty prompt.
+NULL_TEXT = image_model_rules.NULL_TEXT_PATH
 IMAGE = r'^image/'  # Pattern of the paths of the image model's parameters.
 
 
