@@ -1,11 +1,13 @@
 """The optimizer against optax over whole trees, and the schedule by hand."""
 
+import image_unets_test as image_unets
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from vdm import models
 from vdm.common import trees
 from vdm.config import schema
 from vdm.training import optim
@@ -30,6 +32,26 @@ HIDDEN = {
   'block/temporal/kernel',
   'block/linear/kernel',
 }
+
+
+# Kernels of every kind of network that AdamW updates, besides those of blocks.
+OUTER = {
+  'unet': {
+    *('stem', 'stem_low', 'head_conv', 'embed_in', 'embed_out', 'embed_low'),
+    *('embed_text', 'embed_temporal_frame_rate', 'embed_temporal_motion'),
+    'text/embed_features',
+  },
+  'transformer': {
+    *('head', 'embed_in', 'embed_out', 'embed_text', 'text/embed_features'),
+    *('embed_temporal_frame_rate', 'embed_temporal_motion'),
+  },
+  'adm': {
+    *('image/stem', 'image/head_conv', 'image/embed_in', 'image/embed_out'),
+    *('temporal/embed_in', 'temporal/embed_out'),
+    *('temporal/embed_frame_rate', 'temporal/embed_motion'),
+  },
+}
+OUTER['conditional'] = OUTER['adm']
 
 
 def values(seed):
@@ -160,6 +182,30 @@ def test_muon_is_optax_muon_on_hidden_matrices_and_adamw_elsewhere(gradients):
   others = flat.keys() - HIDDEN
   wanted, _ = run(adamw, stage, others, gradients, params)
   assert_close(live, {path: wanted[path] for path in others})
+
+
+@pytest.mark.parametrize('kind', OUTER)
+def test_muon_updates_the_matrices_of_blocks_alone(kind):
+  told = dict(scalars=('frame_rate', 'motion'))
+  if kind in ('adm', 'conditional'):
+    name = {'adm': 'mixed', 'conditional': 'sd2'}[kind]
+    config = image_unets.options(kind, name, **told)
+    made = models.make_network(config, image_unets.CHANNELS[kind], ())
+  else:
+    config = schema.default().model
+    config.update(kind=kind, num_classes=3, **told)
+    config.text.update(encoder='pretrained', features=8)
+    config.low.space_factor = 2
+    made = models.make_network(config, 3, (4, 3, 2))
+  flat = trees.flatten(made.abstract_params())
+  kernels = {p.removesuffix('/kernel') for p in flat if p.endswith('/kernel')}
+  muon = {
+    p.removesuffix('/kernel') for p, x in flat.items() if optim.is_matrix(p, x)
+  }
+  assert kernels - muon == OUTER[kind]
+  # So the projections of what is told are among them, and no table is.
+  assert any('film' in path for path in muon)
+  assert muon <= kernels
 
 
 @pytest.mark.parametrize('name', ['adamw', 'muon'])

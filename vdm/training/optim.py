@@ -7,8 +7,8 @@ bias correction is right. No masks, no partitions. In a step, parameters with
 one history are a group with one `Slot` (`packing`).
 
 Muon (Jordan et al., 2024) updates the hidden matrices, with convolution kernels
-as matrices [(kh kw cin) cout]; AdamW updates everything else (embeddings, the
-U-Net's first and last layer, norms, biases) at the stage's learning rate.
+as matrices [(kh kw cin) cout]; AdamW updates everything else (embeddings, a
+denoiser's first and last layer, norms, biases) at the stage's learning rate.
 Weight decay is a share of the parameter times the rate, whatever that is. The
 branches of an autoencoder are parallel to its linear skip, so all their
 matrices are hidden ones.
@@ -26,9 +26,10 @@ import optax
 
 from vdm.common import trees
 
-# First and last layers, tables and projections of the noise level are not
-# hidden matrices.
-NOT_HIDDEN = r'^(image/|temporal/|text/)?(stem|head_|embed_)'
+# First and last layers, tables, and what embeds the noise level and what is
+# told are not hidden matrices. The projections of that embedding in the blocks,
+# `film`, are.
+NOT_HIDDEN = r'^(image/|temporal/|text/)?(stem|head|embed)(_\w+)?(/|$)'
 
 
 class Slot(NamedTuple):
