@@ -125,7 +125,7 @@ def independent(tokens, masked):
 
 
 @pytest.mark.parametrize('left', [(2, 0), (2, 1, 0)])
-@pytest.mark.parametrize('temperature', [1.0, 2.0])
+@pytest.mark.parametrize('temperature', [0.5, 1.0, 2.0])
 def test_in_any_order_independent_tokens_have_their_frequencies(
   left, temperature
 ):
@@ -145,6 +145,36 @@ def test_in_any_order_independent_tokens_have_their_frequencies(
       p = wanted[position]
       error = np.sqrt(p * (1 - p) / rows)
       assert (np.abs(counts / rows - p) <= 4 * error + 1e-6).all()
+
+
+def test_without_temperature_the_likeliest_are_drawn_in_any_order():
+  rows = 500
+  found = sample(
+    *(independent, rows, (1, 1, 2), (3, 2), (2, 1, 0)),
+    noise=RANDOM_ORDER,
+    temperature=1e-4,
+  )
+  # The groups of the first position are (0.5, 0.5): a draw, whatever it is.
+  np.testing.assert_array_equal(found[:, 0, 0, :, 0], [[0, 0]] * rows)
+  np.testing.assert_array_equal(found[:, 0, 0, 1, 1], Q[1].argmax())
+  assert 0.4 < found[:, 0, 0, 0, 1].mean() < 0.6
+
+
+def test_the_certainty_is_of_the_network_at_any_temperature():
+  """Though every draw of a low one is certain: the order shows in the last."""
+
+  def predict(tokens, masked):
+    # The first token is 0 (0.9), or 1 once the second is known; the second is 0
+    # (0.6), or 1 once the first is known.
+    alone = masked.all(axis=(1, 2, 3), keepdims=True)[..., None]
+    p = jnp.array([[0.9, 0.1], [0.6, 0.4]])
+    after = jnp.array([[0.0, 1.0], [0.0, 1.0]])
+    return jnp.log(jnp.where(alone, p, after) + 1e-30)
+
+  found = sample(
+    *(predict, 9, (1, 1, 2), (2,), (2, 1, 0)), noise=0.0, temperature=1e-3
+  )
+  np.testing.assert_array_equal(found[:, 0, 0, :, 0], [[0, 1]] * 9)
 
 
 def test_the_certain_are_kept_first():

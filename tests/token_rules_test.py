@@ -60,6 +60,13 @@ def test_noise_is_not_unmasked():
     check.validate(config)
 
 
+def test_noise_has_no_temperature():
+  config = get_config('synthetic', 'smoke')
+  config.sample.temperature = 0.9
+  with pytest.raises(errors.UsageError, match='temperature is of masked token'):
+    check.validate(config)
+
+
 def test_a_stage_brings_its_sampler():
   config = make_config()
   found = sampling.of_stage(config, config.stages.video).sample

@@ -118,6 +118,7 @@ def test_an_export_makes_the_same_videos(runs, tmp_path):
   export.write(runs[0], folder, export.Options(dtype='float32', samples=1))
   card = (folder / 'README.md').read_text()
   assert 'model of masked video tokens' in card and 'unmask, 2 steps' in card
+  assert ', temperature 1)' in card
   found = []
   for source in (runs[0], folder):
     model = trained.load(source)

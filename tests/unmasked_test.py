@@ -175,6 +175,24 @@ def test_guidance_is_of_logits(make_videos):
   assert abs((videos[:, 0] == 2).mean() - p) < 4 * error
 
 
+@pytest.mark.parametrize('temperature', [0.5, 2.0])
+def test_temperature_is_of_the_tokens_that_are_drawn(make_videos, temperature):
+  num, told = 1000, 0.7
+  videos = make_videos(
+    num=num,
+    told=told,
+    labels=np.full(num, 2),
+    steps=1,
+    batch=num,
+    temperature=temperature,
+  )
+  p = np.exp(told / temperature * np.eye(VALUES)[2])
+  p = p / p.sum()
+  counts = np.bincount(videos[:, 0].ravel(), minlength=VALUES)
+  error = np.sqrt(p * (1 - p) / counts.sum())
+  assert (np.abs(counts / counts.sum() - p) < 4 * error).all()
+
+
 @pytest.mark.parametrize(
   'task, words',
   [
@@ -193,6 +211,15 @@ def test_methods_of_noise_are_refused(make_videos):
   config = tiny_runs.make_config()
   config.sample.method = 'unmask'
   with pytest.raises(ValueError, match='Method unmask is of masked tokens'):
+    generate.make_generator(config, config.stages.video)
+
+
+def test_temperatures_are_of_tokens_and_above_zero(make_videos):
+  with pytest.raises(ValueError, match='Temperature 0 leaves nothing to draw'):
+    make_videos(temperature=0.0)
+  config = tiny_runs.make_config()
+  config.sample.temperature = 0.5
+  with pytest.raises(ValueError, match='Temperature 0.5 is of masked tokens'):
     generate.make_generator(config, config.stages.video)
 
 

@@ -71,6 +71,12 @@ _METHOD = flags.DEFINE_enum(
   ['ddim', 'heun', 'dpmpp', 'consistency'],
   "run: by default the run's.",
 )
+_TEMPERATURE = flags.DEFINE_float(
+  'temperature',
+  None,
+  'run: of the tokens that are drawn, of a model of tokens; by default the '
+  "run's.",
+)
 _REAL = flags.DEFINE_string('real', None, 'folders: real videos or .npz files.')
 _FAKE = flags.DEFINE_string('fake', None, 'folders: videos to evaluate.')
 _FRAMES = flags.DEFINE_integer(
@@ -175,6 +181,7 @@ def _run() -> None:
     'steps': _STEPS.value,
     'guidance': _GUIDANCE.value,
     'method': _METHOD.value,
+    'temperature': _TEMPERATURE.value,
   }
   card = run_card.evaluate(
     _WORKDIR.value,

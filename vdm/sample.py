@@ -95,6 +95,11 @@ _METHOD = flags.DEFINE_enum(
   ['ddim', 'heun', 'dpmpp', 'consistency'],
   "By default the run's.",
 )
+_TEMPERATURE = flags.DEFINE_float(
+  'temperature',
+  None,
+  "Of the tokens that are drawn, of a model of tokens; by default the run's.",
+)
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint', 'latest', 'latest, a step, or best (see score.best).'
 )
@@ -231,6 +236,7 @@ def main(argv: Sequence[str]) -> None:
     'steps': _STEPS.value,
     'guidance': request.guidance,
     'method': _METHOD.value,
+    'temperature': _TEMPERATURE.value,
     'low_noise': _LOW_NOISE.value if request.low else None,
   }
   generate.change_sampler(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
+from vdm.config import sampling
 from vdm.config import schema
 
 # Of `sample`, what only samplers of noisy latents read.
@@ -35,6 +36,13 @@ def problems(config: ConfigDict) -> Iterator[str]:
       'config.sample.method=unmask is of masked tokens, and config.stages.'
       f'{of_noise[0]} adds noise: sample it with ddim, heun or dpmpp.'
     )
+  if of_noise:
+    for key in _changed(config.sample, sampling.UNMASKING):
+      yield (
+        f'config.sample.{key} is of masked tokens, and config.stages.'
+        f'{of_noise[0]} adds noise: leave it at '
+        f'{schema.default().sample[key]}.'
+      )
   if of_tokens:
     yield from _stage_problems(config, of_tokens)
     yield from _noise_problems(config.sample)
@@ -63,13 +71,17 @@ def _stage_problems(config: ConfigDict, names: list[str]) -> Iterator[str]:
 
 
 def _noise_problems(sample: ConfigDict) -> Iterator[str]:
+  for key in _changed(sample, NOISY):
+    yield (
+      f'config.sample.{key} is of noise levels, which masked tokens do not '
+      f'have: leave it at {schema.default().sample[key]}.'
+    )
+
+
+def _changed(sample: ConfigDict, keys: tuple[str, ...]) -> list[str]:
+  """Returns those of the keys that are not at their defaults."""
   defaults = schema.default().sample
-  for key in NOISY:
-    if sample[key] != defaults[key]:
-      yield (
-        f'config.sample.{key} is of noise levels, which masked tokens do not '
-        f'have: leave it at {defaults[key]}.'
-      )
+  return [key for key in keys if sample[key] != defaults[key]]
 
 
 def sample_problems(
@@ -92,6 +104,16 @@ def sample_problems(
     yield (
       'Method unmask is of masked tokens, and the network removes noise: '
       'sample it with ddim, heun or dpmpp.'
+    )
+  if not tokens and sample.temperature != 1:
+    yield (
+      f'Temperature {sample.temperature:g} is of masked tokens, and the '
+      'network removes noise: leave it at 1.'
+    )
+  if sample.temperature <= 0:
+    yield (
+      f'Temperature {sample.temperature:g} leaves nothing to draw: give more '
+      'than 0, for the likeliest tokens 0.001.'
     )
   if worse is not None and tokens != (worse.model.kind == 'transformer'):
     yield (

@@ -16,7 +16,9 @@ masked after step i. A step draws all of them, each from its own distribution,
 and keeps those it is most certain of; the others are masked again. What one
 step draws is drawn independently: the fewer steps, the more tokens that do not
 fit together. Noise on the certainty, which fades to zero, makes the order less
-greedy and the samples more diverse.
+greedy and the samples more diverse. A temperature draws from p^(1/temperature),
+normalised, and leaves the certainty at p, as all draws of a low temperature
+would be certain alike.
 
 A position has a token for each group of channels, with logits one group after
 another; `sizes` are their numbers of values. All of a position is masked or
@@ -136,7 +138,7 @@ def sample(
     sizes: numbers of values of the groups.
     left: how many of a row are masked before each step and after the last, see
       `counts`.
-    temperature: of the tokens that are drawn.
+    temperature: of the tokens that are drawn, above 0.
     noise: factor of the Gumbel noise on the log-probabilities by which tokens
       are kept, in the first step; it falls to zero linearly.
   """
@@ -146,11 +148,11 @@ def sample(
   def step(state, inputs):
     tokens, masked = state
     index, remaining = inputs
-    logits = process.at_least_float32(predict(tokens, masked)) / temperature
+    logits = process.at_least_float32(predict(tokens, masked))
     key_token, key_order = (
       process.fold_in(process.fold_in(keys, index), i) for i in range(2)
     )
-    found, log_p = _draw_tokens(key_token, logits, sizes)
+    found, log_p = _draw_tokens(key_token, logits, sizes, temperature)
     scale = noise * (1.0 - (index + 1.0) / steps)
     certainty = log_p + scale * _rows(jax.random.gumbel, key_order, log_p)
     certainty = jnp.where(masked, certainty, jnp.inf)
@@ -165,12 +167,16 @@ def sample(
   return tokens
 
 
-def _draw_tokens(keys, logits, sizes):
-  """Returns a token a group and position, and their joint log-probability."""
+def _draw_tokens(keys, logits, sizes, temperature):
+  """Returns a token a group and position, and their joint log-probability.
+
+  The latter is of the network, at temperature 1.
+  """
   found, total = [], 0.0
   for i, part in enumerate(split(logits, sizes)):
     own = process.fold_in(keys, i)
-    token = jnp.argmax(part + _rows(jax.random.gumbel, own, part), axis=-1)
+    gumbel = _rows(jax.random.gumbel, own, part)
+    token = jnp.argmax(part / temperature + gumbel, axis=-1)
     total = total + _of(jax.nn.log_softmax(part), token)
     found.append(token.astype(jnp.int32))
   return jnp.stack(found, axis=-1), total

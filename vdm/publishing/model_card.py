@@ -175,7 +175,10 @@ def _sampler(model) -> str:
   guidance = condition_rules.guidance_scale(
     model.config.model, options.guidance
   )
-  return f'{options.method}, {options.steps} steps, guidance {guidance:g}'
+  words = f'{options.method}, {options.steps} steps, guidance {guidance:g}'
+  if model.stage.objective == 'tokens':
+    words += f', temperature {options.temperature:g}'
+  return words
 
 
 def _sampling(model, source) -> str:
