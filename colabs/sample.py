@@ -125,7 +125,6 @@ import numpy as np
 
 from vdm import generate
 from vdm import prompts
-from vdm import sample
 from vdm.media import notebook
 from vdm.media import samples
 
@@ -144,7 +143,7 @@ def generator(**changes):
 def make_videos(label='', seed=0, number=4, caption='', **settings):
   """Makes videos, writes them to a new folder and plays them here."""
   with errors.as_usage():  # A mistake is one sentence.
-    labels = sample.choose_labels(len(names), names, label or None, number)
+    labels = prompts.choose_labels(len(names), names, label or None, number)
     captions = prompts.choose_captions(run, caption or None)
     if not captions and not label:
       captions = run.config.sample.captions

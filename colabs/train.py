@@ -231,7 +231,6 @@ import numpy as np
 
 from vdm import generate
 from vdm import prompts
-from vdm import sample
 from vdm import trained
 from vdm.media import samples
 
@@ -239,7 +238,7 @@ sampled = True
 try:
   run = trained.load(workdir)
   names = run.label_names[: run.config.model.num_classes]
-  labels = sample.choose_labels(len(names), names, label or None, number)
+  labels = prompts.choose_labels(len(names), names, label or None, number)
   captions = prompts.choose_captions(run, caption or None)
 except (OSError, ValueError) as error:
   raise errors.UsageError(error) from None

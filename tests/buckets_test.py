@@ -14,6 +14,7 @@ import pytest
 import tiny_runs
 import tiny_train
 
+from vdm import request
 from vdm import sample
 from vdm import trained
 from vdm.checkpoints import manager
@@ -327,8 +328,8 @@ def test_videos_and_where_they_may_go(folder):
   data = (folder / 'grid.mp4').read_bytes()
   assert 0 < data.find(b'moov') < data.find(b'mdat')
   with pytest.raises(FileExistsError, match='already holds samples'):
-    sample.choose_folder('run', 3, str(folder), overwrite=False)
-  assert sample.choose_folder('run', 3, str(folder), overwrite=True) == folder
+    request.choose_folder('run', 3, str(folder), overwrite=False)
+  assert request.choose_folder('run', 3, str(folder), overwrite=True) == folder
 
 
 def test_the_command_says_it_in_one_sentence(capsys):

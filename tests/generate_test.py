@@ -6,7 +6,7 @@ import pytest
 import tiny_runs
 
 from vdm import generate
-from vdm import sample
+from vdm import prompts
 from vdm import trained
 
 
@@ -69,13 +69,13 @@ def test_batches_are_filled_up_and_cut_off():
 
 def test_labels_by_name_and_number(run):
   classes = (run.config.model.num_classes, run.label_names)
-  assert sample.choose_labels(*classes, 'down', 2) == [2, 2]
-  assert sample.choose_labels(*classes, '7', 1) == [7]
-  assert list(sample.choose_labels(*classes, None, 3)) == [0, 1, 2]
+  assert prompts.choose_labels(*classes, 'down', 2) == [2, 2]
+  assert prompts.choose_labels(*classes, '7', 1) == [7]
+  assert list(prompts.choose_labels(*classes, None, 3)) == [0, 1, 2]
   with pytest.raises(ValueError, match="did you mean 'up-right'"):
-    sample.choose_labels(*classes, 'upright', 1)
+    prompts.choose_labels(*classes, 'upright', 1)
   with pytest.raises(ValueError) as raised:
-    sample.choose_labels(*classes, '9', 1)
+    prompts.choose_labels(*classes, '9', 1)
   assert 'did you mean' not in str(raised.value)
   assert 'there are right, ' in str(raised.value)
   assert 'Numbers are 0 to 7.' in str(raised.value)

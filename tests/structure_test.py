@@ -20,7 +20,7 @@ FLOORS = (
   ),
   ('sweeping',),
   ('train', 'publishing', 'reporting'),
-  ('evaluation', 'planning'),
+  ('evaluation', 'planning', 'request'),
   ('training', 'chain'),
   ('generate', 'trained'),
   ('sampling',),

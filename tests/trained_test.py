@@ -379,10 +379,10 @@ def test_autoencoders_and_averages_are_taken_from_exports(run, exports):
 def test_reading_and_sampling_import_no_library_of_training():
   code = """
 import sys
-from vdm import generate, sample, trained
+from vdm import generate, prompts, request, sample, trained
 from vdm.multihost import initialize
-sample.choose_folder('runs/none', 1, None, False)
-sample.choose_labels(0, [], None, 1)
+request.choose_folder('runs/none', 1, None, False)
+prompts.choose_labels(0, [], None, 1)
 heavy = {'tensorflow', 'tensorflow_datasets', 'clu', 'grain', 'torch',
          'array_record', 'safetensors', 'huggingface_hub'}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)

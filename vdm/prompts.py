@@ -10,6 +10,8 @@ import numpy as np
 
 from vdm.common import vocabulary
 from vdm.config import condition_rules
+from vdm.config import ranges
+from vdm.config import suggest
 from vdm.diffusion import cascade
 from vdm.diffusion import conditions
 from vdm.preparation import text_encoder
@@ -148,6 +150,50 @@ def choose_captions(
   for one in captions:
     run.reader.check(one)
   return captions
+
+
+def choose_labels(
+  num_classes: int, label_names: list[str], label: str | None, num: int
+) -> Sequence[int]:
+  """Returns the class of each video.
+
+  Raises:
+    ValueError: the run has no such class.
+  """
+  if label is None:
+    return [i % num_classes if num_classes else -1 for i in range(num)]
+  names = label_names[:num_classes]
+  if label in names:
+    return [names.index(label)] * num
+  if label.isdigit() and int(label) < num_classes:
+    return [int(label)] * num
+  if not num_classes:
+    raise ValueError('The run knows no classes: leave --label out.')
+  if (near := suggest.nearest(label, names)) is not None:
+    raise ValueError(f'The run has no class {label!r}: did you mean {near!r}?')
+  raise ValueError(
+    f'The run has no class {label!r}{suggest.hint("", names)} Numbers are 0 to '
+    f'{num_classes - 1}.'
+  )
+
+
+def choose_scalars(
+  config: ConfigDict, **asked: float | None
+) -> dict[str, float]:
+  """Returns the numbers that videos are told, by name.
+
+  Args:
+    config: the run's.
+    **asked: by name; None: they are not told it.
+
+  Raises:
+    ValueError: the run was not trained with them.
+  """
+  found = {name: x for name, x in asked.items() if x is not None}
+  for name, value in found.items():
+    if problem := ranges.problem(config, name, value):
+      raise ValueError(problem)
+  return found
 
 
 def choose_guidance(

@@ -1,0 +1,297 @@
+"""What a person asks of a trained model, read, checked and made.
+
+A request names models, what the videos show and begin with, and a folder.
+Nothing is made before all of it has been read.
+"""
+
+from typing import Any, NamedTuple
+
+from etils import epath
+from etils.array_types import ui8
+import numpy as np
+
+from vdm import chain
+from vdm import generate
+from vdm import prompts
+from vdm import trained
+from vdm.common import buckets
+from vdm.common import errors
+from vdm.common import sizes
+from vdm.diffusion import rollouts
+from vdm.media import samples
+
+
+class Options(NamedTuple):
+  """What is asked for; `vdm.sample` has a flag of each name, which explains it.
+
+  What is None or empty is left to the model.
+  """
+
+  workdir: str | None
+  chain: list[str]
+  out: str | None
+  overwrite: bool
+  label: str | None
+  caption: str | None
+  captions: str | None
+  text_encoder: str | None
+  image_model: str
+  num: int | None
+  guidance: float | None
+  checkpoint: str
+  ema: float | None
+  frame_rate: float | None
+  motion: float | None
+  low: str | None
+  low_noise: float | None
+  given: str | None
+  given_frames: str
+  frames: int | None
+  overlap: int | None
+  context_noise: float | None
+  history_guidance: float
+  history_noise: float
+  autoguide: str | None
+
+
+class Request(NamedTuple):
+  """What was asked for, read and checked.
+
+  Attributes:
+    options: as it was asked for.
+    run: the model, a `trained.Model`.
+    worse: the model to guide against, if any.
+    given: the frames that are given, `given_frames.Given`, if any.
+    low: the videos to enlarge, likewise.
+    chain: what comes after the model, see `chain`.
+    task: what is made of them; see `generate.plan`.
+    windows: of each video.
+    asked: what the videos are made for.
+    scalars: what else they are told, by name.
+    frame_rate: of the model's videos, frames a second.
+    guidance: its scale; None: the run's.
+    out: folder to write to.
+  """
+
+  options: Options
+  run: Any
+  worse: Any
+  given: Any
+  low: Any
+  chain: list[chain.Link]
+  task: rollouts.Task
+  windows: int
+  asked: prompts.Prompts
+  scalars: dict[str, float]
+  frame_rate: float
+  guidance: float | None
+  out: epath.Path
+
+
+def read(options: Options) -> Request:
+  """Reads the model and what else is named, and checks all of it.
+
+  Raises:
+    FileNotFoundError: there is no such model.
+    FileExistsError: see `choose_folder`.
+    ValueError: the model cannot do what is asked for.
+  """
+  first, *others = options.chain or [options.workdir]
+  run = trained.load(
+    first, options.ema, options.checkpoint, options.image_model
+  )
+  scalars = prompts.choose_scalars(
+    run.config, frame_rate=options.frame_rate, motion=options.motion
+  )
+  frame_rate = scalars.get('frame_rate', run.frame_rate)
+  frames = options.frames or run.stage.frames
+  given, indices = read_given(run, options, frames, scalars)
+  task = rollouts.Task(
+    *(frames, indices, options.overlap or 0, options.context_noise),
+    *(options.history_guidance, options.history_noise),
+  )
+  _, windows = generate.plan(run.config, run.stage, task)
+  worse = None
+  if options.autoguide:
+    worse = trained.load_worse(run, options.autoguide)
+    with errors.as_usage('--autoguide: '):
+      generate.plan(worse.config, worse.stage, task)
+  low = chain.read_low(
+    *(run.config, run.stage, frames, frame_rate),
+    *(options.low, options.low_noise),
+  )
+  if low and given:
+    raise ValueError('--given and --low are both given: give one.')
+  links = chain.plan(
+    *(run, frames, frame_rate, [trained.load(x) for x in others]),
+    options.low_noise,
+  )
+  if options.text_encoder is not None:
+    reader = prompts.moved(run.reader, options.text_encoder)
+    run = run._replace(reader=reader)
+  asked = choose_prompts(run, options, given or low)
+  guidance = prompts.choose_guidance(
+    run.config.model, asked, options.guidance, worse is not None
+  )
+  out = choose_folder(
+    others[-1] if others else first,
+    links[-1].run.step if links else run.step,
+    *(options.out, options.overwrite),
+  )
+  return Request(
+    *(options, run, worse, given, low, links, task, len(windows), asked),
+    *(scalars, frame_rate, guidance, out),
+  )
+
+
+def read_given(
+  run: Any, options: Options, frames: int, scalars: dict[str, float]
+) -> tuple[Any, tuple[int, ...]]:
+  """Returns the given frames, a `given_frames.Given` or None, and which.
+
+  Args:
+    run: the model.
+    options: what is asked for.
+    frames: of a video.
+    scalars: that videos are told, by name.
+
+  Raises:
+    ValueError: they cannot be read, or are not of such a video.
+  """
+  if not options.given:
+    return None, ()
+  from vdm.preparation import given_frames  # It takes OpenCV.
+
+  indices = given_frames.parse_indices(options.given_frames, frames)
+  data = run.config.data.copy_and_resolve_references()
+  if 'frame_rate' in scalars:
+    data.update(frame_rate=scalars['frame_rate'], stride=1)
+  size = sizes.of(run.stage)
+  return given_frames.read(options.given, indices, data, size), indices
+
+
+def choose_prompts(run: Any, options: Options, shown: Any) -> prompts.Prompts:
+  """Returns what the videos are made for.
+
+  Args:
+    run: the model.
+    options: what is asked for.
+    shown: videos that are given or enlarged, a `given_frames.Given`, if any.
+
+  Raises:
+    ValueError: the run knows no such class or caption.
+  """
+  classes = run.config.model.num_classes
+  captions = prompts.choose_captions(run, options.caption, options.captions)
+  num = options.num or (len(shown.names) if shown else 0)
+  num = num or (len(captions) if options.captions else 8)
+  if not captions and not shown and options.label is None:
+    captions = run.config.sample.captions
+  if shown and options.label is None:
+    from vdm.preparation import given_frames  # It takes OpenCV.
+
+    labels = given_frames.labels(
+      *(shown, run.config.model, run.label_names, num)
+    )
+  elif captions and options.label is None:
+    labels = [-1] * num
+  else:
+    labels = prompts.choose_labels(classes, run.label_names, options.label, num)
+  return prompts.make(run.reader, labels, captions)
+
+
+def choose_folder(
+  source: epath.PathLike, step: int, out: str | None, overwrite: bool
+) -> epath.Path:
+  """Returns the folder to write to.
+
+  Args:
+    source: of the model, see `trained`.
+    step: of its checkpoint.
+    out: the folder that was given, if any.
+    overwrite: whether samples there are replaced.
+
+  Raises:
+    FileExistsError: it holds samples and is not to be overwritten, or it is
+      the run's `final/`, whose numbers are of its samples.
+  """
+  folder = buckets.given(
+    out or trained.output_folder(source) / f'samples_from_step_{step:08d}',
+    '--out',
+  )
+  if (folder / samples.FINAL).exists():
+    raise FileExistsError(
+      f"{folder} has a run's final videos and their numbers: give another "
+      '--out.'
+    )
+  if not overwrite:
+    samples.check_free(folder)
+  buckets.check_writable(folder, '--out')
+  return folder
+
+
+def make_videos(
+  request: Request, make: generate.Generator, seeds: np.ndarray
+) -> tuple[ui8['n t h w 3'], list[dict[str, Any]]]:
+  """Returns the videos, and what the models after the first one did.
+
+  Args:
+    request: what is asked for.
+    make: of the first model.
+    seeds: of the videos, [n].
+  """
+  run, asked, num = request.run, request.asked, len(seeds)
+
+  def for_all(given):
+    frames = given.frames
+    return np.resize(frames, (num, *frames.shape[1:]))
+
+  scalars = {name: np.full(num, x) for name, x in request.scalars.items()}
+  cond = asked.cond | scalars
+  if request.low:
+    cond['small'] = for_all(request.low)
+  given = for_all(request.given) if request.given else None
+  videos = make.samples(
+    run.params, run.frozen, cond, seeds, request.task, given
+  )
+  labels = asked.cond['label']
+  return chain.make(
+    *(request.chain, videos, labels, run.label_names, asked.captions, seeds)
+  )
+
+
+def describe(request: Request) -> dict[str, Any]:
+  """Returns what made the samples, for samples.json."""
+  run, worse, options = request.run, request.worse, request.options
+  num = len(request.asked.cond['label'])
+  made_with = generate.describe_samples(run.config, run.source, run.step)
+  if options.image_model:
+    made_with['image_model'] = options.image_model
+  if request.scalars:
+    made_with['scalars'] = request.scalars
+  if request.given:
+    from vdm.preparation import given_frames  # It takes OpenCV.
+
+    made_with['given'] = given_frames.describe(
+      request.given, options.given, request.task.given, num
+    )
+  if request.low:
+    from vdm.preparation import given_frames  # It takes OpenCV.
+
+    made_with['low_noise'] = run.config.sample.low_noise
+    made_with['low'] = given_frames.describe_small(
+      request.low, options.low, num
+    )
+  if request.given or request.windows > 1:
+    planned, _ = generate.plan(run.config, run.stage, request.task)
+    made_with['task'] = {
+      k: v for k, v in planned._asdict().items() if k != 'given'
+    }
+  if worse:
+    made_with['guidance'] = run.config.sample.guidance
+    made_with['autoguide'] = {
+      'run': worse.source,
+      'step': worse.step,
+      'ema': worse.config.sample.ema,
+    }
+  return made_with
