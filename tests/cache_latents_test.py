@@ -14,6 +14,7 @@ import tiny_train
 
 from vdm import generate
 from vdm.data import builders
+from vdm.data import cache_folder
 from vdm.data import latent_cache
 from vdm.models import autoencoders
 from vdm.models.autoencoders import files
@@ -107,9 +108,9 @@ def test_another_autoencoder_is_refused(made):
   config, _, plan = made
   span = next(s for s in stages.spans(config) if s.name == 'video')
   source = builders.open_source(datasets.ensure(config.data), 'train')
-  with pytest.raises(latent_cache.CacheError, match='another autoencoder'):
+  with pytest.raises(cache_folder.CacheError, match='another autoencoder'):
     inputs.make_batches(config, source, span, 0, 'e' * 64)
-  with pytest.raises(latent_cache.CacheError, match='whole frames'):
+  with pytest.raises(cache_folder.CacheError, match='whole frames'):
     crop = span._replace(stage=span.stage.copy_and_resolve_references())
     crop.stage.crop = 8
     inputs.make_batches(config, source, crop, 0, plan['autoencoder'])
@@ -121,17 +122,17 @@ def test_another_autoencoder_is_refused(made):
 def test_what_cannot_be_encoded_is_named(made, tmp_path):
   config, workdir, _ = made
   config = config.copy_and_resolve_references()
-  with pytest.raises(latent_cache.CacheError, match='no autoencoder yet'):
+  with pytest.raises(cache_folder.CacheError, match='no autoencoder yet'):
     cache_latents.build(config, tmp_path)
   config.stages.image.resolution = 8
-  with pytest.raises(latent_cache.CacheError, match='clips of 8 and 16 px'):
+  with pytest.raises(cache_folder.CacheError, match='clips of 8 and 16 px'):
     cache_latents.build(config, workdir)
   config.train.order = ('autoencoder',)
-  with pytest.raises(latent_cache.CacheError, match='none reads latents'):
+  with pytest.raises(cache_folder.CacheError, match='none reads latents'):
     cache_latents.build(config, workdir)
   config.data.latents = ''
   with pytest.raises(
-    latent_cache.CacheError, match='--config.data.latents=FOLDER'
+    cache_folder.CacheError, match='--config.data.latents=FOLDER'
   ):
     cache_latents.build(config, workdir)
 

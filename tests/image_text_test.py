@@ -20,6 +20,7 @@ from vdm import models
 from vdm.common import trees
 from vdm.config import image_model_rules
 from vdm.config import rules
+from vdm.data import cache_folder
 from vdm.data import text_cache
 from vdm.data import text_cache_writer
 from vdm.diffusion import conditions
@@ -170,7 +171,7 @@ def test_a_cache_of_the_other_kind_is_refused(texts):
   text = make_config(texts).model.text
   assert text_cache.open_cache(texts, text)
   text.padded = False
-  with pytest.raises(text_cache.CacheError, match='with padded True, not Fals'):
+  with pytest.raises(cache_folder.CacheError, match='padded True, not Fals'):
     text_cache.open_cache(texts, text)
 
 

@@ -19,6 +19,7 @@ from tiny_source import Source
 from tiny_source import take
 
 from vdm.common import vocabulary
+from vdm.data import cache_folder
 from vdm.data import clip_spec
 from vdm.data import latent_cache
 from vdm.data import latent_cache_writer
@@ -217,7 +218,7 @@ def test_a_killed_build_resumes(folder, tmp_path):
   }
   assert 1 <= len(before) < 6
   with pytest.raises(
-    latent_cache.CacheError, match='an unfinished latent cache'
+    cache_folder.CacheError, match='an unfinished latent cache'
   ):
     open_cache(cache)
   calls = []
@@ -256,7 +257,7 @@ def test_a_killed_build_resumes(folder, tmp_path):
 def test_what_differs_is_named(folder, changes, info, words):
   source = Described()
   source.info |= info
-  with pytest.raises(latent_cache.CacheError) as error:
+  with pytest.raises(cache_folder.CacheError) as error:
     open_cache(folder, source, **changes)
   assert words in str(error.value) and '\n' not in str(error.value)
 
@@ -264,7 +265,7 @@ def test_what_differs_is_named(folder, changes, info, words):
 def test_another_split_is_named(folder):
   source = Described((*LENGTHS, 9))
   with pytest.raises(
-    latent_cache.CacheError, match='lacks 2 of the 17 records'
+    cache_folder.CacheError, match='lacks 2 of the 17 records'
   ):
     open_cache(folder, source)
   # A part of what was encoded is fine.
@@ -278,28 +279,28 @@ def test_another_split_is_named(folder):
 def test_mirrored_frames_must_be_there_to_flip(tmp_path):
   folder = make(tmp_path / 'cache', mirrored=False)
   open_cache(folder, flip=False)
-  with pytest.raises(latent_cache.CacheError, match='no mirrored frames'):
+  with pytest.raises(cache_folder.CacheError, match='no mirrored frames'):
     open_cache(folder)
 
 
 def test_no_cache_is_named_with_the_command(tmp_path):
   with pytest.raises(
-    latent_cache.CacheError, match='python -m vdm.prepare latents'
+    cache_folder.CacheError, match='python -m vdm.prepare latents'
   ):
     open_cache(tmp_path / 'nowhere')
 
 
 def test_a_folder_of_something_else_stays_as_it_is(folder, tmp_path):
   (tmp_path / 'holiday.txt').write_text('sun')
-  with pytest.raises(latent_cache.CacheError, match='other files'):
+  with pytest.raises(cache_folder.CacheError, match='other files'):
     make(tmp_path)
   assert os.listdir(tmp_path) == ['holiday.txt']
   # And so is a cache of something else.
-  with pytest.raises(latent_cache.CacheError, match='mirrored True, not False'):
+  with pytest.raises(cache_folder.CacheError, match='mirrored True, not False'):
     make(folder, mirrored=False)
   source = Described()
   source.info['version'] = '2.0.0'
-  with pytest.raises(latent_cache.CacheError, match='version'):
+  with pytest.raises(cache_folder.CacheError, match='version'):
     make(folder, source)
 
 
@@ -338,12 +339,12 @@ def test_latents_that_do_not_fit_are_refused(tmp_path):
     mean, logvar = encode(frames)
     return 1e6 * mean, logvar
 
-  with pytest.raises(latent_cache.CacheError, match='do not fit float16'):
+  with pytest.raises(cache_folder.CacheError, match='do not fit float16'):
     make(tmp_path / 'large', encode=large)
 
   def undefined(frames):
     mean, logvar = encode(frames)
     return mean * np.nan, logvar
 
-  with pytest.raises(latent_cache.CacheError, match='do not fit float16'):
+  with pytest.raises(cache_folder.CacheError, match='do not fit float16'):
     make(tmp_path / 'nan', encode=undefined)

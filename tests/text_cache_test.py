@@ -16,6 +16,7 @@ from tiny_source import take
 
 from vdm.common import trees
 from vdm.config import schema
+from vdm.data import cache_folder
 from vdm.data import text_cache
 from vdm.data import text_cache_writer
 
@@ -78,7 +79,8 @@ def test_captions_that_are_not_there_are_named(tmp_path):
   assert texts.lacking(['one', 'two', '']) == ['two']
   texts.check('one')
   for ask in (texts.check, texts.read):
-    with pytest.raises(text_cache.CacheError, match="lacks the caption 'two'"):
+    words = "lacks the caption 'two'"
+    with pytest.raises(cache_folder.CacheError, match=words):
       ask('two')
 
 
@@ -88,11 +90,11 @@ def test_captions_that_are_not_there_are_named(tmp_path):
 def test_another_encoder_is_refused(changes, tmp_path):
   folder = make(tmp_path)
   (name,) = changes
-  with pytest.raises(text_cache.CacheError, match=f'with {name} '):
+  with pytest.raises(cache_folder.CacheError, match=f'with {name} '):
     text_cache.open_cache(folder, text(**changes))
-  with pytest.raises(text_cache.CacheError, match='with sha256 '):
+  with pytest.raises(cache_folder.CacheError, match='with sha256 '):
     text_cache.open_cache(folder, text(), 'b' * 64)
-  with pytest.raises(text_cache.CacheError, match=f'another {name} '):
+  with pytest.raises(cache_folder.CacheError, match=f'another {name} '):
     make(tmp_path, **changes)
 
 
@@ -107,7 +109,7 @@ def test_a_killed_build_goes_on_with_what_is_left(tmp_path):
 
   with pytest.raises(KeyboardInterrupt):
     make(tmp_path / 'a', encode=broken)
-  with pytest.raises(text_cache.CacheError, match='an unfinished text cache'):
+  with pytest.raises(cache_folder.CacheError, match='an unfinished text cache'):
     text_cache.Texts(str(tmp_path / 'a'))
   calls.clear()
   calls += [None] * 10  # No more interruptions.
@@ -118,9 +120,21 @@ def test_a_killed_build_goes_on_with_what_is_left(tmp_path):
     assert path.read_bytes() == (tmp_path / 'a' / path.name).read_bytes()
 
 
+def test_what_is_encoded_is_not_tokenised_for_its_length_too(tmp_path):
+  def count(captions):
+    raise AssertionError(captions)
+
+  args = (CAPTIONS, encode, count)
+  text_cache_writer.write(str(tmp_path / 'a'), ENCODER, *args, batch=3)
+  make(tmp_path / 'b')
+  name = text_cache.OFFSETS
+  found, wanted = ((tmp_path / x / name).read_bytes() for x in 'ab')
+  assert found == wanted
+
+
 def test_damage_is_noticed(tmp_path):
   folder = make(tmp_path)
-  path = pathlib.Path(text_cache.shard_path(folder, 1))
+  path = pathlib.Path(cache_folder.shard_path(folder, 1))
   data = bytearray(path.read_bytes())
   data[-1] ^= 1
   path.write_bytes(data)
@@ -136,9 +150,9 @@ def test_damage_is_noticed(tmp_path):
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
   (tmp_path / 'mine').write_text('x')
-  with pytest.raises(text_cache.CacheError, match='holds other files'):
+  with pytest.raises(cache_folder.CacheError, match='holds other files'):
     make(tmp_path)
-  with pytest.raises(text_cache.CacheError, match='There is no text cache'):
+  with pytest.raises(cache_folder.CacheError, match='There is no text cache'):
     text_cache.Texts(str(tmp_path))
 
 

@@ -98,7 +98,6 @@ def explain(error: Exception) -> int:
   from vdm.checkpoints import reader
   from vdm.common import buckets
   from vdm.data import clip_reader
-  from vdm.data import latent_cache
   from vdm.multihost import coordination
   from vdm.training import nonfinite
 
@@ -108,7 +107,6 @@ def explain(error: Exception) -> int:
     (
       errors.UsageError,
       reader.CheckpointMismatch,
-      latent_cache.CacheError,
       *errors.PATH_ERRORS,
     ),
   ):

@@ -92,7 +92,6 @@ def _latents() -> None:
       '--workdir is missing: name the folder of the run whose autoencoder '
       'encodes.'
     )
-  from vdm.data import latent_cache
   from vdm.multihost import initialize
   from vdm.training import cache_latents
 
@@ -101,11 +100,7 @@ def _latents() -> None:
     initialize.initialize(_DISTRIBUTED.value)
     initialize.devices()
     plan = cache_latents.build(_CONFIG.value, _WORKDIR.value)
-  except (
-    errors.UsageError,
-    latent_cache.CacheError,
-    *errors.PATH_ERRORS,
-  ) as error:
+  except (errors.UsageError, *errors.PATH_ERRORS) as error:
     flag.stop(f'vdm.prepare: {error}')
   print(
     f'Latents of {plan["frames"]} frames ({plan["unreadable"]} unreadable) in '

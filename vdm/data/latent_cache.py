@@ -20,7 +20,6 @@ appears by one rename, so a killed build resumes with the shard it was at.
 Worker processes import this module: neither jax nor TensorFlow here.
 """
 
-import json
 import math
 import os
 from typing import Any
@@ -31,18 +30,15 @@ import numpy as np
 
 from vdm.common import sizes
 from vdm.data import builders
+from vdm.data import cache_folder
 from vdm.data import clip_spec
 from vdm.data import open_shards
 
-PLAN, INDEX, DONE = 'plan.json', 'index.npz', 'latents.json'
+INDEX, DONE = 'index.npz', 'latents.json'
 SHARD_BYTES = 128 << 20  # Of a shard, about; records are not split.
 OPEN_SHARDS = 128  # Files that a process keeps open: systems allow 1024.
 DTYPE = np.float16
 UNREADABLE = -1  # In place of a checksum.
-
-
-class CacheError(ValueError):
-  """A latent cache is missing or not the wanted one; says why in a sentence."""
 
 
 class Cache:
@@ -75,7 +71,7 @@ class Cache:
     place = order[rank]
     missing = (ids[place] != wanted) | (lengths[place] != source.index['n'])
     if missing.any():
-      raise CacheError(
+      raise cache_folder.CacheError(
         f'{directory} lacks {missing.sum()} of the {len(wanted)} records of '
         f'{source!r}, such as {wanted[missing][0]}: it was made of '
         f'{self.plan["split"]}; make another one.'
@@ -129,10 +125,10 @@ class Cache:
 
   def _arrays(self, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns a shard's memory-mapped latents and checksums."""
-    path = shard_path(self.directory, number)
+    path = cache_folder.shard_path(self.directory, number)
     return tuple(
       np.load(p, mmap_mode='r', allow_pickle=False)
-      for p in (path, sums_path(path))
+      for p in (path, cache_folder.sums_path(path))
     )
 
 
@@ -142,16 +138,11 @@ def read_plan(directory: str) -> dict[str, Any]:
   Raises:
     CacheError: there is none.
   """
-  path = os.path.join(directory, DONE)
-  if not os.path.exists(path):
-    unfinished = os.path.exists(os.path.join(directory, PLAN))
-    raise CacheError(
-      f'There is {"an unfinished" if unfinished else "no"} latent cache in '
-      f'{directory}: run python -m vdm.prepare latents with the same --config '
-      'and --workdir.'
-    )
-  with open(path) as file:
-    return json.load(file)
+  return cache_folder.read_finished(
+    *(directory, DONE),
+    'latent cache in {}: run python -m vdm.prepare latents with the same '
+    '--config and --workdir',
+  )
 
 
 def open_cache(
@@ -181,7 +172,7 @@ def open_cache(
   if not difference and not spec.whole_frames:
     difference = 'whole frames, and stages.<name>.crop or zoom asks for parts'
   if difference:
-    raise CacheError(
+    raise cache_folder.CacheError(
       f'The latent cache {directory} holds {difference}: make another one '
       'with python -m vdm.prepare latents, or train without '
       'config.data.latents.'
@@ -223,13 +214,3 @@ def cut_shards(
   number = (ends - 1) // frames
   _, first = np.unique(number, return_index=True)
   return np.split(np.arange(len(ends)), first[1:])
-
-
-def shard_path(directory: str, number: int) -> str:
-  """Returns the file of a shard's latents."""
-  return os.path.join(directory, f'{number:05d}.npy')
-
-
-def sums_path(path: str) -> str:
-  """Returns the file of the checksums beside a shard's latents."""
-  return path.removesuffix('.npy') + '.sums.npy'

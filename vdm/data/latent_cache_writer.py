@@ -16,6 +16,7 @@ from vdm.common import parallel
 from vdm.common import progress
 from vdm.common import sizes
 from vdm.data import builders
+from vdm.data import cache_folder
 from vdm.data import clip_spec
 from vdm.data import coding
 from vdm.data import latent_cache
@@ -88,13 +89,15 @@ def write(
   """
   os.makedirs(directory, exist_ok=True)
   if process_index == 0:
-    _claim(directory, plan)
+    cache_folder.claim(
+      *(directory, plan, 'a latent cache', 'config.data.latents'), _difference
+    )
   wait()
   shards = latent_cache.cut_shards(source.index['n'], plan)
   own = [
     number
     for number in range(process_index, len(shards), process_count)
-    if not os.path.exists(latent_cache.shard_path(directory, number))
+    if not os.path.exists(cache_folder.shard_path(directory, number))
   ]
   logging.info(
     'Latents in %s: %d of %d shards are left to this process.',
@@ -118,28 +121,14 @@ def write(
   wait()
 
 
-def _claim(directory: str, plan: dict) -> None:
-  """Writes the plan, or checks that the unfinished cache there has the same."""
-  path = os.path.join(directory, latent_cache.PLAN)
-  if not os.path.exists(path):
-    if os.listdir(directory):
-      raise latent_cache.CacheError(
-        f'{directory} holds other files than a latent cache: give another '
-        'folder as config.data.latents.'
-      )
-    _write_json(path, plan)
-    return
-  with open(path) as file:
-    found = json.load(file)
-  if found != plan:
-    difference = latent_cache.find_difference(found, plan)
-    if not difference:
-      names = [k for k in plan if found.get(k) != plan[k]]
-      difference = f'{names[0]} {found.get(names[0])}, not {plan[names[0]]}'
-    raise latent_cache.CacheError(
-      f'{directory} holds {difference}: remove it, or give another folder as '
-      'config.data.latents.'
-    )
+def _difference(found: dict[str, Any], plan: dict[str, Any]) -> str:
+  """Says what a folder holds that has another plan; '' for the same one."""
+  if difference := latent_cache.find_difference(found, plan):
+    return difference
+  for name, value in plan.items():
+    if found.get(name) != value:
+      return f'{name} {found.get(name)}, not {value}'
+  return ''
 
 
 def _decode(
@@ -191,10 +180,10 @@ def _write_shard(directory, number, records, plan, encode, batch) -> None:
     np.int64,
   )
   sums[:, :, ~good] = latent_cache.UNREADABLE
-  path = latent_cache.shard_path(directory, number)
+  path = cache_folder.shard_path(directory, number)
   # The sums first: the file of the latents says that both are there.
-  _write_array(latent_cache.sums_path(path), sums)
-  _write_array(path, latents)
+  cache_folder.write_array(cache_folder.sums_path(path), sums)
+  cache_folder.write_array(path, latents)
 
 
 def _encoded(images, encode, batch) -> Iterator[tuple[int, list[np.ndarray]]]:
@@ -218,7 +207,7 @@ def _fetched(start, moments, total):
 
 def _narrow(values: FloatArray['n h w c']) -> FloatArray['n h w c']:
   if not np.abs(values).max() <= np.finfo(latent_cache.DTYPE).max:
-    raise latent_cache.CacheError(
+    raise cache_folder.CacheError(
       f'Latents up to {np.abs(values).max()} do not fit '
       f'{latent_cache.DTYPE.__name__}: the autoencoder is broken or of another '
       'scale.'
@@ -231,7 +220,7 @@ def _finish(directory: str, plan: dict, source, num_shards: int) -> None:
   frames = unreadable = 0
   for number in range(num_shards):
     sums = np.load(
-      latent_cache.sums_path(latent_cache.shard_path(directory, number)),
+      cache_folder.sums_path(cache_folder.shard_path(directory, number)),
       allow_pickle=False,
     )
     digest.update(sums.tobytes())
@@ -244,23 +233,14 @@ def _finish(directory: str, plan: dict, source, num_shards: int) -> None:
       'n': np.asarray(source.index['n'], np.int64),
     },
   )
-  _write_json(
-    os.path.join(directory, latent_cache.DONE),
-    {
-      **plan,
-      'frames': frames,
-      'unreadable': unreadable,
-      'shards': num_shards,
-      'fingerprint': digest.hexdigest(),
-    },
-  )
-
-
-def _write_array(path: str, array: np.ndarray) -> None:
-  with files.replaced(path) as file:
-    np.save(file, array, allow_pickle=False)
-
-
-def _write_json(path: str, content: dict[str, Any]) -> None:
+  content = {
+    **plan,
+    'frames': frames,
+    'unreadable': unreadable,
+    'shards': num_shards,
+    'fingerprint': digest.hexdigest(),
+  }
   # Without `write_json`'s last newline: the bytes of finished caches stay.
-  files.write_text(path, json.dumps(content, indent=2))
+  files.write_text(
+    os.path.join(directory, latent_cache.DONE), json.dumps(content, indent=2)
+  )

@@ -18,7 +18,6 @@ Worker processes import this module: neither jax nor TensorFlow here.
 
 from collections.abc import Iterable, Mapping
 import hashlib
-import json
 import os
 from typing import Any
 import zlib
@@ -26,20 +25,16 @@ import zlib
 from etils.array_types import FloatArray, IntArray, ui8
 import numpy as np
 
-from vdm.common import errors
+from vdm.data import cache_folder
 from vdm.data import open_shards
 
-PLAN, KEYS, OFFSETS, DONE = 'plan.json', 'keys.npy', 'offsets.npy', 'texts.json'
+KEYS, OFFSETS, DONE = 'keys.npy', 'offsets.npy', 'texts.json'
 SHARD = 4096  # Captions of a shard of a new cache.
 KEY_BYTES = 16
 OPEN_SHARDS = 64  # That a process keeps open.
 DTYPE = np.float16
 # What must be alike in a cache and in what reads it.
 ENCODER = ('name', 'revision', 'length', 'features', 'padded')
-
-
-class CacheError(errors.UsageError):
-  """A text cache is missing or not the wanted one; says why in a sentence."""
 
 
 def key(caption: str) -> bytes:
@@ -126,7 +121,7 @@ class Texts:
 
   def _row(self, caption: str) -> int:
     if (row := self._find(caption)) is None:
-      raise CacheError(
+      raise cache_folder.CacheError(
         f'The text cache {self.directory} lacks the caption {caption[:80]!r}: '
         'run python -m vdm.prepare captions with this --config again.'
       )
@@ -144,10 +139,10 @@ class Texts:
 
   def _arrays(self, number: int) -> tuple[np.ndarray, IntArray[' n']]:
     """Returns a shard's memory-mapped tokens, and their checksums."""
-    path = shard_path(self.directory, number)
+    path = cache_folder.shard_path(self.directory, number)
     return (
       np.load(path, mmap_mode='r', allow_pickle=False),
-      np.load(sums_path(path), allow_pickle=False),
+      np.load(cache_folder.sums_path(path), allow_pickle=False),
     )
 
 
@@ -157,15 +152,12 @@ def read_plan(directory: str) -> dict[str, Any]:
   Raises:
     CacheError: there is none.
   """
-  path = os.path.join(directory, DONE)
-  if not os.path.exists(path):
-    unfinished = os.path.exists(os.path.join(directory, PLAN))
-    raise CacheError(
-      f'There is {"an unfinished" if unfinished else "no"} text cache in '
-      f'{directory}: run python -m vdm.prepare captions with the same --config.'
-    )
-  with open(path) as file:
-    return {'padded': False} | json.load(file)  # Older ones do not say.
+  found = cache_folder.read_finished(
+    *(directory, DONE),
+    'text cache in {}: run python -m vdm.prepare captions with the same '
+    '--config',
+  )
+  return {'padded': False} | found  # Older ones do not say.
 
 
 def open_cache(
@@ -188,19 +180,9 @@ def open_cache(
     pairs.append(('sha256', plan['sha256'], sha256))
   for name, found, wanted in pairs:
     if found != wanted:
-      raise CacheError(
+      raise cache_folder.CacheError(
         f'The text cache {directory} is of an encoder with {name} {found!r}, '
         f'not {wanted!r}: make another one with python -m vdm.prepare '
         'captions, or set config.model.text to what it is of.'
       )
   return texts
-
-
-def shard_path(directory: str, number: int) -> str:
-  """Returns the file of a shard's tokens."""
-  return os.path.join(directory, f'{number:05d}.npy')
-
-
-def sums_path(path: str) -> str:
-  """Returns the file of the checksums beside a shard's tokens."""
-  return path.removesuffix('.npy') + '.sums.npy'

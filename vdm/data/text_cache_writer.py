@@ -12,6 +12,7 @@ import numpy as np
 
 from vdm.common import files
 from vdm.common import progress
+from vdm.data import cache_folder
 from vdm.data import text_cache
 
 # Captions -> the tokens of each, float [tokens, d].
@@ -35,7 +36,8 @@ def write(
       all captions have that length.
     captions: each is encoded once; '' is if they are padded, and else is not.
     encode: the encoder.
-    count: how many tokens it makes of captions.
+    count: how many tokens it makes of captions, asked of those that an
+      unfinished cache has already.
     batch: captions encoded at once.
 
   Returns:
@@ -53,69 +55,54 @@ def write(
   plan = {**encoder, 'captions': len(ordered), 'shard': shard}
   plan['content'] = content
   os.makedirs(directory, exist_ok=True)
-  _claim(directory, plan)
-  _write_array(os.path.join(directory, text_cache.KEYS), keys)
+  cache_folder.claim(
+    *(directory, plan, 'a text cache', 'config.data.texts'), _difference
+  )
+  cache_folder.write_array(os.path.join(directory, text_cache.KEYS), keys)
   starts, lengths = range(0, len(ordered), shard), []
-  for start in starts:
-    lengths += count(ordered[start : start + shard])
-  offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-  _write_array(os.path.join(directory, text_cache.OFFSETS), offsets)
   digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
   for start in progress.track(starts, len(starts), 'encoding captions', 'part'):
-    path = text_cache.shard_path(directory, start // shard)
-    if not os.path.exists(path):
-      part = slice(start, start + shard)
-      _write_shard(path, ordered[part], lengths[part], encode, batch)
-    sums = np.load(text_cache.sums_path(path), allow_pickle=False)
+    path = cache_folder.shard_path(directory, start // shard)
+    part = ordered[start : start + shard]
+    if os.path.exists(path):
+      lengths += count(part)  # Of tokens that are there already.
+    else:
+      lengths += _write_shard(path, part, encode, batch)
+    sums = np.load(cache_folder.sums_path(path), allow_pickle=False)
     digest.update(sums.tobytes())
+  offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+  cache_folder.write_array(os.path.join(directory, text_cache.OFFSETS), offsets)
   plan['fingerprint'] = digest.hexdigest()
   files.write_json(os.path.join(directory, text_cache.DONE), plan)
   return plan
 
 
-def _claim(directory: str, plan: dict[str, Any]) -> None:
-  """Writes the plan, or checks that the cache there has the same."""
-  path = os.path.join(directory, text_cache.PLAN)
-  if not os.path.exists(path):
-    if os.listdir(directory):
-      raise text_cache.CacheError(
-        f'{directory} holds other files than a text cache: give another folder '
-        'as config.data.texts.'
-      )
-    files.write_json(path, plan)
-    return
-  with open(path) as file:
-    found = json.load(file)
+def _difference(found: dict[str, Any], plan: dict[str, Any]) -> str:
+  """Says what a folder holds that has another plan; '' for the same one."""
   for name, value in plan.items():
     if found.get(name) != value:
-      raise text_cache.CacheError(
-        f'{directory} holds texts with another {name} ({found.get(name)}, not '
-        f'{value}): remove it, or give another folder as config.data.texts.'
-      )
+      return f'texts with another {name} ({found.get(name)}, not {value})'
+  return ''
 
 
-def _write_shard(path, captions, lengths, encode, batch) -> None:
+def _write_shard(path, captions, encode, batch) -> list[int]:
+  """Writes the tokens of some captions and returns how many each has."""
   parts = []
   for start in range(0, len(captions), batch):
     parts += map(_as_stored, encode(captions[start : start + batch]))
-  assert [len(part) for part in parts] == list(lengths)
-  tokens = np.concatenate(parts)
-  pieces = np.split(tokens, np.cumsum(lengths)[:-1])
-  sums = [zlib.crc32(np.ascontiguousarray(piece)) for piece in pieces]
+  sums = [zlib.crc32(np.ascontiguousarray(part)) for part in parts]
   # The sums first: the file of the tokens says that both are there.
-  _write_array(text_cache.sums_path(path), np.array(sums, np.int64))
-  _write_array(path, tokens)
+  cache_folder.write_array(
+    cache_folder.sums_path(path), np.array(sums, np.int64)
+  )
+  cache_folder.write_array(path, np.concatenate(parts))
+  return [len(part) for part in parts]
 
 
 def _as_stored(tokens: FloatArray['n d']) -> FloatArray['n d']:
   if not np.abs(tokens).max() <= np.finfo(text_cache.DTYPE).max:
-    raise text_cache.CacheError(
+    raise cache_folder.CacheError(
       f'Tokens up to {np.abs(tokens).max()} do not fit '
       f'{text_cache.DTYPE.__name__}: the encoder is broken.'
     )
   return tokens.astype(text_cache.DTYPE)
-
-
-def _write_array(path: str, array: np.ndarray) -> None:
-  with files.replaced(path) as file:
-    np.save(file, array, allow_pickle=False)

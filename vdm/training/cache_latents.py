@@ -12,6 +12,7 @@ from vdm.common import buckets
 from vdm.common import sizes
 from vdm.config import check
 from vdm.data import builders
+from vdm.data import cache_folder
 from vdm.data import latent_cache
 from vdm.data import latent_cache_writer
 from vdm.models import autoencoders
@@ -45,7 +46,7 @@ def build(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     FileNotFoundError: the data set or the autoencoder is missing.
   """
   if not config.data.latents:
-    raise latent_cache.CacheError(
+    raise cache_folder.CacheError(
       'Say where the latents go: --config.data.latents=FOLDER.'
     )
   check.check_devices(config, jax.device_count(), jax.process_count())
@@ -54,7 +55,7 @@ def build(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
   source = builders.open_source(directory, 'train', config.data.split_list)
   codec, params, fingerprint = _autoencoder(config, source, span, workdir)
   if codec.factor[0] > 1:
-    raise latent_cache.CacheError(
+    raise cache_folder.CacheError(
       f'This autoencoder makes one latent of {codec.factor[0]} frames, and a '
       'cache holds those of single frames: train without it.'
     )
@@ -113,13 +114,13 @@ def _diffusion_stages(config):
     if span.stage.objective != 'autoencoder'
   ]
   if not spans:
-    raise latent_cache.CacheError(
+    raise cache_folder.CacheError(
       'No stage of train.order is a diffusion stage, so none reads latents.'
     )
   found = sorted({sizes.of(span.stage) for span in spans})
   if len(found) > 1:
     shown = ' and '.join(map(sizes.text, found))
-    raise latent_cache.CacheError(
+    raise cache_folder.CacheError(
       f'The diffusion stages have clips of {shown} px, and a cache is of one '
       'size: name the stages of one in train.order.'
     )
@@ -131,7 +132,7 @@ def _autoencoder(config, source, span, workdir):
   workdir = buckets.given(workdir, '--workdir')
   trains = autoencoder_keys.trains_own(config)
   if trains and not autoencoder_stage.exists(workdir / 'autoencoder'):
-    raise latent_cache.CacheError(
+    raise cache_folder.CacheError(
       f'{workdir} has no autoencoder yet: train its autoencoder stage first, '
       'for example with --config.train.order="(\'autoencoder\',)".'
     )
