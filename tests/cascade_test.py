@@ -221,7 +221,7 @@ def test_validation_and_previews_are_of_the_clips_own_small_versions():
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   objective = objectives.make_objective(config, config.stages.video, mesh)
   params = tiny_runs.randomise(objective.abstract_params())
-  clips = cascade.with_small(config.model.low, batch(3))
+  clips = cascade.with_small(config.model, batch(3))
   frozen = tiny_runs.autoencoder()
   shown = objective.preview(params, frozen, clips)
   assert list(shown) == ['real', 'low', 'reconstruction', 'samples']

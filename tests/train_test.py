@@ -202,7 +202,7 @@ def test_every_key_is_read_by_something(finished_run):
     # Of masked tokens: tokens_objective_test, token_transformer_test.
     *schema.default().model.transformer,
     *schema.default().tokens,
-    'noise',  # Of a smaller video: cascade_test.
+    *schema.default().model.low,  # Of a smaller video: cascade_test.
     *('tighten', 'times', 'huber'),  # Of a consistency stage: consistency_test.
     'cpu_devices',  # By main, before there is a device: config_test.
   }

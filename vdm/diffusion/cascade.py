@@ -27,13 +27,14 @@ whole clips, and noise already leads from all of it to little of it.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from etils.array_types import Array, FloatArray, ui8
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 import numpy as np
 
+from vdm.config import cascade_rules
 from vdm.diffusion import losses
 from vdm.diffusion import process
 
@@ -153,14 +154,17 @@ def draw_levels(
   return process.level_of_sigma(sigma)
 
 
-def with_small(low: Any, clips: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def with_small(
+  model: ConfigDict, clips: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
   """Returns clips, with their small versions where a network is told these.
 
   Args:
-    low: `config.model.low`.
+    model: `config.model`.
     clips: with 'video'.
   """
-  if low.space_factor == low.time_factor == 1:
+  if not cascade_rules.is_told(model):
     return clips
+  low = model.low
   small = shrink(clips['video'], low.space_factor, low.time_factor)
   return clips | {SMALL: small}

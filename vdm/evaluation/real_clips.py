@@ -36,7 +36,7 @@ def held_out(run: Any, real: 'RealClips', num: int) -> dict[str, np.ndarray]:
   fixed = run.config.data.fixed_clips
   split = 'train' if fixed else 'validation'
   clips = real.same(split, fixed or num, run.reader)
-  return cascade.with_small(run.config.model.low, clips)
+  return cascade.with_small(run.config.model, clips)
 
 
 class RealClips:

@@ -109,7 +109,7 @@ def _adapted(network: Network, options: dict[str, Any]) -> Network:
   def init(key):
     params = network.init(key)
     own = jax.random.fold_in(key, 1)
-    made = adapters.init(own, params['image'], options['adapter_rank'])
+    made = adapters.init(own, params[inflated.GROUP], options['adapter_rank'])
     return {**params, adapters.GROUP: made}
 
   def apply(params, *args, **kwargs):

@@ -20,7 +20,7 @@ from vdm.common import vocabulary
 from vdm.models import attention
 from vdm.models import layers
 
-GROWTH = 4  # Of the width, inside of a layer.
+GROWTH = 4  # Of the width, inside of a feed-forward layer.
 
 
 class Layer(nnx.Module):

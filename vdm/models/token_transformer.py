@@ -31,8 +31,6 @@ from vdm.models import text as text_encoders
 from vdm.models import tokens as codes
 from vdm.models import unet_blocks
 
-GROWTH = 4  # Of the width, inside of a feed-forward layer.
-
 
 class FeedForward(nnx.Module):
   """Two matrix products at every position; the second starts at zero."""
@@ -42,10 +40,9 @@ class FeedForward(nnx.Module):
   ):
     self.norm = layers.RMSNorm(width)
     self.film = unet_blocks.Film(embed_width, width, rngs=rngs)
-    self.grow = layers.Linear(width, GROWTH * width, rngs=rngs)
-    self.shrink = layers.Linear(
-      GROWTH * width, width, rngs=rngs, init_scale=0.0
-    )
+    inside = text_encoders.GROWTH * width
+    self.grow = layers.Linear(width, inside, rngs=rngs)
+    self.shrink = layers.Linear(inside, width, rngs=rngs, init_scale=0.0)
     self.dropout = dropout
 
   def __call__(

@@ -24,7 +24,6 @@ from vdm.publishing import export_files
 from vdm.publishing import model_card
 from vdm.publishing import run_facts
 from vdm.trained import hub
-from vdm.trained import image_models
 from vdm.trained import manifest
 
 UPSCALE = 2  # Of the videos of single samples, which are small.
@@ -93,7 +92,7 @@ def write(
   beside = {}  # What is needed to sample and is not exported.
   if options.branches:
     params = dict(model.params)
-    beside = {image_models.GROUP: params.pop(image_models.GROUP)}
+    beside = {inflated.GROUP: params.pop(inflated.GROUP)}
     model = model._replace(params=params)
   rounded = export_files.rounded(model, options.dtype)
   generator = generate.make_generator(model.config, model.stage)

@@ -10,16 +10,15 @@ from vdm import models
 from vdm.common import errors
 from vdm.config import image_model_rules
 from vdm.models import autoencoders
+from vdm.models.image_unets import inflated
 from vdm.models.image_unets import published
 from vdm.trained import model
-
-GROUP = 'image'  # Of the parameters.
 
 
 def is_branches(found: model.Model) -> bool:
   """Returns whether the image model is missing in a trained model."""
   published_one = image_model_rules.is_published(found.config.model)
-  return published_one and GROUP not in found.params
+  return published_one and inflated.GROUP not in found.params
 
 
 def complete(found: model.Model, image_model: str = '') -> model.Model:
@@ -43,8 +42,8 @@ def complete(found: model.Model, image_model: str = '') -> model.Model:
   options = _options(found, image_model)
   codec = autoencoders.make_autoencoder(found.config.autoencoder)
   shapes = models.make_unet(options, codec.channels).abstract_params()
-  image = published.load(options, shapes[GROUP])
-  return found._replace(params={**found.params, GROUP: image})
+  image = published.load(options, shapes[inflated.GROUP])
+  return found._replace(params={**found.params, inflated.GROUP: image})
 
 
 def _options(found: model.Model, image_model: str) -> ConfigDict:

@@ -191,7 +191,7 @@ def held_out_clips(
   clips = load_eval_clips(config, source, span, fixed or num, texts)
   if span.stage.objective == 'autoencoder':
     return clips
-  return cascade.with_small(config.model.low, clips)
+  return cascade.with_small(config.model, clips)
 
 
 def abstract_batch(

@@ -17,6 +17,7 @@ import numpy as np
 
 from vdm.common import trees
 from vdm.models import layers
+from vdm.models.image_unets import inflated
 
 GROUP = 'adapters'
 ADAPTED = r'_attention/(.*/)?(qkv|q|k|v|out)/kernel$'
@@ -48,11 +49,11 @@ def merge(params: dict[str, Any], alpha: float) -> dict[str, Any]:
   """
   params = dict(params)
   adapters = trees.flatten(params.pop(GROUP))
-  image = trees.flatten(params['image'])
+  image = trees.flatten(params[inflated.GROUP])
   for path in {name.rpartition('/')[0] for name in adapters}:
     down, up = adapters[f'{path}/down'], adapters[f'{path}/up']
     image[path] = _adapted(image[path], down, up, alpha)
-  return {**params, 'image': trees.unflatten(image)}
+  return {**params, inflated.GROUP: trees.unflatten(image)}
 
 
 def _adapted(

@@ -44,7 +44,8 @@ OPTIONS = (
   *('dropout', 'remat'),
 )
 NULL_TEXT = image_model_rules.NULL_TEXT_PATH
-IMAGE = r'^image/'  # Pattern of the paths of the image model's parameters.
+GROUP = 'image'  # Of the image model's parameters,
+IMAGE = f'^{GROUP}/'  # and the pattern of their paths.
 
 
 def parse(

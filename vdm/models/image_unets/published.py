@@ -177,9 +177,10 @@ def initial(
   @jax.jit
   def added(key):
     # The compiler drops the image model's initial values.
-    return {name: x for name, x in init(key).items() if name != 'image'}
+    return {name: x for name, x in init(key).items() if name != inflated.GROUP}
 
-  return {'image': load(options, abstract['image']), **added(key)}
+  image = load(options, abstract[inflated.GROUP])
+  return {inflated.GROUP: image, **added(key)}
 
 
 def load(options: ConfigDict, abstract: dict[str, Any]) -> dict[str, Any]:
