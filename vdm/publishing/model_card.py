@@ -5,7 +5,6 @@ It says what a run recorded, and marks what only a person knows: the licences.
 
 from collections.abc import Mapping
 import json
-import shlex
 from typing import Any
 
 from vdm import trained
@@ -21,6 +20,7 @@ from vdm.metrics import enlargement
 from vdm.metrics import laws
 from vdm.metrics import synthetic_truth
 from vdm.publishing import run_facts
+from vdm.publishing import sampling_section
 from vdm.trained import image_models
 
 TO_FILL_IN = '**to be filled in**'
@@ -67,7 +67,7 @@ def text(
     f'The samples of seeds 0 to {samples - 1}, not selected, made by these '
     f'files{_made_of(model)} ({_sampler(model)}).',
     '## Sampling',
-    _sampling(model, where),
+    sampling_section.text(model, where),
     '## Data',
     _data(model, facts['dataset'], data_license),
     '## Training',
@@ -179,40 +179,6 @@ def _sampler(model) -> str:
   if model.stage.objective == 'tokens':
     words += f', temperature {options.temperature:g}'
   return words
-
-
-def _sampling(model, source) -> str:
-  asked, cond, modules = '', "{'label': [0]}", 'trained'
-  libraries, image, given = '', '', ''
-  if image_models.is_branches(model):
-    image, given = ' --image_model IMAGE_MODEL', ", image_model='IMAGE_MODEL'"
-  if model.reader is not None:
-    caption = (*model.config.sample.captions, 'a caption')[0]
-    modules = 'prompts, trained'
-    asked = f' --caption {shlex.quote(caption)}'
-    cond = f'prompts.make(model.reader, [-1], [{caption!r}]).cond'
-  if cascade_rules.is_told(model.config.model):
-    asked += ' --low clip.mp4'
-    small = "np.load('samples.npz')['videos'][:1]  # Of the smaller size."
-    cond += f"\ncond['small'] = {small}"
-    libraries = 'import numpy as np\n\n'
-  return f"""```bash
-python -m vdm.sample --workdir {source}{image} --num 8{asked}
-```
-
-or from Python, as uint8 arrays [n t h w c]:
-
-```python
-{libraries}from vdm import generate, {modules}
-
-model = trained.load('{source}'{given})
-make = generate.make_generator(model.config, model.stage)
-cond = {cond}
-videos = make.samples(model.params, model.frozen, cond, seeds=[0])
-```
-
-Both read JSON and safetensors only, check every file's sha256 first, and run no
-code of this folder."""
 
 
 def _data(model, dataset, data_license) -> str:
