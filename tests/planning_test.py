@@ -104,7 +104,7 @@ def test_the_state_is_as_planned(config):
 
 
 def test_kept_bytes_in_closed_form():
-  """x [3 8] -> tanh(x w [8 5]) -> its square -> u [5 2]."""
+  """x [3 8] -> tanh(x w [8 5]) -> its square -> u [5 2], of trained w and u."""
 
   def forward(x, w, u):
     return jnp.square(jnp.tanh(x @ w)) @ u
@@ -112,9 +112,39 @@ def test_kept_bytes_in_closed_form():
   x, w, u = (jnp.zeros(s) for s in ((3, 8), (8, 5), (5, 2)))
   arrays = (3 * 8, 8 * 5, 3 * 5, 3 * 5, 5 * 2, 3 * 2)  # x w xw square u out.
   jaxpr = jax.make_jaxpr(forward)(x, w, u).jaxpr
-  assert costs.kept_bytes(jaxpr) == 4 * sum(arrays)
+  trained = [False, True, True]
+  assert costs.kept_bytes(jaxpr, trained) == (4 * sum(arrays), [True])
+  # Of u alone, the first product is done with when the second begins.
+  last = 4 * sum(arrays[3:])
+  assert costs.kept_bytes(jaxpr, [False, False, True]) == (last, [True])
+  assert costs.kept_bytes(jaxpr, [False] * 3) == (0, [False])
   again = jax.make_jaxpr(jax.checkpoint(forward))(x, w, u).jaxpr
-  assert costs.kept_bytes(again) == 4 * (3 * 8 + 8 * 5 + 5 * 2)
+  kept = 4 * (3 * 8 + 8 * 5 + 5 * 2)
+  assert costs.kept_bytes(again, trained) == (kept, [True])
+
+
+def test_no_gradient_keeps_nothing():
+  def forward(w, x):
+    def network(w):
+      return jnp.tanh(x @ w).sum()
+
+    return network(w) + jax.jit(network)(jax.lax.stop_gradient(w))
+
+  w, x = jnp.zeros((8, 5)), jnp.zeros((3, 8))
+  jaxpr = jax.make_jaxpr(forward)(w, x).jaxpr
+  kept = 4 * (3 * 8 + 8 * 5 + 3 * 5)
+  assert costs.kept_bytes(jaxpr, [True, False]) == (kept, [True])
+
+
+def test_a_teacher_and_a_target_keep_nothing():
+  """A consistency stage evaluates its network four times, and trains one."""
+  found = [
+    costs.kept(
+      tiny_runs.make_config(objective=name, image_fraction=0.0), 'video'
+    )
+    for name in ('diffusion', 'consistency')
+  ]
+  assert found[0] == found[1] > 0
 
 
 def test_rows_cost_and_parts_save(config):

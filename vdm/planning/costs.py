@@ -4,12 +4,12 @@ Parameters, the training state and operations are exact. Memory is estimated:
 
   peak = state + gradients + frozen + rows * bytes that the backward pass keeps
 
-The last are what matrix products and convolutions of the forward pass read
-and write, see `kept_bytes`. A compiler fuses and needs workspace, so the sum
-is a guide where no compiler is at hand.
+The last are what matrix products and convolutions of the forward pass read and
+write where gradients go through them, see `kept_bytes`. A compiler fuses and
+needs workspace, so the sum is a guide where no compiler is at hand.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import math
 from typing import Any, NamedTuple
@@ -29,6 +29,8 @@ from vdm.training import sharding
 from vdm.training import stages
 from vdm.training import train_state
 from vdm.training import train_step
+
+LOOPS = ('scan', 'while')  # Names of primitives.
 
 
 class Cost(NamedTuple):
@@ -158,6 +160,10 @@ def kept(config: ConfigDict, name: str) -> int:
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   span = find_span(config, name)
   objective, frozen = _objective(config, span, mesh)
+  params = objective.abstract_params()
+  paths = set(train_step.trained_by(span.stage, objective, params)[0])
+  is_trained = {path: path in paths for path in trees.flatten(params)}
+  trained = jax.tree.leaves(trees.unflatten(is_trained))
 
   def forward(params, frozen, batch, key):
     return objective.loss(params, frozen, objective.draw(batch, key, 0))
@@ -167,30 +173,55 @@ def kept(config: ConfigDict, name: str) -> int:
     stage.batch = rows
     batch = inputs.abstract_batch(config, span._replace(stage=stage))
     key = jax.eval_shape(jax.random.key, 0)
-    arguments = (objective.abstract_params(), frozen, batch, key)
-    return kept_bytes(jax.make_jaxpr(forward)(*arguments).jaxpr)
+    traced = jax.make_jaxpr(forward)(params, frozen, batch, key).jaxpr
+    others = len(traced.invars) - len(trained)
+    return kept_bytes(traced, trained + [False] * others)[0]
 
   return of_rows(2) - of_rows(1)
 
 
-def kept_bytes(jaxpr: core.Jaxpr) -> int:
+def kept_bytes(
+  jaxpr: core.Jaxpr, trained: Sequence[bool]
+) -> tuple[int, list[bool]]:
   """Returns the bytes of what products and convolutions read and write.
 
   Their gradients need what they read; what follows them, mostly a norm or a
   nonlinearity, needs what they wrote. All else is cheap to compute again, and
   compilers do. Of what is rematerialised, only the inputs are kept, and with
-  a policy what products wrote.
+  a policy what products wrote. What no trained value enters has no gradient,
+  and nothing of it is kept: an autoencoder that encodes, a teacher.
+
+  Args:
+    jaxpr: of the forward pass.
+    trained: of each input, whether gradients are taken with respect to it.
+
+  Returns:
+    (bytes, of each output whether a trained value enters it).
   """
+  depends = {x for x, found in zip(jaxpr.invars, trained) if found}
   arrays, inner = {}, 0
   for equation in jaxpr.eqns:
     name, params = equation.primitive.name, equation.params
+    entered = [_is_in(depends, x) for x in equation.invars]
+    if not any(entered) or name == 'stop_gradient':
+      continue
+    found, out = (), [True] * len(equation.outvars)
     if name in ('dot_general', 'conv_general_dilated'):
       found = [*equation.invars, *equation.outvars]
     elif name in ('checkpoint', 'remat2') and params['policy'] is None:
       found = equation.invars
-    else:
-      times = params['length'] if name == 'scan' else 1
-      inner += times * sum(map(kept_bytes, flops.inner_jaxprs(params)))
-      continue
+    for body in () if found else flops.inner_jaxprs(params):
+      # In a loop, what is trained may come around to any input.
+      once = name not in LOOPS and len(body.invars) == len(entered)
+      inside = entered if once else [True] * len(body.invars)
+      n, through = kept_bytes(body, inside)
+      inner += n * (params['length'] if name == 'scan' else 1)
+      out = through if once else out
     arrays |= {id(x): x.aval for x in found if isinstance(x, core.Var)}
-  return inner + sum(x.size * x.dtype.itemsize for x in arrays.values())
+    depends |= {x for x, enters in zip(equation.outvars, out) if enters}
+  total = inner + sum(x.size * x.dtype.itemsize for x in arrays.values())
+  return total, [_is_in(depends, x) for x in jaxpr.outvars]
+
+
+def _is_in(variables: set[core.Var], x: Any) -> bool:
+  return isinstance(x, core.Var) and x in variables
