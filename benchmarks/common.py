@@ -66,9 +66,9 @@ def make_steps(config, stage, mesh):
   from vdm.multihost import arrays
   from vdm.training import objectives
   from vdm.training import sharding
+  from vdm.training import stage_steps
   from vdm.training import stages
   from vdm.training import train_state
-  from vdm.training import train_step
 
   objective = objectives.make_objective(config, stage, mesh)
   params = objective.init(jax.random.key(0), None)
@@ -76,7 +76,7 @@ def make_steps(config, stage, mesh):
   state = jax.device_put(state, sharding.tree_sharding(mesh, state))
   frozen = arrays.replicate(mesh, untrained_autoencoder(config))
   span = stages.Span(name='timed', stage=stage, start=0, stop=stage.steps)
-  steps = train_step.StageSteps(
+  steps = stage_steps.StageSteps(
     config.optim, config.seed, mesh, span, objective, frozen, state
   )
   return steps, steps.pack(state)

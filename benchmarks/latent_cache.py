@@ -23,8 +23,8 @@ import common
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from vdm.config import flag
+from vdm.training import stage_steps
 from vdm.training import train_state
-from vdm.training import train_step
 
 _CONFIG = flag.define()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Has the autoencoder.')
@@ -49,7 +49,7 @@ class Side:
     objective = objectives.make_objective(config, span.stage, mesh)
     key = train_state.stream(config.seed, 'init', 'diffusion')
     state = train_state.initialise(config.optim, objective, key, None, mesh)
-    self.steps = train_step.StageSteps(
+    self.steps = stage_steps.StageSteps(
       config.optim,
       config.seed,
       mesh,

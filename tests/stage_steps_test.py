@@ -7,9 +7,9 @@ import tiny_runs
 from vdm.multihost import arrays
 from vdm.training import objectives
 from vdm.training import sharding
+from vdm.training import stage_steps
 from vdm.training import stages
 from vdm.training import train_state
-from vdm.training import train_step
 
 
 @pytest.fixture(scope='module')
@@ -24,7 +24,7 @@ def steps_and_costs():
     train_state.create(config.optim, params), arrays.replicated(mesh)
   )
   frozen = jax.device_put(tiny_runs.autoencoder(), arrays.replicated(mesh))
-  steps = train_step.StageSteps(
+  steps = stage_steps.StageSteps(
     config.optim, config.seed, mesh, span, objective, frozen, state
   )
   state = steps.pack(state)

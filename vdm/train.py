@@ -41,6 +41,7 @@ from vdm.training import preflight
 from vdm.training import resume
 from vdm.training import sharding
 from vdm.training import stage_saver
+from vdm.training import stage_steps
 from vdm.training import stages
 from vdm.training import starts
 from vdm.training import step_log
@@ -48,7 +49,6 @@ from vdm.training import teacher
 from vdm.training import texts
 from vdm.training import throughput
 from vdm.training import train_state
-from vdm.training import train_step
 from vdm.training import writer
 from vdm.training.destinations import chosen
 
@@ -253,7 +253,7 @@ def train_stage(
   frozen, fingerprint = ensure_autoencoder(run, span)
   if stage.objective == 'consistency':
     frozen['teacher'] = teacher.load(run.workdir, objective, run.mesh)
-  steps = train_step.StageSteps(
+  steps = stage_steps.StageSteps(
     config.optim,
     config.seed,
     run.mesh,

@@ -22,7 +22,7 @@ def main():
 
   from vdm.multihost import workdir_lock
   from vdm.training import sharding
-  from vdm.training import train_step
+  from vdm.training import stage_steps
 
   sharding.MIN_SHARDED_SIZE = 64
   workdir_lock.VISIBLE = float(
@@ -32,7 +32,7 @@ def main():
     x.partition('=')[2] for x in sys.argv if x.startswith('--workdir=')
   )
   hang = os.environ.get('VDM_FAULTS_HANG')
-  arguments = train_step.StageSteps.arguments
+  arguments = stage_steps.StageSteps.arguments
 
   def traced(self, batch, n):
     crc = [
@@ -46,7 +46,7 @@ def main():
       time.sleep(3600)
     return arguments(self, batch, n)
 
-  train_step.StageSteps.arguments = traced
+  stage_steps.StageSteps.arguments = traced
   runpy.run_module('vdm.main', run_name='__main__', alter_sys=True)
 
 

@@ -42,6 +42,7 @@ from vdm.training import inputs
 from vdm.training import objectives
 from vdm.training import packing
 from vdm.training import sharding
+from vdm.training import stage_steps
 from vdm.training import teacher
 from vdm.training import train_state
 from vdm.training import train_step
@@ -114,7 +115,7 @@ def examine(
 def dump(
   config: ConfigDict,
   source: Any,
-  steps: train_step.StageSteps,
+  steps: stage_steps.StageSteps,
   state: train_state.TrainState,
   batch: dict[str, np.ndarray],
   step: int,
