@@ -106,7 +106,11 @@ def test_an_export_names_no_folder_of_the_machine(run, exports):
     source='/home/someone/videos/', latents='gs://bucket/a/latents'
   )
   config.autoencoder.update(weights='/a/b.pth,hf://owner/name@main/c.pth')
+  config.model.text.name = 'weights/sd15/text_encoder'
   changed = export_files.without_paths(config)
+  assert changed.model.text.name == 'text_encoder'
+  config.model.text.update(name='owner/name', revision='main')
+  assert export_files.without_paths(config).model.text.name == 'owner/name'
   assert changed.data.source == 'videos'
   assert changed.data.latents == 'latents'
   assert changed.autoencoder.weights == 'b.pth,hf://owner/name@main/c.pth'

@@ -156,8 +156,9 @@ def _load(name: str, revision: str) -> tuple[Any, Any, Any]:
   local = os.path.isdir(name)
   if not local and not revision:
     raise errors.UsageError(
-      f'config.model.text.name={name} is no folder here: on the hub give its '
-      'commit, too, as config.model.text.revision.'
+      f'config.model.text.name={name} is no folder here: name the folder, of a '
+      'trained model by --text_encoder; on the hub give its commit, too, as '
+      'config.model.text.revision.'
     )
   options = {'trust_remote_code': False, 'local_files_only': local}
   if revision:

@@ -148,9 +148,11 @@ def without_paths(config: ConfigDict) -> ConfigDict:
   values = serialize.flatten(config)
   for key in PATHS:
     values[key] = ','.join(map(last_part, values[key].split(',')))
-  # A name on the hub has an owner, and stays.
-  if os.path.isabs(values['model.text.name']):
-    values['model.text.name'] = last_part(values['model.text.name'])
+  # A name on the hub comes with its revision, and stays; a folder, wherever it
+  # was, is named anew by who reads the export, and known by its sha256.
+  text = {key: values[f'model.text.{key}'] for key in ('name', 'revision')}
+  if os.path.isabs(text['name']) or not text['revision']:
+    values['model.text.name'] = last_part(text['name'])
   return serialize.unflatten(values)
 
 
