@@ -5,8 +5,9 @@ Parameters, the training state and operations are exact. Memory is estimated:
   peak = state + gradients + frozen + rows * bytes that the backward pass keeps
 
 The last are what matrix products and convolutions of the forward pass read and
-write where gradients go through them, see `kept_bytes`. A compiler fuses and
-needs workspace, so the sum is a guide where no compiler is at hand.
+write where gradients go through them, and the largest one without gradients,
+see `kept_bytes`. A compiler fuses and needs workspace, so the sum is a guide
+where no compiler is at hand.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +31,9 @@ from vdm.training import stages
 from vdm.training import train_state
 from vdm.training import train_step
 
-LOOPS = ('scan', 'while')  # Names of primitives.
+# Names of primitives.
+PRODUCTS = ('dot_general', 'conv_general_dilated')
+LOOPS = ('scan', 'while')
 
 
 class Cost(NamedTuple):
@@ -43,7 +46,8 @@ class Cost(NamedTuple):
     frozen: bytes of the autoencoder that the stage works in, on each device.
     tflop: 10^12 operations of a step over the global batch, the mean over
       steps on clips and on single frames.
-    kept: bytes that the backward pass keeps of one row of the batch.
+    kept: bytes of one row of the batch: what the backward pass keeps, and the
+      largest product that no gradient goes through.
     gradients: bytes of the gradients, on each device.
   """
 
@@ -153,7 +157,7 @@ def _objective(config, span, mesh):
 
 @attention.traced_for('accelerator')
 def kept(config: ConfigDict, name: str) -> int:
-  """Returns the bytes of a row that the backward pass of a stage keeps.
+  """Returns the bytes of a row that a step of a stage keeps.
 
   Parameters cancel in the difference between two rows and one.
   """
@@ -175,38 +179,50 @@ def kept(config: ConfigDict, name: str) -> int:
     key = jax.eval_shape(jax.random.key, 0)
     traced = jax.make_jaxpr(forward)(params, frozen, batch, key).jaxpr
     others = len(traced.invars) - len(trained)
-    return kept_bytes(traced, trained + [False] * others)[0]
+    found = kept_bytes(traced, trained + [False] * others)
+    return found.size + found.passing
 
   return of_rows(2) - of_rows(1)
 
 
-def kept_bytes(
-  jaxpr: core.Jaxpr, trained: Sequence[bool]
-) -> tuple[int, list[bool]]:
-  """Returns the bytes of what products and convolutions read and write.
+class Kept(NamedTuple):
+  """What a forward pass needs memory for.
+
+  Attributes:
+    size: bytes that the backward pass keeps.
+    passing: bytes of the largest product that no gradient goes through, which
+      are there while it runs.
+    outputs: of each output, whether a trained value enters it.
+  """
+
+  size: int
+  passing: int
+  outputs: list[bool]
+
+
+def kept_bytes(jaxpr: core.Jaxpr, trained: Sequence[bool]) -> Kept:
+  """Counts the bytes of what products and convolutions read and write.
 
   Their gradients need what they read; what follows them, mostly a norm or a
   nonlinearity, needs what they wrote. All else is cheap to compute again, and
   compilers do. Of what is rematerialised, only the inputs are kept, and with
   a policy what products wrote. What no trained value enters has no gradient,
-  and nothing of it is kept: an autoencoder that encodes, a teacher.
+  and nothing of it is kept: an autoencoder that encodes, a teacher, a target.
 
   Args:
     jaxpr: of the forward pass.
     trained: of each input, whether gradients are taken with respect to it.
-
-  Returns:
-    (bytes, of each output whether a trained value enters it).
   """
   depends = {x for x, found in zip(jaxpr.invars, trained) if found}
-  arrays, inner = {}, 0
+  arrays, inner, passing = {}, 0, 0
   for equation in jaxpr.eqns:
     name, params = equation.primitive.name, equation.params
     entered = [_is_in(depends, x) for x in equation.invars]
     if not any(entered) or name == 'stop_gradient':
+      passing = max(passing, _largest_product(equation))
       continue
     found, out = (), [True] * len(equation.outvars)
-    if name in ('dot_general', 'conv_general_dilated'):
+    if name in PRODUCTS:
       found = [*equation.invars, *equation.outvars]
     elif name in ('checkpoint', 'remat2') and params['policy'] is None:
       found = equation.invars
@@ -214,13 +230,29 @@ def kept_bytes(
       # In a loop, what is trained may come around to any input.
       once = name not in LOOPS and len(body.invars) == len(entered)
       inside = entered if once else [True] * len(body.invars)
-      n, through = kept_bytes(body, inside)
-      inner += n * (params['length'] if name == 'scan' else 1)
-      out = through if once else out
+      part = kept_bytes(body, inside)
+      inner += part.size * (params['length'] if name == 'scan' else 1)
+      passing = max(passing, part.passing)
+      out = part.outputs if once else out
     arrays |= {id(x): x.aval for x in found if isinstance(x, core.Var)}
     depends |= {x for x, enters in zip(equation.outvars, out) if enters}
-  total = inner + sum(x.size * x.dtype.itemsize for x in arrays.values())
-  return total, [_is_in(depends, x) for x in jaxpr.outvars]
+  total = inner + size([*arrays.values()])
+  return Kept(total, passing, [_is_in(depends, x) for x in jaxpr.outvars])
+
+
+def _largest_product(equation: core.JaxprEqn) -> int:
+  """Returns the bytes that the largest product inside reads and writes."""
+  if equation.primitive.name in PRODUCTS:
+    values = [*equation.invars, *equation.outvars]
+    return size([x.aval for x in values])
+  return max(
+    (
+      _largest_product(one)
+      for body in flops.inner_jaxprs(equation.params)
+      for one in body.eqns
+    ),
+    default=0,
+  )
 
 
 def _is_in(variables: set[core.Var], x: Any) -> bool:
