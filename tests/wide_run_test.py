@@ -1,6 +1,7 @@
 """A run on wide clips of known rate and motion, from training to a card."""
 
 import json
+import shutil
 
 from absl.testing import flagsaver
 import av
@@ -16,6 +17,8 @@ from vdm import trained
 from vdm.config import schema
 from vdm.data import builders
 from vdm.data import latent_cache
+from vdm.data import scalars
+from vdm.evaluation import averages
 from vdm.evaluation import run_card
 from vdm.preparation import datasets
 from vdm.publishing import model_card
@@ -23,6 +26,7 @@ from vdm.reporting import run_page
 from vdm.reporting import run_record
 from vdm.training import cache_latents
 from vdm.training import motion_range
+from vdm.training import objectives
 from vdm.training import stages
 
 SIZE = 16, 32
@@ -101,6 +105,30 @@ def test_what_is_said_of_a_wide_run(workdir):
   assert '4 frames of 32x16 px' in stages.describe(span, None, {}, [])[0]
   assert '4 frames of 32 x 16 px' in model_card._summary(model, 'float32')
   assert '<td>32x16</td>' in run_page.make(run_record.read(workdir))
+
+
+def test_averages_are_compared_with_all_that_clips_are_told(
+  workdir, tmp_path, monkeypatch
+):
+  copy, seen = tmp_path / 'run', []
+  shutil.copytree(workdir, copy)
+  make = objectives.make_objective
+
+  def recorded(*args):
+    found = make(*args)
+
+    def validate(params, frozen, clips):
+      seen.append(clips)
+      return found.validate(params, frozen, clips)
+
+    return found._replace(validate=validate)
+
+  monkeypatch.setattr(objectives, 'make_objective', recorded)
+  averages.compare(copy, [0.05], num=2)
+  (clips,) = seen
+  wanted = scalars.describe(('frame_rate', 'motion'), clips['video'][0], 25.0)
+  found = {name: clips[name][0] for name in wanted}
+  assert found == wanted and wanted['motion'] > 0
 
 
 def test_latents_of_wide_frames_are_cached(workdir, tmp_path):

@@ -12,6 +12,7 @@ from vdm.common import tables
 from vdm.config import condition_rules
 from vdm.evaluation import real_clips
 from vdm.trained import run_folder
+from vdm.training import inputs
 from vdm.training import objectives
 from vdm.training import sharding
 from vdm.training import teacher
@@ -39,7 +40,8 @@ def compare(
 
   Returns:
     {'step', 'clips', 'best': width, 'losses': {width: {log-SNR: loss}}}; the
-    losses are with the clips' labels and captions where the network has any.
+    losses are with the clips' labels, captions and scalars where the network
+    knows any.
 
   Raises:
     FileNotFoundError: there is no run, or no diffusion model in it yet.
@@ -55,7 +57,8 @@ def compare(
       if name := condition_rules.told_loss(run.config.model):
         prefix = f'{name}/'
       clips = real_clips.RealClips(run.config.data, run.stage).same(
-        'validation', num, run.reader
+        *('validation', num, run.reader),
+        inputs.scalars_of(run.config.model, run.stage),
       )
       mesh = sharding.make_mesh()
       objective = objectives.make_objective(run.config, run.stage, mesh)

@@ -4,6 +4,7 @@ A key, a dict of JSON values, says which clips they are; measurements of them
 are cached under it.
 """
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -64,11 +65,23 @@ class RealClips:
     return self._splits[name]
 
   def same(
-    self, name: str, num: int, texts: vocabulary.Reader | None = None
+    self,
+    name: str,
+    num: int,
+    texts: vocabulary.Reader | None = None,
+    scalars: tuple[str, ...] = (),
   ) -> dict[str, np.ndarray]:
-    """Returns the same clips of a split every time, see `eval_clips`."""
+    """Returns the same clips of a split every time, see `eval_clips`.
+
+    Args:
+      name: of the split.
+      num: number of clips.
+      texts: reads their captions; None: these are not returned.
+      scalars: names of the numbers that are returned, see `data.scalars`.
+    """
     source, windows = self.split(name)
-    return eval_clips.load_clips(source, windows.spec, num, texts=texts)
+    spec = dataclasses.replace(windows.spec, scalars=scalars)
+    return eval_clips.load_clips(source, spec, num, texts=texts)
 
   def choose(
     self, num: int, split: str, sampling: str, seed: int
