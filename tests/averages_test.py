@@ -2,14 +2,19 @@
 
 import json
 import shutil
+import types
 
+from etils import epath
 import numpy as np
 import pytest
+import tiny_train
 
 from vdm import trained
 from vdm.common import errors
+from vdm.data import scalars
 from vdm.evaluation import averages
 from vdm.trained import run_folder
+from vdm.training import objectives
 
 
 def test_widths_are_compared_and_the_best_one_is_kept(finished_run, tmp_path):
@@ -32,3 +37,28 @@ def test_widths_are_compared_and_the_best_one_is_kept(finished_run, tmp_path):
   (workdir / run_folder.CHOSEN).write_text('{}')
   with pytest.raises(errors.UsageError, match='average.json is damaged'):
     trained.load(workdir)
+
+
+def test_losses_are_with_the_scalars_of_the_clips(
+  data_root, tmp_path, monkeypatch
+):
+  config = tiny_train.make_config(data_root)
+  config.model.scalars = ('frame_rate', 'motion')
+  stage, seen = config.stages.video, []
+  run = trained.Model(
+    *(config, stage, 1, {}, {}, [], 25.0), workdir=epath.Path(tmp_path)
+  )
+
+  def validate(params, frozen, clips):
+    seen.append(clips)
+    return {'val_loss_labelled/logsnr_0': 1.0}
+
+  objective = types.SimpleNamespace(validate=validate)
+  monkeypatch.setattr(trained, 'load', lambda *_: run)
+  monkeypatch.setattr(objectives, 'make_objective', lambda *_: objective)
+  averages.compare(tmp_path, [0.05], num=2)
+  (clips,) = seen
+  for i, video in enumerate(clips['video']):
+    wanted = scalars.describe(config.model.scalars, video, 25.0)
+    assert {name: clips[name][i] for name in wanted} == wanted
+  assert clips['motion'].max() > 0
