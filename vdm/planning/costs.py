@@ -190,8 +190,8 @@ class Kept(NamedTuple):
 
   Attributes:
     size: bytes that the backward pass keeps.
-    passing: bytes of the largest product that no gradient goes through, which
-      are there while it runs.
+    passing: bytes of the largest product that no gradient goes through, or of
+      the largest part that is computed again: they are there while it runs.
     outputs: of each output, whether a trained value enters it.
   """
 
@@ -226,6 +226,8 @@ def kept_bytes(jaxpr: core.Jaxpr, trained: Sequence[bool]) -> Kept:
       found = [*equation.invars, *equation.outvars]
     elif name in ('checkpoint', 'remat2') and params['policy'] is None:
       found = equation.invars
+      for body in flops.inner_jaxprs(params):  # Computed again, one by one.
+        passing = max(passing, kept_bytes(body, entered).size)
     for body in () if found else flops.inner_jaxprs(params):
       # In a loop, what is trained may come around to any input.
       once = name not in LOOPS and len(body.invars) == len(entered)
