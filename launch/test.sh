@@ -12,7 +12,7 @@ cd "$root"
 "$venv_python" -m ruff format --check --quiet ||
   fail 'Some files are not formatted: run .venv/bin/ruff format.'
 if [ $# -eq 0 ] && [ "${VDM_TEST_PLATFORM:-cpu}" = cpu ]; then
-  # All of them, in two processes; a file is one process's.
+  # All of them, in two processes: tests/conftest.py says what one is given.
   set -- -n 2 --dist loadfile
 fi
 exec "$venv_python" -m pytest "$@"

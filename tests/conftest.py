@@ -4,25 +4,38 @@ Test doubles of accelerators are CPU devices, so one machine can test meshes.
 `VDM_TEST_PLATFORM=cuda` (or tpu) runs the tests on an accelerator instead.
 """
 
+import functools
+import gc
+from importlib import metadata
 import os
 import pathlib
+import re
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Real clips and weights, kept beside the project and not part of it.
 SHARED = ROOT.parent / 'shared'
 
-# Before jax is imported: compiling dominates the tests' time, and level 0
-# brings it to a quarter.
+# Before jax is imported: compiling dominates the tests' time. Level 0 brings it
+# to a quarter, one module for a program and XLA's older emitters of loops that
+# to less than half.
+QUICK = [
+  '--xla_backend_optimization_level=0',
+  '--xla_cpu_parallel_codegen_split_count=1',
+]
+if metadata.version('jaxlib').startswith(('0.10.', '0.11.')):
+  # XLA aborts where it does not know a flag, as of jaxlib 0.12 this one.
+  QUICK.append('--xla_cpu_use_fusion_emitters=false')
 os.environ['JAX_PLATFORMS'] = os.environ.get('VDM_TEST_PLATFORM', 'cpu')
-os.environ['XLA_FLAGS'] = (
-  os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0'
-).strip()
+# Once: the processes of xdist are given what the first one has.
+os.environ['XLA_FLAGS'] = ' '.join(
+  dict.fromkeys([*os.environ.get('XLA_FLAGS', '').split(), *QUICK])
+)
 # Compiled programs are kept beside pytest's own cache, so that a second run,
 # and the processes that tests start, compile little. jax's key holds the
 # program, the flags and the versions.
 for name, value in {
   'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.pytest_cache/jax'),
-  'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
+  'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1',
   'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
   'TF_CPP_MIN_LOG_LEVEL': '2',
 }.items():
@@ -37,6 +50,44 @@ jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Grain and config_flags read flags, which nobody parses under pytest.
 flags.FLAGS.mark_as_parsed()
+
+
+# Two processes share the tests (launch/test.sh). What one of them runs as a
+# whole is a file, or all files that share a run, which is then trained once.
+@functools.cache
+def unit(file):
+  """Returns (rank, name): the longest come first, so that both end together."""
+  text = (ROOT / file).read_text()
+  if file.startswith('tests/faults/'):
+    return 0, 'reference'
+  if re.search(r'\bfinished_run\b', text):
+    return 1, 'finished_run'
+  return (2 if 'train.train(' in text else 3), file
+
+
+def pytest_collection_modifyitems(config, items):
+  if hasattr(config, 'workerinput'):  # A process of xdist.
+    items.sort(key=lambda item: unit(item.nodeid.partition('::')[0])[0])
+
+
+def pytest_collection_finish():
+  # Of all that was imported nothing is garbage: looking for some took an eighth
+  # of the time in which jax traces a program.
+  gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+  from xdist import scheduler
+
+  class Units(scheduler.LoadFileScheduling):
+    def _split_scope(self, nodeid):
+      return unit(super()._split_scope(nodeid))[1]
+
+  if config.getvalue('dist') != 'loadfile':
+    return None
+  config.option.loadscopereorder = False  # By the number of tests.
+  return Units(config, log)
 
 
 @pytest.fixture(scope='session')

@@ -93,6 +93,13 @@ def tensors(kind, name):
   return {k: formula_weights.draw(k, shape) for k, shape in shapes.items()}
 
 
+@functools.cache
+def branches(kind, name):
+  """The temporal branches at initialisation: they add zero."""
+  own = network(kind, name)
+  return jax.jit(lambda key: own.init(key)['temporal'])(jax.random.key(0))
+
+
 def params(kind, name, published_tensors=None):
   """Parameters of the video model, its temporal branches at zero."""
   described = inflated.parse(kind, description.to_text(content(kind, name)))
@@ -102,9 +109,8 @@ def params(kind, name, published_tensors=None):
     published_tensors or tensors(kind, name),
     abstract(kind, name),
   )
-  own = network(kind, name)
-  temporal = jax.jit(lambda key: own.init(key)['temporal'])(jax.random.key(0))
   text = {'null_text': cases.null_text()} if described.takes_text else {}
+  temporal = dict(branches(kind, name))
   return {'image': trees.unflatten(flat), 'temporal': temporal, **text}
 
 

@@ -56,7 +56,10 @@ SPANS = stages.spans(tiny.get_config())
 # Compiling takes most of a start, and no test here measures speed.
 QUICK = {
   'JAX_PLATFORMS': 'cpu',
-  'XLA_FLAGS': '--xla_backend_optimization_level=0',
+  # Of tests/conftest.py, if this is a test.
+  'XLA_FLAGS': os.environ.get(
+    'XLA_FLAGS', '--xla_backend_optimization_level=0'
+  ),
   'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
   'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
 }

@@ -1,6 +1,8 @@
 """Killed runs end like the uninterrupted one; the checks detect cheating.
 
-A short selection: `python tests/faults/campaign.py` runs all of it.
+A short selection: `python tests/faults/campaign.py` runs all of it. Minutes:
+
+  bash launch/test.sh -m slow tests/faults/kill_test.py
 """
 
 import sys
@@ -56,6 +58,7 @@ runpy.run_module('vdm.main', run_name='__main__')
 """
 
 
+@pytest.mark.slow  # By default on evidence alone: the next test.
 def test_code_that_restarts_from_nothing_is_detected(reference):
   """All its losses and parameters are right: only `resumed_from` differs."""
   folder, cache, wanted = reference
