@@ -191,6 +191,9 @@ KEYS: dict[str, Any] = dict(
     adapter_rank=0,  # Of LoRA on its attention, merged on export; 0: none.
     adapter_alpha=positive(8.0),  # Their change is scaled by alpha / rank.
     widths=positive((32, 64)),  # Channels per level, finest first.
+    # Frames that are one position in time, their latents being channels of it;
+    # above 1 there are no stages of single frames.
+    time_patch=one_of(1, 2, 4, 8),
     blocks=positive((1, 1)),  # Residual blocks per level.
     attention_levels=(1,),  # Levels with attention over (h w).
     temporal_levels=(0, 1),  # Levels with temporal branches.
