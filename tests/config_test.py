@@ -144,6 +144,7 @@ def test_constraints(key, good, bad):
     ),
     (GROUPS | {'data__latents': 'z'}, 'latents of single frames'),
     (TINY | GROUPS, 'kind=tiny are of single frames'),
+    ({'diffusion__sigma_data': 0.5}, 'is of prediction=edm and weighting=edm'),
     (
       {'model__time_patch': 2, 'stages__video__frames': 9},
       'frames=9 is not divisible by 2, the frames of a position',
@@ -157,7 +158,11 @@ def test_constraints(key, good, bad):
       'a position has 2: set it to 0',
     ),
     (
-      {'model__time_patch': 2, 'model__kind': 'adm'},
+      {
+        'model__time_patch': 2,
+        'model__kind': 'adm',
+        'model__architecture': '{}',
+      },
       'is of kind=unet',
     ),
     (

@@ -114,10 +114,10 @@ def _consistency_problems(
       'start from: put a diffusion stage before it, or set '
       'config.train.init_from to a run that has one.'
     )
-  if prediction not in ('v', 'flow'):
+  if prediction not in ('v', 'flow', 'edm'):
     yield (
       f'config.diffusion.prediction={prediction} gives no consistency model, '
-      'which has to return a clean clip as it is: train with v or flow.'
+      'which has to return a clean clip as it is: train with v, flow or edm.'
     )
   yield from condition_rules.guidance_problems(
     config.model, scale, 'config.consistency.guidance'
@@ -230,6 +230,14 @@ def _gives_frames(stage: ConfigDict) -> bool:
 def _diffusion_problems(diffusion: ConfigDict) -> Iterator[str]:
   if diffusion.logsnr_min >= diffusion.logsnr_max:
     yield 'config.diffusion.logsnr_min is not below logsnr_max.'
+  if diffusion.sigma_data != 1 and 'edm' not in (
+    diffusion.prediction,
+    diffusion.weighting,
+  ):
+    yield (
+      f'config.diffusion.sigma_data={diffusion.sigma_data:g} is of '
+      'prediction=edm and weighting=edm: take one of them, or leave it at 1.'
+    )
   if not diffusion.eval_levels:
     yield 'config.diffusion.eval_levels is empty: give at least one log-SNR.'
 

@@ -249,9 +249,11 @@ KEYS: dict[str, Any] = dict(
     logsnr_min=signed(-15.0),  # The schedule's ends; -40: zero terminal SNR.
     logsnr_max=signed(15.0),
     shift_base=0,  # Latent tokens (t h w) with no shift; 0: no shift.
-    prediction=one_of('v', 'x0', 'eps', 'flow'),  # The network's output.
-    # The first four: the loss is flat in that prediction.
+    prediction=one_of('v', 'x0', 'eps', 'flow', 'edm'),  # The network's output.
+    # All but min_snr: the loss is flat in that prediction.
     weighting=one_of('v', 'x0', 'eps', 'flow', 'min_snr', 'edm'),
+    # edm: of the noise above which the network makes an x0, below it an eps.
+    sigma_data=positive(1.0),
     density=one_of('normal', 'uniform'),  # In log(sigma/alpha), or in time.
     density_mean=signed(1.0),  # Of log(sigma/alpha), for 'normal'.
     density_std=positive(1.4),
