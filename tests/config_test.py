@@ -144,6 +144,27 @@ def test_constraints(key, good, bad):
     ),
     (GROUPS | {'data__latents': 'z'}, 'latents of single frames'),
     (TINY | GROUPS, 'kind=tiny are of single frames'),
+    ({'diffusion__sigma_data': 0.5}, 'is of prediction=edm and weighting=edm'),
+    (
+      {'model__time_patch': 2, 'stages__video__frames': 9},
+      'frames=9 is not divisible by 2, the frames of a position',
+    ),
+    (
+      GROUPS | {'model__time_patch': 4, 'stages__video__frames': 12},
+      'frames=12 is not divisible by 8',
+    ),
+    (
+      {'model__time_patch': 2, 'stages__video__image_fraction': 0.2},
+      'a position has 2: set it to 0',
+    ),
+    (
+      {
+        'model__time_patch': 2,
+        'model__kind': 'adm',
+        'model__architecture': '{}',
+      },
+      'is of kind=unet',
+    ),
     (
       {'stages__video__batch': 7, 'stages__video__accumulate': 2},
       'batch=7 is not divisible by accumulate=2',

@@ -76,7 +76,7 @@ def test_at_clean_it_is_the_clip_itself(kind):
     5 * process.noise(jax.random.key(i), (1, 3, 4, 4, 2)) for i in range(2)
   )
   levels = np.array([[process.CLEAN, 30.0, 12.0]], np.float32)
-  value = consistency.function(kind, output, z, levels)
+  value = consistency.function(kind, output, z, levels, 0.5)
   assert np.array_equal(value[:, 0], z[:, 0])
   # And near it nearly so: the rest vanishes with sigma.
   for frame, bound in ((1, 1e-5), (2, 0.1)):
@@ -315,8 +315,8 @@ def test_other_stages_are_sampled_as_the_configuration_says():
   [
     ({}, ''),
     ({'train.init_from': ''}, 'nothing that it could start from'),
-    ({'diffusion.prediction': 'x0'}, 'train with v or flow'),
-    ({'diffusion.prediction': 'eps'}, 'train with v or flow'),
+    ({'diffusion.prediction': 'x0'}, 'train with v, flow or edm'),
+    ({'diffusion.prediction': 'eps'}, 'train with v, flow or edm'),
     ({'model.label_dropout': 0.0}, 'which config.consistency.guidance=2 needs'),
     ({'consistency.tighten': 0.5}, ''),
   ],

@@ -12,6 +12,7 @@ from vdm.diffusion import schedules
 
 COSINE = schedules.make_schedule('cosine', logsnr_min=-15.0, logsnr_max=15.0)
 FLOW = schedules.make_schedule('flow', logsnr_min=-40.0, logsnr_max=40.0)
+SIGMA_DATA = 0.3  # Of edm.
 SHARED = dict(shared=1.0, context=0.0, independent=0.0)
 
 
@@ -43,7 +44,7 @@ def exact_weight(name, levels):
     v=1 + snr,
     flow=(1 + np.sqrt(snr)) ** 2,
     min_snr=np.minimum(snr, 5),
-    edm=snr + 1,  # sigma_data = 1.
+    edm=1 + SIGMA_DATA**2 * snr,
   )[name]
 
 
@@ -51,7 +52,8 @@ def exact_weight(name, levels):
 def test_weights_are_their_definitions(name):
   levels = np.linspace(-40, 40, 161).astype(np.float32)
   wanted = exact_weight(name, levels)
-  np.testing.assert_allclose(losses.weight(name, levels), wanted, rtol=5e-6)
+  found = losses.weight(name, levels, SIGMA_DATA)
+  np.testing.assert_allclose(found, wanted, rtol=5e-6)
 
 
 @pytest.mark.parametrize('kind', process.PREDICTIONS)
@@ -59,11 +61,16 @@ def test_each_prediction_is_flat_in_the_weighting_of_its_name(kind):
   levels = np.array([[-40, -15, -2], [2, 15, 40]], np.float32)
   x0, eps, _, output = example(levels)
   mask = np.ones_like(levels)
-  total, count, frames = losses.loss(kind, output, x0, eps, levels, mask, kind)
+  total, count, frames = losses.loss(
+    kind, output, x0, eps, levels, mask, kind, SIGMA_DATA
+  )
   alpha = (1 + np.exp(-levels.astype(np.float64))) ** -0.5
   sigma = (1 + np.exp(levels.astype(np.float64))) ** -0.5
   alpha, sigma = (a[..., None, None, None] for a in (alpha, sigma))
-  target = dict(x0=x0, eps=eps, v=alpha * eps - sigma * x0, flow=eps - x0)[kind]
+  edm = SIGMA_DATA**2 * alpha * eps - sigma * x0
+  edm = edm / np.sqrt(sigma**2 + (SIGMA_DATA * alpha) ** 2)
+  v = alpha * eps - sigma * x0
+  target = dict(x0=x0, eps=eps, v=v, flow=eps - x0, edm=edm)[kind]
   wanted = ((output - target) ** 2).mean((2, 3, 4))
   np.testing.assert_allclose(frames, wanted, rtol=1e-5)
   np.testing.assert_allclose(total / count, wanted.mean(), rtol=1e-5)
@@ -81,12 +88,13 @@ def test_one_output_has_one_loss_in_every_prediction():
       return {
         (kind, weighting): losses.loss(
           kind,
-          process.convert('v', kind, output, z, precise),
+          process.convert('v', kind, output, z, precise, SIGMA_DATA),
           x0,
           eps,
           levels,
           mask,
           weighting,
+          SIGMA_DATA,
         )[2]
         for kind in process.PREDICTIONS
         for weighting in losses.WEIGHTINGS
@@ -132,7 +140,7 @@ def test_given_frames_add_nothing_and_no_gradient():
   ]
 
   def total(output, kind, weighting, *rest):
-    return losses.loss(kind, output, *rest, weighting)[0]
+    return losses.loss(kind, output, *rest, weighting, SIGMA_DATA)[0]
 
   @jax.jit
   def all_losses(output, *rest):

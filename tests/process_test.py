@@ -46,34 +46,55 @@ def test_noising_mixes_and_copies_clean_frames_exactly():
 def test_targets_are_their_definitions():
   x0, eps = draw()
   alpha, sigma = coefficients(LEVELS)
-  wanted = dict(x0=x0, eps=eps, v=alpha * eps - sigma * x0, flow=eps - x0)
+  v = alpha * eps - sigma * x0
+  # Of data of deviation 1, edm is v.
+  wanted = dict(x0=x0, eps=eps, v=v, flow=eps - x0, edm=v)
   for kind in process.PREDICTIONS:
     target = process.from_x0_eps(kind, x0, eps, LEVELS)
     np.testing.assert_allclose(target, wanted[kind], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize('sigma_data', [0.25, 0.5, 2.0])
+def test_edm_is_the_preconditioning_of_its_paper(sigma_data):
+  """D(y) = c_skip y + c_out F, table 1; ours is -sigma_data F."""
+  x0, eps = draw()
+  levels = np.array([[-12, -3, -1], [0, 3, 12]], np.float32)
+  alpha, sigma = coefficients(levels)
+  z, time = alpha * x0 + sigma * eps, sigma / alpha
+  square = time**2 + sigma_data**2
+  c_skip, c_out = sigma_data**2 / square, time * sigma_data * square**-0.5
+  output = process.from_x0_eps('edm', x0, eps, levels, sigma_data)
+  wanted = -sigma_data * (x0 - c_skip * z / alpha) / c_out
+  np.testing.assert_allclose(output, wanted, rtol=0, atol=5e-5)
+  random = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+  found = process.to_x0('edm', random, z, levels, sigma_data)
+  denoised = c_skip * z / alpha - c_out * random / sigma_data
+  np.testing.assert_allclose(found, denoised, rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize('source', process.PREDICTIONS)
 @pytest.mark.parametrize('target', process.PREDICTIONS)
 def test_any_prediction_gives_any_other(source, target):
+  sigma_data = 0.3
   # z need not come from the output: a network's is only ever close.
   z, output = draw()
   levels = np.array([[-8, -3, -1], [0, 3, 8]], np.float32)
-  there = process.convert(source, target, output, z, levels)
-  back = process.convert(target, source, there, z, levels)
+  there = process.convert(source, target, output, z, levels, sigma_data)
+  back = process.convert(target, source, there, z, levels, sigma_data)
   # x0 and eps lose a factor of e^4 each way between these levels.
   np.testing.assert_allclose(back, output, rtol=0, atol=2e-3)
   # What both mean: the same clip and noise, which make up z.
-  x0, eps = process.to_x0_eps(source, output, z, levels)
+  x0, eps = process.to_x0_eps(source, output, z, levels, sigma_data)
   alpha, sigma = coefficients(levels)
   np.testing.assert_allclose(alpha * x0 + sigma * eps, z, rtol=0, atol=2e-5)
 
 
-def test_v_and_flow_give_x0_at_pure_noise_and_clean():
+def test_all_but_eps_give_x0_at_pure_noise_and_clean():
   x0, eps = draw()
   z = process.add_noise(x0, eps, LEVELS)
-  for kind in ('x0', 'v', 'flow'):
-    output = process.from_x0_eps(kind, x0, eps, LEVELS)
-    again = process.to_x0(kind, output, z, LEVELS)
+  for kind in set(process.PREDICTIONS) - {'eps'}:
+    output = process.from_x0_eps(kind, x0, eps, LEVELS, 0.3)
+    again = process.to_x0(kind, output, z, LEVELS, 0.3)
     np.testing.assert_allclose(again, x0, rtol=0, atol=2e-6)
 
 

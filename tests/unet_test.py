@@ -217,6 +217,51 @@ def test_other_lengths_and_sizes_need_no_other_parameters(factorised):
   assert np.isfinite(y).all() and y.std() > 0.1
 
 
+def test_patches_of_one_frame_are_the_network_without_them():
+  """Trained on patches whose frames are alike, it is the same function."""
+  one, two = make_network(**SMALL), make_network(**SMALL, time_patch=2)
+  params = tiny_runs.randomise(jax.jit(one.init)(jax.random.key(0)))
+  shapes = trees.flatten(abstract(two))
+  # A repeated frame is half of each of its copies; both come out.
+  halves = {
+    'stem/kernel': lambda x: np.concatenate([x, x], axis=2) / 2,
+    'embed_in/kernel': lambda x: np.concatenate([x, x], axis=0) / 2,
+    'head_conv/kernel': lambda x: np.concatenate([x, x], axis=3),
+    'head_conv/bias': lambda x: np.concatenate([x, x]),
+  }
+  repeated = {
+    path: halves.get(path, np.asarray)(np.asarray(x))
+    for path, x in trees.flatten(params).items()
+  }
+  assert {k: x.shape for k, x in repeated.items()} == {
+    k: x.shape for k, x in shapes.items()
+  }
+  z = clips()
+  expected = one.apply(params, z, LEVELS, {'label': LABELS})
+  found = two.apply(
+    trees.unflatten(repeated),
+    z.repeat(2, axis=1),
+    LEVELS.repeat(2, axis=1),
+    {'label': LABELS},
+  )
+  np.testing.assert_allclose(
+    found, np.asarray(expected).repeat(2, axis=1), rtol=1e-4, atol=1e-5
+  )
+  assert np.std(expected) > 0.05
+
+
+def test_a_patch_is_told_the_level_of_each_of_its_frames():
+  network = make_network(**SMALL, time_patch=3)
+  params = tiny_runs.randomise(jax.jit(network.init)(jax.random.key(0)))
+  apply = jax.jit(network.apply)
+  found = [
+    np.asarray(apply(params, clips(), levels, {'label': LABELS}))
+    for levels in (LEVELS, LEVELS[:, [1, 0, 2]], LEVELS[:, [0, 2, 1]])
+  ]
+  for i, j in ((0, 1), (0, 2), (1, 2)):
+    assert np.abs(found[i] - found[j]).max() > 1e-4  # Rounding: 1e-6.
+
+
 def test_rematerialisation_changes_nothing_but_memory():
   z = clips()
   keys = jax.random.split(jax.random.key(3), 2)

@@ -29,6 +29,8 @@ def problems(config: ConfigDict) -> Iterator[str]:
   yield from autoencoder_rules.problems(config)
   yield from image_model_rules.problems(config.model)
   yield from _model_problems(config.model)
+  if config.model.time_patch > 1:
+    yield from _patch_problems(config)
   yield from token_rules.problems(config)
   yield from cascade_rules.problems(config)
   yield from condition_rules.text_problems(config)
@@ -112,10 +114,10 @@ def _consistency_problems(
       'start from: put a diffusion stage before it, or set '
       'config.train.init_from to a run that has one.'
     )
-  if prediction not in ('v', 'flow'):
+  if prediction not in ('v', 'flow', 'edm'):
     yield (
       f'config.diffusion.prediction={prediction} gives no consistency model, '
-      'which has to return a clean clip as it is: train with v or flow.'
+      'which has to return a clean clip as it is: train with v, flow or edm.'
     )
   yield from condition_rules.guidance_problems(
     config.model, scale, 'config.consistency.guidance'
@@ -154,6 +156,30 @@ def _model_problems(model: ConfigDict) -> Iterator[str]:
       'config.model.label_dropout=1 replaces every label, so that none is '
       'learnt: lower it, or set config.model.num_classes=0.'
     )
+
+
+def _patch_problems(config: ConfigDict) -> Iterator[str]:
+  """Yields why frames cannot be seen in patches of several."""
+  size, kind = config.model.time_patch, config.model.kind
+  key = f'config.model.time_patch={size}'
+  if kind != 'unet':
+    yield f'{key} is of kind=unet: leave it at 1 for kind={kind}.'
+  frames = size * config.autoencoder.time_factor
+  for name in config.train.order:
+    stage = config.stages[name]
+    if stage.objective == 'autoencoder':
+      continue
+    if stage.frames % frames:
+      yield (
+        f'config.stages.{name}.frames={stage.frames} is not divisible by '
+        f'{frames}, the frames of a position with {key}: it has no images '
+        'either.'
+      )
+    if stage.image_fraction:
+      yield (
+        f'config.stages.{name}.image_fraction={stage.image_fraction:g} takes '
+        f'single frames, and with {key} a position has {frames}: set it to 0.'
+      )
 
 
 def few_steps_problems(
@@ -204,6 +230,14 @@ def _gives_frames(stage: ConfigDict) -> bool:
 def _diffusion_problems(diffusion: ConfigDict) -> Iterator[str]:
   if diffusion.logsnr_min >= diffusion.logsnr_max:
     yield 'config.diffusion.logsnr_min is not below logsnr_max.'
+  if diffusion.sigma_data != 1 and 'edm' not in (
+    diffusion.prediction,
+    diffusion.weighting,
+  ):
+    yield (
+      f'config.diffusion.sigma_data={diffusion.sigma_data:g} is of '
+      'prediction=edm and weighting=edm: take one of them, or leave it at 1.'
+    )
   if not diffusion.eval_levels:
     yield 'config.diffusion.eval_levels is empty: give at least one log-SNR.'
 

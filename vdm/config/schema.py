@@ -191,6 +191,9 @@ KEYS: dict[str, Any] = dict(
     adapter_rank=0,  # Of LoRA on its attention, merged on export; 0: none.
     adapter_alpha=positive(8.0),  # Their change is scaled by alpha / rank.
     widths=positive((32, 64)),  # Channels per level, finest first.
+    # Frames that are one position in time, their latents being channels of it;
+    # above 1 there are no stages of single frames.
+    time_patch=one_of(1, 2, 4, 8),
     blocks=positive((1, 1)),  # Residual blocks per level.
     attention_levels=(1,),  # Levels with attention over (h w).
     temporal_levels=(0, 1),  # Levels with temporal branches.
@@ -246,9 +249,11 @@ KEYS: dict[str, Any] = dict(
     logsnr_min=signed(-15.0),  # The schedule's ends; -40: zero terminal SNR.
     logsnr_max=signed(15.0),
     shift_base=0,  # Latent tokens (t h w) with no shift; 0: no shift.
-    prediction=one_of('v', 'x0', 'eps', 'flow'),  # The network's output.
-    # The first four: the loss is flat in that prediction.
+    prediction=one_of('v', 'x0', 'eps', 'flow', 'edm'),  # The network's output.
+    # All but min_snr: the loss is flat in that prediction.
     weighting=one_of('v', 'x0', 'eps', 'flow', 'min_snr', 'edm'),
+    # edm: of the noise above which the network makes an x0, below it an eps.
+    sigma_data=positive(1.0),
     density=one_of('normal', 'uniform'),  # In log(sigma/alpha), or in time.
     density_mean=signed(1.0),  # Of log(sigma/alpha), for 'normal'.
     density_std=positive(1.4),

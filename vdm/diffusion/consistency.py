@@ -11,8 +11,8 @@ the same trajectory and without a gradient, while r rises towards t:
 with r = 0, the clip itself, for all t of one half at first. Frames with levels
 of their own move together, each by this rule; a frame that is given does not.
 
-Where the level is CLEAN the function is z itself. Near it the predictions v and
-flow are z but for a term that vanishes with sigma: for v,
+Where the level is CLEAN the function is z itself. Near it the predictions v,
+flow and edm are z but for a term that vanishes with sigma: for v,
 
     x0 = alpha z - sigma v = (z / alpha) / (1 + t^2) - v t / (1 + t^2)^1/2,
 
@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from vdm.diffusion import losses
 from vdm.diffusion import process
 
-PREDICTIONS = ('v', 'flow')  # Those whose x0 at CLEAN is z.
+PREDICTIONS = ('v', 'flow', 'edm')  # Those whose x0 at CLEAN is z.
 K, B = 8.0, 1.0  # Of n(t), as in the paper.
 
 
@@ -69,6 +69,7 @@ def function(
   output: FloatArray['b t h w c'],
   z: FloatArray['b t h w c'],
   levels: FloatArray['b t'],
+  sigma_data: float = 1.0,
 ) -> FloatArray['b t h w c']:
   """Returns the value of a consistency function; at CLEAN it is z, exactly.
 
@@ -77,8 +78,9 @@ def function(
     output: of the network.
     z: its input.
     levels: of z, log-SNR.
+    sigma_data: of the prediction edm.
   """
-  x0 = process.to_x0(kind, output, z, levels)
+  x0 = process.to_x0(kind, output, z, levels, sigma_data)
   return jnp.where(process.per_frame(levels >= process.CLEAN, z), z, x0)
 
 
@@ -89,6 +91,7 @@ def loss(
   loss_mask: FloatArray['b t'],
   weighting: str,
   huber: float,
+  sigma_data: float = 1.0,
 ) -> tuple[FloatArray[''], FloatArray[''], FloatArray['b t']]:
   """Returns the weighted pseudo-Huber distance, as sums that add up.
 
@@ -106,6 +109,7 @@ def loss(
     loss_mask: 1 where a frame counts, 0 where it was given.
     weighting: its name, see `losses.log_weight`.
     huber: c.
+    sigma_data: of the weighting edm.
 
   Returns:
     (total, count, frames), as `losses.loss` does.
@@ -114,6 +118,6 @@ def loss(
   error = jnp.where(process.per_frame(counts, value), value - target, 0)
   square = jnp.mean(error**2, axis=range(2, error.ndim))
   distance = jnp.sqrt(square + huber**2) - huber
-  weight = losses.weight(weighting, jnp.where(counts, levels, 0))
+  weight = losses.weight(weighting, jnp.where(counts, levels, 0), sigma_data)
   frames = jnp.where(counts, weight * distance, 0)
   return frames.sum(), counts.sum(dtype=frames.dtype), frames

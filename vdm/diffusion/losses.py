@@ -13,10 +13,11 @@ SNR = exp(l),
     v         w = 1 + SNR                   |v_hat - v|^2
     flow      w = (1 + sqrt(SNR))^2         |u_hat - u|^2
     min_snr   w = min(SNR, 5)               Hang et al. 2023, arXiv:2303.09556
-    edm       w = SNR + 1 / sigma_data^2    Karras et al. 2022, table 1
+    edm       w = 1 + sigma_data^2 SNR      Karras et al. 2022, table 1, times
+                                            sigma_data^2
 
 so a network output has the same loss whichever prediction it is converted to.
-Normalised latents have sigma_data = 1, where EDM's weighting is that of v.
+With sigma_data = 1, the deviation of latents, EDM's weighting is that of v.
 
 The error is computed in the network's own prediction and then weighted by the
 ratio w(l) / w_kind(l), a difference of logarithms. Converted to x0, a v
@@ -36,7 +37,6 @@ from vdm.diffusion import process
 from vdm.diffusion import schedules
 
 MIN_SNR = 5.0  # Gamma of min-SNR.
-SIGMA_DATA = 1.0  # Standard deviation of normalised latents.
 BOTH_ENDS = 0.25  # Share of 'context' rows that may have their end given, too.
 ENDS_ALONE = 0.5  # Share of those with the first and the last frame only.
 CLEAN_CONTEXT = 0.5  # Share of 'context' rows whose given frames stay clean.
@@ -44,7 +44,9 @@ WEIGHTINGS = ('x0', 'eps', 'v', 'flow', 'min_snr', 'edm')
 FRAME_LEVELS = ('shared', 'context', 'independent', 'first')
 
 
-def log_weight(name: str, levels: FloatArray['*b']) -> FloatArray['*b']:
+def log_weight(
+  name: str, levels: FloatArray['*b'], sigma_data: float = 1.0
+) -> FloatArray['*b']:
   """Returns log w(l) of the weighting `name` on the squared error of x0."""
   levels = process.at_least_float32(levels)
   if name == 'x0':
@@ -58,13 +60,15 @@ def log_weight(name: str, levels: FloatArray['*b']) -> FloatArray['*b']:
   if name == 'min_snr':
     return jnp.minimum(levels, math.log(MIN_SNR))
   if name == 'edm':
-    return jnp.logaddexp(levels, -2 * math.log(SIGMA_DATA))
+    return jax.nn.softplus(levels + 2 * math.log(sigma_data))
   raise ValueError(f'Unknown weighting {name!r}: use one of {WEIGHTINGS}.')
 
 
-def weight(name: str, levels: FloatArray['*b']) -> FloatArray['*b']:
+def weight(
+  name: str, levels: FloatArray['*b'], sigma_data: float = 1.0
+) -> FloatArray['*b']:
   """Returns w(l) of the weighting `name` on the squared error of x0."""
-  return jnp.exp(log_weight(name, levels))
+  return jnp.exp(log_weight(name, levels, sigma_data))
 
 
 def check(
@@ -103,6 +107,7 @@ def loss(
   levels: FloatArray['b t'],
   loss_mask: FloatArray['b t'],
   weighting: str,
+  sigma_data: float = 1.0,
 ) -> tuple[FloatArray[''], FloatArray[''], FloatArray['b t']]:
   """Returns the weighted squared error, as sums that add up over devices.
 
@@ -117,6 +122,7 @@ def loss(
     levels: log-SNR.
     loss_mask: 1 where a frame counts, 0 where it was given.
     weighting: its name, see `log_weight`.
+    sigma_data: of both, where they are edm.
 
   Returns:
     (total, count, frames): the sum over frames, the number that counted, and
@@ -124,10 +130,11 @@ def loss(
     over all parts of a batch.
   """
   counts = loss_mask > 0
-  target = process.from_x0_eps(kind, x0, eps, levels)
+  target = process.from_x0_eps(kind, x0, eps, levels, sigma_data)
   error = process.at_least_float32(output) - target
   error = jnp.where(process.per_frame(counts, error), error, 0)
-  log_ratio = log_weight(weighting, levels) - log_weight(kind, levels)
+  log_ratio = log_weight(weighting, levels, sigma_data)
+  log_ratio = log_ratio - log_weight(kind, levels, sigma_data)
   ratio = jnp.exp(jnp.where(counts, log_ratio, 0))
   frames = ratio * jnp.mean(error**2, axis=range(2, error.ndim))
   return frames.sum(), counts.sum(dtype=frames.dtype), frames

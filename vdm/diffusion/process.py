@@ -15,14 +15,23 @@ means the clip itself.
 A network predicts one of
 
     x0,   eps,   v = alpha eps - sigma x0,   flow: u = eps - x0,
+    edm: f = (d^2 alpha eps - sigma x0) / n,   n = (sigma^2 + d^2 alpha^2)^1/2
 
-(v: Salimans & Ho 2022, arXiv:2202.00512). With z known, each gives the others:
+(v: Salimans & Ho 2022, arXiv:2202.00512; edm: Karras et al. 2022,
+arXiv:2206.00364, table 1, times -d, for data of deviation d). With z known,
+each gives the others:
 
     kind    x0                           eps
     x0      x0                           (z - alpha x0) / sigma
     eps     (z - sigma eps) / alpha      eps
     v       alpha z - sigma v            sigma z + alpha v
     flow    (z - sigma u)/(alpha+sigma)  (z + alpha u)/(alpha+sigma)
+    edm     (d^2 alpha z - sigma n f)/n^2   (sigma z + alpha n f)/n^2
+
+So edm is -x0 where the noise is above d and d eps below it, and v is edm of
+d = 1. Latents have deviation 1, but what is in them may be known by far fewer
+numbers than they have values: patches of several frames, a plain ground. They
+are then denoised best as an x0 down to a smaller d.
 
 Levels are per frame, [b t], for clips [b t h w c]. Arithmetic is in float32 for
 clips of lower precision, and in float64 for float64.
@@ -34,7 +43,7 @@ import jax.numpy as jnp
 
 CLEAN = 40.0  # Level of a frame that is given: alpha = 1, sigma = 2e-9.
 NOISE = -40.0  # Level of pure noise: alpha = 2e-9, sigma = 1.
-PREDICTIONS = ('x0', 'eps', 'v', 'flow')
+PREDICTIONS = ('x0', 'eps', 'v', 'flow', 'edm')
 
 
 def at_least_float32(x: FloatArray['*b']) -> FloatArray['*b']:
@@ -110,6 +119,7 @@ def to_x0_eps(
   output: FloatArray['b t h w c'],
   z: FloatArray['b t h w c'],
   levels: FloatArray['b t'],
+  sigma_data: float = 1.0,
 ) -> tuple[FloatArray['b t h w c'], FloatArray['b t h w c']]:
   """Returns the (x0, eps) that a prediction of `kind` implies, given z."""
   output, z = at_least_float32(output), at_least_float32(z)
@@ -120,6 +130,11 @@ def to_x0_eps(
     return (z - sigma * output) / alpha, output
   if kind == 'v':
     return alpha * z - sigma * output, sigma * z + alpha * output
+  if kind == 'edm':
+    square = sigma**2 + (sigma_data * alpha) ** 2
+    change = output / jnp.sqrt(square)
+    x0 = sigma_data**2 * alpha / square * z - sigma * change
+    return x0, sigma / square * z + alpha * change
   if kind == 'flow':
     scale = alpha + sigma
     return (z - sigma * output) / scale, (z + alpha * output) / scale
@@ -131,6 +146,7 @@ def from_x0_eps(
   x0: FloatArray['b t h w c'],
   eps: FloatArray['b t h w c'],
   levels: FloatArray['b t'],
+  sigma_data: float = 1.0,
 ) -> FloatArray['b t h w c']:
   """Returns the target of a network that predicts `kind`."""
   x0, eps = at_least_float32(x0), at_least_float32(eps)
@@ -143,6 +159,9 @@ def from_x0_eps(
     return alpha * eps - sigma * x0
   if kind == 'flow':
     return eps - x0
+  if kind == 'edm':
+    root = jnp.sqrt(sigma**2 + (sigma_data * alpha) ** 2)
+    return (sigma_data**2 * alpha * eps - sigma * x0) / root
   raise ValueError(f'Unknown prediction {kind!r}: use one of {PREDICTIONS}.')
 
 
@@ -151,9 +170,10 @@ def to_x0(
   output: FloatArray['b t h w c'],
   z: FloatArray['b t h w c'],
   levels: FloatArray['b t'],
+  sigma_data: float = 1.0,
 ) -> FloatArray['b t h w c']:
   """Returns the clip that a prediction of `kind` implies, given z."""
-  return to_x0_eps(kind, output, z, levels)[0]
+  return to_x0_eps(kind, output, z, levels, sigma_data)[0]
 
 
 def convert(
@@ -162,7 +182,8 @@ def convert(
   output: FloatArray['b t h w c'],
   z: FloatArray['b t h w c'],
   levels: FloatArray['b t'],
+  sigma_data: float = 1.0,
 ) -> FloatArray['b t h w c']:
   """Converts a prediction of kind `source` to kind `target`."""
-  x0, eps = to_x0_eps(source, output, z, levels)
-  return from_x0_eps(target, x0, eps, levels)
+  x0, eps = to_x0_eps(source, output, z, levels, sigma_data)
+  return from_x0_eps(target, x0, eps, levels, sigma_data)

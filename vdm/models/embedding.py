@@ -52,6 +52,7 @@ class Embedding(nnx.Module):
     scalars: Sequence[str],
     scalar_prefix: str,
     *,
+    time_patch: int = 1,
     low: bool = False,
     rngs: nnx.Rngs,
   ):
@@ -62,11 +63,13 @@ class Embedding(nnx.Module):
       num_classes: labels; 0: none are told.
       scalars: names of the scalars.
       scalar_prefix: of the names of their layers.
+      time_patch: frames that share an embedding of all their levels.
       low: whether a smaller video is told, of which this is the noise.
       rngs: of the initial values.
     """
     self.feature_width = width
-    self.embed_in = layers.Linear(width, width, rngs=rngs)
+    self.time_patch = time_patch
+    self.embed_in = layers.Linear(time_patch * width, width, rngs=rngs)
     self.embed_out = layers.Linear(width, width, rngs=rngs)
     # The last row is the null label.
     self.embed_label = (
@@ -87,13 +90,13 @@ class Embedding(nnx.Module):
 
   def embed(
     self, levels: FloatArray['b t'], cond: dict[str, Array['b ...']]
-  ) -> FloatArray['b t e']:
-    """Embeds each frame's level and the clip's label and scalars.
+  ) -> FloatArray['b n e']:
+    """Embeds each patch's levels and the clip's label and scalars.
 
     Single frames have neither rate nor motion, and are told no scalars.
 
     Args:
-      levels: log-SNR.
+      levels: log-SNR of each frame; a patch is `time_patch` of them.
       cond: 'label' int [b], negative for the null label; float [b] for each
         scalar, NaN or left out for unknown; with a smaller video its
         'low_noise'.
@@ -102,6 +105,8 @@ class Embedding(nnx.Module):
       The sum, before its nonlinearity.
     """
     features = level_features(levels, self.feature_width)
+    b, t, e = features.shape
+    features = features.reshape(b, t // self.time_patch, self.time_patch * e)
     embedding = self.embed_out(nnx.silu(self.embed_in(features)))
     if self.embed_label is not None:
       table = self.embed_label[...]

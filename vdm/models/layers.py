@@ -74,6 +74,22 @@ def from_channels(x: FloatArray['b t h w d']) -> FloatArray['b t y x c']:
   return x.reshape(b, t, 2 * h, 2 * w, d // 4)
 
 
+def fold_time(x: FloatArray['b t h w c'], size: int) -> FloatArray['b n h w d']:
+  """Makes each `size` frames one, with d = size c channels."""
+  b, t, h, w, c = x.shape
+  x = jnp.moveaxis(x.reshape(b, t // size, size, h, w, c), 2, 4)
+  return x.reshape(b, t // size, h, w, size * c)
+
+
+def unfold_time(
+  x: FloatArray['b n h w d'], size: int
+) -> FloatArray['b t h w c']:
+  """Inverts `fold_time`."""
+  b, n, h, w, d = x.shape
+  x = jnp.moveaxis(x.reshape(b, n, h, w, size, d // size), 4, 2)
+  return x.reshape(b, n * size, h, w, d // size)
+
+
 def conv3d(
   x: FloatArray['n t h w c'],
   kernel: FloatArray['kt kh kw c d'],

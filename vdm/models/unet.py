@@ -10,7 +10,12 @@ Temporal branches are conditioned like the spatial ones, end in a projection
 that starts at zero, and are skipped when t = 1. With one frame this is an image
 model, and a trained image model applied to several frames computes the same for
 each of them (Ho et al., 2204.03458; Blattmann et al., 2304.08818). Time is
-never downsampled.
+never downsampled between levels.
+
+With `time_patch` the latents of that many frames are the channels of one
+position, as in patches of a transformer (Peebles and Xie, 2212.09748): a
+fraction of the positions, of which each knows how its object moves. Frames
+still have levels of their own, all of which their patch is told.
 
 With a text encoder (`text`), blocks with attention over space attend to its
 tokens, and its pooled vector is added to the embedding as a label is: attention
@@ -68,6 +73,7 @@ class UNet(embedding.Embedding):
     convolution: str,
     remat: str,
     text: Mapping[str, Any] | None = None,
+    time_patch: int = 1,
     low: int = 0,
     rngs: nnx.Rngs,
   ):
@@ -78,6 +84,7 @@ class UNet(embedding.Embedding):
     """
     super().__init__(
       *(embed_width, num_classes, scalars, 'embed_temporal_'),
+      time_patch=time_patch,
       low=bool(low),
       rngs=rngs,
     )
@@ -107,9 +114,11 @@ class UNet(embedding.Embedding):
       )
 
     width = widths[0]
-    self.stem = layers.Conv(channels, width, rngs=rngs)
+    self.stem = layers.Conv(time_patch * channels, width, rngs=rngs)
     self.stem_low = (
-      layers.Conv(low, width, rngs=rngs, init_scale=0.0, bias=False)
+      layers.Conv(
+        time_patch * low, width, rngs=rngs, init_scale=0.0, bias=False
+      )
       if low
       else None
     )
@@ -141,7 +150,9 @@ class UNet(embedding.Embedding):
           up = unet_blocks.ConvUp(width, width, rngs=rngs)
         setattr(self, f'up_{level}_resample', up)
     self.head_norm = layers.GroupNorm(width)
-    self.head_conv = layers.Conv(width, channels, rngs=rngs, init_scale=0.0)
+    self.head_conv = layers.Conv(
+      width, time_patch * channels, rngs=rngs, init_scale=0.0
+    )
 
   def __call__(
     self,
@@ -177,9 +188,10 @@ class UNet(embedding.Embedding):
       call = unet_blocks.rematerialised(self.remat)
       return call(block, x, told, block_key, text)
 
-    x = self.stem(z)
+    x = self.stem(layers.fold_time(z, self.time_patch))
     if self.stem_low is not None:
-      x = x + self.stem_low(cond['low'].astype(z.dtype))
+      low = cond['low'].astype(z.dtype)
+      x = x + self.stem_low(layers.fold_time(low, self.time_patch))
     skips = []
     for level, blocks in enumerate(self.blocks):
       if level > 0:
@@ -194,4 +206,5 @@ class UNet(embedding.Embedding):
         x = run(f'up_{level}_block_{i}', x)
       if level > 0:
         x = getattr(self, f'up_{level}_resample')(x)
-    return self.head_conv(nnx.silu(self.head_norm(x)))
+    x = self.head_conv(nnx.silu(self.head_norm(x)))
+    return layers.unfold_time(x, self.time_patch)

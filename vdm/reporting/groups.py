@@ -29,7 +29,7 @@ _MEANINGS = (
   (
     r'log/(val_)?loss',
     rf'{_SETS}|train\.eval_clips$|data\.|autoencoder\.|diffusion\.(schedule'
-    r'|logsnr_\w+|shift_base|prediction|weighting|eval_levels'
+    r'|logsnr_\w+|shift_base|prediction|weighting|sigma_data|eval_levels'
     r'|sample_posterior)$|tokens\.eval_shares$|model\.transformer\.vocabulary$',
   ),
   (

@@ -30,7 +30,8 @@ def make_denoiser(
 
   def denoise(params, z, levels, cond):
     output = network.apply(params, z.astype(dtype), levels, cond)
-    return process.to_x0(config.diffusion.prediction, output, z, levels)
+    kind, sigma_data = config.diffusion.prediction, config.diffusion.sigma_data
+    return process.to_x0(kind, output, z, levels, sigma_data)
 
   return denoise
 

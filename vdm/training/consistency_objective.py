@@ -34,7 +34,7 @@ def make(
 ) -> objective.Objective:
   """Returns the objective of a stage; see `objectives.make_objective`."""
   clips_of = latent_clips.make(config, stage)
-  prediction, options = config.diffusion.prediction, config.consistency
+  diffusion, options = config.diffusion, config.consistency
   denoise = denoised.make_denoiser(
     config, autoencoders.make_autoencoder(config.autoencoder)
   )
@@ -64,7 +64,9 @@ def make(
       output = clips_of.apply(
         params, z, levels, conditions.of(rows), dropout_keys
       )
-      return consistency.function(prediction, output, z, levels)
+      return consistency.function(
+        diffusion.prediction, output, z, levels, diffusion.sigma_data
+      )
 
     levels = rows['levels']
     z = process.add_noise(x0, latent_clips.noise(rows, x0.shape), levels)
@@ -75,8 +77,9 @@ def make(
       target,
       levels,
       rows['loss_mask'],
-      config.diffusion.weighting,
+      diffusion.weighting,
       options.huber,
+      diffusion.sigma_data,
     )
 
   def losses_of(params, frozen, rows, level):

@@ -40,6 +40,7 @@ def make(
       rows['levels'],
       rows['loss_mask'],
       options.weighting,
+      options.sigma_data,
     )
 
   def losses_of(params, frozen, rows, level):
@@ -51,7 +52,7 @@ def make(
     if cascade_rules.is_told(config.model):
       level_of_low = process.level_of_sigma(config.sample.low_noise)
       rows['low_noise'] = jnp.full(len(x0), level_of_low)
-    weight = losses.weight(options.weighting, level)
+    weight = losses.weight(options.weighting, level, options.sigma_data)
     return {
       'val_loss': distance(params, frozen, x0, rows)[2].mean(axis=1),
       'val_loss_of_zero': weight * jnp.mean(jnp.square(x0), axis=(1, 2, 3, 4)),

@@ -110,12 +110,13 @@ def from_source(
       f'config.train.init_from: {name} is a consistency model already: name '
       'the diffusion model that it was made from.'
     )
-  prediction = found.config.diffusion.prediction
-  if prediction != config.diffusion.prediction:
-    raise errors.UsageError(
-      f'config.train.init_from: {name} predicts {prediction}: set '
-      f'config.diffusion.prediction={prediction}.'
-    )
+  for key in ('prediction', 'sigma_data'):
+    value = found.config.diffusion[key]
+    if value != config.diffusion[key]:
+      raise errors.UsageError(
+        f'config.train.init_from: {name} was trained with another '
+        f'{key}: set config.diffusion.{key}={value}.'
+      )
   if found.fingerprint != autoencoder:
     raise errors.UsageError(
       f'config.train.init_from: {name} works in the latents of another '
