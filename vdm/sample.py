@@ -86,8 +86,11 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Of the first video.', lower_bound=0)
 _STEPS = flags.DEFINE_integer(
   'steps', None, "Of the sampler; by default the run's.", lower_bound=1
 )
-_GUIDANCE = flags.DEFINE_float(
-  'guidance', None, "1 is none; by default the run's.", lower_bound=0.0
+_GUIDANCE = flags.DEFINE_string(
+  'guidance',
+  None,
+  'A scale, 1 for none, or scales by group, as in given=1.5,label=2,text=5; by '
+  "default the run's.",
 )
 _METHOD = flags.DEFINE_enum(
   'method',
@@ -185,7 +188,7 @@ class Request(NamedTuple):
     asked: what the videos are made for, `prompts.Prompts`.
     scalars: what else they are told, by name.
     frame_rate: of the model's videos, frames a second.
-    guidance: its scale; None: the run's.
+    guidance: see `guidance_rules.read`; None: the run's.
     out: folder to write to.
   """
 
@@ -199,7 +202,7 @@ class Request(NamedTuple):
   asked: Any
   scalars: dict[str, float]
   frame_rate: float
-  guidance: float | None
+  guidance: float | str | None
   out: epath.Path
 
 
@@ -238,10 +241,11 @@ def main(argv: Sequence[str]) -> None:
   )
   made_with = describe(request)
   logging.info(
-    'Making %d videos with step %d: %s, %d steps, guidance %g, EMA %g; they go '
+    'Making %d videos with step %d: %s, %d steps, guidance %s, EMA %g; they go '
     'to %s.',
     *(num, run.step, options.method, options.steps),
-    *(made_with['guidance'], options.ema, request.out),
+    made_with.get('guidance_by') or f'{made_with["guidance"]:g}',
+    *(options.ema, request.out),
   )
   seeds = _SEED.value + np.arange(num)
   try:
@@ -354,7 +358,10 @@ def read_request() -> Request:
     asked,
     scalars,
     frame_rate,
-    prompts.choose_guidance(model, asked, _GUIDANCE.value, worse is not None),
+    prompts.choose_guidance(
+      *(run.config, asked, _GUIDANCE.value, worse is not None),
+      others=choose_others(run.config, scalars, given, len(windows)),
+    ),
     choose_folder(
       others[-1] if others else first,
       links[-1].run.step if links else run.step,
@@ -532,6 +539,21 @@ def choose_scalars(config: Any) -> dict[str, float]:
     if problem := ranges.problem(config, name, value):
       raise ValueError(problem)
   return asked
+
+
+def choose_others(
+  config: Any, scalars: dict[str, float], given: Any, windows: int
+) -> set[str]:
+  """Returns the groups of conditions besides labels and captions that are told.
+
+  Args:
+    config: the run's.
+    scalars: see `Request`.
+    given: likewise.
+    windows: likewise; each holds frames of the one before it.
+  """
+  told = {*scalars, *{'frame_rate'}.intersection(config.model.scalars)}
+  return told | ({'given'} if given or windows > 1 else set())
 
 
 if __name__ == '__main__':

@@ -294,7 +294,8 @@ KEYS: dict[str, Any] = dict(
     rho=positive(5.0),
     sigma_max=positive(50.0),  # Of sigma/alpha, for the rho grid.
     sigma_min=positive(0.05),
-    guidance=2.0,  # 1: none.
+    guidance=2.0,  # By label and caption; 1: none.
+    guidance_by='',  # Scales by group, as in 'given=1.5,label=2,text=5'.
     guidance_interval=interval((-40.0, 40.0)),  # Log-SNR range of guidance.
     guidance_rescale=share(0.0),
     temperature=positive(1.0),  # unmask: of the tokens that are drawn.
