@@ -31,6 +31,13 @@ _DISTRIBUTED = flags.DEFINE_enum(
   'distributed', 'auto', ['auto', 'on', 'off'], 'Join other processes.'
 )
 
+_STOP_AT = flags.DEFINE_integer(
+  'stop_at',
+  None,
+  'Stop after this step of all, evaluated and saved; the same command without '
+  'it resumes.',
+  lower_bound=1,
+)
 _ACCEPT_CHANGES = flags.DEFINE_bool(
   'accept_changes',
   False,
@@ -76,7 +83,8 @@ def main(argv: Sequence[str]) -> None:
       devices[0].device_kind,
     )
     code = train.train(
-      _CONFIG.value, workdir(), _ACCEPT_CHANGES.value, sys.argv[1:]
+      *(_CONFIG.value, workdir(), _ACCEPT_CHANGES.value, sys.argv[1:]),
+      stop_at=_STOP_AT.value,
     )
   except Exception as error:
     code = explain(error)
