@@ -128,8 +128,8 @@ def note(rungs: Rungs, plan: plans.Plan) -> str:
     before = step
   full = counts[0] * len(rungs.seeds) * whole
   return (
-    f'Halving by {rungs.primary}: {", ".join(parts)}; of {len(rungs.seeds)} '
-    f'seeds each, {total:,} of {full:,} steps at most.'
+    f'Halving by {rungs.primary}: {", ".join(parts)}; of {_seeds(rungs)} each, '
+    f'{total:,} of {full:,} steps at most.'
   )
 
 
@@ -237,9 +237,13 @@ def text(rungs: Rungs, decided: Sequence[Mapping[str, Any]]) -> str:
     rows.append([title, *cells, state])
   return (
     f'Halving by {rungs.primary}, {better} is better; means over '
-    f'{len(rungs.seeds)} seed{"s" if len(rungs.seeds) > 1 else ""}. Only what '
-    f'went to the end is compared.\n{tables.lay_out(rows)}\n'
+    f'{_seeds(rungs)}. Only what went to the end is compared.\n'
+    f'{tables.lay_out(rows)}\n'
   )
+
+
+def _seeds(rungs: Rungs) -> str:
+  return f'{len(rungs.seeds)} seed{"s" if len(rungs.seeds) > 1 else ""}'
 
 
 def _keep(count: int) -> int:
