@@ -11,6 +11,7 @@ from vdm.common import errors
 from vdm.reporting import compare_runs
 from vdm.sweeping import execute
 from vdm.sweeping import halving
+from vdm.sweeping import ladder
 
 RATE = sweep_test.RATE
 LOSS = 'log/val_loss@steps'
@@ -82,7 +83,7 @@ def steps_of(plan):
   found = {}
   for item in plan.runs:
     lines = (item.folder / 'metrics.jsonl').read_text().splitlines()
-    value = halving.value_of(item).partition('=')[2]
+    value = ladder.value_of(item).partition('=')[2]
     found[value, item.config.seed] = json.loads(lines[-1])['step']
   return found
 
@@ -91,7 +92,7 @@ def steps_of(plan):
 def finished(tmp_path_factory):
   """(plan, rungs, folders) of a sweep that nothing interrupted."""
   plan = make_plan(tmp_path_factory.mktemp('sweep') / 'lr')
-  rungs = halving.make(plan, LOSS)
+  rungs = ladder.make(plan, LOSS)
   code, folders = run(plan, rungs)
   assert code == 0
   return plan, rungs, folders
@@ -99,18 +100,18 @@ def finished(tmp_path_factory):
 
 def test_rungs_are_declared_with_what_they_cost(tmp_path):
   plan = make_plan(tmp_path / 'sweep')
-  rungs = halving.make(plan, LOSS)
+  rungs = ladder.make(plan, LOSS)
   # A quarter and half of 900, where the loss is evaluated before.
   assert rungs.steps == [200, 400]
   # (5 x 200 + 3 x 200 + 2 x 500) x 2 seeds of 5 x 900 x 2.
-  assert halving.note(rungs, plan) == (
+  assert ladder.note(rungs, plan) == (
     f'Halving by {LOSS}: 5 values to step 200, 3 values to step 400, 2 values '
     'to step 900; of 2 seeds each, 5,200 of 9,000 steps at most.'
   )
   assert not (tmp_path / 'sweep').exists()
   # Of three values two are left at the first rung.
   few = make_plan(tmp_path / 'sweep', RATES[:3])
-  assert halving.make(few, LOSS).steps == [200]
+  assert ladder.make(few, LOSS).steps == [200]
 
 
 def test_the_worse_half_stops_and_the_baseline_goes_on(finished):
@@ -123,7 +124,7 @@ def test_the_worse_half_stops_and_the_baseline_goes_on(finished):
   first, second = halving.open_record(rungs, plan)
   assert first['kept'] == [f'{RATE}={x}' for x in ('0.03', '0.01', '0.02')]
   assert second['kept'] == [f'{RATE}={x}' for x in ('0.03', '0.01')]
-  goes_on = [x for x in plan.runs if halving.value_of(x) in second['kept']]
+  goes_on = [x for x in plan.runs if ladder.value_of(x) in second['kept']]
   assert folders == [item.folder for item in goes_on]
   text = compare_runs.compare(folders, plan.workdir, LOSS)
   assert '1.0' not in text.partition('\n\n')[0]
@@ -135,7 +136,7 @@ def test_values_are_judged_by_means_over_seeds_at_the_rung(finished):
     for value, score in decision['scores'].items():
       numbers = []
       for item in plan.runs:
-        if halving.value_of(item) == value:
+        if ladder.value_of(item) == value:
           lines = (item.folder / 'metrics.jsonl').read_text().splitlines()
           rows = [json.loads(line) for line in lines]
           numbers += [
@@ -179,7 +180,7 @@ def test_a_finished_sweep_runs_and_decides_nothing(finished):
 
 def test_a_value_that_fails_is_behind_all_others(tmp_path):
   plan = make_plan(tmp_path, ('0.03', '0.01', '0.02', '0.1'), seeds=[0])
-  rungs = halving.make(plan, LOSS)
+  rungs = ladder.make(plan, LOSS)
   code, folders = run(plan, rungs, Runner(fail=f'{RATE}=0.01'))
   names = [folder.parent.name for folder in folders]
   assert code == 1 and names == [f'{RATE}=0.03', f'{RATE}=0.02']
@@ -192,7 +193,7 @@ def test_a_value_that_fails_is_behind_all_others(tmp_path):
 def of_one_seed(tmp_path_factory):
   """As `finished`."""
   plan = make_plan(tmp_path_factory.mktemp('seed') / 'lr', seeds=[0])
-  rungs = halving.make(plan, LOSS)
+  rungs = ladder.make(plan, LOSS)
   return plan, rungs, run(plan, rungs)[1]
 
 
@@ -243,7 +244,7 @@ def test_what_makes_no_sense_is_refused(
   base = written_runs.make_config(train__eval_every=100, **changes)
   plan = make_plan(tmp_path, rates, base=base)
   with pytest.raises(errors.UsageError, match=words) as error:
-    halving.make(plan, primary, shares)
+    ladder.make(plan, primary, shares)
   assert '\n' not in str(error.value)
 
 
@@ -262,12 +263,12 @@ def test_what_cannot_be_compared_early_is_refused(
 ):
   plan = make_plan(tmp_path, values, vary)
   with pytest.raises(errors.UsageError, match=words):
-    halving.make(plan, LOSS)
+    ladder.make(plan, LOSS)
 
 
 def test_a_number_that_was_not_logged_is_named(tmp_path):
   plan = make_plan(tmp_path, RATES[:3], seeds=[0])
-  rungs = halving.make(plan, 'log/val_loss_labelled@steps')
+  rungs = ladder.make(plan, 'log/val_loss_labelled@steps')
   with pytest.raises(errors.UsageError, match='has no .* did you mean val_los'):
     run(plan, rungs)
   assert halving.open_record(rungs, plan) == []

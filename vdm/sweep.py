@@ -64,6 +64,7 @@ def main(argv: Sequence[str]) -> None:
   from vdm.sweeping import cost
   from vdm.sweeping import execute
   from vdm.sweeping import halving
+  from vdm.sweeping import ladder
   from vdm.sweeping import slurm
 
   console.start()
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
     plan = make_plan()
     rungs = make_rungs(plan)
     if rungs is not None:
-      plan.notes.append(halving.note(rungs, plan))
+      plan.notes.append(ladder.note(rungs, plan))
     if _DRY_RUN.value:
       print(cost.text(plan), end='')
       return
@@ -140,7 +141,7 @@ def make_plan():
 
 def make_rungs(plan):
   """Returns where values are judged and stopped; None without --halving."""
-  from vdm.sweeping import halving
+  from vdm.sweeping import ladder
 
   if not _HALVING.value:
     if _RUNGS.value:
@@ -152,13 +153,13 @@ def make_rungs(plan):
       'themselves: leave one of them out.'
     )
   try:
-    shares = [float(share) for share in _RUNGS.value] or halving.SHARES
+    shares = [float(share) for share in _RUNGS.value] or ladder.SHARES
   except ValueError:
     raise errors.UsageError(
       f'--rungs={",".join(_RUNGS.value)} is not a list of numbers, as in '
       '0.25,0.5.'
     ) from None
-  return halving.make(plan, _PRIMARY.value, shares)
+  return ladder.make(plan, _PRIMARY.value, shares)
 
 
 if __name__ == '__main__':

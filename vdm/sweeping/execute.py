@@ -19,6 +19,7 @@ from vdm.common import errors
 from vdm.multihost import coordination
 from vdm.multihost import workdir_lock
 from vdm.sweeping import halving
+from vdm.sweeping import ladder
 from vdm.sweeping import plan as plans
 from vdm.sweeping import tied
 
@@ -81,7 +82,7 @@ class Runner:
 
 
 def run(
-  plan: plans.Plan, runner: Runner, rungs: halving.Rungs | None = None
+  plan: plans.Plan, runner: Runner, rungs: ladder.Rungs | None = None
 ) -> tuple[int, list[epath.Path]]:
   """Runs what is not done yet.
 
@@ -121,7 +122,7 @@ def run(
 
 
 def _halve(
-  plan: plans.Plan, runner: Runner, rungs: halving.Rungs
+  plan: plans.Plan, runner: Runner, rungs: ladder.Rungs
 ) -> tuple[int, list[plans.Run], bool]:
   """Returns (exit code, runs that go to the end, whether any has failed)."""
   decided, left = halving.open_record(rungs, plan), plan.runs
@@ -138,7 +139,7 @@ def _halve(
       decided.append(halving.decide(rungs, plan, decided, left, failed))
       logging.info('%s', halving.text(rungs, decided))
     kept = decided[i]['kept']
-    left = [item for item in left if halving.value_of(item) in kept]
+    left = [item for item in left if ladder.value_of(item) in kept]
   return 0, left, any(decision['failed'] for decision in decided)
 
 
