@@ -9,6 +9,7 @@ formula.
 import itertools
 
 import closed_forms
+import config_variants_test
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -176,6 +177,8 @@ def test_scales_are_read_in_any_order_and_shown_in_one():
   found = guidance_rules.read('text=5, given=1.5,label=2')
   assert list(found.items()) == [('given', 1.5), ('label', 2), ('text', 5)]
   assert guidance_rules.show(found) == 'given=1.5,label=2,text=5'
+  exact = {'label': 1.23456789, 'text': 2.7}
+  assert guidance_rules.parse(guidance_rules.show(exact)) == exact
   assert guidance_rules.read('3') == guidance_rules.read(3.0) == 3.0
   sample = recipes.scenes().sample
   sample.update(guidance=2.0, guidance_by='label=3')
@@ -245,3 +248,11 @@ def test_one_group_may_be_guided_where_another_is_always_told():
   assert guidance_rules.words(config.model, config.sample) == (
     'given=1.5,label=2'
   )
+
+
+def test_the_variant_given_may_be_guided_as_its_page_says():
+  config = config_variants_test.get_config('synthetic', 'given')
+  guidance_rules.change(config.sample, 'given=1.5,label=3')
+  check.validate(config)
+  found = guidance_rules.scales(config.model, config.sample)
+  assert found == {'given': 1.5, 'label': 3.0}

@@ -57,7 +57,7 @@ def read(value: float | str) -> float | dict[str, float]:
 
 def show(scales: Mapping[str, float]) -> str:
   """Returns the text of scales by group, which `parse` reads."""
-  return ','.join(f'{k}={x:g}' for k, x in _sorted(scales).items())
+  return ','.join(f'{k}={x:.15g}' for k, x in _sorted(scales).items())
 
 
 def change(sample: ConfigDict, value: float | str) -> None:
