@@ -75,7 +75,7 @@ def run(plan, rungs, runner=None):
 
 
 def table(plan, rungs):
-  return halving.text(rungs, halving.open_record(rungs, plan))
+  return halving.text(rungs, halving.read(rungs, plan))
 
 
 def steps_of(plan):
@@ -121,18 +121,20 @@ def test_the_worse_half_stops_and_the_baseline_goes_on(finished):
     (rate, seed): stopped.get(rate, whole) for rate in RATES for seed in (0, 1)
   }
   # The second rung keeps the best, and the baseline in place of the second.
-  first, second = halving.open_record(rungs, plan)
+  first, second = halving.read(rungs, plan)
   assert first['kept'] == [f'{RATE}={x}' for x in ('0.03', '0.01', '0.02')]
   assert second['kept'] == [f'{RATE}={x}' for x in ('0.03', '0.01')]
   goes_on = [x for x in plan.runs if ladder.value_of(x) in second['kept']]
   assert folders == [item.folder for item in goes_on]
+  assert halving.stopped(rungs, [first]) == {f'{RATE}=1.0', f'{RATE}=0.1'}
+  assert halving.stopped(rungs, []) == set()
   text = compare_runs.compare(folders, plan.workdir, LOSS)
   assert '1.0' not in text.partition('\n\n')[0]
 
 
 def test_values_are_judged_by_means_over_seeds_at_the_rung(finished):
   plan, rungs, _ = finished
-  for decision in halving.open_record(rungs, plan):
+  for decision in halving.read(rungs, plan):
     for value, score in decision['scores'].items():
       numbers = []
       for item in plan.runs:
@@ -271,4 +273,4 @@ def test_a_number_that_was_not_logged_is_named(tmp_path):
   rungs = ladder.make(plan, 'log/val_loss_labelled@steps')
   with pytest.raises(errors.UsageError, match='has no .* did you mean val_los'):
     run(plan, rungs)
-  assert halving.open_record(rungs, plan) == []
+  assert halving.read(rungs, plan) == []

@@ -1,8 +1,8 @@
 """Trains a model: python -m vdm.main --config configs/ucf101.py.
 
-The same command resumes a run that was stopped. Exit codes: 0 finished, 1
-failed, 2 a mistake in the command or the configuration, 75 stopped before the
-end (run the same command again).
+The same command resumes a run that was stopped. Exit codes: 0 finished, or at
+--stop_at; 1 failed, 2 a mistake in the command or the configuration, 75 stopped
+before that (run the same command again).
 """
 
 from collections.abc import Sequence

@@ -71,10 +71,12 @@ def main(argv: Sequence[str]) -> None:
   try:
     plan = make_plan()
     rungs = make_rungs(plan)
+    stopped = ()
     if rungs is not None:
       plan.notes.append(ladder.note(rungs, plan))
+      stopped = halving.stopped(rungs, halving.read(rungs, plan))
     if _DRY_RUN.value:
-      print(cost.text(plan), end='')
+      print(cost.text(plan, stopped), end='')
       return
     for note in plan.notes:
       print(note)
@@ -84,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
     with execute.Runner(environ) as runner:
       code, finished = execute.run(plan, runner, rungs)
     if finished and rungs is not None:
-      print(halving.text(rungs, halving.open_record(rungs, plan)))
+      print(halving.text(rungs, halving.read(rungs, plan)))
     if finished:
       code = show(finished, plan.workdir, code)
   except (*errors.PATH_ERRORS, ValueError) as error:

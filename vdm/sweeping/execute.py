@@ -125,7 +125,7 @@ def _halve(
   plan: plans.Plan, runner: Runner, rungs: ladder.Rungs
 ) -> tuple[int, list[plans.Run], bool]:
   """Returns (exit code, runs that go to the end, whether any has failed)."""
-  decided, left = halving.open_record(rungs, plan), plan.runs
+  decided, left = halving.begin(rungs, plan), plan.runs
   for i, step in enumerate(rungs.steps):
     if i == len(decided):
       code, _, failed = _run_all(

@@ -28,15 +28,26 @@ from vdm.sweeping import plan as plans
 RECORD = 'halving.json'
 
 
-def open_record(rungs: ladder.Rungs, plan: plans.Plan) -> list[dict[str, Any]]:
+def begin(rungs: ladder.Rungs, plan: plans.Plan) -> list[dict[str, Any]]:
   """Declares the rungs on disk, and returns what was decided before.
+
+  Raises:
+    UsageError: see `read`.
+  """
+  decided = read(rungs, plan)
+  if not (plan.workdir / RECORD).exists():
+    _write(rungs, plan, decided)
+  return decided
+
+
+def read(rungs: ladder.Rungs, plan: plans.Plan) -> list[dict[str, Any]]:
+  """Returns what was decided at the rungs so far.
 
   Raises:
     UsageError: something else was declared there.
   """
   path = plan.workdir / RECORD
   if not path.exists():
-    _write(rungs, plan, [])
     return []
   content = json.loads(path.read_text())
   decided = content.pop('decided')
@@ -48,8 +59,16 @@ def open_record(rungs: ladder.Rungs, plan: plans.Plan) -> list[dict[str, Any]]:
   return decided
 
 
+def stopped(
+  rungs: ladder.Rungs, decided: Sequence[Mapping[str, Any]]
+) -> set[str]:
+  """Returns the values that do not go on."""
+  kept = decided[-1]['kept'] if decided else rungs.values
+  return {*rungs.values} - {*kept}
+
+
 def reached(run: plans.Run, rungs: ladder.Rungs, step: int) -> bool:
-  """Returns whether a run has been judged by its log at a rung's step."""
+  """Returns whether a run has logged the number at a rung's step."""
   if not run_record.is_run(run.folder):
     return False
   return _number(run, rungs, step) is not None
