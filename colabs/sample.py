@@ -109,7 +109,7 @@ print('Captions:', 'yes' if run.reader else 'none')
 # the sampler is compiled for them.
 #
 # - **guidance** trades variety for agreement with the label or caption; 1 is
-#   none.
+#   none. `'label=2,text=5'` is a scale for each.
 # - **steps** of the sampler: each evaluates the network once (`heun`: twice).
 # - **method**: `ddim` is of first order, `heun` and `dpmpp` are of second;
 #   `consistency` is for models of few steps, which have no guidance.
@@ -199,7 +199,9 @@ controls = {
   'seed': widgets.BoundedIntText(0, min=0, max=2**31 - 1),
   'number': widgets.IntSlider(4, min=1, max=16),
   'steps': widgets.IntSlider(options.steps, min=1, max=max(100, options.steps)),
-  'guidance': widgets.FloatSlider(options.guidance, min=0, max=10, step=0.25),
+  'guidance': widgets.Text(options.guidance_by)
+  if options.guidance_by  # Scales by group are text.
+  else widgets.FloatSlider(options.guidance, min=0, max=10, step=0.25),
   'method': widgets.Dropdown(
     # Its own is the first: masked tokens have no other.
     options=list(

@@ -13,6 +13,10 @@ NULL = dict(label=jnp.array([-1, -1]), extra=jnp.zeros((2, 1)))
 LEVELS = jnp.array([[-6.0, -2.0, 0.0], [2.0, 4.0, process.CLEAN]])
 
 
+def against(scale):
+  return [guidance.Contrast(scale - 1, NULL)]
+
+
 def draw():
   return np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
 
@@ -30,16 +34,16 @@ def test_scale_one_is_the_conditional_in_one_evaluation():
     return denoise(z, levels, cond)
 
   z = draw()
-  plain = guidance.guided(counted, COND, NULL, scale=1.0)(z, LEVELS)
+  plain = guidance.guided(counted, COND, against(1.0))(z, LEVELS)
   np.testing.assert_array_equal(plain, denoise(z, LEVELS, COND))
-  guidance.guided(counted, COND, NULL, scale=2.0)(z, LEVELS)
+  guidance.guided(counted, COND, against(2.0))(z, LEVELS)
   assert rows == [2, 4]
 
 
 @pytest.mark.parametrize('scale', [0.0, 0.5, 3.0])
 def test_guidance_extrapolates_from_the_null(scale):
   z = draw()
-  guided = guidance.guided(denoise, COND, NULL, scale=scale)(z, LEVELS)
+  guided = guidance.guided(denoise, COND, against(scale))(z, LEVELS)
   conditional, null = (denoise(z, LEVELS, c) for c in (COND, NULL))
   wanted = null + scale * (conditional - null)
   np.testing.assert_allclose(guided, wanted, rtol=0, atol=1e-5)
@@ -48,7 +52,7 @@ def test_guidance_extrapolates_from_the_null(scale):
 def test_guidance_is_the_same_in_every_prediction():
   z = draw()
   levels = jnp.clip(LEVELS, -4, 4)
-  guided = guidance.guided(denoise, COND, NULL, scale=3.0)(z, levels)
+  guided = guidance.guided(denoise, COND, against(3.0))(z, levels)
   for kind in process.PREDICTIONS:
     conditional, null = (
       process.convert('x0', kind, denoise(z, levels, c), z, levels)
@@ -61,10 +65,10 @@ def test_guidance_is_the_same_in_every_prediction():
 
 def test_outside_the_interval_frames_are_conditional():
   z = draw()
-  always = guidance.guided(denoise, COND, NULL, scale=3.0)(z, LEVELS)
-  within = guidance.guided(
-    denoise, COND, NULL, scale=3.0, interval=(-2.0, 2.0)
-  )(z, LEVELS)
+  always = guidance.guided(denoise, COND, against(3.0))(z, LEVELS)
+  within = guidance.guided(denoise, COND, against(3.0), interval=(-2.0, 2.0))(
+    z, LEVELS
+  )
   conditional = denoise(z, LEVELS, COND)
   inside = np.array([[False, True, True], [True, False, False]])
   assert np.array_equal(within[inside], always[inside])
@@ -74,16 +78,16 @@ def test_outside_the_interval_frames_are_conditional():
 def test_rescale_keeps_the_conditional_deviation():
   z = draw()
   wanted = np.std(denoise(z, LEVELS, COND), axis=(1, 2, 3, 4))
-  plain = guidance.guided(denoise, COND, NULL, scale=3.0)(z, LEVELS)
+  plain = guidance.guided(denoise, COND, against(3.0))(z, LEVELS)
   before = np.std(plain, axis=(1, 2, 3, 4))
   for share in (0.5, 1.0):
-    scaled = guidance.guided(denoise, COND, NULL, scale=3.0, rescale=share)
+    scaled = guidance.guided(denoise, COND, against(3.0), rescale=share)
     after = np.std(scaled(z, LEVELS), axis=(1, 2, 3, 4))
     mixed = share * wanted + (1 - share) * before
     np.testing.assert_allclose(after, mixed, rtol=1e-5)
   # A clip without contrast is left alone.
   flat = guidance.guided(
-    lambda z, levels, cond: 0 * z, COND, NULL, scale=3.0, rescale=1.0
+    lambda z, levels, cond: 0 * z, COND, against(3.0), rescale=1.0
   )
   assert np.all(flat(z, LEVELS) == 0)
 
@@ -95,7 +99,9 @@ def test_guidance_against_a_worse_network_needs_no_null():
     rows.append(len(z))
     return 0.5 * denoise(z, levels, cond) + 1
 
-  guided = guidance.guided(denoise, COND, NULL, scale=2.5, worse=worse)
+  guided = guidance.guided(
+    denoise, COND, [guidance.Contrast(1.5, COND, predict=worse)]
+  )
   conditional = denoise(z, LEVELS, COND)
   wanted = 2.5 * conditional - 1.5 * (0.5 * conditional + 1)
   np.testing.assert_allclose(guided(z, LEVELS), wanted, rtol=0, atol=1e-5)
@@ -119,7 +125,7 @@ def test_history_guidance_replaces_what_is_held(partial, scale):
     for frames, level in zip(noises, (-8.0, 1.0))
   ]
   history = guidance.History(2.0, others[0], others[1] if partial else None)
-  guided = guidance.guided(mixing, COND, NULL, scale=scale, history=history)
+  guided = guidance.guided(mixing, COND, against(scale), history=history)
   found = guided(z, LEVELS)
   assert rows == [2 * (2 + (scale != 1) + partial)]
   views = [(z, LEVELS)]
@@ -135,5 +141,5 @@ def test_history_guidance_replaces_what_is_held(partial, scale):
 
 def test_a_history_scale_of_one_is_none():
   z, history = draw(), guidance.History(1.0, None)
-  plain = guidance.guided(denoise, COND, NULL, scale=1.0, history=history)
+  plain = guidance.guided(denoise, COND, against(1.0), history=history)
   np.testing.assert_array_equal(plain(z, LEVELS), denoise(z, LEVELS, COND))

@@ -216,6 +216,30 @@ def test_history_guidance_pulls_towards_what_the_history_says(make_videos):
   assert min(np.diff(values)) > 0.02
 
 
+def test_guidance_by_given_frames_alone_is_that_by_the_history(make_videos):
+  """There is one contrast, without these frames; none where none is held."""
+  pixels = draw_given((0,), num=2)
+  history = rollouts.Task(given=(0,), history_guidance=1.5)
+  given = rollouts.Task(given=(0,))
+  _, wanted = make_videos(history, pixels, num=2)
+  _, found = make_videos(given, pixels, num=2, guidance_by='given=1.5')
+  np.testing.assert_array_equal(found, wanted)
+  _, plain = make_videos(given, pixels, num=2)
+  assert (found != plain).any()
+  _, free = make_videos(num=2)
+  _, still = make_videos(num=2, guidance_by='given=1.5')
+  np.testing.assert_array_equal(still, free)
+
+
+def test_guidance_by_given_frames_needs_them_in_noise(make_videos):
+  with pytest.raises(ValueError, match='independent above 0'):
+    make_videos(
+      guidance_by='given=1.5', frame_levels=dict(shared=0.5, context=0.5)
+    )
+  with pytest.raises(ValueError, match='one scale and no groups'):
+    make_videos(guidance_by='given=1.5', worse={'offset': 0.0})
+
+
 IMAGES_FIRST = dict(shared=0.3, first=0.7)
 
 

@@ -89,6 +89,17 @@ def test_a_long_video_guided_by_its_history_and_a_worse_model(
   assert record['autoguide']['step'] == 11
 
 
+def test_labels_and_given_frames_guide_by_scales_of_their_own(command, clips):
+  values = dict(given=str(clips), num=1, steps=2, label='right')
+  record, arrays = command(**values, guidance='label=3,given=1.5')
+  assert record['guidance_by'] == 'given=1.5,label=3'
+  # Given frames are told and guide nothing, by their name as without.
+  _, one = command(**values, guidance='3')
+  _, same = command(**values, guidance='given=1,label=3')
+  np.testing.assert_array_equal(one['videos'], same['videos'])
+  assert (arrays['videos'] != one['videos']).any()
+
+
 @pytest.mark.parametrize(
   'values, words',
   [
@@ -98,6 +109,9 @@ def test_a_long_video_guided_by_its_history_and_a_worse_model(
     (dict(given='gone.mp4'), 'no file or folder gone.mp4'),
     (dict(given='{clips}', given_frames='4'), 'and 4 is none'),
     (dict(given='{clips}', given_frames=':'), 'nothing is left'),
+    (dict(guidance='given=2'), 'the videos are told none: give --given'),
+    (dict(guidance='text=2'), 'the videos are told none: give --caption'),
+    (dict(guidance='strong'), 'is neither a number nor scales by group'),
     (dict(autoguide='7'), 'keeps the steps'),
     (dict(autoguide='runs/gone'), 'holds no run'),
     (dict(autoguide=str(ROOT / 'colabs/demo')), 'cannot guide: at step'),

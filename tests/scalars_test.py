@@ -119,7 +119,7 @@ def test_each_number_is_dropped_by_itself():
   assert np.abs(gone.mean(1) - 0.3).max() < 4 * np.sqrt(0.21 / rows)
   assert np.abs(np.corrcoef(gone) - np.eye(3)).max() < 4 / np.sqrt(rows)
   # Guidance contrasts labels, of clips of the same rate and motion.
-  without = conditions.without(cond)
+  without = conditions.without(cond, ('label', 'text'))
   assert (without['label'] == -1).all() and (without['motion'] == 1).all()
   assert np.isnan(conditions.null(cond)['motion']).all()
 

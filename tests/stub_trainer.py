@@ -4,10 +4,12 @@
 
 STUB_SECONDS: how long it takes between the parts. STUB_FAIL: exits with 1 where
 the workdir contains this. Each start adds its workdir to calls.txt, which the
-sweep's folder has to have.
+sweep's folder has to have. Losses are lowest at a learning rate of 0.01. With
+--stop_at it writes the log up to this step.
 """
 
 import json
+import math
 import os
 import pathlib
 import sys
@@ -23,6 +25,7 @@ def main(arguments):
   words = dict(word.removeprefix('--').split('=', 1) for word in arguments)
   workdir = pathlib.Path(words.pop('workdir'))
   words.pop('config')
+  stop_at = int(words.pop('stop_at', 10**9))
   config = written_runs.make_config()
   known = serialize.flatten(config)
   changes = {}
@@ -36,12 +39,17 @@ def main(arguments):
   if os.environ.get('STUB_FAIL', '\n') in str(workdir):
     sys.exit(1)
   effect = 0.05 * (config.optim.b1 == 0.5)
+  effect += abs(math.log10(config.stages.video.learning_rate / 0.01))
   rows = written_runs.rows_of(config, effect)
+  rows = [row for row in rows if row['step'] <= stop_at]
   workdir.mkdir(parents=True, exist_ok=True)
   serialize.save(config, workdir / 'config.json')
   lines = [json.dumps(row) + '\n' for row in rows]
   (workdir / 'metrics.jsonl').write_text(''.join(lines[: len(lines) // 2]))
   time.sleep(float(os.environ.get('STUB_SECONDS', 0)))
+  if stop_at < written_runs.config_steps(config):
+    (workdir / 'metrics.jsonl').write_text(''.join(lines))
+    return
   if 'autoencoder' in config.train.order:
     (workdir / 'autoencoder').mkdir(exist_ok=True)
     (workdir / 'autoencoder/report.json').write_text('{"mean": {}}')

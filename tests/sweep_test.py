@@ -308,12 +308,14 @@ def test_a_dry_run_lists_commands_that_can_run_and_their_cost(tmp_path):
     *('--config', 'configs/synthetic.py:smoke', '--seeds', '0,1'),
     *(
       '--vary',
-      f'{RATE}=0.002,0.004',
+      f'{RATE}=0.002,0.003,0.004',
       '--dry_run',
       '--workdir',
       tmp_path / 's',
     ),
     *('--config.train.tensorboard=False', '--config.sample.final', '4'),
+    *('--halving', '--primary', 'log/val_loss@steps', '--rungs', '0.5'),
+    '--config.train.eval_every=20',
   ]
   done = subprocess.run(
     command, capture_output=True, text=True, cwd=ROOT, check=False
@@ -321,7 +323,7 @@ def test_a_dry_run_lists_commands_that_can_run_and_their_cost(tmp_path):
   assert done.returncode == 0, done.stderr
   assert not (tmp_path / 's').exists()
   lines = [x for x in done.stdout.splitlines() if x.startswith('python -m ')]
-  assert len(lines) == 5
+  assert len(lines) == 7
   words = shlex.split(lines[-1])
   assert words[:4] == [
     *('python', '-m', 'vdm.main', '--config=configs/synthetic.py:smoke'),
@@ -329,15 +331,17 @@ def test_a_dry_run_lists_commands_that_can_run_and_their_cost(tmp_path):
   assert set(words[4:]) == {
     '--config.train.tensorboard=false',
     '--config.sample.final=4',
+    '--config.train.eval_every=20',
     "--config.train.order=('video',)",
     f'--config.autoencoder.load={tmp_path}/s/shared',
     f'--config.{RATE}=0.004',
     '--config.seed=1',
     f'--workdir={tmp_path}/s/{"runs"}/{RATE}=0.004/seed_1',
   }
-  # 60 steps of the autoencoder once, and 40 of each of four runs.
-  total = next(x for x in done.stdout.splitlines() if x.startswith('5 runs'))
-  assert total.split()[2:4] == ['220', '0']
+  # 60 steps of the autoencoder once, and 40 of each of six runs.
+  total = next(x for x in done.stdout.splitlines() if x.startswith('7 runs'))
+  assert total.split()[2:4] == ['300', '0']
+  assert '2 values to step 40; of 2 seeds each, 200 of 240 ' in done.stdout
   assert re.search(r'\d\.\d\d GiB', total)
 
 

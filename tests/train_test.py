@@ -112,7 +112,7 @@ def test_final_samples_are_made_of_seeds_and_labels(finished_run):
   'polls, checks, steps',
   [
     pytest.param(1, 99, 1, marks=pytest.mark.slow),
-    (3, 99, 3),
+    (3, 99, 3),  # And stops at 9, as it is asked to.
     pytest.param(12, 99, 9, marks=pytest.mark.slow),
     # Resumed where the second is; faults/kill_test.py stops such a preview.
     pytest.param(99, 2, 3, marks=pytest.mark.slow),
@@ -132,9 +132,14 @@ def test_stopped_and_resumed_run_is_the_uninterrupted_one(
   with (tmp_path / 'metrics.jsonl').open('a') as file:
     file.write(json.dumps({'step': steps + 1, 'stage': 'x', 'loss': 9.0}))
     file.write('\n{"step": 99, "sta')
+  stops = [9] if polls == 3 else []
+  for step in stops:
+    assert train.train(config, tmp_path, stop_at=step) == 0
+    assert not (tmp_path / 'final').exists()
+    assert max(r['step'] for r in writer.read_rows(tmp_path)) == step
   assert train.train(config, tmp_path) == 0
   resumed = [r for r in writer.read_rows(tmp_path) if 'resumed_from' in r]
-  assert [r['resumed_from'] for r in resumed] == [steps]
+  assert [r['resumed_from'] for r in resumed] == [steps, *stops]
   ours, theirs = rows(tmp_path), rows(finished_run)
   for key in theirs:
     assert {**ours[key], 'bad_records': 0} == {**theirs[key], 'bad_records': 0}

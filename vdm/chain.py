@@ -17,6 +17,7 @@ from vdm import prompts
 from vdm import trained
 from vdm.common import sizes
 from vdm.config import cascade_rules
+from vdm.config import guidance_rules
 from vdm.diffusion import cascade
 from vdm.diffusion import rollouts
 
@@ -159,9 +160,9 @@ def make(
   for link in links:
     run = link.run
     asked = hand_on(run, labels, label_names, captions)
-    guidance = prompts.choose_guidance(run.config.model, asked, None, False)
+    guidance = prompts.choose_guidance(run.config, asked, None, False)
     if guidance is not None:
-      run.config.sample.guidance = guidance
+      guidance_rules.change(run.config.sample, guidance)
     logging.info(
       'Enlarging with %s to %d frames of %s px.',
       *(run.source, link.task.frames, sizes.text(link.size)),

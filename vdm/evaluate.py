@@ -62,8 +62,11 @@ _EMA = flags.DEFINE_float(
 _STEPS = flags.DEFINE_integer(
   'steps', None, "run: sampler steps; by default the run's.", lower_bound=1
 )
-_GUIDANCE = flags.DEFINE_float(
-  'guidance', None, "run: 1 for none; by default the run's.", lower_bound=0.0
+_GUIDANCE = flags.DEFINE_string(
+  'guidance',
+  None,
+  'run: a scale, 1 for none, or scales by group, as in label=2,text=5; by '
+  "default the run's.",
 )
 _METHOD = flags.DEFINE_enum(
   'method',

@@ -19,6 +19,7 @@ import numpy as np
 from vdm.common import sizes
 from vdm.config import cascade_rules
 from vdm.config import condition_rules
+from vdm.config import guidance_rules
 from vdm.config import rules
 from vdm.config import sampling
 from vdm.config import token_rules
@@ -182,11 +183,12 @@ def make_generator(
     stage, config.sample, worse and worse[0]
   ):
     raise ValueError(problem)
-  if worse is None:
-    for problem in condition_rules.guidance_problems(
-      config.model, config.sample.guidance
-    ):
-      raise ValueError(problem)
+  for problem in guidance_rules.problems(
+    config.model, config.sample, bool(worse)
+  ):
+    raise ValueError(problem)
+  for problem in guidance_rules.given_problems(stage, config.sample):
+    raise ValueError(problem)
   image_first = config.sample.image_first and stage.frames > 1
   if image_first:
     for problem in rules.image_first_problems(config, stage):
@@ -295,7 +297,19 @@ def make_coders(
 
 
 def change_sampler(options: ConfigDict, changes: dict[str, Any]) -> None:
-  """Changes `config.sample` in place; eta is of ddim and not of others."""
+  """Changes `config.sample` in place; eta is of ddim and not of others.
+
+  Args:
+    options: `config.sample`.
+    changes: {key: value}; `guidance` may have scales by group, see
+      `guidance_rules.change`.
+
+  Raises:
+    UsageError: `guidance` has neither.
+  """
+  changes = dict(changes)
+  if 'guidance' in changes:
+    guidance_rules.change(options, changes.pop('guidance'))
   options.update(changes)
   if options.method != 'ddim':
     options.eta = 0.0
@@ -313,8 +327,9 @@ def describe_samples(
   """
   left_out = {'num', 'batch', 'final', 'seed', 'captions'}
   left_out |= {*sampling.others(config.sample.method)}
-  if not config.sample.low_noise:
-    left_out.add('low_noise')
+  for name in ('low_noise', 'guidance_by'):
+    if not config.sample[name]:
+      left_out.add(name)
   options = {k: v for k, v in config.sample.items() if k not in left_out}
   options['guidance'] = condition_rules.guidance_scale(
     config.model, options['guidance']

@@ -1,8 +1,8 @@
 """Trains a model: python -m vdm.main --config configs/ucf101.py.
 
-The same command resumes a run that was stopped. Exit codes: 0 finished, 1
-failed, 2 a mistake in the command or the configuration, 75 stopped before the
-end (run the same command again).
+The same command resumes a run that was stopped. Exit codes: 0 finished, or at
+--stop_at; 1 failed, 2 a mistake in the command or the configuration, 75 stopped
+before that (run the same command again).
 """
 
 from collections.abc import Sequence
@@ -31,6 +31,13 @@ _DISTRIBUTED = flags.DEFINE_enum(
   'distributed', 'auto', ['auto', 'on', 'off'], 'Join other processes.'
 )
 
+_STOP_AT = flags.DEFINE_integer(
+  'stop_at',
+  None,
+  'Stop after this step of all, evaluated and saved; the same command without '
+  'it resumes.',
+  lower_bound=1,
+)
 _ACCEPT_CHANGES = flags.DEFINE_bool(
   'accept_changes',
   False,
@@ -76,7 +83,8 @@ def main(argv: Sequence[str]) -> None:
       devices[0].device_kind,
     )
     code = train.train(
-      _CONFIG.value, workdir(), _ACCEPT_CHANGES.value, sys.argv[1:]
+      *(_CONFIG.value, workdir(), _ACCEPT_CHANGES.value, sys.argv[1:]),
+      stop_at=_STOP_AT.value,
     )
   except Exception as error:
     code = explain(error)

@@ -1,6 +1,6 @@
 """What videos are asked to show: by a person, by a configuration, by clips."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -10,11 +10,21 @@ import numpy as np
 
 from vdm.common import vocabulary
 from vdm.config import condition_rules
+from vdm.config import guidance_rules
 from vdm.config import ranges
 from vdm.config import suggest
 from vdm.diffusion import cascade
 from vdm.diffusion import conditions
 from vdm.preparation import text_encoder
+
+# What tells each group of conditions.
+_FLAGS = {
+  'frame_rate': '--frame_rate',
+  'motion': '--motion',
+  'given': '--given',
+  'label': '--label',
+  'text': '--caption',
+}
 
 
 class Prompts(NamedTuple):
@@ -197,36 +207,58 @@ def choose_scalars(
 
 
 def choose_guidance(
-  model: ConfigDict,
+  config: ConfigDict,
   prompts: Prompts,
-  scale: float | None,
+  asked: float | str | None,
   has_worse: bool,
-) -> float | None:
-  """Returns the scale of guidance; None: the run's.
+  others: Collection[str] = (),
+) -> float | str | None:
+  """Returns the guidance, see `guidance_rules.read`; None: the run's.
 
   Args:
-    model: `config.model` of the run.
+    config: of the run.
     prompts: of the videos.
-    scale: that is asked for, if any.
-    has_worse: guidance is against a worse model, which needs no prompts.
+    asked: guidance that is asked for, if any.
+    has_worse: it is against a worse model, which needs no prompts.
+    others: groups of conditions besides those of prompts that are told.
 
   Raises:
-    ValueError: there is nothing to guide by.
+    ValueError: there is nothing to guide by, or it is no guidance.
   """
+  scale = None if asked is None else guidance_rules.read(asked)
   if has_worse:
-    return scale
-  flags_of = {'label': '--label', 'text': '--caption'}
-  known = [flags_of[name] for name in condition_rules.guided_by(model)]
-  if scale is not None and not known:
+    return asked
+  known = condition_rules.guided_by(config.model)
+  by_groups = guidance_rules.parse(config.sample.guidance_by)
+  if isinstance(scale, dict):
+    by_groups |= scale
+  elif scale is not None:
+    by_groups = {}
+  if asked is not None and not known and not by_groups:
     raise ValueError(
       'The run knows no classes and reads no captions: leave --guidance out.'
     )
-  told = max(prompts.cond['label']) >= 0 or any(prompts.captions)
-  if known and not told:
+  told = {*others}
+  if max(prompts.cond['label']) >= 0:
+    told.add('label')
+  if any(prompts.captions):
+    told.add('text')
+  if by_groups:
+    for name in scale if isinstance(scale, dict) else ():
+      if scale[name] != 1 and name not in told:
+        raise ValueError(
+          f'--guidance names {name}, and the videos are told none: give '
+          f'{_FLAGS[name]}, or leave {name} out.'
+        )
+    # What is not told has nothing to be guided by.
+    untold = {name for name in (*known, *by_groups) if name not in told}
+    return guidance_rules.show(by_groups | dict.fromkeys(untold, 1.0))
+  if known and not told.intersection(known):
     if scale not in (None, 1):
       raise ValueError(
         f'Videos of nothing in particular have nothing to be guided by: give '
-        f'{" or ".join(known)}, or leave --guidance out.'
+        f'{" or ".join(_FLAGS[name] for name in known)}, or leave --guidance '
+        'out.'
       )
     return 1.0
-  return scale
+  return asked

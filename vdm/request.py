@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 from etils.array_types import ui8
+from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import chain
@@ -37,7 +38,7 @@ class Options(NamedTuple):
   text_encoder: str | None
   image_model: str
   num: int | None
-  guidance: float | None
+  guidance: str | None
   checkpoint: str
   ema: float | None
   frame_rate: float | None
@@ -69,7 +70,7 @@ class Request(NamedTuple):
     asked: what the videos are made for.
     scalars: what else they are told, by name.
     frame_rate: of the model's videos, frames a second.
-    guidance: its scale; None: the run's.
+    guidance: see `guidance_rules.read`; None: the run's.
     out: folder to write to.
   """
 
@@ -84,7 +85,7 @@ class Request(NamedTuple):
   asked: prompts.Prompts
   scalars: dict[str, float]
   frame_rate: float
-  guidance: float | None
+  guidance: float | str | None
   out: epath.Path
 
 
@@ -131,7 +132,8 @@ def read(options: Options) -> Request:
     run = run._replace(reader=reader)
   asked = choose_prompts(run, options, given or low)
   guidance = prompts.choose_guidance(
-    run.config.model, asked, options.guidance, worse is not None
+    *(run.config, asked, options.guidance, worse is not None),
+    others=told_besides(run.config, scalars, given, len(windows)),
   )
   out = choose_folder(
     others[-1] if others else first,
@@ -198,6 +200,21 @@ def choose_prompts(run: Any, options: Options, shown: Any) -> prompts.Prompts:
   else:
     labels = prompts.choose_labels(classes, run.label_names, options.label, num)
   return prompts.make(run.reader, labels, captions)
+
+
+def told_besides(
+  config: ConfigDict, scalars: dict[str, float], given: Any, windows: int
+) -> set[str]:
+  """Returns the groups of conditions besides labels and captions that are told.
+
+  Args:
+    config: the run's.
+    scalars: see `Request`.
+    given: likewise.
+    windows: likewise; each holds frames of the one before it.
+  """
+  told = {*scalars, *{'frame_rate'}.intersection(config.model.scalars)}
+  return told | ({'given'} if given or windows > 1 else set())
 
 
 def choose_folder(

@@ -82,8 +82,11 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Of the first video.', lower_bound=0)
 _STEPS = flags.DEFINE_integer(
   'steps', None, "Of the sampler; by default the run's.", lower_bound=1
 )
-flags.DEFINE_float(
-  'guidance', None, "1 is none; by default the run's.", lower_bound=0.0
+flags.DEFINE_string(
+  'guidance',
+  None,
+  'A scale, 1 for none, or scales by group, as in given=1.5,label=2,text=5; by '
+  "default the run's.",
 )
 _METHOD = flags.DEFINE_enum(
   'method',
@@ -211,10 +214,11 @@ def main(argv: Sequence[str]) -> None:
   )
   made_with = request.describe(wanted)
   logging.info(
-    'Making %d videos with step %d: %s, %d steps, guidance %g, EMA %g; they go '
+    'Making %d videos with step %d: %s, %d steps, guidance %s, EMA %g; they go '
     'to %s.',
     *(num, run.step, options.method, options.steps),
-    *(made_with['guidance'], options.ema, wanted.out),
+    made_with.get('guidance_by') or f'{made_with["guidance"]:g}',
+    *(options.ema, wanted.out),
   )
   seeds = _SEED.value + np.arange(num)
   try:

@@ -6,8 +6,10 @@ r"""Varies one key over several seeds, trains every run and compares them.
 
 The first value is the baseline. Runs go one after the other; the same command
 resumes, and ends with the table of vdm.compare. An autoencoder that the key
-does not enter is trained once for all. Exit codes: 0 finished, 1 a run failed,
-2 a mistake in the command, 75 stopped before the end.
+does not enter is trained once for all. With --halving, values that are behind
+after a quarter and after half of the steps are not trained to the end. Exit
+codes: 0 finished, 1 a run failed, 2 a mistake in the command, 75 stopped before
+the end.
 """
 
 from collections.abc import Sequence
@@ -39,6 +41,12 @@ _SHARE = flags.DEFINE_bool(
 _PRIMARY = flags.DEFINE_string(
   'primary', '', 'The number that decides, see vdm.compare.'
 )
+_HALVING = flags.DEFINE_bool(
+  'halving', False, 'Stop the worse half of the values at each of --rungs.'
+)
+_RUNGS = flags.DEFINE_list(
+  'rungs', [], "Shares of the last stage's steps; by default 0.25,0.5."
+)
 _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'List the commands, with their steps and disk; run none.'
 )
@@ -55,13 +63,20 @@ def main(argv: Sequence[str]) -> None:
   from vdm.common import buckets
   from vdm.sweeping import cost
   from vdm.sweeping import execute
+  from vdm.sweeping import halving
+  from vdm.sweeping import ladder
   from vdm.sweeping import slurm
 
   console.start()
   try:
     plan = make_plan()
+    rungs = make_rungs(plan)
+    stopped = ()
+    if rungs is not None:
+      plan.notes.append(ladder.note(rungs, plan))
+      stopped = halving.stopped(rungs, halving.read(rungs, plan))
     if _DRY_RUN.value:
-      print(cost.text(plan), end='')
+      print(cost.text(plan, stopped), end='')
       return
     for note in plan.notes:
       print(note)
@@ -69,7 +84,9 @@ def main(argv: Sequence[str]) -> None:
       print('\n'.join(slurm.write(plan)))
       return
     with execute.Runner(environ) as runner:
-      code, finished = execute.run(plan, runner)
+      code, finished = execute.run(plan, runner, rungs)
+    if finished and rungs is not None:
+      print(halving.text(rungs, halving.read(rungs, plan)))
     if finished:
       code = show(finished, plan.workdir, code)
   except (*errors.PATH_ERRORS, ValueError) as error:
@@ -122,6 +139,29 @@ def make_plan():
     grid=_GRID.value,
     share=_SHARE.value,
   )
+
+
+def make_rungs(plan):
+  """Returns where values are judged and stopped; None without --halving."""
+  from vdm.sweeping import ladder
+
+  if not _HALVING.value:
+    if _RUNGS.value:
+      raise errors.UsageError('--rungs is of --halving: give both, or neither.')
+    return None
+  if _SLURM.value:
+    raise errors.UsageError(
+      '--halving decides between runs, and the tasks of --slurm start by '
+      'themselves: leave one of them out.'
+    )
+  try:
+    shares = [float(share) for share in _RUNGS.value] or ladder.SHARES
+  except ValueError:
+    raise errors.UsageError(
+      f'--rungs={",".join(_RUNGS.value)} is not a list of numbers, as in '
+      '0.25,0.5.'
+    ) from None
+  return ladder.make(plan, _PRIMARY.value, shares)
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ the same numbers when the same command is run again.
 
 from collections.abc import Sequence
 import functools
+import math
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -69,6 +70,7 @@ class Run(NamedTuple):
   texts: vocabulary.Reader | None  # Reads captions, if the run does.
   counters: counters.Counters
   command: Sequence[str]
+  stop_at: int | None
 
 
 def train(
@@ -76,6 +78,7 @@ def train(
   workdir: epath.PathLike,
   accept_changes: bool = False,
   command: Sequence[str] = (),
+  stop_at: int | None = None,
 ) -> int:
   """Trains until the last stage is done.
 
@@ -84,9 +87,11 @@ def train(
     workdir: the run's folder; everything it writes is in there.
     accept_changes: resume with another configuration or data set.
     command: arguments of the command, to be recorded.
+    stop_at: global step to stop after; None: the last. The steps are the same.
 
   Returns:
-    0 if the run is finished, `STOPPED` if a signal stopped it early.
+    0 if the run is finished or at `stop_at`, `STOPPED` if a signal stopped it
+    early.
   """
   check.validate(config)
   preflight.check_workdir(workdir)
@@ -135,6 +140,7 @@ def train(
         texts=texts.make_reader(config, workdir, sources),
         counters=counters.Counters(options.max_skipped),
         command=command,
+        stop_at=stop_at,
       )
       code = train_stages(run, accept_changes)
       store.wait()  # Before a tracker's server is waited for.
@@ -178,6 +184,11 @@ def train_stages(run: Run, accept_changes: bool) -> int:
     step = started = max(step, span.start)
     step, state = train_stage(run, span, previous, step, state, pending)
     last, pending = span is spans[-1], False
+    ends = last and step == span.stop
+    asked = step >= (run.stop_at or math.inf) and not ends
+    if asked and not run.signal.received():
+      logging.info('At step %d, where it was to stop.', step)
+      return 0
     if step < span.stop or (not last and run.signal.received()):
       logging.info('Stopped early: run the same command again to resume.')
       return STOPPED
@@ -247,7 +258,8 @@ def train_stage(
     pending_evaluation: whether the step's evaluation was interrupted.
 
   Returns:
-    (step, state); the step is before `span.stop` if a signal came.
+    (step, state); the step is before `span.stop` if a signal came, or the run
+    is to stop there.
   """
   config, stage, objective = run.config, span.stage, run.objectives[span.name]
   frozen, fingerprint = ensure_autoencoder(run, span)
@@ -264,7 +276,8 @@ def train_stage(
   )
   for line in stages.describe(span, previous, state.params, steps.trained[0]):
     logging.info('%s', line)
-  if step == span.stop and not pending_evaluation:
+  stop = span.stop if run.stop_at is None else min(span.stop, run.stop_at)
+  if step >= stop and not pending_evaluation:
     return step, state
   evaluate = evaluator.Evaluator(
     config,
@@ -288,7 +301,7 @@ def train_stage(
       evaluate(step, state)
     except preemption.Stopped:
       return step, state
-  if step == span.stop:
+  if step >= stop:
     return step, state
 
   source, bad_before = run.sources['train'], run.counters.bad_records
@@ -316,7 +329,7 @@ def train_stage(
   with inputs.make_batches(
     config, source, span, step - span.start, fingerprint, run.texts
   ) as batches:
-    while step < span.stop:
+    while step < stop:
       # 1. Wait for the data.
       batch = rates.wait(lambda: next(batches))
       run.counters.bad_records = bad_before + batches.bad_records
@@ -336,7 +349,8 @@ def train_stage(
       log.flush()
       stopping, due = run.signal.received(), evaluate.due(step)
       logged, scored = log.due(step), 'score' in due
-      saving = stopping or saver.due(step, logged=logged, scored=scored)
+      saving = saver.due(step, logged=logged, scored=scored)
+      saving = saving or stopping or step == stop
       if logged:
         log.add(step, metrics, steps.cost)
       keeping = saver.snapshot_due(step)

@@ -1,6 +1,6 @@
 """Rules for what a network is told: labels, text and numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ml_collections import ConfigDict
 
@@ -105,25 +105,28 @@ def scalar_problems(config: ConfigDict) -> Iterator[str]:
 
 
 def guidance_problems(
-  model: ConfigDict, scale: float, key: str = 'config.sample.guidance'
+  model: ConfigDict,
+  scale: float | Mapping[str, float],
+  key: str = 'config.sample.guidance',
 ) -> Iterator[str]:
   """Yields why a model cannot be guided by what it is told.
 
   Args:
     model: `config.model`.
-    scale: of guidance; 1: none.
+    scale: of guidance, or {group: scale}; 1: none.
     key: that says so.
   """
-  if scale == 1:
-    return
-  if model.num_classes and not model.label_dropout:
-    yield (
-      f'config.model.label_dropout=0 leaves the null label untrained, which '
-      f'{key}={scale:g} needs: train with label_dropout=0.1, or set {key}=1.'
-    )
-  if model.text.encoder != 'none' and not model.text.dropout:
-    yield (
-      'config.model.text.dropout=0 leaves captions that are not told '
-      f'untrained, which {key}={scale:g} needs: train with text.dropout=0.1, '
-      f'or set {key}=1.'
-    )
+  shares = {
+    'label': (model.label_dropout, 'label_dropout', 'the null label'),
+    'text': (model.text.dropout, 'text.dropout', 'captions that are not told'),
+  }
+  for group in guided_by(model):
+    share, name, what = shares[group]
+    own, prefix = scale, f'{key}='
+    if isinstance(scale, Mapping):
+      own, prefix = scale.get(group, 1), f'{key}={group}='
+    if own != 1 and not share:
+      yield (
+        f'config.model.{name}=0 leaves {what} untrained, which {prefix}{own:g} '
+        f'needs: train with {name}=0.1, or set {prefix}1.'
+      )

@@ -13,6 +13,7 @@ from vdm.common import buckets
 from vdm.config import autoencoder_rules
 from vdm.config import cascade_rules
 from vdm.config import condition_rules
+from vdm.config import guidance_rules
 from vdm.config import image_model_rules
 from vdm.config import size_rules
 from vdm.config import suggest
@@ -35,9 +36,7 @@ def problems(config: ConfigDict) -> Iterator[str]:
   yield from cascade_rules.problems(config)
   yield from condition_rules.text_problems(config)
   yield from condition_rules.scalar_problems(config)
-  yield from condition_rules.guidance_problems(
-    config.model, config.sample.guidance
-  )
+  yield from guidance_rules.problems(config.model, config.sample)
   yield from _diffusion_problems(config.diffusion)
   yield from _sample_problems(config.sample, config.optim)
   yield from _score_problems(config.score)
@@ -192,7 +191,8 @@ def few_steps_problems(
     sample: `config.sample`, as it applies to the stage.
     worse: whether it is to be guided against a worse model.
   """
-  if stage.objective == 'consistency' and (worse or sample.guidance != 1):
+  scales = (sample.guidance, *guidance_rules.parse(sample.guidance_by).values())
+  if stage.objective == 'consistency' and (worse or {*scales} != {1}):
     yield (
       'A consistency model cannot be guided, since its values are clips and no '
       'means of clips: sample with guidance 1, or distil another '
@@ -290,6 +290,8 @@ def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
     and stage.frames > 1
   ):
     yield from image_first_problems(config, stage)
+  if stage.objective in ('diffusion', 'tokens'):
+    yield from guidance_rules.given_problems(stage, config.sample)
   if stage.warmup > stage.steps:
     yield f'{prefix}.warmup={stage.warmup} is above steps={stage.steps}.'
   if sum(stage.frame_levels.values()) <= 0:

@@ -27,7 +27,6 @@ def of_stage(config: ConfigDict, stage: ConfigDict) -> ConfigDict:
   if stage.objective == 'tokens':
     config.sample.update(method='unmask', eta=0.0)
     return config
-  config.sample.update(
-    method='consistency', steps=config.consistency.steps, guidance=1.0, eta=0.0
-  )
+  config.sample.update(method='consistency', steps=config.consistency.steps)
+  config.sample.update(guidance=1.0, guidance_by='', eta=0.0)
   return config

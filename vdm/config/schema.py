@@ -8,7 +8,8 @@ stages in the order in which they run, and `config.stages.<name>` says what each
 one does.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+import itertools
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -299,7 +300,8 @@ KEYS: dict[str, Any] = dict(
     rho=positive(5.0),
     sigma_max=positive(50.0),  # Of sigma/alpha, for the rho grid.
     sigma_min=positive(0.05),
-    guidance=2.0,  # 1: none.
+    guidance=2.0,  # By label and caption; 1: none.
+    guidance_by='',  # Scales by group, as in 'given=1.5,label=2,text=5'.
     guidance_interval=interval((-40.0, 40.0)),  # Log-SNR range of guidance.
     guidance_rescale=share(0.0),
     temperature=positive(1.0),  # unmask: of the tokens that are drawn.
@@ -420,14 +422,15 @@ def complete(config: ConfigDict) -> ConfigDict:
     for name in stages
   }
   known = keys(stages)
+  groups = {group for name in known for group in _groups_of(name)}
   values = {name: key.default for name, key in known.items()}
   for old, value in serialize.flatten(config).items():
     if (new := renamed.get(old, old)) is None:
       continue
-    if any(name.startswith(f'{new}.') for name in known):
+    if new in groups:
       raise errors.UsageError(f'config.{new}={value!r} is not a group of keys.')
-    for parent in known:
-      if new.startswith(f'{parent}.'):
+    for parent in _groups_of(new):
+      if parent in known:
         raise errors.UsageError(f'config.{parent} is not a value.')
     if new in known and (problem := known[new].type_problem(value)):
       raise errors.UsageError(f'config.{new}={problem}')
@@ -439,6 +442,11 @@ def complete(config: ConfigDict) -> ConfigDict:
         f'{suggest.hint(name, stages)}'
       )
   return serialize.unflatten(values)
+
+
+def _groups_of(name: str) -> Iterator[str]:
+  """Yields 'model' and 'model.text' of 'model.text.width'."""
+  return itertools.accumulate(name.split('.')[:-1], '{}.{}'.format)
 
 
 def _defaults(tree: Any) -> Any:

@@ -19,7 +19,7 @@ what stands for it in a published image model, the encoded empty prompt, is a
 parameter of that network.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 import zlib
 
@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 # Numbers of a clip. Guidance contrasts what is shown and keeps them, as Stable
-# Video Diffusion does.
+# Video Diffusion does, unless it is asked to guide by them.
 SCALARS = ('frame_rate', 'motion')
 
 
@@ -86,9 +86,14 @@ def _null_like(name, x):
   return x if value is None else jnp.full_like(x, value)
 
 
-def without(cond: Mapping[str, Array['b ...']]) -> dict[str, Array['b ...']]:
-  """Returns what guidance contrasts conditions with: null, but for scalars."""
-  return null(cond) | {k: x for k, x in cond.items() if k in SCALARS}
+def without(
+  cond: Mapping[str, Array['b ...']], groups: Collection[str]
+) -> dict[str, Array['b ...']]:
+  """Returns the conditions with the null value for those of some groups."""
+  return {
+    name: _null_like(name, x) if CONDITIONS[name].group in groups else x
+    for name, x in cond.items()
+  }
 
 
 def drop(

@@ -1,30 +1,59 @@
 """Guidance: combinations of predictions, each a denoiser for the samplers.
 
-    x0 = x0_cond + (scale - 1) (x0_cond - x0_worse)
+    x0 = x0_cond + sum_i w_i (x0_cond - x0_i)
                  + (history - 1) (x0_partial - x0_without)
 
-`x0_worse` is that of the null condition (classifier-free guidance, Ho &
-Salimans 2022, arXiv:2207.12598) or of a worse network (autoguidance, Karras et
-al. 2024, arXiv:2406.02507), which needs no condition. The second line is
-history guidance (Song et al. 2025, arXiv:2502.06764): `x0_without` is predicted
-with pure noise in place of the frames that are held, `x0_partial` with these
-frames as they are held or, the fractional variant, with more noise, which
-guides by what is left in them of low frequency.
+With one contrast `x0_i`, of weight scale - 1, it is the prediction of the null
+condition (classifier-free guidance, Ho & Salimans 2022, arXiv:2207.12598) or of
+a worse network (autoguidance, Karras et al. 2024, arXiv:2406.02507), which
+needs no condition.
+
+With a scale s_i for each group of conditions c_1 .. c_n, told one after the
+other (Brooks et al. 2023, arXiv:2211.09800, eq. 3; of independent ones Liu et
+al. 2022, arXiv:2206.01714),
+
+    x0 = x0(null) + sum_i s_i (x0(c_1 .. c_i) - x0(c_1 .. c_i-1)),
+
+which is the first line with x0(c_1 .. c_i-1) as contrasts, of weights
+s_i - s_i-1 where s_0 = 1: between groups of one scale there is none.
+
+The second line is history guidance (Song et al. 2025, arXiv:2502.06764):
+`x0_without` is predicted with pure noise in place of the frames that are held,
+`x0_partial` with these frames as they are held or, the fractional variant, with
+more noise, which guides by what is left in them of low frequency.
 
 At a given z every prediction is affine in x0, so guidance is the same whether
 it is written for x0, eps, v or the flow velocity.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from etils.array_types import Array, BoolArray, FloatArray
 import jax
 import jax.numpy as jnp
 
+from vdm.diffusion import conditions
 from vdm.diffusion import process
 
 Denoiser = Callable[..., FloatArray['b t h w c']]
+GIVEN = 'given'  # The group of held frames, which are no entry of the dict.
+
+
+class Contrast(NamedTuple):
+  """A prediction to guide away from.
+
+  Attributes:
+    weight: of the difference; a scale less 1, if there is no other contrast.
+    cond: what the network is told, in the shapes of the conditioning.
+    replace: (z, levels) -> what it sees in place of these; None: these.
+    predict: another network; None: the one that is guided.
+  """
+
+  weight: float
+  cond: dict[str, Array['b ...']]
+  replace: Callable[..., tuple[Array, Array]] | None = None
+  predict: Callable[..., Array] | None = None
 
 
 class History(NamedTuple):
@@ -57,15 +86,38 @@ def replace_held(
   return replace
 
 
+def by_groups(
+  cond: dict[str, Array['b ...']],
+  scales: Mapping[str, float],
+  without_given: Callable[..., tuple[Array, Array]] | None = None,
+) -> list[Contrast]:
+  """Returns the contrasts of guidance with a scale for each group.
+
+  Args:
+    cond: the conditioning.
+    scales: by group of `conditions` or `GIVEN`, in the order in which they are
+      told. Others are told in every prediction, and so are those of scale 1.
+    without_given: (z, levels) -> the same with pure noise in the held frames,
+      if `GIVEN` is among the scales.
+  """
+  scales = {name: scale for name, scale in scales.items() if scale != 1}
+  found, before = [], 1.0
+  for i, scale in enumerate(scales.values()):
+    untold = tuple(scales)[i:]
+    replace = without_given if GIVEN in untold else None
+    told = conditions.without(cond, untold)
+    found.append(Contrast(scale - before, told, replace))
+    before = scale
+  return found
+
+
 def guided(
   denoise_cond: Denoiser,
   cond: dict[str, Array['b ...']],
-  null: dict[str, Array['b ...']],
+  contrasts: Sequence[Contrast] = (),
   *,
-  scale: float,
   interval: tuple[float, float] = (process.NOISE, process.CLEAN),
   rescale: float = 0.0,
-  worse: Denoiser | None = None,
   history: History | None = None,
 ) -> Denoiser:
   """Returns a denoiser for `samplers.sample` with its conditioning bound in.
@@ -73,42 +125,45 @@ def guided(
   Args:
     denoise_cond: (z [b t h w c], levels [b t], cond) -> x0 [b t h w c].
     cond: the conditioning.
-    null: the null value of every key of `cond`, with the same shapes.
-    scale: 1 means no guidance, and one evaluation per call; otherwise the
-      conditional and null inputs run as one batch of 2 b.
+    contrasts: those of weight 0 are left out, and without any other there is
+      no guidance. Those of the same network run with the conditional inputs as
+      one batch, each adding b rows to it.
     interval: (low, high) log-SNR of the frames to guide; other frames get the
       conditional prediction (Kynkaanniemi et al. 2024, arXiv:2404.07724).
     rescale: share of the way from the guided clip to one with the standard
       deviation of the conditional clip (Lin et al. 2023, arXiv:2305.08891, eq.
       15, 16), taken over all frames to preserve their relative brightness.
-    worse: as `denoise_cond`, of the network to guide against, with the same
-      condition; None: against the null condition.
     history: adds one row or two to the batch for each of b.
   """
+  contrasts = [contrast for contrast in contrasts if contrast.weight]
   history = history if history and history.scale != 1 else None
-  conditions, replacements = [cond], [None]
-  if scale != 1 and worse is None:
-    conditions.append(null)
-    replacements.append(None)
+  if not contrasts and not history:
+    return lambda z, levels: denoise_cond(z, levels, cond)
+  own = [contrast for contrast in contrasts if contrast.predict is None]
+  told = [cond, *(contrast.cond for contrast in own)]
+  replacements = [None, *(contrast.replace for contrast in own)]
   if history:
     for replace in filter(None, (history.partial, history.without)):
-      conditions.append(cond)
+      told.append(cond)
       replacements.append(replace)
-  if scale == 1 and not history:
-    return lambda z, levels: denoise_cond(z, levels, cond)
   low, high = interval
-  all_conditions = jax.tree.map(lambda *x: jnp.concatenate(x), *conditions)
+  all_told = jax.tree.map(lambda *x: jnp.concatenate(x), *told)
 
   def denoise(z, levels):
     inputs = [f(z, levels) if f else (z, levels) for f in replacements]
     outputs = denoise_cond(
-      *(jnp.concatenate(x) for x in zip(*inputs)), all_conditions
+      *(jnp.concatenate(x) for x in zip(*inputs)), all_told
     )
     outputs = jnp.split(process.at_least_float32(outputs), len(inputs))
     x0 = conditional = outputs.pop(0)
-    if scale != 1:
-      other = outputs.pop(0) if worse is None else worse(z, levels, cond)
-      x0 = x0 + (scale - 1) * (conditional - process.at_least_float32(other))
+    for contrast in contrasts:
+      if contrast.predict is None:
+        other = outputs.pop(0)
+      else:
+        other = contrast.predict(z, levels, contrast.cond)
+      x0 = x0 + contrast.weight * (
+        conditional - process.at_least_float32(other)
+      )
     if history:
       partial = outputs.pop(0) if history.partial else conditional
       x0 = x0 + (history.scale - 1) * (partial - outputs.pop(0))
@@ -128,34 +183,36 @@ def guided(
 def guided_logits(
   predict: Callable[..., FloatArray['b ...']],
   cond: dict[str, Array['b ...']],
-  null: dict[str, Array['b ...']],
-  *,
-  scale: float,
-  worse: Callable[..., FloatArray['b ...']] | None = None,
+  contrasts: Sequence[Contrast] = (),
 ) -> Callable[..., FloatArray['b ...']]:
   """Returns a predictor for `masking.sample` with its conditioning bound in.
 
   With logits in place of x0 it is the formula above, and the probabilities are
-  p_cond (p_cond / p_worse)^(scale - 1), up to their sum.
+  p_cond prod_i (p_cond / p_i)^w_i, up to their sum.
 
   Args:
     predict: (tokens [b ...], masked [b ...], cond) -> logits.
-    cond: see `guided`, as is the rest.
-    null: likewise.
-    scale: likewise.
-    worse: likewise.
+    cond: see `guided`.
+    contrasts: likewise; none of them replaces tokens.
   """
-  if scale == 1:
+  contrasts = [contrast for contrast in contrasts if contrast.weight]
+  if not contrasts:
     return lambda tokens, masked: predict(tokens, masked, cond)
-  both = jax.tree.map(lambda *x: jnp.concatenate(x), cond, null)
+  told = [cond, *(x.cond for x in contrasts if x.predict is None)]
+  all_told = jax.tree.map(lambda *x: jnp.concatenate(x), *told)
 
   def predict_guided(tokens, masked):
-    if worse is None:
-      twice = (jnp.concatenate([x, x]) for x in (tokens, masked))
-      own, other = jnp.split(predict(*twice, both), 2)
-    else:
-      own, other = (f(tokens, masked, cond) for f in (predict, worse))
-    own, other = map(process.at_least_float32, (own, other))
-    return own + (scale - 1) * (own - other)
+    inputs = (jnp.concatenate([x] * len(told)) for x in (tokens, masked))
+    outputs = jnp.split(predict(*inputs, all_told), len(told))
+    logits = conditional = process.at_least_float32(outputs.pop(0))
+    for contrast in contrasts:
+      if contrast.predict is None:
+        other = outputs.pop(0)
+      else:
+        other = contrast.predict(tokens, masked, contrast.cond)
+      logits = logits + contrast.weight * (
+        conditional - process.at_least_float32(other)
+      )
+    return logits
 
   return predict_guided

@@ -171,7 +171,7 @@ def settings(sample: ConfigDict) -> dict[str, Any]:
   """Returns what a protocol says of `config.sample`."""
   found = sample.to_dict()
   # So are protocols of before there were these keys.
-  for name in ('captions', 'low_noise'):
+  for name in ('captions', 'guidance_by', 'low_noise'):
     if not found[name]:
       del found[name]
   for name in sampling.others(sample.method):

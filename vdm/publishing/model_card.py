@@ -13,6 +13,7 @@ from vdm.common import tables
 from vdm.common import trees
 from vdm.config import cascade_rules
 from vdm.config import condition_rules
+from vdm.config import guidance_rules
 from vdm.config import image_model_rules
 from vdm.config import ranges
 from vdm.evaluation import card_text
@@ -172,10 +173,8 @@ def _made_of(model) -> str:
 
 def _sampler(model) -> str:
   options = model.config.sample
-  guidance = condition_rules.guidance_scale(
-    model.config.model, options.guidance
-  )
-  words = f'{options.method}, {options.steps} steps, guidance {guidance:g}'
+  guidance = guidance_rules.words(model.config.model, options)
+  words = f'{options.method}, {options.steps} steps, guidance {guidance}'
   if model.stage.objective == 'tokens':
     words += f', temperature {options.temperature:g}'
   return words

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vdm import models
-from vdm.config import condition_rules
-from vdm.diffusion import conditions
+from vdm.config import guidance_rules
 from vdm.diffusion import guidance
 from vdm.diffusion import process
 from vdm.diffusion import rollouts
@@ -42,6 +41,7 @@ def guide(
   cond: dict[str, Array['b ...']],
   worse: guidance.Denoiser | None = None,
   history: guidance.History | None = None,
+  without_given: Callable[..., Any] | None = None,
 ) -> guidance.Denoiser:
   """Returns a denoiser for the samplers, guided as `config.sample` says.
 
@@ -49,20 +49,24 @@ def guide(
     config: the run's.
     denoise: (z, levels, cond) -> x0, of `make_denoiser`.
     cond: of the rows.
-    worse: see `guidance.guided`.
-    history: likewise.
+    worse: likewise, of a network to guide against.
+    history: see `guidance.guided`.
+    without_given: see `guidance.by_groups`; None where no frame is held.
   """
-  options, scale = config.sample, config.sample.guidance
+  options = config.sample
   if worse is None:
-    scale = condition_rules.guidance_scale(config.model, scale)
+    scales = guidance_rules.scales(config.model, options)
+    if without_given is None:
+      scales.pop(guidance.GIVEN, None)
+    contrasts = guidance.by_groups(cond, scales, without_given)
+  else:
+    contrasts = [guidance.Contrast(options.guidance - 1, cond, predict=worse)]
   return guidance.guided(
     denoise,
     cond,
-    conditions.without(cond),
-    scale=scale,
+    contrasts,
     interval=options.guidance_interval,
     rescale=options.guidance_rescale,
-    worse=worse,
     history=history,
   )
 
@@ -83,6 +87,8 @@ def make_windows(
     schedule: the stage's.
     worse: the configuration of a network to guide against.
   """
+  scales = guidance_rules.scales(config.model, config.sample)
+  guides_by_given = guidance.GIVEN in scales
   # Compiled once for all tasks that differ in nothing else.
   compiled = functools.cache(
     functools.partial(_compile, config, codec, schedule, worse)
@@ -91,7 +97,8 @@ def make_windows(
   def make_window(
     task, window, params, worse_params, cond, seeds, number, known
   ):
-    run = compiled(task.history_guidance, task.history_noise)
+    by_given = guides_by_given and bool(window.held.any())
+    run = compiled(task.history_guidance, task.history_noise, by_given)
     levels = rollouts.held_levels(task, window, stage.frame_levels)
     return run(
       *(params, worse_params, cond, seeds, number, known),
@@ -101,7 +108,9 @@ def make_windows(
   return make_window
 
 
-def _compile(config, codec, schedule, worse, history_scale, history_noise):
+def _compile(
+  config, codec, schedule, worse, history_scale, history_noise, by_given
+):
   """Returns the compiled function that makes a window."""
   options = config.sample
   grid = samplers.make_levels(
@@ -129,7 +138,7 @@ def _compile(config, codec, schedule, worse, history_scale, history_noise):
   ):
     keys = streams.of_window(seeds, number)
     history = None
-    if history_scale != 1:
+    if history_scale != 1 or by_given:
       noise = process.noise(process.fold_in(keys, streams.HISTORY), known.shape)
       history = rollouts.history(
         *(history_scale, history_noise, noise, known, held, held_levels),
@@ -141,6 +150,7 @@ def _compile(config, codec, schedule, worse, history_scale, history_noise):
       cond,
       worse=denoise_worse and functools.partial(denoise_worse, worse_params),
       history=history,
+      without_given=history.without if by_given else None,
     )
     noise = process.noise(process.fold_in(keys, streams.START), known.shape)
     z = samplers.sample(

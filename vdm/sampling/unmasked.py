@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vdm import models
-from vdm.config import condition_rules
-from vdm.diffusion import conditions
+from vdm.config import guidance_rules
 from vdm.diffusion import guidance
 from vdm.diffusion import masking
 from vdm.diffusion import process
@@ -78,21 +77,21 @@ def make_windows(
     codec: the autoencoder.
     worse: the configuration of a network to guide against.
   """
-  options, scale = config.sample, config.sample.guidance
-  if worse is None:
-    scale = condition_rules.guidance_scale(config.model, scale)
+  options = config.sample
   tokens = make_tokens(config, codec)
   predict = make_predictor(config, codec)
   predict_worse = make_predictor(worse, codec) if worse else None
 
   @jax.jit
   def run(params, worse_params, cond, seeds, number, known, held):
+    if predict_worse:
+      other = functools.partial(predict_worse, worse_params)
+      contrasts = [guidance.Contrast(options.guidance - 1, cond, predict=other)]
+    else:
+      scales = guidance_rules.scales(config.model, options)
+      contrasts = guidance.by_groups(cond, scales)
     guided = guidance.guided_logits(
-      functools.partial(predict, params),
-      cond,
-      conditions.without(cond),
-      scale=scale,
-      worse=predict_worse and functools.partial(predict_worse, worse_params),
+      functools.partial(predict, params), cond, contrasts
     )
     masked = jnp.broadcast_to(~held[..., None, None], known.shape[:-1])
     found = masking.sample(

@@ -1,5 +1,6 @@
 """What a sweep will take: steps and disk, before anything runs."""
 
+from collections.abc import Collection
 import math
 import shlex
 
@@ -10,6 +11,7 @@ from vdm.common import tables
 from vdm.planning import costs
 from vdm.planning import disk
 from vdm.reporting import run_record
+from vdm.sweeping import ladder
 from vdm.sweeping import plan as plans
 from vdm.training import objectives
 from vdm.training import sharding
@@ -17,12 +19,18 @@ from vdm.training import stages
 from vdm.training import train_state
 
 
-def text(plan: plans.Plan) -> str:
-  """Returns the commands of a sweep, and what it costs, as text."""
+def text(plan: plans.Plan, stopped: Collection[str] = ()) -> str:
+  """Returns the commands of a sweep, and what it costs, as text.
+
+  Args:
+    plan: of the sweep.
+    stopped: values that are not trained to the end, see `halving`.
+  """
   items = [*filter(None, [plan.shared]), *plan.runs]
   lines = []
   for item in items:
-    state = 'finished' if plans.is_done(item) else 'to run'
+    state = 'stopped' if ladder.value_of(item) in stopped else 'to run'
+    state = 'finished' if plans.is_done(item) else state
     words = shlex.join(['python', '-m', 'vdm.main', *item.arguments])
     lines.append(f'# {item.title}: {state}\n{words}')
   if plan.latents:

@@ -4,7 +4,7 @@ A sweep keeps no state but the folders of its runs. Whatever stopped it, the
 same command resumes: finished runs are skipped, begun ones resume.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import os
 import shlex
 import signal
@@ -18,6 +18,8 @@ from etils import epath
 from vdm.common import errors
 from vdm.multihost import coordination
 from vdm.multihost import workdir_lock
+from vdm.sweeping import halving
+from vdm.sweeping import ladder
 from vdm.sweeping import plan as plans
 from vdm.sweeping import tied
 
@@ -79,7 +81,9 @@ class Runner:
       self._process.terminate()
 
 
-def run(plan: plans.Plan, runner: Runner) -> tuple[int, list[epath.Path]]:
+def run(
+  plan: plans.Plan, runner: Runner, rungs: ladder.Rungs | None = None
+) -> tuple[int, list[epath.Path]]:
   """Runs what is not done yet.
 
   A run that fails does not keep others from running: a value with which
@@ -88,6 +92,7 @@ def run(plan: plans.Plan, runner: Runner) -> tuple[int, list[epath.Path]]:
   Args:
     plan: of the sweep.
     runner: of its commands.
+    rungs: where values are judged and the worse half stops, see `halving`.
 
   Returns:
     (exit code, folders of the finished runs).
@@ -107,19 +112,66 @@ def run(plan: plans.Plan, runner: Runner) -> tuple[int, list[epath.Path]]:
       code = _exit_code(runner('vdm.prepare', plan.latents), runner)
       if code:
         return code, []
-    finished, failed = [], []
-    for i, item in enumerate(plan.runs, 1):
-      logging.info('Run %d of %d: %s.', i, len(plan.runs), item.title)
-      code = _run_one(item, runner)
-      if code in (errors.USAGE_ERROR, coordination.STOPPED):
-        return code, finished
-      (failed if code else finished).append(item)
+    code, left, lost = 0, plan.runs, False
+    if rungs is not None:
+      code, left, lost = _halve(plan, runner, rungs)
+      if code:
+        return code, []
+    code, finished, failed = _run_all(left, runner)
+  return code or int(bool(failed or lost)), [x.folder for x in finished]
+
+
+def _halve(
+  plan: plans.Plan, runner: Runner, rungs: ladder.Rungs
+) -> tuple[int, list[plans.Run], bool]:
+  """Returns (exit code, runs that go to the end, whether any has failed)."""
+  decided, left = halving.begin(rungs, plan), plan.runs
+  for i, step in enumerate(rungs.steps):
+    if i == len(decided):
+      code, _, failed = _run_all(
+        left,
+        runner,
+        [f'--stop_at={step}'],
+        lambda item, step=step: halving.reached(item, rungs, step),
+      )
+      if code:
+        return code, [], False
+      decided.append(halving.decide(rungs, plan, decided, left, failed))
+      logging.info('%s', halving.text(rungs, decided))
+    kept = decided[i]['kept']
+    left = [item for item in left if ladder.value_of(item) in kept]
+  return 0, left, any(decision['failed'] for decision in decided)
+
+
+def _run_all(
+  items: Sequence[plans.Run],
+  runner: Runner,
+  arguments: Sequence[str] = (),
+  is_there: Callable[[plans.Run], bool] = lambda item: False,
+) -> tuple[int, list[plans.Run], list[plans.Run]]:
+  """Returns (exit code if it stops all, runs that are done, that failed).
+
+  Args:
+    items: to run.
+    runner: of their commands.
+    arguments: besides those of each run.
+    is_there: whether a run has gone as far as it is to go.
+  """
+  done, failed = [], []
+  for i, item in enumerate(items, 1):
+    logging.info('Run %d of %d: %s.', i, len(items), item.title)
+    code = 0 if is_there(item) else _run_one(item, runner, arguments)
+    if code in (errors.USAGE_ERROR, coordination.STOPPED):
+      return code, done, failed
+    (failed if code else done).append(item)
   for item in failed:
     logging.error('Failed: %s, in %s.', item.title, item.folder)
-  return int(bool(failed)), [item.folder for item in finished]
+  return 0, done, failed
 
 
-def _run_one(item: plans.Run, runner: Runner) -> int:
+def _run_one(
+  item: plans.Run, runner: Runner, arguments: Sequence[str] = ()
+) -> int:
   """Returns the exit code of a run, 0 if it was finished already."""
   if runner.stopping:
     return coordination.STOPPED
@@ -127,7 +179,7 @@ def _run_one(item: plans.Run, runner: Runner) -> int:
     logging.info('%s is finished.', item.folder)
     return 0
   _wait_for(item.folder)
-  return _exit_code(runner('vdm.main', item.arguments), runner)
+  return _exit_code(runner('vdm.main', [*item.arguments, *arguments]), runner)
 
 
 def _exit_code(code: int, runner: Runner) -> int:

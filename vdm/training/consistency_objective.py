@@ -35,6 +35,7 @@ def make(
   """Returns the objective of a stage; see `objectives.make_objective`."""
   clips_of = latent_clips.make(config, stage)
   diffusion, options = config.diffusion, config.consistency
+  groups = condition_rules.guided_by(config.model)
   denoise = denoised.make_denoiser(
     config, autoencoders.make_autoencoder(config.autoencoder)
   )
@@ -52,8 +53,7 @@ def make(
     guided = guidance.guided(
       functools.partial(denoise, teacher),
       cond,
-      conditions.without(cond),
-      scale=condition_rules.guidance_scale(config.model, options.guidance),
+      guidance.by_groups(cond, dict.fromkeys(groups, options.guidance)),
     )
     levels = rows['levels']
     x0 = process.at_least_float32(guided(z, levels))
