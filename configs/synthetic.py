@@ -72,14 +72,16 @@ def joint(config):
 
 
 def steady(config):
-  """Four frames are one position, a quarter of those that have to agree."""
+  """A latent holds four frames: a quarter of the positions to agree."""
   joint(config)
-  config.model.update(time_patch=4, widths=(64, 128), head_size=32)
-  # The latents of four frames have far fewer degrees of freedom than values.
-  config.diffusion.update(prediction='edm', sigma_data=0.25)
-  config.score.every = 1000
-  config.train.preview_every = 1000
-  config.stages.video.update(batch=8, steps=2000)
+  config.autoencoder.update(
+    time_factor=4, channels=16, encoder_width=128, decoder_width=256
+  )
+  config.model.update(widths=(64, 128), head_size=32)
+  config.score.every = 2000
+  config.train.update(eval_every=1000, preview_every=1000)
+  config.stages.autoencoder.update(frames=4, steps=2500)
+  config.stages.video.update(batch=8, steps=6500)
 
 
 def few_steps(config, from_nothing):
