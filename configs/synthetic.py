@@ -28,7 +28,7 @@ samples 40 s. README.md has the scores of two seeds.
 `steady`, on one core (AMD EPYC, one seed): autoencoder 21 minutes, 30.2 dB;
 videos 0.6 to 0.85 s a step, 85 minutes; the last 256 samples 200 s. Label
 agreement 98.8 %, all objects present throughout, hues kept in 97.6 % of the
-clips and shapes in 36 % (of the default, 5 %); docs/results.md has the rest.
+clips and shapes in 36 % (of the default, 5 %); docs/shapes.md has the rest.
 
 Of `given`, the shares of frame levels and the numbers are not measured yet, and
 neither is what they cost in quality of videos from nothing. `few_steps`: 16
