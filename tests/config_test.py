@@ -186,6 +186,10 @@ def test_constraints(key, good, bad):
       'levels=1 is below 2',
     ),
     ({'autoencoder__decoder_temporal': True}, 'has no neighbours'),
+    (
+      GROUPS | {'autoencoder__decoder_temporal': True},
+      'frames=2 is one latent, which has no neighbours',
+    ),
     ({'autoencoder__kind': 'pca'}, 'kind=pca leaves nothing to train'),
     ({'stages__video__frames': 17}, 'spans 17 frames'),
     ({'data__stride': 2}, 'spans 31 frames'),

@@ -31,10 +31,12 @@ def _network_problems(config: ConfigDict) -> Iterator[str]:
   if autoencoder.decoder_temporal and not autoencoder.load:
     for name in config.train.order:
       stage = config.stages[name]
-      if stage.objective == 'autoencoder' and stage.frames == 1:
+      one = stage.frames == autoencoder.time_factor
+      if stage.objective == 'autoencoder' and one:
         yield (
-          f'config.stages.{name}.frames=1 has no neighbours for '
-          'config.autoencoder.decoder_temporal to learn from: take more.'
+          f'config.stages.{name}.frames={stage.frames} is one latent, which '
+          'has no neighbours for config.autoencoder.decoder_temporal to learn '
+          f'from: take {2 * stage.frames} or more.'
         )
 
 
