@@ -64,10 +64,10 @@ def test_temporal_conv_is_a_correlation_over_frames():
 
 def test_positions_to_channels_and_back():
   x = np.arange(2 * 3 * 4 * 6 * 5, dtype=np.float32).reshape(2, 3, 4, 6, 5)
-  y = layers.to_channels(x)
+  y = layers.space_to_depth(x, 2)
   assert y.shape == (2, 3, 2, 3, 20)
   np.testing.assert_array_equal(y[1, 2, 1, 2], x[1, 2, 2:4, 4:6].reshape(-1))
-  np.testing.assert_array_equal(layers.from_channels(y), x)
+  np.testing.assert_array_equal(layers.depth_to_space(y, 2), x)
 
 
 def test_full_conv_is_a_correlation_over_space_and_time():

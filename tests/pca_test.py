@@ -6,6 +6,7 @@ import pytest
 
 from vdm.config import schema
 from vdm.models import autoencoders
+from vdm.models import layers
 from vdm.models.autoencoders import pca
 
 
@@ -24,20 +25,20 @@ def clips(n=3, t=2, size=16, seed=0):
 
 def test_patches_are_cut_and_put_back():
   x = np.arange(2 * 8 * 12 * 3, dtype=np.float32).reshape(2, 8, 12, 3)
-  patches = pca.space_to_depth(x, 4)
+  patches = layers.space_to_depth(x, 4)
   assert patches.shape == (2, 2, 3, 48)
   np.testing.assert_array_equal(patches[1, 0, 2], x[1, :4, 8:].reshape(-1))
-  np.testing.assert_array_equal(pca.depth_to_space(patches, 4), x)
+  np.testing.assert_array_equal(layers.depth_to_space(patches, 4), x)
 
 
 def test_patches_may_hold_several_frames():
   x = np.arange(5 * 4 * 8 * 12 * 3, dtype='f').reshape(5, 4, 8, 12, 3)
-  patches = pca.space_to_depth(x, 4, time=2)
+  patches = layers.space_to_depth(x, 4, time=2)
   assert patches.shape == (5, 2, 2, 3, 96)
   np.testing.assert_array_equal(
     patches[3, 1, 0, 2], x[3, 2:4, :4, 8:].reshape(-1)
   )
-  np.testing.assert_array_equal(pca.depth_to_space(patches, 4, time=2), x)
+  np.testing.assert_array_equal(layers.depth_to_space(patches, 4, time=2), x)
 
 
 def test_basis_is_orthonormal_and_latents_have_one_common_scale():
@@ -60,7 +61,7 @@ def test_no_rank_8_map_does_better(time):
   params = pca.fit(video, 4, 8, time)
   z = pca.encode(params, jnp.asarray(video), 4, time)
   error = np.asarray(pca.decode(params, z, 4, time)) - video
-  patches = pca.space_to_depth(video.astype(np.float64), 4, time)
+  patches = layers.space_to_depth(video.astype(np.float64), 4, time)
   patches = patches.reshape(-1, 48 * time)
   singular = np.linalg.svd(patches - patches.mean(axis=0), compute_uv=False)
   # Eckart-Young: the discarded singular values are the error.

@@ -155,15 +155,8 @@ def guided(
       *(jnp.concatenate(x) for x in zip(*inputs)), all_told
     )
     outputs = jnp.split(process.at_least_float32(outputs), len(inputs))
-    x0 = conditional = outputs.pop(0)
-    for contrast in contrasts:
-      if contrast.predict is None:
-        other = outputs.pop(0)
-      else:
-        other = contrast.predict(z, levels, contrast.cond)
-      x0 = x0 + contrast.weight * (
-        conditional - process.at_least_float32(other)
-      )
+    conditional = outputs[0]
+    x0, outputs = _contrasted(contrasts, outputs, z, levels)
     if history:
       partial = outputs.pop(0) if history.partial else conditional
       x0 = x0 + (history.scale - 1) * (partial - outputs.pop(0))
@@ -203,16 +196,29 @@ def guided_logits(
 
   def predict_guided(tokens, masked):
     inputs = (jnp.concatenate([x] * len(told)) for x in (tokens, masked))
-    outputs = jnp.split(predict(*inputs, all_told), len(told))
-    logits = conditional = process.at_least_float32(outputs.pop(0))
-    for contrast in contrasts:
-      if contrast.predict is None:
-        other = outputs.pop(0)
-      else:
-        other = contrast.predict(tokens, masked, contrast.cond)
-      logits = logits + contrast.weight * (
-        conditional - process.at_least_float32(other)
-      )
-    return logits
+    outputs = process.at_least_float32(predict(*inputs, all_told))
+    outputs = jnp.split(outputs, len(told))
+    return _contrasted(contrasts, outputs, tokens, masked)[0]
 
   return predict_guided
+
+
+def _contrasted(contrasts, outputs, *inputs):
+  """Returns the conditional output guided by contrasts, and what is left.
+
+  Args:
+    contrasts: of weights other than 0.
+    outputs: of the network: the conditional one, those of contrasts without a
+      network of their own, and any others.
+    *inputs: for the networks of the others, besides the conditioning.
+  """
+  conditional, *left = outputs
+  found = conditional
+  for contrast in contrasts:
+    if contrast.predict is None:
+      other = left.pop(0)
+    else:
+      other = contrast.predict(*inputs, contrast.cond)
+    change = conditional - process.at_least_float32(other)
+    found = found + contrast.weight * change
+  return found, left

@@ -60,34 +60,35 @@ def upsample(x: FloatArray['b t h w c']) -> FloatArray['b t y x c']:
   return x.reshape(b, t, 2 * h, 2 * w, c)
 
 
-def to_channels(x: FloatArray['b t h w c']) -> FloatArray['b t y x d']:
-  """Makes each 2 x 2 positions one, with d = 4 c channels."""
-  b, t, h, w, c = x.shape
-  x = x.reshape(b, t, h // 2, 2, w // 2, 2, c).swapaxes(3, 4)
-  return x.reshape(b, t, h // 2, w // 2, 4 * c)
+def space_to_depth(
+  x: FloatArray['*b t h w c'], factor: int, time: int = 1
+) -> FloatArray['*b s y x d']:
+  """Moves patches to channels.
+
+  Args:
+    x: clips, NumPy's or jax's.
+    factor: height and width of a patch.
+    time: frames of a patch.
+
+  Returns:
+    s = t / time, y = h / factor, x = w / factor, d = time factor^2 c, in the
+    order of a patch [time factor factor c].
+  """
+  *leading, t, h, w, c = x.shape
+  s, y, v = t // time, h // factor, w // factor
+  x = x.reshape(-1, s, time, y, factor, v, factor, c)
+  x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)
+  return x.reshape(*leading, s, y, v, time * factor * factor * c)
 
 
-def from_channels(x: FloatArray['b t h w d']) -> FloatArray['b t y x c']:
-  """Inverts `to_channels`."""
-  b, t, h, w, d = x.shape
-  x = x.reshape(b, t, h, w, 2, 2, d // 4).swapaxes(3, 4)
-  return x.reshape(b, t, 2 * h, 2 * w, d // 4)
-
-
-def fold_time(x: FloatArray['b t h w c'], size: int) -> FloatArray['b n h w d']:
-  """Makes each `size` frames one, with d = size c channels."""
-  b, t, h, w, c = x.shape
-  x = jnp.moveaxis(x.reshape(b, t // size, size, h, w, c), 2, 4)
-  return x.reshape(b, t // size, h, w, size * c)
-
-
-def unfold_time(
-  x: FloatArray['b n h w d'], size: int
-) -> FloatArray['b t h w c']:
-  """Inverts `fold_time`."""
-  b, n, h, w, d = x.shape
-  x = jnp.moveaxis(x.reshape(b, n, h, w, size, d // size), 4, 2)
-  return x.reshape(b, n * size, h, w, d // size)
+def depth_to_space(
+  x: FloatArray['*b s y x d'], factor: int, time: int = 1
+) -> FloatArray['*b t h w c']:
+  """Inverts `space_to_depth`."""
+  *leading, s, y, v, d = x.shape
+  x = x.reshape(-1, s, y, v, time, factor, factor, d // (time * factor**2))
+  x = x.transpose(0, 1, 4, 2, 5, 3, 6, 7)
+  return x.reshape(*leading, s * time, y * factor, v * factor, x.shape[-1])
 
 
 def conv3d(

@@ -188,10 +188,10 @@ class UNet(embedding.Embedding):
       call = unet_blocks.rematerialised(self.remat)
       return call(block, x, told, block_key, text)
 
-    x = self.stem(layers.fold_time(z, self.time_patch))
+    x = self.stem(layers.space_to_depth(z, 1, self.time_patch))
     if self.stem_low is not None:
       low = cond['low'].astype(z.dtype)
-      x = x + self.stem_low(layers.fold_time(low, self.time_patch))
+      x = x + self.stem_low(layers.space_to_depth(low, 1, self.time_patch))
     skips = []
     for level, blocks in enumerate(self.blocks):
       if level > 0:
@@ -207,4 +207,4 @@ class UNet(embedding.Embedding):
       if level > 0:
         x = getattr(self, f'up_{level}_resample')(x)
     x = self.head_conv(nnx.silu(self.head_norm(x)))
-    return layers.unfold_time(x, self.time_patch)
+    return layers.depth_to_space(x, 1, self.time_patch)

@@ -47,7 +47,7 @@ class LinearDown(layers.Linear):
     super().__init__(4 * cin, cout, rngs=rngs)
 
   def __call__(self, x: FloatArray['b t h w c']) -> FloatArray['b t y x d']:
-    return super().__call__(layers.to_channels(x))
+    return super().__call__(layers.space_to_depth(x, 2))
 
 
 class LinearUp(layers.Linear):
@@ -57,7 +57,7 @@ class LinearUp(layers.Linear):
     super().__init__(cin, 4 * cout, rngs=rngs)
 
   def __call__(self, x: FloatArray['b t h w c']) -> FloatArray['b t y x d']:
-    return layers.from_channels(super().__call__(x))
+    return layers.depth_to_space(super().__call__(x), 2)
 
 
 class ResidualBlock(nnx.Module):

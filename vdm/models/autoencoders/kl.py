@@ -152,7 +152,7 @@ def make(
 
   def encode(params, x):
     linear = pca.encode(jax.lax.stop_gradient(params['pca']), x, factor, time)
-    patches = pca.space_to_depth(x, factor, time)
+    patches = layers.space_to_depth(x, factor, time)
     branch = encoder_net.apply(params['encoder'], patches)
     if levels:
       gain = jax.lax.stop_gradient(params['grid']['gain'])
@@ -169,7 +169,7 @@ def make(
     components = jax.lax.stop_gradient(params['pca'])
     linear = pca.decode(components, scaled, factor, time)
     branch = decoder_net.apply(params['decoder'], z)
-    return linear + pca.depth_to_space(branch, factor, time)
+    return linear + layers.depth_to_space(branch, factor, time)
 
   def abstract():
     params = {

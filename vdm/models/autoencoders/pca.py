@@ -27,37 +27,6 @@ from vdm.models import layers
 from vdm.models.autoencoders import latents
 
 
-def space_to_depth(
-  x: FloatArray['*b t h w c'], factor: int, time: int = 1
-) -> FloatArray['*b s y x d']:
-  """Moves patches to channels.
-
-  Args:
-    x: clips.
-    factor: height and width of a patch, px.
-    time: frames of a patch.
-
-  Returns:
-    s = t / time, y = h / factor, d = time factor^2 c, in the order of a patch
-    [time factor factor c].
-  """
-  *leading, t, h, w, c = x.shape
-  s, y, v = t // time, h // factor, w // factor
-  x = x.reshape(-1, s, time, y, factor, v, factor, c)
-  x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)
-  return x.reshape(*leading, s, y, v, time * factor * factor * c)
-
-
-def depth_to_space(
-  x: FloatArray['*b s y x d'], factor: int, time: int = 1
-) -> FloatArray['*b t h w c']:
-  """Inverts `space_to_depth`."""
-  *leading, s, y, v, d = x.shape
-  x = x.reshape(-1, s, y, v, time, factor, factor, d // (time * factor**2))
-  x = x.transpose(0, 1, 4, 2, 5, 3, 6, 7)
-  return x.reshape(*leading, s * time, y * factor, v * factor, x.shape[-1])
-
-
 def fit(
   clips: FloatArray['n t h w 3'], factor: int, channels: int, time: int = 1
 ) -> dict[str, FloatArray['...']]:
@@ -81,7 +50,7 @@ def fit(
     )
   count, total, second = 0, np.zeros(size), np.zeros((size, size))
   for clip in clips:
-    patches = space_to_depth(np.asarray(clip, np.float64), factor, time)
+    patches = layers.space_to_depth(np.asarray(clip, np.float64), factor, time)
     patches = patches.reshape(-1, size)
     count += len(patches)
     total += patches.sum(axis=0)
@@ -137,7 +106,7 @@ def encode(
 ) -> FloatArray['*b s y x c']:
   """Returns the latents of clips."""
   basis, mean, scale = _prepare(params, x)
-  return (space_to_depth(x, factor, time) - mean) @ (basis.T / scale)
+  return (layers.space_to_depth(x, factor, time) - mean) @ (basis.T / scale)
 
 
 def decode(
@@ -148,7 +117,7 @@ def decode(
 ) -> FloatArray['*b t h w 3']:
   """Returns the clips of latents."""
   basis, mean, scale = _prepare(params, z)
-  return depth_to_space(z @ (basis * scale) + mean, factor, time)
+  return layers.depth_to_space(z @ (basis * scale) + mean, factor, time)
 
 
 def _prepare(params, x):
