@@ -82,6 +82,7 @@ def test_true_clips_are_at_the_floor(name):
     assert values['clear'] > 0.95
   if world.walls:
     assert values['bounces'] > 0.5 and values['bounce'] < 0.05
+    assert values['on_time'] == 1
   else:
     assert 'bounces' not in values
   if (labels >= 0).any():
@@ -265,6 +266,37 @@ def test_a_bounce_that_loses_speed_is_seen(kept, error):
   assert values['bounces'] == 1
   # |(-2 kept + 2, 0)| / |(2, 1)|
   assert values['bounce'] == pytest.approx(error, abs=0.03)
+
+
+# A disc of 6 px meets the wall, a pixel before the border, at x = 57.
+@pytest.mark.parametrize(
+  'turn, on_time',
+  [(57, 1), (55.5, 1), (58.5, 1), (53, 0), (61, 0), (40, 0), (57.9, 1)],
+)
+def test_bounces_that_come_too_early_or_late_are_seen(turn, on_time):
+  """At 2 px a frame, from 20: a pixel too far is half a frame too late."""
+  t = np.arange(32.0)
+  x = turn - np.abs(2 * t - (turn - 20))
+  values = judge(disc(np.stack([x, 20 + t / 2], -1)), laws.World(walls=True))
+  assert values['on_time'] == on_time
+
+
+@pytest.mark.parametrize(
+  'stay, frames', [(57, 32), (57, 24), (70, 32)], ids=['long', 'short', 'gone']
+)
+def test_bounces_that_do_not_happen_are_missed(stay, frames):
+  """It stays at the wall, or leaves the frame."""
+  t = np.arange(float(frames))
+  x = np.minimum(20 + 2 * t, stay)
+  values = judge(disc(np.stack([x, 20 + t / 2], -1)), laws.World(walls=True))
+  assert values['on_time'] == 0
+
+
+@pytest.mark.parametrize('frames', [8, 18, 20])
+def test_bounces_that_are_not_due_yet_are_no_fault(frames):
+  t = np.arange(float(frames))
+  path = np.stack([57 - np.abs(2 * t - 37), 20 + t / 2], -1)
+  assert 'on_time' not in judge(disc(path), laws.World(walls=True))
 
 
 def test_noise_and_blur_do_not_disturb_it():

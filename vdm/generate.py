@@ -151,7 +151,9 @@ def trained_tasks(
     tasks['image_to_video'] = rollouts.Task(given=(0,))
   if stage.frame_levels.context:
     first, last = range(factor), range((t - 1) * factor, t * factor)
-    tasks['prediction'] = rollouts.Task(given=tuple(range(t // 2 * factor)))
+    # A quarter, and as many frames as show a motion.
+    known = max(factor * (t // 4), factor * -(-2 // factor))
+    tasks['prediction'] = rollouts.Task(given=tuple(range(known)))
     tasks['interpolation'] = rollouts.Task(given=(*first, *last))
   return tasks
 

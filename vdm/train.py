@@ -450,8 +450,8 @@ def finish(run: Run, span: stages.Span, state: train_state.TrainState) -> None:
     train_state.averaged(state, config.sample.ema),
     ensure_autoencoder(run, span)[0],
     judged_source(run),
-    lambda: inputs.held_out_clips(
-      config, run.sources, span, config.sample.final, run.texts
+    lambda frames: inputs.held_out_clips(
+      *(config, run.sources, span, config.sample.final, run.texts), frames
     ),
     run.mesh,
     run.workdir / 'final',

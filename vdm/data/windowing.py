@@ -99,24 +99,8 @@ def find_windows(
     ValueError: the data set cannot give such clips, or no shot is long enough.
   """
   spec.check(source)
-  index = source.index
-  name = source.info['name']
-  count = np.asarray(index['n'], np.int64)
-  start = np.asarray(index['start'], np.int64)
-  _, shot = np.unique(np.asarray(index['shot']), return_inverse=True)
-  entries = np.lexsort((start, shot))
-  entries = entries[count[entries] > 0]
-  if not entries.size:
-    raise ValueError(f'{name} holds no frames in this split: build it again.')
-
-  shot, start, count = shot[entries], start[entries], count[entries]
-  end = start + count
-  opens = np.ones(len(entries), bool)
-  opens[1:] = (shot[1:] != shot[:-1]) | (start[1:] != end[:-1])
-  first = np.flatnonzero(opens)
-  last = np.append(first[1:], len(entries)) - 1
-  lengths = end[last] - start[first]
-  span = spec.span()
+  name, span = source.info['name'], spec.span()
+  entries, start, opens, lengths = _shots(source)
   legal = lengths >= span
   if not legal.any():
     raise ValueError(
@@ -124,16 +108,52 @@ def find_windows(
       f'stride {spec.stride} span (the longest has {lengths.max()}): lower '
       'frames or stride.'
     )
-  owner = np.cumsum(opens) - 1
+  first, owner = np.flatnonzero(opens), np.cumsum(opens) - 1
+  records = np.bincount(owner)
   used = legal[owner]
   return Windows(
     spec=spec,
     entries=entries[used],
     offsets=(start - start[first][owner])[used],
-    bounds=np.append(0, np.cumsum((last - first + 1)[legal])),
+    bounds=np.append(0, np.cumsum(records[legal])),
     counts=lengths[legal] - span + 1,
     too_short=int((~legal).sum()),
   )
+
+
+def longest_shot(source: builders.ClipSource) -> int:
+  """Returns the frames of the longest shot of a clip source.
+
+  Raises:
+    ValueError: it holds no frames.
+  """
+  return int(_shots(source)[-1].max())
+
+
+def _shots(source):
+  """Returns rows of the index, shot by shot, and what they hold.
+
+  Returns:
+    The rows; of each its first frame, and whether it opens a shot; the frames
+    of each shot.
+  """
+  index = source.index
+  count = np.asarray(index['n'], np.int64)
+  start = np.asarray(index['start'], np.int64)
+  _, shot = np.unique(np.asarray(index['shot']), return_inverse=True)
+  entries = np.lexsort((start, shot))
+  entries = entries[count[entries] > 0]
+  if not entries.size:
+    raise ValueError(
+      f'{source.info["name"]} holds no frames in this split: build it again.'
+    )
+  shot, start, count = shot[entries], start[entries], count[entries]
+  end = start + count
+  opens = np.ones(len(entries), bool)
+  opens[1:] = (shot[1:] != shot[:-1]) | (start[1:] != end[:-1])
+  first = np.flatnonzero(opens)
+  last = np.append(first[1:], len(entries)) - 1
+  return entries, start, opens, end[last] - start[first]
 
 
 def sampled_order(

@@ -124,8 +124,8 @@ class Evaluator:
   def _preview_given(self, step, average):
     """Writes given.mp4 and .gif: held-out clips above what goes on from them.
 
-    The first half is given, or the first frame. It is the same clips and seeds
-    every time.
+    The first quarter is given, or the first frame. It is the same clips and
+    seeds every time.
     """
     name, task = self._given
     clips = {k: x[: self._num] for k, x in self._clips.items()}

@@ -57,7 +57,8 @@ def write(
     params: averaged parameters that generate the videos.
     frozen: the autoencoder, {'params', 'stats'}.
     source: data set of the clips that they are compared with.
-    clips: () -> 'video' and 'label' of these clips.
+    clips: (frames) -> 'video' and 'label' of these clips, with as many frames;
+      0: with those of the stage; {} where no shot is that long.
     mesh: devices to split the work over.
     folder: where to write.
     step: global step of the parameters.
@@ -71,7 +72,7 @@ def write(
     logging.info('The final videos are already in %s.', folder)
     return
   logging.info('Generating %d final videos in %s', num, folder)
-  real = clips()
+  real = clips(0)
   asked = prompts.for_preview(config, texts, num, real)
   cond = asked.cond
   seeds = config.sample.seed + np.arange(num)
@@ -79,7 +80,11 @@ def write(
   videos = make.samples(params, frozen, cond, seeds)
   labels = cond['label']
   reconstruction = make.reconstruct(frozen, real['video'])
-  given = given_score.make(config, stage, make, params, frozen, real)
+  frames = given_score.rolled_frames(config, stage)
+  given = given_score.make(
+    *(config, stage, make, params, frozen, real),
+    clips(frames) if frames else {},
+  )
   if not coordination.is_first():
     return
   frame_rate = source.info['frame_rate'] / config.data.stride
@@ -112,10 +117,8 @@ def write(
     asked.captions,
   )
   if given:
-    metrics['given'] = given_score.measure(
-      config, stage, given, real['video'], reconstruction
-    )
-    given_score.write_videos(folder, real['video'], given, frame_rate)
+    metrics['given'] = given_score.measure(config, stage, given)
+    given_score.write_videos(folder, given, frame_rate)
   if found := enlargement_score.measure(config, videos, real, reconstruction):
     metrics['enlargement'] = found
     enlargement_score.write_videos(

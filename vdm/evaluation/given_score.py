@@ -3,10 +3,12 @@
 Held-out clips are continued and completed several times each and compared with
 what really follows, beside rules that know nothing of the world (see
 `metrics.prediction`) and beside the autoencoder, which no network exceeds.
+Where the data set has shots that are long enough, clips are also rolled out to
+several times the length that the network knows.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from absl import logging
 from etils import epath
@@ -16,22 +18,67 @@ import numpy as np
 
 from vdm import generate
 from vdm.common import tables
+from vdm.config import cascade_rules
 from vdm.diffusion import conditions
+from vdm.diffusion import rollouts
+from vdm.evaluation import given_object
 from vdm.evaluation import synthetic_score
 from vdm.media import video_files
+from vdm.metrics import laws
 from vdm.metrics import prediction
-from vdm.metrics import synthetic_truth
 
 CLIPS, TRIES = 16, 4
 SHOWN = 8
+ROLLOUT = 'rollout'
+TIMES = 4  # Frames of a rollout over those of the stage's clips.
 _TITLES = {
   'psnr': ('PSNR, dB', 1),
   'psnr_best': (f'PSNR, best of {TRIES}, dB', 1),
   'ssim': ('SSIM', 1),
   'ssim_best': (f'SSIM, best of {TRIES}', 1),
-  'position_error': ('position error, px at 64 px', 1),
-  'position_lost': ('object lost, %', 100),
+  **given_object.TITLES,
 }
+
+
+class Made(NamedTuple):
+  """What was made for a task.
+
+  Attributes:
+    given: indices of the given frames.
+    videos: k of each clip.
+    truth: the clips.
+    reconstruction: they, through the autoencoder.
+  """
+
+  given: Sequence[int]
+  videos: ui8['k n t h w 3']
+  truth: ui8['n t h w 3']
+  reconstruction: ui8['n t h w 3']
+
+
+def tasks(
+  config: ConfigDict, stage: ConfigDict, *, longer: bool
+) -> dict[str, rollouts.Task]:
+  """Returns the tasks that are scored, by their names.
+
+  Args:
+    config: the run's.
+    stage: config of the stage.
+    longer: whether there are clips of `rolled_frames`.
+  """
+  found = generate.trained_tasks(config, stage)
+  if longer:
+    frames = rolled_frames(config, stage)
+    found[ROLLOUT] = found['prediction']._replace(frames=frames)
+  return found
+
+
+def rolled_frames(config: ConfigDict, stage: ConfigDict) -> int:
+  """Returns the frames of a rollout; 0: the stage trains none."""
+  if config.data.fixed_clips or cascade_rules.is_told(config.model):
+    return 0
+  trains = 'prediction' in generate.trained_tasks(config, stage)
+  return TIMES * stage.frames * trains
 
 
 def make(
@@ -41,10 +88,11 @@ def make(
   params: dict[str, Any],
   frozen: dict[str, Any],
   real: dict[str, np.ndarray],
-) -> dict[str, ui8['k n t h w 3']]:
+  longer: dict[str, np.ndarray],
+) -> dict[str, Made]:
   """Makes k videos for each of n clips, for every task that a stage trains.
 
-  All processes call it; see `generate.trained_tasks`.
+  All processes call it; see `tasks`.
 
   Args:
     config: the run's.
@@ -52,17 +100,19 @@ def make(
     generator: its functions.
     params: averaged parameters.
     frozen: the autoencoder.
-    real: 'video' and 'label' of held-out clips.
+    real: 'video', 'label' and other conditions of held-out clips.
+    longer: the same of clips with `rolled_frames`; {}: there are none.
 
   Returns:
-    {task: videos}; {} for a stage that trains none.
+    By task; {} for a stage that trains none.
   """
-  count = min(CLIPS, config.sample.final, len(real['video']))
-  truth = real['video'][:count]
-  rows = np.tile(np.arange(count), TRIES)
-  cond = {name: x[rows] for name, x in conditions.of(real).items()}
   found = {}
-  for name, task in generate.trained_tasks(config, stage).items():
+  for name, task in tasks(config, stage, longer=bool(longer)).items():
+    source = longer if name == ROLLOUT else real
+    count = min(CLIPS, config.sample.final, len(source['video']))
+    truth = source['video'][:count]
+    rows = np.tile(np.arange(count), TRIES)
+    cond = {key: x[rows] for key, x in conditions.of(source).items()}
     videos = generator.samples(
       params,
       frozen,
@@ -71,40 +121,40 @@ def make(
       task,
       np.tile(truth[:, list(task.given)], (TRIES, 1, 1, 1, 1)),
     )
-    found[name] = videos.reshape(TRIES, *truth.shape)
+    # As long as the clips that everything else is made of.
+    parts = truth.reshape(-1, stage.frames, *truth.shape[2:])
+    found[name] = Made(
+      task.given,
+      videos.reshape(TRIES, *truth.shape),
+      truth,
+      generator.reconstruct(frozen, parts).reshape(truth.shape),
+    )
   return found
 
 
 def measure(
-  config: ConfigDict,
-  stage: ConfigDict,
-  videos: dict[str, ui8['k n t h w 3']],
-  real: ui8['m t h w 3'],
-  reconstruction: ui8['m t h w 3'],
+  config: ConfigDict, stage: ConfigDict, made: dict[str, Made]
 ) -> dict[str, Any]:
   """Compares what `make` returned with the truth, and logs a table for each.
 
   Args:
     config: the run's.
     stage: config of the stage.
-    videos: by task.
-    real: the clips of which frames were given, and perhaps more.
-    reconstruction: these clips through the autoencoder.
+    made: by task.
 
   Returns:
-    {task: {'given', 'clips', 'tries', 'sets': {set: numbers}}}.
+    {task: {'given', 'clips', 'tries', 'sets': {set: numbers}}}; of rollouts of
+    synthetic scenes also 'laws', see `metrics.laws`.
   """
-  place = _position_measure(config.data)
-  tasks, numbers = generate.trained_tasks(config, stage), {}
-  for name, tries in videos.items():
-    given, count = list(tasks[name].given), tries.shape[1]
-    truth = real[:count]
-    sets = {'model': tries, 'copy': prediction.copy(truth, given)[None]}
+  place, numbers = given_object.make_measure(config.data), {}
+  for name, (given, videos, truth, reconstruction) in made.items():
+    given = list(given)
+    sets = {'model': videos, 'copy': prediction.copy(truth, given)[None]}
     if name == 'interpolation':
       sets['cross_fade'] = prediction.cross_fade(truth, given)[None]
     elif len(given) > 1:
       sets['linear'] = prediction.linear(truth, given)[None]
-    sets['autoencoder'] = reconstruction[None, :count]
+    sets['autoencoder'] = reconstruction[None]
     rows = {
       key: prediction.summarise(clips, truth, given)
       | place(clips, truth, given)
@@ -112,27 +162,34 @@ def measure(
     }
     logging.info(
       '%s, given frames %s of %d clips:\n%s',
-      *(name.capitalize(), given, count, tables.by_set(rows, _TITLES)),
+      *(name.capitalize(), given, len(truth), tables.by_set(rows, _TITLES)),
     )
     numbers[name] = {
       'given': given,
-      'clips': count,
-      'tries': len(tries),
+      'clips': len(truth),
+      'tries': len(videos),
       'sets': rows,
     }
+    if name == ROLLOUT and synthetic_score.is_synthetic(config.data):
+      world = synthetic_score.world(config.data, stage)
+      sets = {'model': videos, 'real': truth[None], **sets}
+      found = {
+        key: laws.summarise(
+          laws.measure(clips.reshape(-1, *clips.shape[2:]), world)
+        )
+        for key, clips in sets.items()
+      }
+      logging.info('\n%s', laws.table(found))
+      numbers[name]['laws'] = found
   return numbers
 
 
 def write_videos(
-  folder: epath.Path,
-  real: ui8['m t h w 3'],
-  videos: dict[str, ui8['k n t h w 3']],
-  frame_rate: float,
+  folder: epath.Path, made: dict[str, Made], frame_rate: float
 ) -> None:
   """Writes <task>.mp4 and .gif: real clips above the first of their videos."""
-  for name, tries in videos.items():
-    shown = tries[0, :SHOWN]
-    rows = {'real': real[: len(shown)], name: shown}
+  for name, (_, videos, truth, _) in made.items():
+    rows = {'real': truth[:SHOWN], name: videos[0, :SHOWN]}
     write_rows(folder / name, rows, frame_rate)
 
 
@@ -150,30 +207,3 @@ def write_rows(
   columns = len(rows) // len(clips)
   captions = [f'{name} {i}' for name in clips for i in range(columns)]
   video_files.write_grid(path, rows, frame_rate, captions, columns)
-
-
-def _position_measure(data: ConfigDict) -> Callable[..., dict[str, float]]:
-  """Returns (tries, truth, given) -> the error of the object's place, if known.
-
-  It is measured at the last free frame, against the straight line that the
-  true clip follows.
-  """
-  if not synthetic_score.is_straight(data):
-    return lambda *_: {}
-
-  def measure(tries, truth, given):
-    frame = int(np.setdiff1d(np.arange(truth.shape[1]), given)[-1])
-    law = synthetic_truth.measure(truth)
-    wanted = law['start'] + frame * law['velocity']
-    places = [synthetic_truth.measure(x)['centre'][:, frame] for x in tries]
-    error = np.linalg.norm(np.stack(places) - wanted, axis=-1)
-    error = error[:, np.isfinite(wanted).all(-1)] * 64 / min(truth.shape[2:4])
-    known = np.isfinite(error)
-    if not error.size:
-      return {}
-    found = {'position_lost': float(1 - known.mean())}
-    if known.any():
-      found['position_error'] = float(error[known].mean())
-    return found
-
-  return measure

@@ -19,6 +19,7 @@ import numpy as np
 
 from vdm.common import shapes
 from vdm.common import tables
+from vdm.metrics import bounces
 from vdm.metrics import directions
 from vdm.metrics import distances
 from vdm.metrics import object_finder
@@ -51,6 +52,7 @@ TITLES = {
   'acceleration': ('acceleration in free flight, px', 1),
   'bounce': ('error of a bounce, % of the speed', 100),
   'bounces': ('bounces, per clip', 1),
+  'on_time': ('bounces within a frame of when they are due, %', 100),
   'speed': ('speed, px per frame', 1),
   'speed_distance': ('speed distance from real, px per frame', 1),
 }
@@ -63,6 +65,7 @@ _MEANS = (
   'switches',
   'hue_drift',
   'bounces',
+  'on_time',
 )
 _MEDIANS = (
   'size_variation',
@@ -113,9 +116,10 @@ def measure(videos: ui8['n t h w 3'], world: World) -> dict[str, np.ndarray]:
     deviation of a track's hue, degrees; 'size_variation' and 'shape_variation',
     standard deviation over mean, in frames in which an object is unoccluded;
     'acceleration', median over steps in free flight, less gravity; 'bounce',
-    mean relative error of the velocity after a wall, and 'bounces', their
-    number; 'direction', the class of the motion in both halves of the clip,
-    else -1. NaN where it is undefined.
+    mean relative error of the velocity after a wall, 'bounces', their number,
+    and 'on_time', the share of those that are due or happen, see
+    `bounces.timing_errors`; 'direction', the class of the motion in both halves
+    of the clip, else -1. NaN where it is undefined.
     Per object [n k]: 'speed', median of a track's steps, px per frame at 64 px;
     'moment', median of the second moments over squared areas; 'kind', the
     most frequent shape, an index into `shapes.NAMES`.
@@ -184,7 +188,7 @@ def _measure(video: np.ndarray, world: World) -> dict[str, np.ndarray]:
   k, t = world.objects, len(tracks.count)
   seen = tracks.seen()
   alone = trajectories.unoccluded(tracks, scale)
-  drift, size, shape, residual, bounces = [], [], [], [], []
+  drift, size, shape, residual, speeds, late = [], [], [], [], [], []
   speed, moment = np.full(k, np.nan), np.full(k, np.nan)
   objects = range(min(k, len(tracks.size)))
   for i in objects:
@@ -202,7 +206,12 @@ def _measure(video: np.ndarray, world: World) -> dict[str, np.ndarray]:
       speed[i] = np.nanmedian(steps) / scale
     if world.walls:
       place = (np.nanmedian(tracks.size[i]), border, scale)
-      bounces += trajectories.bounce_errors(centre, free, *place, world.gravity)
+      speeds += bounces.speed_errors(centre, free, *place, world.gravity)
+      if not world.turning:  # Where its outline is says nothing of its reach.
+        late += bounces.timing_errors(
+          *(centre, tracks.reach[i], free, border, scale),
+          axes=(0,) if world.gravity else (0, 1),
+        )
       free = free & trajectories.away_from_walls(centre, *place)
     change = trajectories.accelerations(centre, free, world.gravity)
     residual += list(change / scale)
@@ -214,8 +223,9 @@ def _measure(video: np.ndarray, world: World) -> dict[str, np.ndarray]:
     'size_variation': np.mean(size) if size else np.nan,
     'shape_variation': np.mean(shape) if shape else np.nan,
     'acceleration': np.median(residual) if residual else np.nan,
-    'bounce': np.mean(bounces) if bounces else np.nan,
-    'bounces': float(len(bounces)),
+    'bounce': np.mean(speeds) if speeds else np.nan,
+    'bounces': float(len(speeds)),
+    'on_time': np.mean(np.abs(late) <= bounces.ON_TIME) if late else np.nan,
     'direction': trajectories.direction(tracks, side) if k == 1 else -1,
     'speed': speed,
     'moment': moment,

@@ -41,6 +41,8 @@ class Objects(NamedTuple):
       square, 0.192 for an equilateral triangle, whatever the size and angle.
     kind: index into `shapes.NAMES` of the outline that it resembles most.
     clear: how much more than the next one, see `shape_names`.
+    reach: how far its outline is from the centre, [[left, up], [right, down]],
+      px.
   """
 
   centre: FloatArray['k 2']
@@ -50,6 +52,7 @@ class Objects(NamedTuple):
   shape: FloatArray[' k']
   kind: IntArray[' k']
   clear: FloatArray[' k']
+  reach: FloatArray['k 2 2']
 
 
 class Moments(NamedTuple):
@@ -201,10 +204,25 @@ def _describe(image, signal, patches, mask, turning) -> Objects:
     kind, clear = shape_names.name(
       found.weight, found.centre, found.size, turning
     )
-    rows.append((*found[:4], kind, clear))
-  centre, size, colour, shape, kind, clear = (
+    reach = _reach(found.weight, found.centre)
+    rows.append((*found[:4], kind, clear, reach))
+  centre, size, colour, shape, kind, clear, reach = (
     np.array([row[i] for row in rows]).reshape(len(rows), *dims)
-    for i, dims in enumerate([(2,), (), (3,), (), (), ()])
+    for i, dims in enumerate([(2,), (), (3,), (), (), (), (2, 2)])
   )
-  kind = kind.astype(int)
-  return Objects(centre, size, colour, hue_of(colour), shape, kind, clear)
+  kind, hue = kind.astype(int), hue_of(colour)
+  return Objects(centre, size, colour, hue, shape, kind, clear, reach)
+
+
+def _reach(weight, centre) -> np.ndarray:
+  """Returns [[left, up], [right, down]]: see `Objects`.
+
+  The widest row and the highest column have as many pixels' worth of the object
+  on each side, whatever blurs the outline.
+  """
+  sides = []
+  for axis, middle in zip((0, 1), centre):
+    profile = weight.max(axis)
+    before = np.clip(middle - np.arange(len(profile)), 0, 1)
+    sides.append([(profile * before).sum(), (profile * (1 - before)).sum()])
+  return np.array(sides).T

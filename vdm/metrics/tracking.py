@@ -22,6 +22,7 @@ _SIGNS = np.array([[1, 1], [-1, 1], [1, -1], [-1, -1]])
 _SAME_HUE = 1 / 12  # Turns (30 degrees): half of what objects differ by.
 _DIMS = {
   'centre': (2,),
+  'reach': (2, 2),
   **dict.fromkeys(('size', 'hue', 'shape', 'kind', 'clear'), ()),
 }
 
@@ -36,6 +37,7 @@ class Tracks(NamedTuple):
     shape: see `object_finder.Objects`, like the next two.
     kind: an index, as a float.
     clear: see `shape_names`.
+    reach: px, see `object_finder.Objects`.
     count: objects found in each frame, tracked or not.
   """
 
@@ -45,6 +47,7 @@ class Tracks(NamedTuple):
   shape: FloatArray['k t']
   kind: FloatArray['k t']
   clear: FloatArray['k t']
+  reach: FloatArray['k t 2 2']
   count: IntArray[' t']
 
   def seen(self) -> BoolArray['k t']:

@@ -14,7 +14,7 @@ from vdm.metrics import tracking
 
 STANDING = 0.02  # Travel that is no motion, as a share of the shorter side.
 
-_REACH = 1.6  # Greatest extent of a shape in radii: 1.555, of a triangle.
+REACH = 1.6  # Greatest extent of a shape in radii: 1.555, of a triangle.
 _HUE_SWITCH = 1 / 12  # Turns: half of what objects of a scene differ by.
 _DIRECTION_FRAMES = 0.8  # Share of the frames that a direction is read from.
 
@@ -32,7 +32,7 @@ def unoccluded(tracks: tracking.Tracks, scale: float) -> BoolArray['k t']:
     for b in range(k):
       if a != b:
         gap = np.linalg.norm(tracks.centre[a] - tracks.centre[b], axis=-1)
-        reach = _REACH * (tracks.size[a] + tracks.size[b]) + 2 * scale
+        reach = REACH * (tracks.size[a] + tracks.size[b]) + 2 * scale
         alone[a] &= ~(gap <= reach)  # NaN: the other one is not there.
   # An object behind another one may not be detected itself.
   hidden = tracks.count < tracks.seen().sum(0).max(initial=0)
@@ -51,7 +51,7 @@ def away_from_walls(
   steps = np.linalg.norm(np.diff(centre, axis=0), axis=-1)
   speed = np.nanmax(steps) if np.isfinite(steps).any() else 0.0
   edge = np.minimum(centre, border - centre).min(-1)
-  return edge > _REACH * radius + scale + 0.6 * speed
+  return edge > REACH * radius + scale + 0.6 * speed
 
 
 def accelerations(
@@ -64,49 +64,6 @@ def accelerations(
   second = centre[2:] - 2 * centre[1:-1] + centre[:-2]
   usable = free[2:] & free[1:-1] & free[:-2]
   return np.linalg.norm(second[usable] - np.array([0.0, gravity]), axis=-1)
-
-
-def bounce_errors(
-  centre: FloatArray['t 2'],
-  alone: BoolArray[' t'],
-  radius: float,
-  border: IntArray['2'],
-  scale: float,
-  gravity: float,
-) -> list[float]:
-  """Returns the relative error of the velocity after each bounce off a wall.
-
-  Between the step that ends a frame before the bounce and the step that starts
-  a frame after it lie three frames. Along the wall the velocity gains gravity
-  for that long. Across it the energy is conserved, v'^2 = v^2 + 2 g (y' - y),
-  and the sign changes.
-  """
-  errors = []
-  steps = np.diff(centre, axis=0)
-  for axis in (0, 1):
-    for i in range(2, len(centre) - 2):
-      if not alone[i - 2 : i + 3].all():
-        continue
-      turns = steps[i - 1, axis] * steps[i, axis] < 0
-      side = steps[i - 2, axis] > 0
-      gap = border[axis] - centre[i, axis] if side else centre[i, axis]
-      if not turns or gap > _REACH * radius + 3 * scale:
-        continue
-      along = steps[i - 2 : i + 2, 1 - axis]
-      if (np.diff(np.sign(along)) != 0).any():
-        continue  # A corner, or the top of a trajectory.
-      before, after = steps[i - 2], steps[i + 1]
-      expected = before.copy()
-      expected[axis] = -before[axis]
-      if axis == 1 and gravity:
-        fallen = centre[i + 1] + centre[i + 2] - centre[i - 2] - centre[i - 1]
-        energy = before[1] ** 2 + gravity * fallen[1]
-        expected[1] = -np.sign(before[1]) * np.sqrt(max(energy, 0.0))
-      elif axis == 0:
-        expected[1] += 3 * gravity
-      speed = np.linalg.norm(before)
-      errors.append(float(np.linalg.norm(after - expected) / max(speed, 1e-6)))
-  return errors
 
 
 def hue_drift(hues: FloatArray[' t']) -> float:
@@ -154,7 +111,7 @@ def vanished(tracks: tracking.Tracks, scale: float) -> BoolArray['k t']:
     for b, other in enumerate(places):
       if a != b:
         gap = np.linalg.norm(path - other, axis=-1)
-        reach = _REACH * np.nanmedian(tracks.size[[a, b]], axis=-1).sum()
+        reach = REACH * np.nanmedian(tracks.size[[a, b]], axis=-1).sum()
         gone[a] &= gap > reach + 2 * scale
   return gone
 
@@ -167,7 +124,7 @@ def _near_hidden(tracks, scale) -> np.ndarray:
     seen, path = np.isfinite(tracks.size[b]), _places(tracks, b)
     for a in range(k):
       gap = np.linalg.norm(tracks.centre[a] - path, axis=-1)
-      reach = _REACH * (tracks.size[a] + np.nanmedian(tracks.size[b]))
+      reach = REACH * (tracks.size[a] + np.nanmedian(tracks.size[b]))
       near[a] |= ~seen & (gap <= reach + 2 * scale) & (a != b)
   return near
 

@@ -5,6 +5,7 @@ each clip by its number and reads it, frames from a `builders.ClipSource` or
 latents from a `latent_cache.Cache`. `windowing` knows which windows there are.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -172,6 +173,7 @@ def held_out_clips(
   span: stages.Span,
   num: int,
   texts: vocabulary.Reader | None = None,
+  frames: int = 0,
 ) -> dict[str, np.ndarray]:
   """Returns clips to validate on; the training clips where those are fixed.
 
@@ -181,14 +183,20 @@ def held_out_clips(
     span: the stage.
     num: number of clips; fewer where there are no more.
     texts: reads their captions, if the run does.
+    frames: of a clip; 0: those of the stage.
 
   Returns:
     See `eval_clips.load_clips`; where the stage enlarges smaller videos, also
-    those of the clips.
+    those of the clips. {} where no shot has that many `frames`.
   """
   fixed = config.data.fixed_clips
   source = sources['train' if fixed else 'validation']
-  clips = load_eval_clips(config, source, span, fixed or num, texts)
+  spec = make_spec(config, span)
+  if frames:
+    spec = dataclasses.replace(spec, frames=frames, max_stride=0)
+    if windowing.longest_shot(source) < spec.span():
+      return {}
+  clips = eval_clips.load_clips(source, spec, fixed or num, texts=texts)
   if span.stage.objective == 'autoencoder':
     return clips
   return cascade.with_small(config.model, clips)
