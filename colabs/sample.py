@@ -113,6 +113,9 @@ print('Captions:', 'yes' if run.reader else 'none')
 # - **steps** of the sampler: each evaluates the network once (`heun`: twice).
 # - **method**: `ddim` is of first order, `heun` and `dpmpp` are of second;
 #   `consistency` is for models of few steps, which have no guidance.
+# - **given** frames, and more **frames** than the model was trained on, are for
+#   models that have trained them, as are **frame_rate** and **motion** (how much
+#   moves). Files can be put into the folder by the panel on the left of Colab.
 
 # %%
 # @title Functions
@@ -124,7 +127,8 @@ from IPython.display import HTML
 import numpy as np
 
 from vdm import generate
-from vdm import prompts
+from vdm import request
+from vdm.config import ranges
 from vdm.media import notebook
 from vdm.media import samples
 
@@ -140,28 +144,35 @@ def generator(**changes):
   return config, generators[key]
 
 
-def make_videos(label='', seed=0, number=4, caption='', **settings):
-  """Makes videos, writes them to a new folder and plays them here."""
-  with errors.as_usage():  # A mistake is one sentence.
-    labels = prompts.choose_labels(len(names), names, label or None, number)
-    captions = prompts.choose_captions(run, caption or None)
-    if not captions and not label:
-      captions = run.config.sample.captions
-    if captions and not label:
-      labels = [-1] * number
-    asked = prompts.make(run.reader, labels, captions)
-    config, make = generator(**settings)
-  seeds = seed + np.arange(number)
-  started = time.time()
-  videos = make.samples(run.params, run.frozen, asked.cond, seeds)
-  print(f'{number} videos in {time.time() - started:.1f} s')
-  made_with = generate.describe_samples(config, run.source, run.step)
+def make_videos(seed=0, number=4, steps=None, method=None, **asked):
+  """Makes videos, writes them to a new folder and plays them here.
+
+  What is asked is named as the flags of vdm.sample are.
+  """
   now = datetime.datetime.now().strftime('%Y%m%d_%H%M%S_%f')
   folder = pathlib.Path(save_in) / now
+  # A field that is empty is left to the model.
+  asked = {name: x for name, x in asked.items() if x not in (None, '')}
+  with errors.as_usage():  # A mistake is one sentence.
+    numbers = {x: float(asked[x]) for x in ranges.UNITS if x in asked}
+    asked |= numbers  # Of the panel they are text.
+    options = request.Options(
+      workdir=str(run.source), out=str(folder), num=number, **asked
+    )
+    wanted = request.read(options, run)
+    config, make = generator(
+      steps=steps, method=method, guidance=wanted.guidance
+    )
+    wanted = wanted._replace(run=run._replace(config=config))
+    started = time.time()
+    videos, _ = request.make_videos(wanted, make, seed + np.arange(number))
+  print(f'{number} videos in {time.time() - started:.1f} s')
+  labels = wanted.asked.cond['label']
   samples.write(
-    *(folder, videos, labels, names, seeds, run.frame_rate, made_with),
+    *(folder, videos, labels, run.label_names, seed + np.arange(number)),
+    *(wanted.frame_rate, request.describe(wanted)),
     each=True,
-    prompts=asked.captions,
+    prompts=wanted.asked.captions,
   )
   display(HTML(notebook.players(sorted(folder.glob(f'seed_*.{show}')))))
   display(HTML(notebook.download(folder)))
@@ -180,12 +191,22 @@ number = 4  # @param {"type": "integer"}
 steps = None  # @param ["None", "10", "20", "50", "100"] {"type": "raw", "allow-input": true}
 guidance = None  # @param ["None", "1.0", "2.0", "4.0"] {"type": "raw", "allow-input": true}
 method = None  # @param ["None", "'ddim'", "'heun'", "'dpmpp'", "'consistency'"] {"type": "raw"}
+# @markdown A picture or a video to begin with, and which of its frames the new
+# @markdown videos have: `0`, `0:4`, or `0,-1` for the first and the last.
+given = ''  # @param {"type": "string"}
+given_frames = '0'  # @param {"type": "string"}
+# @markdown How many frames are made, and what they are told.
+frames = None  # @param ["None", "32", "64", "128"] {"type": "raw", "allow-input": true}
+frame_rate = None  # @param ["None", "6.25", "12.5", "25.0"] {"type": "raw", "allow-input": true}
+motion = None  # @param ["None", "0.1", "0.2", "0.4"] {"type": "raw", "allow-input": true}
 # @markdown Where folders of videos go, and what is played on this page.
 save_in = 'runs/samples'  # @param {"type": "string"}
 show = 'mp4'  # @param ["mp4", "gif"]
 
-settings = {'steps': steps, 'guidance': guidance, 'method': method}
-make_videos(label, seed, number, caption, **settings)
+how = {'steps': steps, 'guidance': guidance, 'method': method}
+begin = {'given': given, 'given_frames': given_frames, 'frames': frames}
+told = {'frame_rate': frame_rate, 'motion': motion}
+make_videos(seed, number, label=label, caption=caption, **how, **begin, **told)
 
 # %%
 # @title Sample with a panel
@@ -209,8 +230,9 @@ controls = {
     ),
   ),
 }
-told = names or run.reader
-if not told or run.stage.objective == 'consistency':
+for name in run.config.model.scalars:  # Empty: as the model chooses.
+  controls[name] = widgets.Text()
+if not (names or run.reader) or run.stage.objective == 'consistency':
   del controls['guidance']
 if not names:
   del controls['label']

@@ -4,6 +4,7 @@ A request names models, what the videos show and begin with, and a folder.
 Nothing is made before all of it has been read.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -28,31 +29,31 @@ class Options(NamedTuple):
   What is None or empty is left to the model.
   """
 
-  workdir: str | None
-  chain: list[str]
-  out: str | None
-  overwrite: bool
-  label: str | None
-  caption: str | None
-  captions: str | None
-  text_encoder: str | None
-  image_model: str
-  num: int | None
-  guidance: str | None
-  checkpoint: str
-  ema: float | None
-  frame_rate: float | None
-  motion: float | None
-  low: str | None
-  low_noise: float | None
-  given: str | None
-  given_frames: str
-  frames: int | None
-  overlap: int | None
-  context_noise: float | None
-  history_guidance: float
-  history_noise: float
-  autoguide: str | None
+  workdir: str | None = None
+  chain: Sequence[str] = ()
+  out: str | None = None
+  overwrite: bool = False
+  label: str | None = None
+  caption: str | None = None
+  captions: str | None = None
+  text_encoder: str | None = None
+  image_model: str = ''
+  num: int | None = None
+  guidance: float | str | None = None
+  checkpoint: str = 'latest'
+  ema: float | None = None
+  frame_rate: float | None = None
+  motion: float | None = None
+  low: str | None = None
+  low_noise: float | None = None
+  given: str | None = None
+  given_frames: str = '0'
+  frames: int | None = None
+  overlap: int | None = None
+  context_noise: float | None = None
+  history_guidance: float = 1.0
+  history_noise: float = 0.0
+  autoguide: str | None = None
 
 
 class Request(NamedTuple):
@@ -89,8 +90,12 @@ class Request(NamedTuple):
   out: epath.Path
 
 
-def read(options: Options) -> Request:
+def read(options: Options, run: Any = None) -> Request:
   """Reads the model and what else is named, and checks all of it.
+
+  Args:
+    options: what is asked for.
+    run: the model, a `trained.Model`, if it has been read already.
 
   Raises:
     FileNotFoundError: there is no such model.
@@ -98,7 +103,7 @@ def read(options: Options) -> Request:
     ValueError: the model cannot do what is asked for.
   """
   first, *others = options.chain or [options.workdir]
-  run = trained.load(
+  run = run or trained.load(
     first, options.ema, options.checkpoint, options.image_model
   )
   scalars = prompts.choose_scalars(
