@@ -19,6 +19,7 @@ from vdm.data import builders
 from vdm.data import latent_cache
 from vdm.data import scalars
 from vdm.evaluation import averages
+from vdm.evaluation import real_clips
 from vdm.evaluation import run_card
 from vdm.preparation import datasets
 from vdm.publishing import model_card
@@ -38,7 +39,7 @@ def workdir(data_root, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('wide')
   config = tiny_train.make_config(data_root)
   config.data.update(width=SIZE[1], max_stride=2)
-  config.data.scenes.frames = 8
+  config.data.scenes.frames = 16  # So that clips are rolled out, too.
   config.model.scalars = ('frame_rate', 'motion')
   config.autoencoder.kind = 'pca'
   # All of one number: one program makes them.
@@ -68,7 +69,34 @@ def test_videos_and_scores_are_wide(workdir):
   real = metrics['synthetic_truth']['real']
   assert real['present_share'] == real['label_agreement'] == 1
   assert real['residual_percent'] < 1
-  assert set(metrics['given']) == {'prediction', 'interpolation'}
+  found = metrics['given']
+  assert set(found) == {'prediction', 'interpolation', 'rollout'}
+  rollout = found['rollout']
+  assert rollout['given'] == found['prediction']['given'] == [0, 1]
+  assert set(rollout['sets']) == set(found['prediction']['sets'])
+  for row in rollout['sets'].values():
+    assert (
+      len(row['psnr_by_frame']) == len(row['position_error_by_frame']) == 14
+    )
+  # What the frames are compared with is the longer clip.
+  copies = rollout['sets']['copy']['position_error_by_frame']
+  assert copies[-1] > 4 * copies[0]
+  assert rollout['laws']['real']['tracked'] == 1
+  assert rollout['laws']['model']['clips'] == 4 * rollout['clips'] == 16
+  with av.open(str(workdir / 'final/rollout.mp4')) as file:
+    assert sum(1 for _ in file.decode(video=0)) % 16 == 0
+
+
+def test_held_out_clips_come_with_what_is_told_of_them(workdir):
+  model = trained.load(workdir)
+  real = real_clips.RealClips(model.config.data, model.stage)
+  clips = real_clips.held_out(model, real, 4)
+  assert clips['frame_rate'].tolist() == [25.0] * 4
+  motion = [
+    scalars.describe(('motion',), clip, 25.0)['motion']
+    for clip in clips['video']
+  ]
+  np.testing.assert_array_equal(clips['motion'], motion)
 
 
 def test_a_card_compares_wide_clips(workdir):

@@ -29,6 +29,7 @@ from vdm.metrics import frame_metrics
 from vdm.metrics import linear_denoiser
 from vdm.models import autoencoders
 from vdm.models import unet
+from vdm.training import inputs
 
 SAMPLES = 16  # Videos made to look at their latents.
 SHOWN = 4  # Clips in the picture of single steps.
@@ -98,9 +99,10 @@ def measure(
   config = run.config
   report('the data')
   real = real_clips.RealClips(config.data, run.stage)
+  scalars = inputs.scalars_of(config.model, run.stage)
   train, held_out = (
     real.same('train', 4 * num),
-    real.same('validation', num, run.reader),
+    real.same('validation', num, run.reader, scalars),
   )
   numbers = of_data(train['video'])
   report('the autoencoder')

@@ -22,6 +22,7 @@ from vdm.data import windowing
 from vdm.diffusion import cascade
 from vdm.metrics import suite
 from vdm.preparation import datasets
+from vdm.training import inputs
 
 
 def held_out(run: Any, real: 'RealClips', num: int) -> dict[str, np.ndarray]:
@@ -36,7 +37,8 @@ def held_out(run: Any, real: 'RealClips', num: int) -> dict[str, np.ndarray]:
   """
   fixed = run.config.data.fixed_clips
   split = 'train' if fixed else 'validation'
-  clips = real.same(split, fixed or num, run.reader)
+  scalars = inputs.scalars_of(run.config.model, run.stage)
+  clips = real.same(split, fixed or num, run.reader, scalars)
   return cascade.with_small(run.config.model, clips)
 
 

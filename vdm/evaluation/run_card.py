@@ -158,7 +158,7 @@ class _Evaluation:
     card['reconstruction'] = quality
     if cascade_rules.is_told(self.run.config.model):
       card['enlargement'] = enlargement_score.measure(
-        self.run.config, videos, self.enlarged
+        self.run.config, videos, self.held_out
       )
     if options.training_clips:
       with self.timed('memorisation'):
@@ -190,15 +190,14 @@ class _Evaluation:
   def asked(self) -> prompts.Prompts:
     """Returns what the samples are made for, see `prompts.for_preview`."""
     run, num, clips = self.run, self.options.num, None
-    if cascade_rules.is_told(run.config.model):
-      clips = self.enlarged
-    elif run.reader is not None and not run.config.sample.captions:
-      clips = self.real.same('validation', num, run.reader)
+    reads = run.reader is not None and not run.config.sample.captions
+    if reads or cascade_rules.is_told(run.config.model):
+      clips = self.held_out
     return prompts.for_preview(run.config, run.reader, num, clips)
 
   @functools.cached_property
-  def enlarged(self) -> dict[str, np.ndarray]:
-    """The clips of whose smaller versions samples are made, if they are."""
+  def held_out(self) -> dict[str, np.ndarray]:
+    """The clips of whose captions or smaller versions samples are made."""
     return real_clips.held_out(self.run, self.real, self.options.num)
 
   def sets(
