@@ -77,10 +77,11 @@ def test_smoke_swaps_neither_data_nor_stages(name):
 
 
 @pytest.mark.parametrize('name', ['synthetic', 'ucf101'])
-def test_given_changes_the_levels_of_videos_alone(name):
-  full, given = get_config(name), get_config(name, 'given')
-  changed = serialize.diff(full, given)
-  assert all('.frame_levels.' in x or '.context_noise' in x for x in changed)
+def test_given_changes_the_levels_of_videos(name):
+  given = get_config(name, 'given')
+  if name == 'ucf101':  # The demo's network sees outlines in other frames, too.
+    changed = serialize.diff(get_config(name), given)
+    assert all('.frame_levels.' in x or '.context_noise' in x for x in changed)
   for stage in given.stages.values():
     trains = stage.objective == 'diffusion' and stage.frames > 1
     assert (stage.frame_levels.context > 0) == trains
