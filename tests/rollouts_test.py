@@ -420,7 +420,7 @@ def test_groups_of_frames_are_given_and_continued(paired):
   tasks = generate.trained_tasks(paired, paired.stages.video)
   last = 2 * LENGTH
   assert tasks['interpolation'].given == (0, 1, last - 2, last - 1)
-  assert tasks['prediction'].given == tuple(range(LENGTH // 2 * 2))
+  assert tasks['prediction'].given == tuple(range(2 * (LENGTH // 4)))
   stats = {'mean': np.zeros(6, 'f'), 'scale': np.full(6, SCALE, 'f')}
   make = generate.make_generator(paired, paired.stages.video)
   random = np.random.default_rng(0)
