@@ -8,6 +8,7 @@ from PIL import Image
 import pytest
 
 from vdm.media import samples
+from vdm.media import video_files
 from vdm.preparation import clip_files
 
 VIDEOS = np.random.default_rng(0).integers(0, 256, (3, 4, 16, 16, 3), 'u1')
@@ -102,3 +103,13 @@ def test_metrics_read_the_arrays_and_not_what_is_watched(tmp_path):
     'b/samples.npz/3',
   ]
   np.testing.assert_array_equal(clips, [*VIDEOS, VIDEOS[0]])
+
+
+@pytest.mark.parametrize('shape', ['disc', 'square'])
+def test_captions_are_not_cut_off_above_a_video(shape):
+  caption = samples.wrapped(f'a magenta {shape} moves down and to the left')
+  assert '...' not in caption
+  black = np.zeros((1, 1, 128, 128, 3), np.uint8)
+  head = video_files.tile(black, captions=[caption])[0, :-128]
+  assert head.min() < 100  # There is a text,
+  assert (head[:, -1] == head[-1, -1]).all()  # which ends before the border.

@@ -22,7 +22,7 @@ from vdm.media import video_files
 
 SHEET_VIDEOS = 16
 GRID_VIDEOS = 64
-WIDTH, LINES = 20, 3  # Of a caption above a video, letters and lines at most.
+WIDTH, LINES = 18, 3  # Of a caption above a video, letters and lines at most.
 ARRAYS, RECORD = 'samples.npz', 'samples.json'
 # In a run's final/: the step that its videos and numbers are of, and a few real
 # clips with their reconstructions.
