@@ -82,7 +82,7 @@ def write(
   reconstruction = make.reconstruct(frozen, real['video'])
   frames = given_score.rolled_frames(config, stage)
   given = given_score.make(
-    *(config, stage, make, params, frozen, real),
+    *(config, stage, make, params, frozen, real, reconstruction),
     clips(frames) if frames else {},
   )
   if not coordination.is_first():

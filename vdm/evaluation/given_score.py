@@ -88,6 +88,7 @@ def make(
   params: dict[str, Any],
   frozen: dict[str, Any],
   real: dict[str, np.ndarray],
+  reconstruction: ui8['m t h w 3'],
   longer: dict[str, np.ndarray],
 ) -> dict[str, Made]:
   """Makes k videos for each of n clips, for every task that a stage trains.
@@ -101,7 +102,8 @@ def make(
     params: averaged parameters.
     frozen: the autoencoder.
     real: 'video', 'label' and other conditions of held-out clips.
-    longer: the same of clips with `rolled_frames`; {}: there are none.
+    reconstruction: these clips through the autoencoder.
+    longer: as `real`, of clips with `rolled_frames`; {}: there are none.
 
   Returns:
     By task; {} for a stage that trains none.
@@ -121,14 +123,13 @@ def make(
       task,
       np.tile(truth[:, list(task.given)], (TRIES, 1, 1, 1, 1)),
     )
-    # As long as the clips that everything else is made of.
-    parts = truth.reshape(-1, stage.frames, *truth.shape[2:])
-    found[name] = Made(
-      task.given,
-      videos.reshape(TRIES, *truth.shape),
-      truth,
-      generator.reconstruct(frozen, parts).reshape(truth.shape),
-    )
+    restored = reconstruction[:count]
+    if name == ROLLOUT:
+      # In parts as long as the clips that everything else is made of.
+      parts = truth.reshape(-1, stage.frames, *truth.shape[2:])
+      restored = generator.reconstruct(frozen, parts).reshape(truth.shape)
+    videos = videos.reshape(TRIES, *truth.shape)
+    found[name] = Made(task.given, videos, truth, restored)
   return found
 
 
