@@ -7,6 +7,7 @@ import pytest
 import tiny_runs
 
 from vdm import models
+from vdm.common import errors
 from vdm.common import trees
 from vdm.config import schema
 from vdm.diffusion import conditions
@@ -112,7 +113,7 @@ def test_text_changes_nothing_before_training(case):
   params['head_conv']['kernel'] = np.ones_like(kernel)
   flat = trees.flatten(params)
   flat |= {
-    path: np.zeros_like(x) for path, x in flat.items() if 'embed_text' in path
+    path: np.zeros_like(x) for path, x in flat.items() if 'embed_pooled' in path
   }
   params = trees.unflatten(flat)
   with_text, without = (run(params, told(encoder, w)) for w in (WORDS, NULL))
@@ -204,3 +205,48 @@ def test_without_text_the_network_is_what_it_was():
   assert not [name for name in names if 'text' in name]
   with_text = trees.flatten(make_network('learned').abstract_params())
   assert names.keys() < with_text.keys()
+
+
+def test_pooled_words_move_the_embedding_as_a_label_does():
+  random = np.random.default_rng(0)
+  tokens = random.normal(size=(200, 9, 16)).astype(np.float32)
+  mask = np.arange(9)[None] < random.integers(1, 10, (200, 1))
+  pooled = np.asarray(text.pool(jnp.asarray(tokens), jnp.asarray(mask)))
+  wanted = [
+    row[there].sum(0) / there.sum() ** 0.5
+    for row, there in zip(tokens, mask, strict=True)
+  ]
+  np.testing.assert_allclose(pooled, wanted, atol=1e-5)
+  # Of as many independent numbers: within four deviations of one.
+  assert np.square(pooled).mean() == pytest.approx(1, abs=4 * (2 / 3200) ** 0.5)
+
+
+@pytest.mark.parametrize('encoder', ['learned', 'pretrained'])
+def test_words_reach_the_pooled_vector_before_training(encoder):
+  """Attention starts at zero, so the first token alone knows none of them."""
+  network = models.functional(
+    text.TextEncoder,
+    encoder=encoder,
+    width=8,
+    depth=1,
+    head_size=4,
+    vocabulary_size=6,
+    features=FEATURES,
+  )
+  params = network.init(jax.random.key(0))
+  first, second = (
+    text.pool(*network.apply(params, told(encoder, words), jnp.float32))
+    for words in (WORDS, np.where(WORDS, WORDS % 5 + 1, 0))
+  )
+  assert (np.abs(first - second).max(axis=1) > 0.1).all()
+
+
+def test_parameters_of_other_names_are_refused():
+  """An earlier version named the projection of pooled words otherwise."""
+  network = make_network('learned')
+  params = network.init(jax.random.key(0))
+  params['embed_text'] = params.pop('embed_pooled')
+  with pytest.raises(errors.UsageError) as raised:
+    network.apply(params, clips(), LEVELS, told('learned'))
+  assert 'missing embed_pooled/bias, embed_pooled/kernel' in str(raised.value)
+  assert 'not known embed_text/bias, embed_text/kernel' in str(raised.value)

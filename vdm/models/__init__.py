@@ -16,6 +16,8 @@ from flax import nnx
 import jax
 from ml_collections import ConfigDict
 
+from vdm.common import errors
+from vdm.common import trees
 from vdm.config import cascade_rules
 from vdm.models import token_transformer
 from vdm.models import tokens
@@ -122,17 +124,34 @@ def _adapted(network: Network, options: dict[str, Any]) -> Network:
 def functional(
   module: Callable[..., nnx.Module], *args: Any, **kwargs: Any
 ) -> Network:
-  """Returns the functions of `module(*args, **kwargs, rngs=...)`."""
+  """Returns the functions of `module(*args, **kwargs, rngs=...)`.
+
+  `apply` raises UsageError for parameters of other names: flax would take them
+  in the order of their names.
+  """
 
   def build(key):
     return module(*args, **kwargs, rngs=nnx.Rngs(params=key))
 
-  graphdef = nnx.graphdef(nnx.eval_shape(lambda: build(0)))
+  graphdef, state = nnx.split(nnx.eval_shape(lambda: build(0)))
+  names = trees.flatten(nnx.to_pure_dict(state)).keys()
 
   def init(key):
     return nnx.to_pure_dict(nnx.state(build(key)))
 
   def apply(params, *args, **kwargs):
+    given = trees.flatten(params).keys()
+    if given != names:
+      raise errors.UsageError(
+        f'These parameters are of another network, or of another version of '
+        f'this package: missing {_first(names - given)}, and not known '
+        f'{_first(given - names)}.'
+      )
     return nnx.merge(graphdef, params)(*args, **kwargs)
 
   return Network(init, apply)
+
+
+def _first(names):
+  shown = ', '.join(sorted(names)[:3]) or 'none'
+  return shown + (f' and {len(names) - 3} more' if len(names) > 3 else '')

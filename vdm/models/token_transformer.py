@@ -138,7 +138,7 @@ class TokenTransformer(embedding.Embedding):
     )
     self.groups, self.remat = groups, remat
     self.text = text_encoders.TextEncoder(**text, rngs=rngs) if text else None
-    self.embed_text = (
+    self.embed_pooled = (
       layers.Linear(text['width'], embed_width, rngs=rngs) if text else None
     )
     # Rows of one channel after those of another.
@@ -187,8 +187,8 @@ class TokenTransformer(embedding.Embedding):
     text, told = None, self.embed(jnp.log(known) - jnp.log1p(-known), cond)
     if self.text is not None:
       text = self.text(cond, dtype)
-      pooled = text[0][:, 0].astype(jnp.float32)
-      told = told + self.embed_text(pooled)[:, None]
+      pooled = text_encoders.pool(*text)
+      told = told + self.embed_pooled(pooled)[:, None]
     told = nnx.silu(told).astype(dtype)
     x = self._embed_tokens(tokens, masked, dtype)
     for i, name in enumerate(self.blocks):

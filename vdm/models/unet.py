@@ -91,7 +91,7 @@ class UNet(embedding.Embedding):
     self.remat = remat
     self.blocks = tuple(blocks)
     self.text = text_encoders.TextEncoder(**text, rngs=rngs) if text else None
-    self.embed_text = (
+    self.embed_pooled = (
       layers.Linear(text['width'], embed_width, rngs=rngs) if text else None
     )
 
@@ -174,8 +174,8 @@ class UNet(embedding.Embedding):
     text, told = None, self.embed(levels, cond)
     if self.text is not None:
       text = self.text(cond, z.dtype)
-      pooled = text[0][:, 0].astype(jnp.float32)
-      told = told + self.embed_text(pooled)[:, None]
+      pooled = text_encoders.pool(*text)
+      told = told + self.embed_pooled(pooled)[:, None]
     told = nnx.silu(told).astype(z.dtype)
 
     def run(name, x):
