@@ -2,7 +2,7 @@
 
     words or encoded tokens -> vectors, behind a learned one that starts each
     caption -> transformer layers, trained with the denoiser -> tokens; their
-    sum, over the root of their number, is the pooled vector
+    mean is the pooled vector
 
 Words are looked up in a table. Tokens of a pretrained encoder, which stays
 outside of the network, are projected; the layers then adapt them. The first
@@ -103,14 +103,11 @@ class TextEncoder(nnx.Module):
 def pool(
   tokens: FloatArray['b n c'], mask: BoolArray['b n']
 ) -> FloatArray['b c']:
-  """Returns the sum of the tokens over the root of their number, in float32.
+  """Returns the mean of the tokens that there are, in float32.
 
-  Independent tokens of variance one give a vector of variance one, as a label
-  has. The first token alone would learn of words only through attention that
-  starts at zero, and in a mean each word is smaller by that root again: what
-  the pooled vector alone reaches, as temporal branches, then learns next to
-  nothing of them (docs/words.md).
+  The first token alone would learn of words only through attention that starts
+  at zero, and is nearly the same for all captions until then.
   """
   weights = mask.astype(jnp.float32)
-  weights = weights / jnp.sqrt(weights.sum(axis=1, keepdims=True))
+  weights = weights / weights.sum(axis=1, keepdims=True)
   return jnp.einsum('bn,bnc->bc', weights, tokens.astype(jnp.float32))
