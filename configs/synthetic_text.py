@@ -17,11 +17,11 @@ in turn. final/metrics.json has under `captions` each attribute's share that the
 videos show, for both, beside real clips, these through the autoencoder, and
 shuffled ones. Variants: `smoke`, the same in minutes; `overfit`.
 
-Expected: all 2 700 steps are not measured. After 1 800 (one seed, two cores
-that other work shared, 52 minutes at three times the time of a step that
-configs/synthetic.py tells) all prompts' colours are shown, of seen and held-out
-triples, 48 % and 45 % of the shapes, and directions by chance alone, 16 % and
-20 %: see docs/words.md.
+Expected (one seed, two cores, half of the time with other work): autoencoder 4
+minutes, in an earlier run, and videos 60, where a step of configs/synthetic.py
+took three times what it tells. All prompts' colours are shown, of seen and held-out triples, 59 % and 78 % of the
+shapes, and directions hardly more than by chance, 20 % and 9 %. 44 % of the
+objects keep one shape: docs/words.md.
 """
 
 from vdm.config import recipes
