@@ -19,9 +19,9 @@ shuffled ones. Variants: `smoke`, the same in minutes; `overfit`.
 
 Expected (one seed, two cores, half of the time with other work): autoencoder 4
 minutes, in an earlier run, and videos 60, where a step of configs/synthetic.py
-took three times what it tells. All prompts' colours are shown, of seen and held-out triples, 59 % and 78 % of the
-shapes, and directions hardly more than by chance, 20 % and 9 %. 44 % of the
-objects keep one shape: docs/words.md.
+took three times what it tells. All prompts' colours are shown, of seen and
+held-out triples, 59 % and 78 % of the shapes, and directions hardly more than
+by chance, 20 % and 9 %. 44 % of the objects keep one shape: docs/words.md.
 """
 
 from vdm.config import recipes
