@@ -16,7 +16,6 @@ from flax import nnx
 import jax
 from ml_collections import ConfigDict
 
-from vdm.common import errors
 from vdm.common import trees
 from vdm.config import cascade_rules
 from vdm.models import token_transformer
@@ -126,7 +125,7 @@ def functional(
 ) -> Network:
   """Returns the functions of `module(*args, **kwargs, rngs=...)`.
 
-  `apply` raises UsageError for parameters of other names: flax would take them
+  `apply` raises ValueError for parameters of other names: flax would take them
   in the order of their names.
   """
 
@@ -142,8 +141,8 @@ def functional(
   def apply(params, *args, **kwargs):
     given = trees.flatten(params).keys()
     if given != names:
-      raise errors.UsageError(
-        f'These parameters are of another network, or of another version of '
+      raise ValueError(
+        'These parameters are of another network, or of another version of '
         f'this package: missing {_first(names - given)}, and not known '
         f'{_first(given - names)}.'
       )
