@@ -116,7 +116,7 @@ def test_final_samples_are_made_of_seeds_and_labels(finished_run):
     pytest.param(12, 99, 9, marks=pytest.mark.slow),
     # Resumed where the second is; faults/kill_test.py stops such a preview.
     pytest.param(99, 2, 3, marks=pytest.mark.slow),
-    (99, 9, 5),
+    pytest.param(99, 9, 5, marks=pytest.mark.slow),
   ],
 )
 def test_stopped_and_resumed_run_is_the_uninterrupted_one(

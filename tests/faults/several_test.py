@@ -36,6 +36,7 @@ def expected_batches(folder):
   return found
 
 
+@pytest.mark.slow
 def test_two_stop_together_and_one_resumes_with_eight_devices(reference):
   folder, cache, wanted = reference
   workdir = folder / 'two_then_one'
