@@ -6,6 +6,8 @@ import pathlib
 import platform
 import statistics
 import sys
+import time
+from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -80,6 +82,53 @@ def make_steps(config, stage, mesh):
     config.optim, config.seed, mesh, span, objective, frozen, state
   )
   return steps, steps.pack(state)
+
+
+class Step(NamedTuple):
+  """A train step that is compiled, and what it takes.
+
+  Attributes:
+    run: (state, *arguments) -> (state, metrics); the state is donated.
+    state: of random parameters.
+    arguments: of random clips, on the device.
+    operations: floating-point operations of one step.
+    seconds: that compiling took.
+  """
+
+  run: Any
+  state: Any
+  arguments: Any
+  operations: int
+  seconds: float
+
+
+def compile_step(config, stage, batch):
+  """Compiles a stage's step for a batch of random clips."""
+  import numpy as np
+
+  from vdm.common import sizes
+  from vdm.training import flops
+  from vdm.training import sharding
+  from vdm.training import train_step
+
+  stage.batch = batch
+  mesh = sharding.make_mesh(config.train.fsdp)
+  steps, state = make_steps(config, stage, mesh)
+  random = np.random.default_rng(0)
+  shape = (stage.frames, *sizes.of(stage), 3)
+  clips = {
+    'video': random.integers(0, 256, (batch, *shape), np.uint8),
+    'label': np.zeros(batch, np.int32),
+  }
+  _, arguments = steps.arguments(clips, 0)
+  step = train_step.make_train_step(
+    *(config.optim, stage, steps.objective, steps.layout, 0, mesh, state)
+  )
+  operations = flops.count_flops(step, state, *arguments)
+  began = time.perf_counter()
+  compiled = step.lower(state, *arguments).compile()
+  seconds = time.perf_counter() - began
+  return Step(compiled, state, arguments, operations, seconds)
 
 
 def load_config(name, variants=''):

@@ -34,36 +34,16 @@ _RECORD = flags.DEFINE_string('record', None, 'JSON file for the numbers.')
 def measure(config, stage, batch):
   """The numbers of one batch size."""
   import jax
-  import numpy as np
 
-  from vdm.common import sizes
   from vdm.training import flops
-  from vdm.training import sharding
   from vdm.training import throughput
-  from vdm.training import train_step
 
-  stage.batch = batch
-  mesh = sharding.make_mesh(config.train.fsdp)
-  steps, state = common.make_steps(config, stage, mesh)
-  count = sum(x.size for x in jax.tree.leaves(state.params))
-  random = np.random.default_rng(0)
-  shape = (stage.frames, *sizes.of(stage), 3)
-  clips = {
-    'video': random.integers(0, 256, (batch, *shape), np.uint8),
-    'label': np.zeros(batch, np.int32),
-  }
-  _, arguments = steps.arguments(clips, 0)
-  step = train_step.make_train_step(
-    *(config.optim, stage, steps.objective, steps.layout, 0, mesh, state)
-  )
-  operations = flops.count_flops(step, state, *arguments)
-  began = time.perf_counter()
-  compiled = step.lower(state, *arguments).compile()
-  compile_seconds = time.perf_counter() - began
+  step = common.compile_step(config, stage, batch)
+  state = step.state
   seconds = []
   for _ in range(3 + _STEPS.value):
     began = time.perf_counter()
-    state, metrics = compiled(state, *arguments)
+    state, metrics = step.run(state, *step.arguments)
     jax.block_until_ready(metrics)
     seconds.append(time.perf_counter() - began)
   seconds = seconds[3:]
@@ -73,14 +53,14 @@ def measure(config, stage, batch):
   )
   return {
     'batch': batch,
-    'parameters': count,
-    'compile_seconds': compile_seconds,
+    'parameters': sum(x.size for x in jax.tree.leaves(state.params)),
+    'compile_seconds': step.seconds,
     'seconds_per_step': median,
     'seconds_range': [min(seconds), max(seconds)],
     'clips_per_second': batch / median,
-    'tflops_per_step': operations / 1e12,
+    'tflops_per_step': step.operations / 1e12,
     'share_of_peak_flops': peak
-    and operations / median / peak / jax.device_count(),
+    and step.operations / median / peak / jax.device_count(),
     **throughput.memory(),
   }
 

@@ -22,6 +22,7 @@ from vdm import trained
 from vdm.common import errors
 from vdm.common import files
 from vdm.common import trees
+from vdm.config import serialize
 from vdm.models import safetensors
 from vdm.publishing import export_files
 from vdm.trained import export_folder
@@ -392,6 +393,17 @@ heavy = {'tensorflow', 'tensorflow_datasets', 'clu', 'grain', 'torch',
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
   subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+
+def test_a_run_of_another_network_is_refused(finished_run, tmp_path):
+  """As it is after a version that names or shapes parameters otherwise."""
+  workdir = epath.Path(shutil.copytree(finished_run, tmp_path / 'run'))
+  path = workdir / 'config.json'
+  config = serialize.load(path)
+  config.model.embed_width *= 2
+  serialize.save(config, path, serialize.load_label_names(path))
+  with pytest.raises(errors.UsageError, match='is of another network: .* Anot'):
+    trained.load(workdir)
 
 
 def test_a_run_whose_checkpoints_are_all_corrupt_is_refused(

@@ -120,6 +120,9 @@ def _adapted(network: Network, options: dict[str, Any]) -> Network:
   return Network(init, apply)
 
 
+_structures = {}  # Of what was asked for: a network and its parameters' names.
+
+
 def functional(
   module: Callable[..., nnx.Module], *args: Any, **kwargs: Any
 ) -> Network:
@@ -132,8 +135,15 @@ def functional(
   def build(key):
     return module(*args, **kwargs, rngs=nnx.Rngs(params=key))
 
-  graphdef, state = nnx.split(nnx.eval_shape(lambda: build(0)))
-  names = trees.flatten(nnx.to_pure_dict(state)).keys()
+  # A run asks for each of its networks about twenty times, and a large one
+  # takes a second. Its functions are new ones, so that none of what jax has
+  # traced for another platform is found again.
+  asked = module, repr(args), repr(sorted(kwargs.items()))
+  if asked not in _structures:
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: build(0)))
+    names = trees.flatten(nnx.to_pure_dict(state)).keys()
+    _structures[asked] = graphdef, names
+  graphdef, names = _structures[asked]
 
   def init(key):
     return nnx.to_pure_dict(nnx.state(build(key)))

@@ -6,6 +6,7 @@ import re
 from etils import epath
 from ml_collections import ConfigDict
 
+from vdm import models
 from vdm.checkpoints import manager
 from vdm.common import errors
 from vdm.common import trees
@@ -13,6 +14,8 @@ from vdm.config import image_model_rules
 from vdm.config import sampling
 from vdm.config import schema
 from vdm.config import serialize
+from vdm.models import autoencoders
+from vdm.models import import_weights
 from vdm.models.autoencoders import files
 from vdm.trained import model
 from vdm.trained import snapshots
@@ -36,7 +39,7 @@ def read(
   Raises:
     FileNotFoundError: there is no run, no diffusion model in it yet, or no
       such checkpoint.
-    UsageError: its checkpoints are corrupt.
+    UsageError: its checkpoints are corrupt, or of another version's network.
     ValueError: the run keeps no such average, and no snapshots.
   """
   workdir = epath.Path(workdir)
@@ -62,17 +65,17 @@ def read(
         'and no snapshots to make others of (train.snapshot_every).'
       )
     average = snapshots.reconstruct(workdir, width, step)
-  average = {**constant, **average}
   stage = config.stages[meta['stage']]
   config = sampling.of_stage(config, stage)
   config.sample.ema = width
-  _, params, stats, fingerprint = files.load(workdir / 'autoencoder')
+  params = _fitting(config, {**constant, **average}, f'{workdir}: step {step}')
+  _, codec, stats, fingerprint = files.load(workdir / 'autoencoder')
   return model.Model(
     config=config,
     stage=stage,
     step=step,
-    params=trees.unflatten(average),
-    frozen={'params': params, 'stats': stats},
+    params=params,
+    frozen={'params': codec, 'stats': stats},
     label_names=serialize.load_label_names(workdir / 'config.json'),
     frame_rate=config.data.frame_rate / config.data.stride,
     fingerprint=fingerprint,
@@ -93,6 +96,18 @@ def _constant(config, store, found):
     for path, x in trees.flatten(params).items()
     if any(re.search(pattern, path) for pattern in patterns)
   }
+
+
+def _fitting(config, flat, source):
+  """Returns the parameters as a nested dict, if they are of this network."""
+  codec = autoencoders.make_autoencoder(config.autoencoder)
+  network = models.make_network(config.model, codec.channels, codec.levels)
+  try:
+    return import_weights.match(source, flat, network.abstract_params())
+  except import_weights.WeightsError as error:
+    raise errors.UsageError(
+      f'{error} Another version of vdm has trained it: sample it with that one.'
+    ) from error
 
 
 def default_width(workdir: epath.Path, config: ConfigDict) -> float:
