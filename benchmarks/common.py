@@ -98,7 +98,7 @@ class Step(NamedTuple):
   run: Any
   state: Any
   arguments: Any
-  operations: int
+  operations: float
   seconds: float
 
 
