@@ -1,12 +1,14 @@
 """The best checkpoint: chosen by score, kept, found again by a reader."""
 
-import pathlib
+import math
 import shutil
 import types
 
+from etils import epath
 import numpy as np
 import pytest
 
+from vdm import train
 from vdm.checkpoints import best_policy
 from vdm.checkpoints import manager
 from vdm.config import schema
@@ -39,36 +41,59 @@ def test_the_lowest_score_of_the_newest_measure_wins_and_the_later_of_two():
   assert best.step(range(7)) == 3
 
 
+def test_what_improves():
+  best = best_policy.Best()
+  assert best.improves([], score(9.0)['score'])
+  best.note(3, score(2.0))
+  for value, better in ((2.5, False), (2.0, True), (1.0, True)):
+    assert best.improves([3], score(value)['score']) == better
+  assert not best.improves([3], score(math.nan)['score'])
+  assert not best.improves([], score(math.inf)['score'])
+  assert best.improves([3], score(5.0, 'consistency/other')['score'])
+  assert best.improves([], score(5.0)['score'])  # 3 is no longer there.
+
+
+def save(store, step, value):
+  meta = {'step': step}
+  if value is not None:
+    meta |= score(value)
+  store.save(step, {'ema': {'w': np.full(3, step)}}, meta)
+
+
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-  """Steps 1 to 6 of which the latest one is kept, restarted after 3."""
-  folder = tmp_path_factory.mktemp('run')
+def run(tmp_path_factory):
+  """States of steps 5 and 6, and the best of 1 to 6, restarted after 3."""
+  run = epath.Path(tmp_path_factory.mktemp('run'))
   values = {1: 5.0, 2: 1.0, 3: 2.0, 4: 3.0, 5: None, 6: 4.0}
   for steps in ((1, 2, 3), (4, 5, 6)):
-    with manager.Checkpoints(folder, keep=1) as store:
+    with manager.Checkpoints(run / 'best', by_score=True) as store:
       for step in steps:
-        meta = {'step': step}
-        if values[step] is not None:
-          meta |= score(values[step])
-        store.save(step, {'params': {'w': np.full(3, step)}}, meta)
-  return folder
+        save(store, step, values[step])
+    with manager.Checkpoints(run / 'checkpoints', keep=2) as store:
+      for step in steps:
+        save(store, step, None)
+  return run
 
 
-def test_the_best_is_kept_beside_the_latest(folder):
-  names = {path.name for path in pathlib.Path(folder).iterdir()}
-  assert {name for name in names if name.isdigit()} == {'2', '6'}
+def test_the_best_is_kept_apart_from_the_latest(run):
+  names = {
+    folder: {path.name for path in (run / folder).iterdir() if path.is_dir()}
+    for folder in ('best', 'checkpoints')
+  }
+  assert names == {'best': {'2'}, 'checkpoints': {'5', '6'}}
 
 
-def test_a_reader_finds_it(folder):
-  with manager.Checkpoints(folder, read_only=True) as store:
-    assert store.best() == 2 and store.latest() == 6
-    assert run_folder.choose_step(store, 'best') == 2
-    assert run_folder.choose_step(store, 'latest') is None
-    assert run_folder.choose_step(store, '6') == 6
-    with pytest.raises(FileNotFoundError, match='keeps the steps 2, 6, not 3'):
-      run_folder.choose_step(store, '3')
-    with pytest.raises(ValueError, match="'newest' names no checkpoint"):
-      run_folder.choose_step(store, 'newest')
+def test_a_reader_finds_them(run):
+  assert run_folder.choose_step(run, 'best') == (run / 'best', 2)
+  assert run_folder.choose_step(run, '2') == (run / 'best', 2)
+  assert run_folder.choose_step(run, 'latest') == (run / 'checkpoints', None)
+  assert run_folder.choose_step(run, '6') == (run / 'checkpoints', 6)
+  assert run_folder.read_meta(run, 2)['score']['value'] == 1.0
+  assert run_folder.read_meta(run, 5) == {'step': 5}
+  with pytest.raises(FileNotFoundError, match='the steps 2, 5, 6, not 3'):
+    run_folder.choose_step(run, '3')
+  with pytest.raises(ValueError, match="'newest' names no checkpoint"):
+    run_folder.choose_step(run, 'newest')
 
 
 def test_by_default_no_checkpoint_is_chosen_by_a_score():
@@ -76,45 +101,84 @@ def test_by_default_no_checkpoint_is_chosen_by_a_score():
 
 
 @pytest.mark.parametrize('best', ['none', 'motion'])
-def test_a_score_is_saved_only_where_one_is_to_be_chosen_by(best):
-  class Store:
-    saved = None
-
-    def save(self, step, items, meta):
-      self.saved = step, items, meta
-
+def test_a_score_is_no_reason_to_save_the_state(best, tmp_path):
   config = schema.default()
-  if best != 'none':
-    config.score.best = best
+  config.score.best = best
   stage = schema.stage(steps=10)
-  saver = stage_saver.StageSaver(
-    config.train,
-    config.score.best,
-    stages.Span('video', stage, 0, 10),
-    'fingerprint',
-    Store(),
-    counters.Counters(10),
-    types.SimpleNamespace(flush=lambda: None),
-  )
-  assert saver.due(3, logged=False, scored=True) == (best != 'none')
-  state = types.SimpleNamespace(_asdict=dict)
-  saver.save(3, state, {'small_score/motion': 1.5}, False)
-  step, _, meta = saver._store.saved
-  assert step == 3 and ('score' in meta) == (best != 'none')
-
-
-def test_without_scores_there_is_no_best(tmp_path):
-  with manager.Checkpoints(tmp_path) as store:
-    store.save(1, {'params': {'w': np.ones(2)}}, {})
-    store.wait()
+  state = types.SimpleNamespace(ema={'0.100': {'w': np.ones(2)}}, params={})
+  with train.make_best(config, tmp_path) as store:
+    saver = stage_saver.StageSaver(
+      config,
+      stages.Span('video', stage, 0, 10),
+      'fingerprint',
+      None,
+      store,
+      counters.Counters(10),
+      types.SimpleNamespace(flush=lambda: None),
+    )
+    assert not saver.due(3, logged=False)
+    for step, value in ((3, 1.5), (6, 2.0)):
+      saver.save_best(step, state, {'small_score/motion': value})
+    saver.save_best(9, state, {})
+  if best == 'none':
+    assert not list(tmp_path.iterdir())
     with pytest.raises(
-      FileNotFoundError, match='has a score.*config.score.best set to .*motion'
+      FileNotFoundError, match='by a score.*config.score.best set to .*motion'
     ):
-      run_folder.choose_step(store, 'best')
+      run_folder.choose_step(epath.Path(tmp_path), 'best')
+  else:
+    assert run_folder.read_meta(tmp_path, 3) == {
+      'stage': 'video',
+      'objective': 'diffusion',
+      'dataset': 'fingerprint',
+      **score(1.5),
+    }
+    with manager.Checkpoints(tmp_path / 'best', read_only=True) as store:
+      assert store.steps() == [3]
 
 
-def test_a_corrupt_step_is_never_the_best(folder, tmp_path):
-  copy = pathlib.Path(shutil.copytree(folder, tmp_path / 'copy'))
-  (copy / '2' / 'meta' / 'metadata').write_text('{')
-  with manager.Checkpoints(copy, read_only=True) as store:
-    assert store.best() == 6
+def test_parameters_without_averages_are_kept_with_the_best(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(
+    stage_saver.image_model_rules, 'constant_patterns', lambda _: ('^image/',)
+  )
+  config = schema.default()
+  config.score.best = 'motion'
+  params = {'image': {'w': np.ones(2)}, 'temporal': {'w': np.zeros(3)}}
+  state = types.SimpleNamespace(
+    ema={'0.1': {'temporal/w': np.ones(3)}}, params=params
+  )
+  with train.make_best(config, tmp_path) as store:
+    saver = stage_saver.StageSaver(
+      config,
+      stages.Span('video', schema.stage(steps=10), 0, 10),
+      'fingerprint',
+      None,
+      store,
+      counters.Counters(10),
+      types.SimpleNamespace(flush=lambda: None),
+    )
+    saver.save_best(3, state, {'small_score/motion': 1.5})
+  with manager.Checkpoints(tmp_path / 'best', read_only=True) as store:
+    _, trees, _ = store.restore({'params': None, 'ema': None}, 3)
+  np.testing.assert_equal(trees['params'], {'image': {'w': np.ones(2)}})
+  assert list(trees['ema']['0.1']) == ['temporal/w']
+
+
+def test_a_corrupt_step_is_never_the_best(run, tmp_path):
+  copy = epath.Path(shutil.copytree(run, tmp_path / 'copy'))
+  (copy / 'best/2/meta/metadata').write_text('{')
+  with pytest.raises(FileNotFoundError, match='no checkpoint that was chosen'):
+    run_folder.choose_step(copy, 'best')
+
+
+def test_what_is_later_than_a_resumed_step_is_made_again(run, tmp_path):
+  copy = epath.Path(shutil.copytree(run, tmp_path / 'copy'))
+  with manager.Checkpoints(copy / 'best', by_score=True) as store:
+    store.forget_after(2)
+    assert store.best() == 2
+    store.forget_after(1)
+    assert store.best() is None
+    save(store, 2, 1.25)
+  assert run_folder.read_meta(copy, 2)['score']['value'] == 1.25

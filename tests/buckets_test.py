@@ -154,14 +154,22 @@ def save(store, step, **meta):
 
 
 def test_checkpoints_are_kept_and_restored(folder):
-  with manager.Checkpoints(folder, keep=1) as store:
+  with manager.Checkpoints(folder / 'best', by_score=True) as store:
     assert store.steps() == [] and store.restore({'params': None}) is None
-    for step, value in enumerate([1.0, 3.0, 2.0], start=1):
+    for step, value in enumerate([3.0, 1.0], start=1):
       save(store, step, score={'measure': 'm', 'value': value})
-  with manager.Checkpoints(folder, read_only=True) as store:
-    assert store.steps() == [1, 3] and store.best() == 1
-    step, trees, meta = store.restore({'params': None}, 3)
-  assert step == 3 and meta['score']['value'] == 2.0
+    store.forget_after(2)
+  with manager.Checkpoints(folder / 'states', keep=1) as store:
+    for step in (1, 2, 3):
+      save(store, step)
+    store.forget_after(2)
+    save(store, 3)
+  with manager.Checkpoints(folder / 'best', read_only=True) as store:
+    assert store.steps() == [2] and store.best() == 2
+  with manager.Checkpoints(folder / 'states', read_only=True) as store:
+    assert store.steps() == [3]
+    step, trees, _ = store.restore({'params': None}, 3)
+  assert step == 3
   np.testing.assert_array_equal(trees['params']['w'], TREE['w'] + 3)
 
 

@@ -81,9 +81,7 @@ def test_run_leaves_what_it_promises(finished_run):
 
 def test_the_best_of_the_last_stage_is_kept(finished_run):
   logged = rows(finished_run)
-  with manager.Checkpoints(
-    finished_run / 'checkpoints', read_only=True
-  ) as store:
+  with manager.Checkpoints(finished_run / 'best', read_only=True) as store:
     scores = {
       step: logged[step, 'small_score/motion']['small_score/motion']
       for step in (9, 11, 12)
@@ -94,7 +92,16 @@ def test_the_best_of_the_last_stage_is_kept(finished_run):
       'measure': 'video/small_score/motion',
       'value': scores[best],
     }
-    assert set(store.steps()) == {best, 11, 12}
+    assert store.steps() == [best]
+  with manager.Checkpoints(
+    finished_run / 'checkpoints', read_only=True
+  ) as store:
+    assert store.steps() == [7, 12]  # Whole states, none of them for a score.
+    _, states, _ = store.restore({'ema': None}, 12)
+  if best == 12:
+    with manager.Checkpoints(finished_run / 'best', read_only=True) as store:
+      _, averages, _ = store.restore_item('ema')
+    jax.tree.map(np.testing.assert_array_equal, averages, states['ema'])
 
 
 def test_final_samples_are_made_of_seeds_and_labels(finished_run):
@@ -146,6 +153,11 @@ def test_stopped_and_resumed_run_is_the_uninterrupted_one(
   jax.tree.map(
     np.testing.assert_array_equal, restored(tmp_path), restored(finished_run)
   )
+  bests = []
+  for folder in (tmp_path, finished_run):
+    with manager.Checkpoints(folder / 'best', read_only=True) as store:
+      bests.append((store.best(), store.restore_item('ema')[1]))
+  jax.tree.map(np.testing.assert_array_equal, *bests)
   for name in ('videos', 'labels'):
     arrays = [
       np.load(folder / 'final/samples.npz', allow_pickle=False)[name]

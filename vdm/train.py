@@ -6,6 +6,7 @@ the same numbers when the same command is run again.
 """
 
 from collections.abc import Sequence
+import contextlib
 import functools
 import math
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from vdm.multihost import coordination
 from vdm.multihost import heartbeat
 from vdm.multihost import preemption
 from vdm.multihost import workdir_lock
+from vdm.trained import run_folder
 from vdm.trained import snapshots
 from vdm.training import agreement
 from vdm.training import autoencoder_stage
@@ -65,6 +67,7 @@ class Run(NamedTuple):
   mesh: jax.sharding.Mesh
   objectives: dict[str, objectives.Objective]  # By the name of the stage.
   store: manager.Checkpoints
+  best: manager.Checkpoints | None  # Of the step with the lowest score.
   log: writer.Writer
   signal: preemption.StopSignal
   texts: vocabulary.Reader | None  # Reads captions, if the run does.
@@ -121,10 +124,11 @@ def train(
     with (
       workdir_lock.WorkdirLock(workdir),
       manager.Checkpoints(
-        workdir / 'checkpoints',
+        workdir / run_folder.STATES,
         keep=options.keep,
         keep_every=options.keep_every,
       ) as store,
+      make_best(config, workdir) as best,
       writer.make_writer(config, workdir) as log,
       health.reporting(),
     ):
@@ -135,6 +139,7 @@ def train(
         mesh=mesh,
         objectives=made,
         store=store,
+        best=best,
         log=log,
         signal=signal,
         texts=texts.make_reader(config, workdir, sources),
@@ -143,9 +148,20 @@ def train(
         stop_at=stop_at,
       )
       code = train_stages(run, accept_changes)
-      store.wait()  # Before a tracker's server is waited for.
+      for saving in (store, best):
+        if saving is not None:
+          saving.wait()  # Before a tracker's server is waited for.
       log.close(code)
       return code
+
+
+def make_best(
+  config: ConfigDict, workdir: epath.Path
+) -> contextlib.AbstractContextManager[manager.Checkpoints | None]:
+  """Returns the store of the step with the lowest score, if one is chosen."""
+  if config.score.best == 'none':
+    return contextlib.nullcontext()
+  return manager.Checkpoints(workdir / run_folder.BEST, by_score=True)
 
 
 def train_stages(run: Run, accept_changes: bool) -> int:
@@ -170,6 +186,8 @@ def train_stages(run: Run, accept_changes: bool) -> int:
   run.log.rewind(step, ('val_', 'small_score/') if pending else ())
   if coordination.is_first():
     snapshots.forget_after(run.workdir, step)
+  if run.best is not None:
+    run.best.forget_after(step)
   run.counters.spent.resume(meta, lambda: writer.read_rows(run.workdir))
   starts.record(run.workdir, step, info['fingerprint'], run.command)
   spans = stages.spans(config)
@@ -296,15 +314,24 @@ def train_stage(
     ),
     prompts.configured(config.sample, run.texts, config.sample.num),
   )
+  source, bad_before = run.sources['train'], run.counters.bad_records
+  saver = stage_saver.StageSaver(
+    config,
+    span,
+    source.info['fingerprint'],
+    run.store,
+    run.best,
+    run.counters,
+    run.log,
+  )
   if pending_evaluation:
     try:
-      evaluate(step, state)
+      saver.save_best(step, state, evaluate(step, state))
     except preemption.Stopped:
       return step, state
   if step >= stop:
     return step, state
 
-  source, bad_before = run.sources['train'], run.counters.bad_records
   rates = throughput.Throughput(
     stage.batch, config.train.compute_dtype, run.counters.spent
   )
@@ -313,15 +340,6 @@ def train_stage(
     spans[spans.index(span) :],
     config.train.log_every,
     rates,
-    run.counters,
-    run.log,
-  )
-  saver = stage_saver.StageSaver(
-    config.train,
-    config.score.best,
-    span,
-    source.info['fingerprint'],
-    run.store,
     run.counters,
     run.log,
   )
@@ -348,9 +366,8 @@ def train_stage(
       # 3. Log. A row is fetched while the next step runs.
       log.flush()
       stopping, due = run.signal.received(), evaluate.due(step)
-      logged, scored = log.due(step), 'score' in due
-      saving = saver.due(step, logged=logged, scored=scored)
-      saving = saving or stopping or step == stop
+      logged = log.due(step)
+      saving = saver.due(step, logged=logged) or stopping or step == stop
       if logged:
         log.add(step, metrics, steps.cost)
       keeping = saver.snapshot_due(step)
@@ -372,8 +389,9 @@ def train_stage(
       run.store.check()
       if keeping:
         saver.snapshot(run.workdir, step, state)
+      saver.save_best(step, state, scores)
       if saving:
-        saver.save(step, state, scores, pending)
+        saver.save(step, state, pending)
       if due or saving or keeping:
         rates.restart()
 

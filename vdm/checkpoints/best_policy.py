@@ -1,4 +1,4 @@
-"""Keeps the checkpoint with the lowest score, beside the latest ones.
+"""Keeps the checkpoint with the lowest score, and no other.
 
 A step that is scored carries {'score': {'measure': name, 'value': number}} in
 its meta. Lower is better, and only values of one measure are compared: that of
@@ -8,6 +8,7 @@ by the step's own metrics, without knowing which measure is the newest.
 """
 
 from collections.abc import Iterable, Mapping
+import math
 from typing import Any
 
 
@@ -35,6 +36,20 @@ class Best:
       s: x['value'] for s, x in scored.items() if x['measure'] == measure
     }
     return min(values, key=lambda step: (values[step], -step))
+
+  def improves(self, steps: Iterable[int], score: Mapping[str, Any]) -> bool:
+    """Returns whether a new step with a score would be the best one.
+
+    Args:
+      steps: those on disk.
+      score: of the new step; one that is no number never is.
+    """
+    if not math.isfinite(score['value']):
+      return False
+    best = self.scores.get(self.step(steps))
+    if best is None or best['measure'] != score['measure']:
+      return True
+    return score['value'] <= best['value']
 
   def should_preserve(self, checkpoints, *, context) -> list[bool]:
     """Tells Orbax which steps to keep."""

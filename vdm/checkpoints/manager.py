@@ -63,6 +63,7 @@ class Checkpoints(contextlib.AbstractContextManager):
     *,
     keep: int = 2,
     keep_every: int = 0,
+    by_score: bool = False,
     read_only: bool = False,
   ):
     """Opens the directory.
@@ -71,6 +72,7 @@ class Checkpoints(contextlib.AbstractContextManager):
       directory: of the steps; created if missing.
       keep: how many of the latest steps to keep.
       keep_every: also keep the steps divisible by this; 0: none.
+      by_score: keep the step with the lowest score, and no other.
       read_only: never writes, renames or deletes: for readers of a run that
         another program may be training.
     """
@@ -88,7 +90,13 @@ class Checkpoints(contextlib.AbstractContextManager):
         self._best.note(step, record.meta)
     self._manager = None
     if not read_only:
-      self._manager = _manager(self.directory, keep, keep_every, self._best)
+      managers = ocp.checkpoint_managers
+      policies = [managers.LatestN(keep)]
+      if keep_every:
+        policies.append(managers.EveryNSteps(keep_every))
+      self._manager = _manager(
+        self.directory, [self._best] if by_score else policies
+      )
 
   def __exit__(self, *error):
     self.close()
@@ -111,6 +119,19 @@ class Checkpoints(contextlib.AbstractContextManager):
   def best(self) -> int | None:
     """Returns the step with the lowest score; None where none has one."""
     return self._best.step(self.steps())
+
+  def improves(self, score: Mapping[str, Any]) -> bool:
+    """Returns whether a step saved with a score would be the best one."""
+    return self._best.improves(self.steps(), score)
+
+  def forget_after(self, step: int) -> None:
+    """Deletes later steps, which a resumed run makes again."""
+    if coordination.is_first():
+      for later in self.steps():
+        if later > step:
+          (self.directory / str(later)).rmtree()
+    coordination.gather(f'deleting what is later than step {step}')
+    self._manager.reload()
 
   def read_meta(self, step: int | None = None) -> dict[str, Any] | None:
     """Returns the `meta` that was saved with a step, by default `latest()`.
@@ -140,8 +161,7 @@ class Checkpoints(contextlib.AbstractContextManager):
     Args:
       step: number of the step.
       items: {name: tree of arrays}.
-      meta: JSON values. The step with the lowest `score` is kept beside the
-        latest ones; see `best_policy`.
+      meta: JSON values; `score` says how good the step is, see `best_policy`.
       force: save even where this object has saved or restored `step`; the one
         on disk is then renamed to `<step>.replaced-<k>`.
 
@@ -318,12 +338,8 @@ def _unfinished(directory: epath.Path) -> list[epath.Path]:
   return [path for path in paths if not (path / _COMMITTED).exists()]
 
 
-def _manager(directory, keep, keep_every, best) -> ocp.CheckpointManager:
+def _manager(directory, policies) -> ocp.CheckpointManager:
   """Returns Orbax's manager, which only decides what to delete."""
-  managers = ocp.checkpoint_managers
-  policies = [managers.LatestN(keep), best]
-  if keep_every:
-    policies.append(managers.EveryNSteps(keep_every))
   # Not by Orbax, whose removal in the background may meet the next save.
   for path in _unfinished(directory) if coordination.is_first() else ():
     logging.warning('%s is a save that was interrupted; it is removed.', path)
@@ -332,7 +348,13 @@ def _manager(directory, keep, keep_every, best) -> ocp.CheckpointManager:
   return ocp.CheckpointManager(
     directory,
     options=ocp.CheckpointManagerOptions(
-      preservation_policy=managers.AnyPreservationPolicy(policies),
+      preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(
+        policies
+      ),
       lightweight_initialize=True,  # A corrupt step must not stop us here.
+      # Managers of two folders may save at the same time.
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        barrier_sync_key_prefix=directory.name
+      ),
     ),
   )

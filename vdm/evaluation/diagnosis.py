@@ -29,6 +29,7 @@ from vdm.metrics import frame_metrics
 from vdm.metrics import linear_denoiser
 from vdm.models import autoencoders
 from vdm.models import unet
+from vdm.trained import run_folder
 from vdm.training import inputs
 
 SAMPLES = 16  # Videos made to look at their latents.
@@ -244,7 +245,7 @@ def _mean_ratio(a, b):
 
 def _raw_parameters(run):
   with manager.Checkpoints(
-    run.workdir / 'checkpoints', read_only=True
+    run.workdir / run_folder.STATES, read_only=True
   ) as store:
     return store.restore_item('params', step=run.step)[1]
 

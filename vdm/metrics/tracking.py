@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from etils.array_types import BoolArray, FloatArray, IntArray
 import numpy as np
-from scipy import optimize
 
 from vdm.metrics import object_finder
 
@@ -105,6 +104,9 @@ def _assign(live, frames, i, gate, walls) -> Iterator[tuple[list, int]]:
     if gap > 1:
       allowed &= hue <= _SAME_HUE
     cost[k, allowed] = (distance / gate + 2 * hue)[allowed]
+  # Not at the top: a sixth of what starting to train imports, by time.
+  from scipy import optimize
+
   # What is not allowed costs more than everything that is.
   finite = np.where(np.isfinite(cost), cost, 1e3)
   for k, row in zip(*optimize.linear_sum_assignment(finite), strict=True):

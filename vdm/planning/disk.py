@@ -51,21 +51,23 @@ def latents(config: ConfigDict) -> int | None:
   return 2 * 2 * copies * frames * positions * channels
 
 
-def checkpoints(config: ConfigDict, state: int) -> int:
+def checkpoints(config: ConfigDict, state: int, parameters: int) -> int:
   """Returns the most bytes that the checkpoints of a run take.
 
   Args:
     config: the run's.
     state: bytes of the training state.
+    parameters: number of them.
   """
   options = config.train
   steps = sum(config.stages[name].steps for name in options.order)
   kept = options.keep + (
     steps // options.keep_every if options.keep_every else 0
   )
-  best = config.score.best != 'none'
   # One more is written before the oldest is deleted.
-  return state * (kept + best + 1)
+  averages = 4 * len(config.optim.ema) * parameters
+  best = 2 * averages if config.score.best != 'none' else 0
+  return state * (kept + 1) + best
 
 
 def snapshots(config: ConfigDict, parameters: dict[str, int]) -> int:

@@ -54,6 +54,7 @@ def make(
   }
   rematerialised = functools.cache(lambda name: _kept_if_remat(config, name))
   largest = max(cost.state for cost in counted.values())
+  parameters = max(cost.parameters for cost in counted.values())
   return {
     'stages': {
       name: stage_numbers(config, name, cost) | {'pipeline': rates[name]}
@@ -68,7 +69,7 @@ def make(
     'disk': {
       'data set': disk.data_set(config),
       'latent cache': disk.latents(config),
-      'checkpoints': disk.checkpoints(config, largest),
+      'checkpoints': disk.checkpoints(config, largest, parameters),
     }
     | _snapshots(config, counted),
   }

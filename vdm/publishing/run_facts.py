@@ -9,11 +9,11 @@ from ml_collections import ConfigDict
 
 from vdm import evaluation
 from vdm import trained
-from vdm.checkpoints import manager
 from vdm.common import sizes
 from vdm.config import serialize
 from vdm.evaluation import metrics_card
 from vdm.preparation import facts
+from vdm.trained import run_folder
 from vdm.training import stages
 from vdm.training import writer
 
@@ -26,10 +26,7 @@ def collect(model: trained.Model) -> dict[str, Any]:
   Args:
     model: read from a run's folder.
   """
-  with manager.Checkpoints(
-    model.workdir / 'checkpoints', read_only=True
-  ) as store:
-    meta = store.read_meta(model.step)
+  meta = run_folder.read_meta(model.workdir, model.step)
   config = serialize.load(model.workdir / 'config.json')
   return {
     'config_hash': serialize.config_hash(config),

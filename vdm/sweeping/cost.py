@@ -62,17 +62,19 @@ def text(plan: plans.Plan, stopped: Collection[str] = ()) -> str:
 def disk_of(item: plans.Run) -> int:
   """Returns the bytes of a run's checkpoints and final videos, at most."""
   config, mesh = item.config, sharding.make_mesh(devices=jax.devices()[:1])
-  state = 0
+  state = parameters = 0
   for span in stages.spans(config):
     objective = objectives.make_objective(config, span.stage, mesh)
     abstract = train_state.abstract(config.optim, objective, mesh)
     state = max(state, costs.size(abstract))
+    count = sum(x.size for x in jax.tree.leaves(abstract.params))
+    parameters = max(parameters, count)
   last = stages.spans(config)[-1].stage
   videos = 0
   if last.objective != 'autoencoder':
     pixels = math.prod(sizes.of(last))
     videos = config.sample.final * last.frames * 3 * pixels
-  return math.ceil(disk.checkpoints(config, state) + videos)
+  return math.ceil(disk.checkpoints(config, state, parameters) + videos)
 
 
 def _reached(item: plans.Run) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -22,6 +23,8 @@ from vdm.trained import snapshots
 from vdm.trained import words
 
 CHOSEN = 'average.json'  # The width that makes the run's videos from now on.
+STATES = 'checkpoints'  # Whole states of the training.
+BEST = 'best'  # What sampling needs of the step with the lowest small score.
 
 
 def read(
@@ -44,9 +47,10 @@ def read(
   """
   workdir = epath.Path(workdir)
   config = read_config(workdir)
-  with manager.Checkpoints(workdir / 'checkpoints', read_only=True) as store:
+  folder, step = choose_step(workdir, checkpoint)
+  with manager.Checkpoints(folder, read_only=True) as store:
     try:
-      found = store.restore_item('ema', step=choose_step(store, checkpoint))
+      found = store.restore_item('ema', step=step)
       constant = _constant(config, store, found)
     except manager.CheckpointError as error:
       raise errors.UsageError(str(error)) from error
@@ -141,30 +145,51 @@ def read_config(workdir: epath.Path) -> ConfigDict:
   return schema.complete(serialize.load(workdir / 'config.json'))
 
 
-def choose_step(store: manager.Checkpoints, checkpoint: str) -> int | None:
-  """Returns the step that 'latest' (None), 'best' or a number names.
+def choose_step(
+  workdir: epath.Path, checkpoint: str
+) -> tuple[epath.Path, int | None]:
+  """Returns the folder and step that 'latest', 'best' or a number names.
 
   Raises:
     FileNotFoundError: the run does not keep it.
     ValueError: it names nothing.
   """
+  folders = (workdir / STATES, workdir / BEST)
   if checkpoint == 'latest':
-    return None
+    return folders[0], None
   if checkpoint == 'best':
-    if (step := store.best()) is None:
-      raise FileNotFoundError(
-        f'No checkpoint in {store.directory} has a score: take the latest, or '
-        'train with config.score.best set to the measure to choose by, such '
-        'as motion (it is none by default), and config.score.every above 0.'
-      )
-    return step
+    with manager.Checkpoints(folders[1], read_only=True) as store:
+      if (step := store.best()) is not None:
+        return folders[1], step
+    raise FileNotFoundError(
+      f'{workdir} has no checkpoint that was chosen by a score: take the '
+      'latest, or train with config.score.best set to the measure to choose '
+      'by, such as motion (it is none by default), and config.score.every '
+      'above 0.'
+    )
   if not str(checkpoint).isdigit():
     raise ValueError(
       f'{checkpoint!r} names no checkpoint: latest, best or a step.'
     )
-  if int(checkpoint) not in store.steps():
+  kept = {}
+  for folder in reversed(folders):
+    with manager.Checkpoints(folder, read_only=True) as store:
+      kept |= dict.fromkeys(store.steps(), folder)
+  if int(checkpoint) not in kept:
     raise FileNotFoundError(
-      f'{store.directory} keeps the steps '
-      f'{", ".join(map(str, store.steps()))}, not {checkpoint}.'
+      f'{workdir} keeps the steps {", ".join(map(str, sorted(kept)))}, '
+      f'not {checkpoint}.'
     )
-  return int(checkpoint)
+  return kept[int(checkpoint)], int(checkpoint)
+
+
+def read_meta(workdir: epath.PathLike, step: int) -> dict[str, Any]:
+  """Returns what was saved beside the arrays of a step.
+
+  Raises:
+    FileNotFoundError: the run does not keep it.
+    CheckpointError: it is corrupt.
+  """
+  folder, _ = choose_step(epath.Path(workdir), str(step))
+  with manager.Checkpoints(folder, read_only=True) as store:
+    return store.read_meta(step)

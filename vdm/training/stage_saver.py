@@ -1,12 +1,21 @@
-"""When a stage is saved, and what is written then."""
+"""When a stage is saved, and what is written then.
 
+Whole states, from which training resumes; snapshots of averages, where they
+are asked for; and what sampling needs of the step with the lowest small score,
+a small part of the state, so that a frequent score costs little to keep.
+"""
+
+import re
 import time
+from typing import Any
 
 from etils import epath
 import jax
 from ml_collections import ConfigDict
 
 from vdm.checkpoints import manager
+from vdm.common import trees
+from vdm.config import image_model_rules
 from vdm.multihost import arrays
 from vdm.multihost import coordination
 from vdm.trained import snapshots
@@ -21,37 +30,38 @@ class StageSaver:
 
   def __init__(
     self,
-    options: ConfigDict,
-    best: str,
+    config: ConfigDict,
     span: stages.Span,
     fingerprint: str,
     store: manager.Checkpoints,
+    best: manager.Checkpoints | None,
     totals: counters.Counters,
     log: writer.Writer,
   ):
     """Starts the clock of `save_minutes`.
 
     Args:
-      options: `config.train`.
-      best: `config.score.best`.
+      config: the run's.
       span: the stage.
       fingerprint: of the training data.
-      store: the run's checkpoints.
+      store: of the run's states.
+      best: of the step with the lowest score; None: none is chosen by one.
       totals: of the run.
       log: flushed before each save.
     """
-    self._options, self._best, self._span = options, best, span
-    self._fingerprint, self._store = fingerprint, store
+    self._options, self._measure = config.train, config.score.best
+    self._constant = image_model_rules.constant_patterns(config)
+    self._span, self._fingerprint = span, fingerprint
+    self._store, self._best = store, best
     self._totals, self._log = totals, log
     self._saved_at = time.monotonic()
 
-  def due(self, step: int, *, logged: bool, scored: bool) -> bool:
+  def due(self, step: int, *, logged: bool) -> bool:
     """Returns whether a step is saved.
 
     Args:
       step: global step.
       logged: whether it is logged.
-      scored: whether it has a small score.
     """
     span, options = self._span, self._options
     late = time.monotonic() - self._saved_at > 60 * options.save_minutes
@@ -60,10 +70,7 @@ class StageSaver:
       # the steps that are logged.
       late = logged and coordination.first_says('saving by time', late)
     return (
-      late
-      or step == span.stop
-      or (step - span.start) % options.save_every == 0
-      or (scored and self._best != 'none')
+      late or step == span.stop or (step - span.start) % options.save_every == 0
     )
 
   def snapshot_due(self, step: int) -> bool:
@@ -87,7 +94,6 @@ class StageSaver:
     self,
     step: int,
     state: train_state.TrainState,
-    scores: dict[str, float],
     pending_evaluation: bool,
   ) -> None:
     """Starts to write a checkpoint; later calls of the store say if it failed.
@@ -95,21 +101,47 @@ class StageSaver:
     Args:
       step: global step.
       state: at that step.
-      scores: {name: number} of the step's small score, if any.
       pending_evaluation: whether the step's evaluation is still to be made.
     """
     self._log.flush()
     meta = {
-      'stage': self._span.name,
-      'objective': self._span.stage.objective,
-      'dataset': self._fingerprint,
+      **self._described(),
       'pending_evaluation': pending_evaluation,
       **self._totals.totals(step, self._totals.bad_records),
       **self._totals.spent.values(),
     }
-    name = f'small_score/{self._best}'
-    if name in scores:
-      measure = f'{self._span.name}/{name}'
-      meta['score'] = {'measure': measure, 'value': scores[name]}
     self._store.save(step, state._asdict(), meta)
     self._saved_at = time.monotonic()
+
+  def save_best(
+    self, step: int, state: train_state.TrainState, scores: dict[str, float]
+  ) -> None:
+    """Starts to write what sampling needs, if no score was lower.
+
+    Args:
+      step: global step.
+      state: at that step.
+      scores: {name: number} of the step's small score, if any.
+    """
+    name = f'small_score/{self._measure}'
+    if self._best is None or name not in scores:
+      return
+    score = {'measure': f'{self._span.name}/{name}', 'value': scores[name]}
+    if not self._best.improves(score):
+      return
+    items = {'ema': state.ema}
+    if self._constant:  # They have no averages.
+      constant = {
+        path: x
+        for path, x in trees.flatten(state.params).items()
+        if any(re.search(pattern, path) for pattern in self._constant)
+      }
+      items['params'] = trees.unflatten(constant)
+    self._best.save(step, items, self._described() | {'score': score})
+
+  def _described(self) -> dict[str, Any]:
+    return {
+      'stage': self._span.name,
+      'objective': self._span.stage.objective,
+      'dataset': self._fingerprint,
+    }
