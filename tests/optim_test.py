@@ -38,11 +38,11 @@ HIDDEN = {
 OUTER = {
   'unet': {
     *('stem', 'stem_low', 'head_conv', 'embed_in', 'embed_out', 'embed_low'),
-    *('embed_pooled', 'embed_temporal_frame_rate', 'embed_temporal_motion'),
+    *('embed_caption', 'embed_temporal_frame_rate', 'embed_temporal_motion'),
     'text/embed_features',
   },
   'transformer': {
-    *('head', 'embed_in', 'embed_out', 'embed_pooled', 'text/embed_features'),
+    *('head', 'embed_in', 'embed_out', 'embed_caption', 'text/embed_features'),
     *('embed_temporal_frame_rate', 'embed_temporal_motion'),
   },
   'adm': {

@@ -112,7 +112,9 @@ def test_text_changes_nothing_before_training(case):
   params['head_conv']['kernel'] = np.ones_like(kernel)
   flat = trees.flatten(params)
   flat |= {
-    path: np.zeros_like(x) for path, x in flat.items() if 'embed_pooled' in path
+    path: np.zeros_like(x)
+    for path, x in flat.items()
+    if 'embed_caption' in path
   }
   params = trees.unflatten(flat)
   with_text, without = (run(params, told(encoder, w)) for w in (WORDS, NULL))
@@ -206,15 +208,16 @@ def test_without_text_the_network_is_what_it_was():
   assert names.keys() < with_text.keys()
 
 
-def test_the_pooled_vector_is_the_mean_of_the_tokens_there_are():
+def test_the_pooled_vector_has_the_direction_of_the_sum_and_one_length():
   random = np.random.default_rng(0)
   tokens = random.normal(size=(20, 9, 16)).astype(np.float32)
   mask = np.arange(9)[None] < random.integers(1, 10, (20, 1))
-  wanted = [
-    x[there].mean(axis=0) for x, there in zip(tokens, mask, strict=True)
-  ]
+  sums = np.stack(
+    [x[there].sum(axis=0) for x, there in zip(tokens, mask, strict=True)]
+  )
   pooled = text.pool(jnp.asarray(tokens), jnp.asarray(mask))
-  np.testing.assert_allclose(pooled, wanted, atol=1e-6)
+  root = np.sqrt(np.square(sums).mean(axis=1, keepdims=True))
+  np.testing.assert_allclose(pooled, text.POOLED * sums / root, atol=1e-5)
 
 
 @pytest.mark.parametrize('encoder', ['learned', 'pretrained'])
@@ -238,11 +241,11 @@ def test_words_reach_the_pooled_vector_before_training(encoder):
 
 
 def test_parameters_of_other_names_are_refused():
-  """An earlier version named the projection of pooled words otherwise."""
+  """An earlier version named what read the mean of the words otherwise."""
   network = make_network('learned')
   params = network.init(jax.random.key(0))
-  params['embed_text'] = params.pop('embed_pooled')
+  params['embed_pooled'] = params.pop('embed_caption')
   with pytest.raises(ValueError) as raised:
     network.apply(params, clips(), LEVELS, told('learned'))
-  assert 'missing embed_pooled/bias, embed_pooled/kernel' in str(raised.value)
-  assert 'not known embed_text/bias, embed_text/kernel' in str(raised.value)
+  assert 'missing embed_caption/bias, embed_caption/kernel' in str(raised.value)
+  assert 'not known embed_pooled/bias, embed_pooled/kernel' in str(raised.value)

@@ -1,11 +1,15 @@
 """Rates by a clock that the test turns."""
 
+import types
+
 import jax
 import pytest
 
 from vdm.config import schema
+from vdm.training import counters
 from vdm.training import flops
 from vdm.training import stages
+from vdm.training import step_log
 from vdm.training import throughput
 
 
@@ -90,11 +94,56 @@ def test_the_line_says_where_and_how_long():
     '  1.5 GiB of memory at most'
     '  1:00:00 left in this stage, about 2:01:00 in the run'
   )
+  waiting = values | {'data_wait_share': 0.127}
+  assert '  13% waiting for data  1:00:00' in throughput.line(
+    span, 110, waiting, (3600.0, 7260.0)
+  )
+  waiting['data_wait_share'] = 0.009
+  assert 'waiting' not in throughput.line(span, 110, waiting)
   values = {'device_peak_gib': 70.25}
   assert '70.2 GiB of the device' in throughput.line(span, 110, values)
   assert (
     throughput.line(span, 51, {'val_loss': 1.5}) == 'video 1/100  val_loss 1.5'
   )
+
+
+@pytest.mark.parametrize(
+  'latents, cached, workers, processors, words',
+  [
+    (True, '', 0, 2, 'stop, cache the latents (python -m vdm.prepare '),
+    (True, '', 0, 9, ') or decode in processes (--config.data.workers=2)'),
+    (False, '', 2, 9, 'stop, decode in processes (--config.data.workers=4)'),
+    (True, 'cache', 6, 9, 'decode in processes (--config.data.workers=8)'),
+    (True, 'cache', 8, 9, 'stop, store the data set on a faster disk, and'),
+  ],
+)
+def test_long_waiting_has_a_remedy(latents, cached, workers, processors, words):
+  data = schema.default().data
+  data.update(latents=cached, workers=workers)
+  text = throughput.advice(754.0, latents, data, processors)
+  assert text.startswith('About 0:12:34 of what is left goes into waiting')
+  assert words in text
+
+
+def test_the_log_says_it_once_where_it_matters(caplog):
+  config = schema.default()
+  config.stages.video = schema.stage(steps=100)
+  (span,) = [stages.Span('video', config.stages.video, 0, 100)]
+  shares, pace = iter([0.9, 0.5, 0.5, 0.9]), iter([0.1, 2.0, 2.0, 2.0])
+  rates = types.SimpleNamespace(
+    read=lambda: {'data_wait_share': next(shares)}, pace=lambda: next(pace)
+  )
+  log = step_log.StepLog(
+    *([span], config, rates, counters.Counters(10)),
+    types.SimpleNamespace(write=lambda *_: None),
+  )
+  said = []
+  for step in (10, 20, 30, 40):
+    log.add(step, {}, {})
+    log.flush()
+    said.append(caplog.text.count('of what is left goes into waiting'))
+  # Of 9 s left 90 % are 8 s; of 160 s half are 80.
+  assert said == [0, 1, 1, 1] and 'About 0:01:20 of' in caplog.text
 
 
 def test_later_stages_cost_what_their_pixels_do():

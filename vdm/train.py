@@ -338,7 +338,7 @@ def train_stage(
   spans = stages.spans(config)
   log = step_log.StepLog(
     spans[spans.index(span) :],
-    config.train.log_every,
+    config,
     rates,
     run.counters,
     run.log,

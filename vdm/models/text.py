@@ -2,7 +2,7 @@
 
     words or encoded tokens -> vectors, behind a learned one that starts each
     caption -> transformer layers, trained with the denoiser -> tokens; their
-    mean is the pooled vector
+    scaled sum is the pooled vector
 
 Words are looked up in a table. Tokens of a pretrained encoder, which stays
 outside of the network, are projected; the layers then adapt them. The first
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from etils.array_types import Array, BoolArray, FloatArray
 from flax import nnx
+import jax
 import jax.numpy as jnp
 
 from vdm.common import vocabulary
@@ -21,6 +22,7 @@ from vdm.models import attention
 from vdm.models import layers
 
 GROWTH = 4  # Of the width, inside of a feed-forward layer.
+POOLED = 2.0  # Root mean square of a pooled vector. That of a label is 1.
 
 
 class Layer(nnx.Module):
@@ -103,11 +105,22 @@ class TextEncoder(nnx.Module):
 def pool(
   tokens: FloatArray['b n c'], mask: BoolArray['b n']
 ) -> FloatArray['b c']:
-  """Returns the mean of the tokens that there are, in float32.
+  """Returns the sum of the tokens that there are, scaled to `POOLED`.
 
   The first token alone would learn of words only through attention that starts
-  at zero, and is nearly the same for all captions until then.
+  at zero, and is nearly the same for all captions until then. In a mean one
+  word of ten is small beside the embedding of the noise level, and a network
+  takes thousands of steps to find out what it says of motion: docs/words.md.
+
+  Args:
+    tokens: of captions.
+    mask: which of them there are, at least one.
+
+  Returns:
+    Vectors in float32, whose root mean square is `POOLED`.
   """
-  weights = mask.astype(jnp.float32)
-  weights = weights / weights.sum(axis=1, keepdims=True)
-  return jnp.einsum('bn,bnc->bc', weights, tokens.astype(jnp.float32))
+  x = jnp.einsum(
+    'bn,bnc->bc', mask.astype(jnp.float32), tokens.astype(jnp.float32)
+  )
+  mean_square = jnp.square(x).mean(axis=1, keepdims=True)
+  return POOLED * x * jax.lax.rsqrt(mean_square + 1e-6)

@@ -138,7 +138,7 @@ class TokenTransformer(embedding.Embedding):
     )
     self.groups, self.remat = groups, remat
     self.text = text_encoders.TextEncoder(**text, rngs=rngs) if text else None
-    self.embed_pooled = (
+    self.embed_caption = (
       layers.Linear(text['width'], embed_width, rngs=rngs) if text else None
     )
     # Rows of one channel after those of another.
@@ -188,7 +188,7 @@ class TokenTransformer(embedding.Embedding):
     if self.text is not None:
       text = self.text(cond, dtype)
       pooled = text_encoders.pool(*text)
-      told = told + self.embed_pooled(pooled)[:, None]
+      told = told + self.embed_caption(pooled)[:, None]
     told = nnx.silu(told).astype(dtype)
     x = self._embed_tokens(tokens, masked, dtype)
     for i, name in enumerate(self.blocks):

@@ -91,7 +91,7 @@ class UNet(embedding.Embedding):
     self.remat = remat
     self.blocks = tuple(blocks)
     self.text = text_encoders.TextEncoder(**text, rngs=rngs) if text else None
-    self.embed_pooled = (
+    self.embed_caption = (
       layers.Linear(text['width'], embed_width, rngs=rngs) if text else None
     )
 
@@ -175,7 +175,7 @@ class UNet(embedding.Embedding):
     if self.text is not None:
       text = self.text(cond, z.dtype)
       pooled = text_encoders.pool(*text)
-      told = told + self.embed_pooled(pooled)[:, None]
+      told = told + self.embed_caption(pooled)[:, None]
     told = nnx.silu(told).astype(z.dtype)
 
     def run(name, x):

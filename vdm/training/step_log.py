@@ -1,9 +1,11 @@
 """Rows of the log while a stage trains, each written one step late."""
 
 from collections.abc import Sequence
+import os
 from typing import Any
 
 from absl import logging
+from ml_collections import ConfigDict
 
 from vdm.multihost import arrays
 from vdm.training import counters
@@ -21,7 +23,7 @@ class StepLog:
   def __init__(
     self,
     spans: Sequence[stages.Span],
-    every: int,
+    config: ConfigDict,
     rates: throughput.Throughput,
     totals: counters.Counters,
     log: writer.Writer,
@@ -30,17 +32,18 @@ class StepLog:
 
     Args:
       spans: of the run, from this stage on.
-      every: steps between two rows; the first and the last step have one too.
+      config: the run's.
       rates: of the stage.
       totals: of the run.
       log: where rows go.
     """
     self._spans, self._span = spans, spans[0]
-    self._every, self._rates = every, rates
+    self._every, self._rates = config.train.log_every, rates
+    self._data, self._advised = config.data, False
     self._totals, self._log, self._row = totals, log, None
 
   def due(self, step: int) -> bool:
-    """Returns whether a step is logged."""
+    """Returns whether a step is logged: some, the first and the last."""
     n = step - self._span.start
     return step == self._span.stop or n == 1 or n % self._every == 0
 
@@ -75,3 +78,11 @@ class StepLog:
     self._log.write(step, self._span.name, values)
     left = throughput.time_left(self._spans, step, self._rates.pace())
     logging.info('%s', throughput.line(self._span, step, values, left))
+    waited = left[0] * values['data_wait_share']
+    if waited > throughput.LONG_WAIT and not self._advised:
+      self._advised = True
+      latents = self._span.stage.objective != 'autoencoder'
+      processors = os.cpu_count() or 1
+      logging.warning(
+        '%s', throughput.advice(waited, latents, self._data, processors)
+      )

@@ -8,6 +8,7 @@ import time
 from typing import TypeVar
 
 import jax
+from ml_collections import ConfigDict
 
 from vdm.common import sizes
 from vdm.training import flops
@@ -15,6 +16,9 @@ from vdm.training import spent
 from vdm.training import stages
 
 T = TypeVar('T')
+
+SHOWN_WAIT = 0.01  # Share of the time waited for data that a line shows.
+LONG_WAIT = 60.0  # Seconds of it in the rest of a stage that are worth advice.
 
 
 class Throughput:
@@ -158,10 +162,37 @@ def line(
     'host_rss_peak_gib': 'GiB of memory at most',
   }
   parts += [f'{values[k]:.3g} {u}' for k, u in units.items() if k in values]
+  if (waited := values.get('data_wait_share', 0.0)) >= SHOWN_WAIT:
+    parts.append(f'{waited:.0%} waiting for data')
   if left is not None:
     stage, run = map(clock, left)
     parts.append(f'{stage} left in this stage, about {run} in the run')
   return '  '.join(parts)
+
+
+def advice(
+  waited: float, latents: bool, data: ConfigDict, processors: int
+) -> str:
+  """Returns what to do about time that is lost by waiting for data.
+
+  Args:
+    waited: seconds, of the rest of a stage.
+    latents: whether the stage works in latents.
+    data: `config.data`.
+    processors: of this machine.
+  """
+  ways = []
+  if latents and not data.latents:
+    ways.append('cache the latents (python -m vdm.prepare latents)')
+  more = min(max(2, 2 * data.workers), processors - 1)
+  if more > max(data.workers, 1):
+    ways.append(f'decode in processes (--config.data.workers={more})')
+  if not ways:
+    ways.append('store the data set on a faster disk')
+  return (
+    f'About {clock(waited)} of what is left goes into waiting for data: stop, '
+    f'{" or ".join(ways)}, and run the same command again.'
+  )
 
 
 def time_left(
