@@ -38,12 +38,13 @@ HIDDEN = {
 OUTER = {
   'unet': {
     *('stem', 'stem_low', 'head_conv', 'embed_in', 'embed_out', 'embed_low'),
-    *('embed_caption', 'embed_temporal_frame_rate', 'embed_temporal_motion'),
-    'text/embed_features',
+    *('embed_temporal_frame_rate', 'embed_temporal_motion'),
+    *('text/embed_features', 'text/embed_caption'),
   },
   'transformer': {
-    *('head', 'embed_in', 'embed_out', 'embed_caption', 'text/embed_features'),
+    *('head', 'embed_in', 'embed_out', 'text/embed_features'),
     *('embed_temporal_frame_rate', 'embed_temporal_motion'),
+    'text/embed_caption',
   },
   'adm': {
     *('image/stem', 'image/head_conv', 'image/embed_in', 'image/embed_out'),

@@ -184,6 +184,7 @@ def test_gradients_are_finite_also_without_any_word(case):
 def test_the_encoder_masks_its_own_attention():
   module, _ = tiny_runs.random_module(
     lambda rngs: text.TextEncoder(
+      8,
       encoder='learned',
       width=8,
       depth=2,
@@ -225,6 +226,7 @@ def test_words_reach_the_pooled_vector_before_training(encoder):
   """Attention starts at zero, so the first token alone knows none of them."""
   network = models.functional(
     text.TextEncoder,
+    8,
     encoder=encoder,
     width=8,
     depth=1,
@@ -244,8 +246,9 @@ def test_parameters_of_other_names_are_refused():
   """An earlier version named what read the mean of the words otherwise."""
   network = make_network('learned')
   params = network.init(jax.random.key(0))
-  params['embed_pooled'] = params.pop('embed_caption')
+  params['embed_pooled'] = params['text'].pop('embed_caption')
   with pytest.raises(ValueError) as raised:
     network.apply(params, clips(), LEVELS, told('learned'))
-  assert 'missing embed_caption/bias, embed_caption/kernel' in str(raised.value)
+  names = 'text/embed_caption/bias, text/embed_caption/kernel'
+  assert f'missing {names}' in str(raised.value)
   assert 'not known embed_pooled/bias, embed_pooled/kernel' in str(raised.value)

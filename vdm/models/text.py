@@ -46,10 +46,14 @@ class Layer(nnx.Module):
 
 
 class TextEncoder(nnx.Module):
-  """Encodes captions; vdm/config/schema.py explains its arguments."""
+  """Encodes captions; vdm/config/schema.py explains its arguments.
+
+  `embed_width` is that of the embedding of the noise level.
+  """
 
   def __init__(
     self,
+    embed_width: int,
     *,
     encoder: str,
     width: int,
@@ -75,6 +79,7 @@ class TextEncoder(nnx.Module):
     for name in self.layers:
       setattr(self, name, Layer(width, head_size, rngs=rngs))
     self.norm = layers.RMSNorm(width)
+    self.embed_caption = layers.Linear(width, embed_width, rngs=rngs)
 
   def __call__(
     self, cond: Mapping[str, Array['b ...']], dtype: jnp.dtype
@@ -100,6 +105,17 @@ class TextEncoder(nnx.Module):
     for name in self.layers:
       x = getattr(self, name)(x, mask)
     return self.norm(x), mask
+
+  def embed(
+    self, tokens: FloatArray['b n c'], mask: BoolArray['b n']
+  ) -> FloatArray['b e']:
+    """Returns what is added to the embedding of the noise level, as a label is.
+
+    Args:
+      tokens: of captions, as `self` returns them.
+      mask: which of them there are.
+    """
+    return self.embed_caption(pool(tokens, mask))
 
 
 def pool(

@@ -137,9 +137,10 @@ class TokenTransformer(embedding.Embedding):
       embed_width, num_classes, scalars, 'embed_temporal_', rngs=rngs
     )
     self.groups, self.remat = groups, remat
-    self.text = text_encoders.TextEncoder(**text, rngs=rngs) if text else None
-    self.embed_caption = (
-      layers.Linear(text['width'], embed_width, rngs=rngs) if text else None
+    self.text = (
+      text_encoders.TextEncoder(embed_width, **text, rngs=rngs)
+      if text
+      else None
     )
     # Rows of one channel after those of another.
     levels = sum(groups, ())
@@ -187,8 +188,7 @@ class TokenTransformer(embedding.Embedding):
     text, told = None, self.embed(jnp.log(known) - jnp.log1p(-known), cond)
     if self.text is not None:
       text = self.text(cond, dtype)
-      pooled = text_encoders.pool(*text)
-      told = told + self.embed_caption(pooled)[:, None]
+      told = told + self.text.embed(*text)[:, None]
     told = nnx.silu(told).astype(dtype)
     x = self._embed_tokens(tokens, masked, dtype)
     for i, name in enumerate(self.blocks):

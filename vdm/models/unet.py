@@ -90,9 +90,10 @@ class UNet(embedding.Embedding):
     )
     self.remat = remat
     self.blocks = tuple(blocks)
-    self.text = text_encoders.TextEncoder(**text, rngs=rngs) if text else None
-    self.embed_caption = (
-      layers.Linear(text['width'], embed_width, rngs=rngs) if text else None
+    self.text = (
+      text_encoders.TextEncoder(embed_width, **text, rngs=rngs)
+      if text
+      else None
     )
 
     def make_block(cin, level, joint=False):
@@ -174,8 +175,7 @@ class UNet(embedding.Embedding):
     text, told = None, self.embed(levels, cond)
     if self.text is not None:
       text = self.text(cond, z.dtype)
-      pooled = text_encoders.pool(*text)
-      told = told + self.embed_caption(pooled)[:, None]
+      told = told + self.text.embed(*text)[:, None]
     told = nnx.silu(told).astype(z.dtype)
 
     def run(name, x):
