@@ -1,10 +1,8 @@
 """Which environments are taken for several processes."""
 
 import os
-import platform
 import subprocess
 import sys
-import types
 
 from conftest import ROOT
 import pytest
@@ -302,71 +300,3 @@ def test_a_cpu_is_divided_unless_the_environment_says_otherwise(
   # And a thread to spare, where devices wait for each other.
   wanted = [str(devices), str(not environ)]
   assert result.stdout.decode().split() == wanted, result.stderr
-
-
-FAULTS = """
-import resource
-from vdm.multihost import initialize
-initialize.devices()
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-# Its temporary array is one that glibc would map anew for each call.
-compute = jax.jit(lambda x: jnp.cumsum(jnp.concatenate([x, x[::-1]])).max())
-x = jnp.asarray(np.ones(2_000_000, np.float32))
-compute(x).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
-  compute(x).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(
-  platform.libc_ver()[0] != 'glibc', reason='only glibc is told what to keep'
-)
-def test_memory_of_a_step_on_a_cpu_is_kept_for_the_next():
-  def faults(**environ):
-    kept = {k: v for k, v in os.environ.items() if 'MALLOC' not in k}
-    result = subprocess.run(
-      [sys.executable, '-c', FAULTS],
-      env=kept | {'JAX_PLATFORMS': 'cpu'} | environ,
-      cwd=ROOT,
-      capture_output=True,
-      check=True,
-    )
-    return int(result.stdout)
-
-  # What a person says of malloc stays; 16 MB are 4 096 pages.
-  assert faults(MALLOC_PERTURB_='0') > 4 * 4096
-  assert faults() < 4096
-
-
-@pytest.mark.parametrize(
-  'platforms, found, kept',
-  [
-    ('cpu', ['libtpu'], True),
-    ('cuda', [], False),
-    (None, [], True),
-    (None, ['jax_plugins'], False),
-    (None, ['libtpu'], False),
-  ],
-)
-def test_memory_is_kept_where_the_processor_computes(
-  monkeypatch, platforms, found, kept
-):
-  calls = []
-  library = types.SimpleNamespace(mallopt=lambda *call: calls.append(call))
-  monkeypatch.setattr(initialize.ctypes, 'CDLL', lambda _: library)
-  monkeypatch.setattr(
-    initialize.importlib.util, 'find_spec', lambda name: name in found or None
-  )
-  config = types.SimpleNamespace(jax_platforms=platforms)
-  monkeypatch.setattr(initialize.jax, 'config', config)
-  for name in [x for x in os.environ if x.startswith(('MALLOC_', 'GLIBC_'))]:
-    monkeypatch.delenv(name)
-  initialize.keep_memory()
-  assert bool(calls) == kept
-  del library.mallopt  # Of another C library.
-  initialize.keep_memory()

@@ -5,8 +5,6 @@ outside a cluster, so `--distributed=auto` inspects the environment first, see
 `launchers`.
 """
 
-import ctypes
-import importlib.util
 import math
 import os
 
@@ -18,8 +16,6 @@ from vdm.common import parallel
 from vdm.multihost import launchers
 
 MODES = ('auto', 'on', 'off')
-# Parameters of glibc's mallopt, see malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 
 def initialize(
@@ -101,7 +97,6 @@ def devices() -> list[jax.Device]:
     UsageError: JAX_PLATFORMS names a platform that this machine or this
       installation of jax does not have.
   """
-  keep_memory()
   try:
     return jax.devices()
   # Without its plugin, jax says AssertionError() and nothing else.
@@ -115,34 +110,6 @@ def devices() -> list[jax.Device]:
       f'{f" ({why[:200]})" if why else ""}: install jax for it, see '
       'launch/setup.sh, or unset JAX_PLATFORMS.'
     ) from error
-
-
-def keep_memory() -> None:
-  """Makes glibc keep memory that a program on a CPU frees, for the next step.
-
-  By default it gives large blocks back to the system, and threads other than
-  the first have theirs mapped anew each time: a training step then spends a
-  sixth of its time on the pages of its temporary arrays. Call it before the
-  backend's threads start. It leaves accelerators' hosts, what the environment
-  says of malloc, and other C libraries alone.
-  """
-  told = any(name.startswith('MALLOC_') for name in os.environ)
-  if told or 'GLIBC_TUNABLES' in os.environ or not _is_cpu():
-    return
-  mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
-  if mallopt is None:
-    return
-  mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-  mallopt(_MMAP_THRESHOLD, 2**30)
-  mallopt(_ARENA_MAX, 1)  # Heaps of other threads hold no block above 64 MiB.
-
-
-def _is_cpu() -> bool:
-  """Returns whether the backend, which has not been used, is of a CPU."""
-  if platforms := jax.config.jax_platforms:
-    return platforms == 'cpu'
-  plugins = ('jax_plugins', 'libtpu')
-  return not any(importlib.util.find_spec(name) for name in plugins)
 
 
 def is_several() -> bool:
