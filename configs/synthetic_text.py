@@ -19,8 +19,8 @@ shuffled ones. Variants: `smoke`, the same in minutes; `overfit`.
 
 Expected (one seed, two cores, half of the time with other work): autoencoder 4
 minutes, in an earlier run, and videos 75, of 0.85 to 2 s a step. All prompts'
-colours are shown, of seen and held-out triples, 95 % and 89 % of the directions,
-and 51 % and 54 % of the shapes. 40 % of the objects keep one shape:
+colours are shown, of seen and held-out triples, 95 % and 89 % of the
+directions, and 51 % and 54 % of the shapes. 40 % of the objects keep one shape:
 docs/words.md.
 """
 
