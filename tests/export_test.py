@@ -211,7 +211,7 @@ def test_mistakes_are_one_line(folder, finished_run, tmp_path):
     ({'workdir': out, 'out': out}, 'holds no run'),
     ({'workdir': str(folder), 'out': out}, 'is an export already'),
     ({'workdir': run, 'out': run}, "is no export's"),
-    ({'workdir': run, 'out': out, 'checkpoint': '7'}, 'keeps the steps'),
+    ({'workdir': run, 'out': out, 'checkpoint': '8'}, 'keeps the steps'),
     ({'workdir': run, 'out': out, 'notes': out}, 'No such file'),
     ({'workdir': run, 'out': out, 'push': 'owner/name'}, 'set HF_TOKEN'),
     ({'workdir': run, 'out': out, 'push': 'name'}, 'names nothing on the hub'),

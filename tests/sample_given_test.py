@@ -112,7 +112,7 @@ def test_labels_and_given_frames_guide_by_scales_of_their_own(command, clips):
     (dict(guidance='given=2'), 'the videos are told none: give --given'),
     (dict(guidance='text=2'), 'the videos are told none: give --caption'),
     (dict(guidance='strong'), 'is neither a number nor scales by group'),
-    (dict(autoguide='7'), 'keeps the steps'),
+    (dict(autoguide='8'), 'keeps the steps'),
     (dict(autoguide='runs/gone'), 'holds no run'),
     (dict(autoguide=str(ROOT / 'colabs/demo')), 'cannot guide: at step'),
   ],
