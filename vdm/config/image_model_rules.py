@@ -4,8 +4,9 @@ As in `rules`, each problem is one sentence. What its description decides is in
 `vdm.models.image_unets.published`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import re
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -61,3 +62,13 @@ def constant_patterns(config: ConfigDict) -> tuple[str, ...]:
     return ()
   text = {NULL_TEXT} if config.model.text.encoder != 'none' else set()
   return tuple(sorted(set.intersection(*frozen) | text))
+
+
+def constant(config: ConfigDict, params: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns those of {path: array} that no stage trains."""
+  patterns = constant_patterns(config)
+  return {
+    path: x
+    for path, x in params.items()
+    if any(re.search(pattern, path) for pattern in patterns)
+  }

@@ -1,7 +1,6 @@
 """Reads a trained model from a run's folder, which training may still write."""
 
 import json
-import re
 from typing import Any
 
 from etils import epath
@@ -91,15 +90,10 @@ def read(
 
 def _constant(config, store, found):
   """Returns {path: array} of parameters that no stage trains."""
-  patterns = image_model_rules.constant_patterns(config)
-  if not patterns or found is None:
+  if not image_model_rules.constant_patterns(config) or found is None:
     return {}
   _, params, _ = store.restore_item('params', step=found[0])
-  return {
-    path: x
-    for path, x in trees.flatten(params).items()
-    if any(re.search(pattern, path) for pattern in patterns)
-  }
+  return image_model_rules.constant(config, trees.flatten(params))
 
 
 def _fitting(config, flat, source):

@@ -5,7 +5,6 @@ are asked for; and what sampling needs of the step with the lowest small score,
 a small part of the state, so that a frequent score costs little to keep.
 """
 
-import re
 import time
 from typing import Any
 
@@ -49,8 +48,7 @@ class StageSaver:
       totals: of the run.
       log: flushed before each save.
     """
-    self._options, self._measure = config.train, config.score.best
-    self._constant = image_model_rules.constant_patterns(config)
+    self._config, self._options = config, config.train
     self._span, self._fingerprint = span, fingerprint
     self._store, self._best = store, best
     self._totals, self._log = totals, log
@@ -123,20 +121,16 @@ class StageSaver:
       state: at that step.
       scores: {name: number} of the step's small score, if any.
     """
-    name = f'small_score/{self._measure}'
+    name = f'small_score/{self._config.score.best}'
     if self._best is None or name not in scores:
       return
     score = {'measure': f'{self._span.name}/{name}', 'value': scores[name]}
     if not self._best.improves(score):
       return
     items = {'ema': state.ema}
-    if self._constant:  # They have no averages.
-      constant = {
-        path: x
-        for path, x in trees.flatten(state.params).items()
-        if any(re.search(pattern, path) for pattern in self._constant)
-      }
-      items['params'] = trees.unflatten(constant)
+    params = trees.flatten(state.params)
+    if constant := image_model_rules.constant(self._config, params):
+      items['params'] = trees.unflatten(constant)  # They have no averages.
     self._best.save(step, items, self._described() | {'score': score})
 
   def _described(self) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Rows of the log while a stage trains, each written one step late."""
 
 from collections.abc import Sequence
-import os
 from typing import Any
 
 from absl import logging
 from ml_collections import ConfigDict
 
+from vdm.common import parallel
 from vdm.multihost import arrays
 from vdm.training import counters
 from vdm.training import stages
@@ -82,7 +82,7 @@ class StepLog:
     if waited > throughput.LONG_WAIT and not self._advised:
       self._advised = True
       latents = self._span.stage.objective != 'autoencoder'
-      processors = os.cpu_count() or 1
+      processors = parallel.num_processors()
       logging.warning(
         '%s', throughput.advice(waited, latents, self._data, processors)
       )
