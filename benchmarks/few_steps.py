@@ -50,11 +50,12 @@ def sample(model, method, steps, num):
   import numpy as np
 
   from vdm import generate
+  from vdm import prompts
 
   config = model.config.copy_and_resolve_references()
   generate.change_sampler(config.sample, {'method': method, 'steps': steps})
   make = generate.make_generator(config, model.stage)
-  cond = generate.preview_conditions(config.model, num)
+  cond = prompts.for_preview(config, model.reader, num).cond
   seeds = config.sample.seed + np.arange(num)
   videos, seconds = [], []
   for start in range(0, num, config.sample.batch):

@@ -106,7 +106,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(runs):
 def test_its_numbers_stand_beside_interpolation(runs):
   found = json.loads((runs['large'] / 'final/metrics.json').read_text())
   sets = found['enlargement']['sets']
-  assert list(sets) == ['model', 'bicubic', 'lanczos', 'autoencoder']
+  rules = ['bicubic', 'lanczos', 'sharpened']
+  assert list(sets) == ['model', *rules, 'autoencoder']
   assert found['enlargement']['clips'] == 8
   # Of real clips; the network has hardly been trained.
   assert sets['lanczos']['psnr'] > 20 > sets['model']['psnr'] > 3

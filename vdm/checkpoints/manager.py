@@ -25,6 +25,7 @@ copies, the folder is `<step>` from the beginning, and the file
 
 from collections.abc import Iterator, Mapping
 import contextlib
+import functools
 import itertools
 import math
 import re
@@ -83,11 +84,7 @@ class Checkpoints(contextlib.AbstractContextManager):
     self._saving = None  # The step that is being written.
     self._valid = set()  # Steps saved, or restored in full, by this object.
     self._corrupt = {}  # {step: reason}
-    self._best = best_policy.Best()
-    for step in self.steps():
-      with contextlib.suppress(reader.CorruptCheckpoint):  # Logged when needed.
-        record = reader.read_record(self.directory, step)
-        self._best.note(step, record.meta)
+    self._by_score = by_score
     self._manager = None
     if not read_only:
       managers = ocp.checkpoint_managers
@@ -115,6 +112,15 @@ class Checkpoints(contextlib.AbstractContextManager):
           reader.read_record(self.directory, step)
           return step
     return None
+
+  @functools.cached_property
+  def _best(self) -> best_policy.Best:
+    """Scores, of which every step's record is read when they are asked for."""
+    best = best_policy.Best()
+    for step in self.steps():
+      with contextlib.suppress(reader.CorruptCheckpoint):  # Logged when needed.
+        best.note(step, reader.read_record(self.directory, step).meta)
+    return best
 
   def best(self) -> int | None:
     """Returns the step with the lowest score; None where none has one."""
@@ -186,7 +192,8 @@ class Checkpoints(contextlib.AbstractContextManager):
     for item, leaves in arrays.items():
       if stored := {name: x for name, x in leaves.items() if x.size}:
         args[item] = ocp.args.PyTreeSave(stored)
-    self._best.note(step, record.meta)
+    if self._by_score:
+      self._best.note(step, record.meta)
     with self._explained(step):
       self._manager.save(step, args=ocp.args.Composite(**args), force=True)
     self._saving = step

@@ -3,6 +3,7 @@
 Of videos that are smaller in space:
 
   bicubic, lanczos   interpolation between pixels
+  sharpened          the latter with unsharp masking
 
 Of videos with fewer frames, `prediction` has the rules:
 
@@ -22,6 +23,11 @@ from vdm.metrics import prediction
 TITLES = {'psnr': ('PSNR, dB', 1), 'ssim': ('SSIM', 1)}
 _KINDS = {'bicubic': cv2.INTER_CUBIC, 'lanczos': cv2.INTER_LANCZOS4}
 
+# Of unsharp masking: deviation in pixels of the small frame, and the share of
+# what it takes away that is added. On 24 real videos from 64 to 128 px this is
+# the best of 24 pairs in the median, and 0.03 dB from the best mean.
+_DEVIATION, _AMOUNT = 0.35, 0.5
+
 
 def resized(small: ui8['n s y x 3'], space: int, kind: str) -> ui8['n s h w 3']:
   """Returns videos of `space` times larger frames.
@@ -40,6 +46,21 @@ def resized(small: ui8['n s y x 3'], space: int, kind: str) -> ui8['n s h w 3']:
   return np.stack(frames).reshape(n, s, size[1], size[0], c)
 
 
+def sharpened(large: ui8['n t h w 3'], space: int) -> ui8['n t h w 3']:
+  """Returns enlarged videos with unsharp masking.
+
+  Args:
+    large: the videos.
+    space: how many times larger they were made.
+  """
+  frames = large.reshape(-1, *large.shape[2:]).astype(np.float32)
+  made = [
+    x + _AMOUNT * (x - cv2.GaussianBlur(x, (0, 0), space * _DEVIATION))
+    for x in frames
+  ]
+  return np.clip(np.rint(made), 0, 255).astype(np.uint8).reshape(large.shape)
+
+
 def rules(
   small: ui8['n s y x 3'], space: int, time: int
 ) -> dict[str, ui8['n t h w 3']]:
@@ -53,7 +74,7 @@ def rules(
   if space > 1:
     large = {kind: resized(small, space, kind) for kind in _KINDS}
     if time == 1:
-      return large
+      return large | {'sharpened': sharpened(large['lanczos'], space)}
     small = large['lanczos']
   # Frames between the known ones are not looked at.
   spread = small.repeat(time, axis=1)
