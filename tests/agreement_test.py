@@ -5,7 +5,7 @@ import types
 import jax
 import numpy as np
 import pytest
-import tiny_train
+import tiny_config
 
 from vdm.common import errors
 from vdm.data import builders
@@ -17,7 +17,7 @@ SHOTS = np.array([0, 1, 2])
 
 @pytest.fixture
 def config(tmp_path):
-  return tiny_train.make_config(tmp_path)
+  return tiny_config.make_config(tmp_path)
 
 
 def make_source(fingerprint='f', order=(0, 1, 2), starts=(0, 0, 0), **_):

@@ -528,9 +528,9 @@ def test_an_autoencoder_of_before_the_key_has_norms_of_32(tmp_path):
 def test_a_runs_config_json_says_what_was_used(
   data_root, tmp_path, monkeypatch
 ):
-  import tiny_train
+  import tiny_config
 
-  config = tiny_train.make_config(data_root)
+  config = tiny_config.make_config(data_root)
   config.autoencoder.update(options(tmp_path, 'sd', description('sd')))
   config.train.order = ('video',)
   runs = []

@@ -7,7 +7,7 @@ import types
 from etils import epath
 import numpy as np
 import pytest
-import tiny_train
+import tiny_config
 
 from vdm import trained
 from vdm.common import errors
@@ -42,7 +42,7 @@ def test_widths_are_compared_and_the_best_one_is_kept(finished_run, tmp_path):
 def test_losses_are_with_the_scalars_of_the_clips(
   data_root, tmp_path, monkeypatch
 ):
-  config = tiny_train.make_config(data_root)
+  config = tiny_config.make_config(data_root)
   config.model.scalars = ('frame_rate', 'motion')
   stage, seen = config.stages.video, []
   run = trained.Model(

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 import pytest
+import tiny_config
 import tiny_runs
-import tiny_train
 
 from vdm import request
 from vdm import sample
@@ -107,7 +107,7 @@ def refused(bucket):
 
 @pytest.mark.parametrize('name', ['root', 'source', 'latents', 'manifest'])
 def test_data_is_local(name):
-  config = tiny_train.make_config('data')
+  config = tiny_config.make_config('data')
   check.validate(config)
   if name == 'manifest':
     config.data.captions.manifest = 'gs://bucket/captions.csv'
@@ -260,7 +260,7 @@ def test_events_of_every_flush_are_in_the_bucket(folder, tmp_path, monkeypatch):
   monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
   gif = io.BytesIO()
   Image.new('RGB', (8, 8)).save(gif, 'GIF')
-  config = tiny_train.make_config('data')
+  config = tiny_config.make_config('data')
   config.train.tensorboard = True
   with writer.make_writer(config, folder) as log:
     log.write(1, 'video', {'loss': 0.5})

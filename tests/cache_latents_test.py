@@ -9,8 +9,8 @@ from conftest import ROOT
 import jax
 import numpy as np
 import pytest
+import tiny_config
 import tiny_runs
-import tiny_train
 
 from vdm import generate
 from vdm.data import builders
@@ -34,7 +34,7 @@ SETTINGS = dict(
 @pytest.fixture(scope='module')
 def made(data_root, tmp_path_factory):
   """A config, the folder of a run with an autoencoder, and its cache."""
-  config = tiny_train.make_config(data_root)
+  config = tiny_config.make_config(data_root)
   config.autoencoder.update(SETTINGS)
   config.data.flip = True
   workdir = tmp_path_factory.mktemp('run')
@@ -136,10 +136,10 @@ def test_what_cannot_be_encoded_is_named(made, tmp_path):
 
 
 CONFIG = """
-import tiny_train
+import tiny_config
 
 def get_config():
-  config = tiny_train.make_config({root!r})
+  config = tiny_config.make_config({root!r})
   config.autoencoder.kind = 'pca'
   config.train.order = ('image', 'video')
   return config

@@ -10,6 +10,7 @@ from absl.testing import flagsaver
 from etils import epath
 import numpy as np
 import pytest
+import tiny_config
 import tiny_train
 
 from vdm import sample
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 def make_config(data_root, space, time, **changes):
   """A run that enlarges clips, of PCA latents, or makes them from nothing."""
-  config = tiny_train.make_config(data_root)
+  config = tiny_config.make_config(data_root)
   config.autoencoder.update(kind='pca', statistics_clips=8)
   config.model.low.update(space_factor=space, time_factor=time)
   config.sample.update(guidance=1.0, final=8)

@@ -170,13 +170,14 @@ def finished_run(data_root, tmp_path_factory):
   # Here, so that tests without a run import nothing of it.
   import json
 
+  import tiny_config
   import tiny_train
 
   from vdm import train
 
   workdir = tmp_path_factory.mktemp('finished')
   with tiny_train.recorded_keys() as keys:
-    assert train.train(tiny_train.make_config(data_root), workdir) == 0
+    assert train.train(tiny_config.make_config(data_root), workdir) == 0
   (workdir / 'keys_read.json').write_text(json.dumps(sorted(keys)))
   return workdir
 

@@ -9,6 +9,7 @@ import shutil
 from etils import epath
 import numpy as np
 import pytest
+import tiny_config
 import tiny_train
 
 from vdm import train
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 
 def make_config(data_root, finished_run):
-  config = tiny_train.make_config(data_root)
+  config = tiny_config.make_config(data_root)
   config.autoencoder.load = str(finished_run)
   config.score.update(every=0, best='none')
   config.train.update(order=('image', 'few_steps'), snapshot_every=0)

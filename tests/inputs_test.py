@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import tiny_train
+import tiny_config
 
 from vdm import train
 from vdm.config import schema
@@ -12,7 +12,7 @@ from vdm.training import inputs
 def test_mirrored_directions_are_refused_before_the_first_step(
   data_root, tmp_path
 ):
-  config = tiny_train.make_config(data_root)
+  config = tiny_config.make_config(data_root)
   config.data.flip = True
   with pytest.raises(ValueError, match=r'right, down-right, down and 5 more'):
     train.train(config, tmp_path / 'run')

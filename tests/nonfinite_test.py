@@ -9,7 +9,7 @@ from etils import epath
 import jax
 import numpy as np
 import pytest
-import tiny_train
+import tiny_config
 
 from vdm import train
 from vdm.checkpoints import manager
@@ -43,7 +43,7 @@ def poisoned(monkeypatch):
 
 
 def make_config(data_root):
-  config = tiny_train.make_config(data_root)
+  config = tiny_config.make_config(data_root)
   config.autoencoder.kind = 'identity'
   config.model.num_classes = 8
   config.train.order = ('image',)

@@ -4,7 +4,7 @@ import types
 
 import numpy as np
 import pytest
-import tiny_train
+import tiny_config
 
 from vdm import train
 from vdm.common import errors
@@ -35,7 +35,7 @@ def make_source(lengths=(6, 4, 2), labels=(0, 3, 7), resolution=16):
 
 @pytest.fixture
 def config(tmp_path):
-  return tiny_train.make_config(tmp_path)
+  return tiny_config.make_config(tmp_path)
 
 
 def check(config, train=None, validation=None):

@@ -8,8 +8,8 @@ import formula_weights
 import jax
 import numpy as np
 import pytest
+import tiny_config
 import tiny_runs
-import tiny_train
 
 from vdm import train
 from vdm.config import schema
@@ -141,7 +141,7 @@ def test_they_are_stored_as_float32_arrays_without_pickle(parts, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_trains_in_their_latents_and_goes_on(parts, data_root, tmp_path):
-  config = tiny_train.make_config(data_root)
+  config = tiny_config.make_config(data_root)
   config.autoencoder.update(make_config(parts, statistics_clips=8))
   config.train.order = ('video',)
   config.stages.video.steps = 2

@@ -9,7 +9,7 @@ from conftest import ROOT
 import jax
 import numpy as np
 import pytest
-import tiny_train
+import tiny_config
 
 from vdm import generate
 from vdm.config import schema
@@ -23,7 +23,7 @@ from vdm.preparation import datasets
 
 @pytest.fixture(scope='module')
 def source(data_root):
-  config = tiny_train.make_config(data_root)
+  config = tiny_config.make_config(data_root)
   return builders.open_source(datasets.ensure(config.data), 'validation')
 
 

@@ -7,7 +7,7 @@ from absl.testing import flagsaver
 import numpy as np
 from PIL import Image
 import pytest
-import tiny_train
+import tiny_config
 
 from vdm import generate
 from vdm import sample
@@ -22,7 +22,7 @@ LABELS = ['right', 'left', *'abcdef']
 @pytest.fixture
 def command(tmp_path, monkeypatch):
   """Runs the command on a run whose videos are grey, and returns its folder."""
-  config = tiny_train.make_config('')
+  config = tiny_config.make_config('')
   config.sample.update(batch=2, eta=0.5)
   classes = [8]
 
@@ -84,7 +84,7 @@ def test_videos_go_into_the_run_with_what_made_them(command):
 def test_what_is_not_given_is_recorded_as_it_was_used(command):
   folder = command(num_classes=0)
   record = json.loads((folder / 'samples.json').read_text())
-  config = tiny_train.make_config('')
+  config = tiny_config.make_config('')
   assert record['guidance'] == 1.0 and record['labels'] == [-1] * 3
   assert record['steps'] == config.sample.steps
   assert record['ema'] == config.sample.ema
@@ -139,7 +139,7 @@ def test_progress_is_reported(command, monkeypatch):
 
 def test_every_sampler_can_be_chosen_for_a_run_of_noisy_ddim():
   for method, eta in (('ddim', 0.5), ('heun', 0.0), ('dpmpp', 0.0)):
-    options = tiny_train.make_config('').sample
+    options = tiny_config.make_config('').sample
     options.eta = 0.5
     generate.change_sampler(options, {'method': method})
     assert (options.method, options.eta) == (method, eta)
@@ -168,7 +168,7 @@ def test_runs_without_given_frames_in_training_are_refused(
 )
 def test_a_worse_model_works_in_the_same_latents(changes, words, monkeypatch):
   def load(source, **values):
-    config = tiny_train.make_config('')
+    config = tiny_config.make_config('')
     config.model.num_classes = 8
     stage = schema.stage(frames=4, resolution=16)
     model = trained.Model(

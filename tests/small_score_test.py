@@ -4,7 +4,7 @@ import types
 
 import numpy as np
 import pytest
-import tiny_train
+import tiny_config
 
 from vdm.config import schema
 from vdm.evaluation import small_score
@@ -68,7 +68,7 @@ def test_other_scores_stand_beside_its_own():
 def test_where_there_is_nothing_to_score(
   every, frames, samples, held_out, scored
 ):
-  config = tiny_train.make_config('')
+  config = tiny_config.make_config('')
   config.score.every = every
   objective = types.SimpleNamespace(samples=len if samples else None)
   stage = schema.stage(frames=frames)

@@ -10,7 +10,7 @@ from conftest import ROOT
 from etils import epath
 import numpy as np
 import pytest
-import tiny_train
+import tiny_config
 
 from vdm import prompts
 from vdm import sample
@@ -30,7 +30,7 @@ PROMPTS = ('a red disc moves up', 'a blue square moves to the left')
 
 def make_config(root):
   """One stage of two steps."""
-  config = tiny_train.make_config(root)
+  config = tiny_config.make_config(root)
   config.data.scenes.update(train=32, validation=16, captions=True)
   config.autoencoder.update(kind='pca')
   config.model.update(num_classes=0)

@@ -8,6 +8,7 @@ import json
 from etils import epath
 import numpy as np
 import pytest
+import tiny_config
 import tiny_train
 
 from vdm import generate
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 
 def make_config(data_root):
-  config = tiny_train.make_config(data_root)
+  config = tiny_config.make_config(data_root)
   config.autoencoder.update(
     bottleneck='fsq', levels=(8, 5, 3), channels=3, time_factor=2
   )

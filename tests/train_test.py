@@ -11,6 +11,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import tiny_config
 import tiny_train
 
 from vdm import train
@@ -133,7 +134,7 @@ def test_stopped_and_resumed_run_is_the_uninterrupted_one(
 
   Also inside of a preview (2 checks) and of an evaluation (9) at borders.
   """
-  config = tiny_train.make_config(data_root)
+  config = tiny_config.make_config(data_root)
   tiny_train.train_until(config, tmp_path, polls, checks)
   # Lines past the checkpoint, the last one torn, as after a kill.
   with (tmp_path / 'metrics.jsonl').open('a') as file:
@@ -169,7 +170,7 @@ def test_stopped_and_resumed_run_is_the_uninterrupted_one(
 def test_finished_run_trains_no_more(finished_run, data_root):
   before = (finished_run / 'metrics.jsonl').read_text()
   made = (finished_run / 'final/samples.npz').stat().st_mtime_ns
-  assert train.train(tiny_train.make_config(data_root), finished_run) == 0
+  assert train.train(tiny_config.make_config(data_root), finished_run) == 0
   after = (finished_run / 'metrics.jsonl').read_text()
   assert after.startswith(before)
   assert 'loss' not in after[len(before) :]
@@ -181,7 +182,7 @@ def test_other_settings_of_the_sampler_make_the_last_videos_anew(
 ):
   workdir = tmp_path / 'copy'
   shutil.copytree(finished_run, workdir)
-  config = tiny_train.make_config(data_root)
+  config = tiny_config.make_config(data_root)
   config.sample.guidance = 7.0
   assert train.train(config, workdir) == 0
   new, old = (
@@ -194,7 +195,7 @@ def test_other_settings_of_the_sampler_make_the_last_videos_anew(
 
 
 def test_another_seed_is_refused(finished_run, data_root):
-  config = tiny_train.make_config(data_root)
+  config = tiny_config.make_config(data_root)
   config.seed = 1
   with pytest.raises(resume.ResumeError, match='seed: 0 -> 1'):
     train.train(config, finished_run)
@@ -229,5 +230,5 @@ def test_every_key_is_read_by_something(finished_run):
     *('tighten', 'times', 'huber'),  # Of a consistency stage: consistency_test.
     'cpu_devices',  # By main, before there is a device: config_test.
   }
-  keys = serialize.flatten(tiny_train.make_config(''))
+  keys = serialize.flatten(tiny_config.make_config(''))
   assert [key for key in keys if key.split('.')[-1] not in read] == []

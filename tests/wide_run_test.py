@@ -8,7 +8,7 @@ import av
 import numpy as np
 from PIL import Image
 import pytest
-import tiny_train
+import tiny_config
 
 from vdm import generate
 from vdm import sample
@@ -37,7 +37,7 @@ SIZE = 16, 32
 def workdir(data_root, tmp_path_factory):
   """A run of one stage on PCA latents of 4 x 8."""
   workdir = tmp_path_factory.mktemp('wide')
-  config = tiny_train.make_config(data_root)
+  config = tiny_config.make_config(data_root)
   config.data.update(width=SIZE[1], max_stride=2)
   config.data.scenes.frames = 16  # So that clips are rolled out, too.
   config.model.scalars = ('frame_rate', 'motion')

@@ -3,11 +3,10 @@
 import json
 
 import numpy as np
-import tiny_train
+import tiny_config
 
 from vdm.common import files
 from vdm.config import serialize
-from vdm.evaluation import evaluator
 from vdm.media import samples
 
 NAMES = ['right', 'up-right', 'up', 'up-left', 'left', *'abc']
@@ -16,7 +15,7 @@ LEVELS = (-6, -3, 0, 3, 6)
 
 def make_config(seed=0, **values):
   """The configuration of a run; `values` are of flat keys, '.' as '__'."""
-  config = tiny_train.make_config('data')
+  config = tiny_config.make_config('data')
   config.seed = seed
   config.stages.autoencoder.steps = 100
   for stage in ('image', 'motion'):
@@ -107,6 +106,9 @@ def write(folder, config=None, rows=None, *, agreement=0.9, pictures=False):
     arrays = {'videos': made, 'labels': labels, 'seeds': seeds}
     files.write_npz(final / samples.ARRAYS, arrays)
   elif pictures:
+    # Here, so that what stands in for training starts at once.
+    from vdm.evaluation import evaluator
+
     for step in (100, 500, 1000):
       clips = {'real': videos(2), 'samples': videos(2, step)}
       where = folder / f'samples/step_{step:08d}'
