@@ -142,6 +142,30 @@ def test_training_and_sampling_tell_the_same_of_a_clip(space, time, grouped):
   assert abs((latents[0] - kept).std() - 0.5) < 0.15
 
 
+def test_what_is_missing_is_trained_and_sampled_alike():
+  config = make_config(2, 1)
+  config.model.low.residual = True
+  config.autoencoder.update(kind='pca', factor=2, channels=12)  # All there is.
+  frozen, video = frozen_of(config), batch(2)['video']
+  clips_of = latent_clips.make(config, config.stages.video)
+  trained_on = jax.jit(clips_of.encode)(frozen, {'video': video})
+  coders = generate.make_coders(
+    config, autoencoders.make_autoencoder(config.autoencoder)
+  )
+  encode, decode = enlarged.make_coders(config, *coders)
+  z = encode(frozen, video)
+  np.testing.assert_allclose(z, trained_on, atol=1e-4)
+  cond = {'small': cascade.shrink(video, 2, 1)}
+  np.testing.assert_array_equal(decode(frozen, z, cond), video)
+  large = cascade.enlarge(cond['small'], 2, 1)
+  np.testing.assert_array_equal(decode(frozen, 0 * z, cond), large)
+  # The network is told of the small video what it would be told without.
+  rows = {'low_noise': np.full(2, process.CLEAN, np.float32), 'video': video}
+  rows['key'] = jax.random.split(jax.random.key(0), 2)
+  low = clips_of.told(frozen, rows)['low']
+  np.testing.assert_allclose(low, coders[0](frozen, large), atol=1e-5)
+
+
 def test_a_network_without_small_videos_is_what_it_was():
   """Off: no parameter, no condition and no random number is added."""
   plain = make_config(1, 1)
@@ -342,6 +366,31 @@ def test_a_chain_of_perfect_denoisers_has_the_conditional_law(links, sigma):
     assert abs(near.mean() / wanted) < 0.03
 
 
+def test_what_is_missing_is_added_to_the_small_video(links, monkeypatch):
+  """Where it does not depend on that, and noise on that changes nothing."""
+
+  def missing(params, z, levels, cond):
+    del params, cond
+    alpha, sigma = process.alpha_sigma(process.per_frame(levels, z))
+    return alpha * z / (alpha**2 + sigma**2 / (cascade.GAIN * TAU) ** 2)
+
+  monkeypatch.setattr(
+    models, 'make_unet', lambda *_: models.Network(dict, missing)
+  )
+  config = links[1].config
+  config.model.low.update(time_factor=1, residual=True)
+  config.sample.low_noise = 0.3
+  small = np.random.default_rng(0).integers(64, 192, (99, 4, 4, 4, 3), np.uint8)
+  make = generate.make_generator(config, config.stages.video)
+  cond = {'label': np.full(99, -1), 'small': small}
+  videos = make.samples({}, FROZEN, cond, np.arange(99))
+  rest = videos - np.asarray(cascade.enlarge(small, 2, 1)).astype(float)
+  rest /= 127.5 * SCALE
+  # 76 032 values.
+  assert abs(rest.mean()) < 0.005
+  assert abs(rest.std() / TAU - 1) < 0.02
+
+
 def test_noise_of_a_video_is_its_own_in_every_model(links):
   seeds = np.arange(1000)
   found = [enlarged.own_seeds(seeds, link.stage) for link in links]
@@ -420,6 +469,11 @@ def test_labels_go_along_by_their_names(links):
     ),
     (dict(stages__video__crop=4, model__low__space_factor=8), 'divisible'),
     (dict(stages__video__frames=7), 'time_factor=2'),
+    (dict(model__low__residual=True), 'added frames lack everything'),
+    (
+      dict(model__low__residual=True, model__low__time_factor=1),
+      'set config.model.low.space_factor',
+    ),
     (dict(stages__video__image_fraction=0.2), 'set it to 0'),
     (
       dict(model__low__time_factor=1, sample__low_noise=0.1),

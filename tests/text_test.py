@@ -171,11 +171,13 @@ def test_gradients_are_finite_also_without_any_word(case):
   encoder, _, params, _ = case
   network = make_network(encoder)
 
-  def loss(params, cond):
+  @jax.jit
+  @jax.grad
+  def gradients(params, cond):
     return jnp.square(network.apply(params, clips(), LEVELS, cond)).sum()
 
   for words in (WORDS, NULL):
-    grads = jax.grad(loss)(params, told(encoder, words))
+    grads = gradients(params, told(encoder, words))
     flat = trees.flatten(grads)
     assert all(np.isfinite(x).all() for x in flat.values())
     assert any('text/attention' in path for path in flat)

@@ -2,6 +2,7 @@
 
 import types
 
+from config_variants_test import get_config
 import jax
 import pytest
 
@@ -108,21 +109,33 @@ def test_the_line_says_where_and_how_long():
 
 
 @pytest.mark.parametrize(
-  'latents, cached, workers, processors, words',
+  'cacheable, workers, processors, words',
   [
-    (True, '', 0, 2, 'stop, cache the latents (python -m vdm.prepare '),
-    (True, '', 0, 9, ') or decode in processes (--config.data.workers=2)'),
-    (False, '', 2, 9, 'stop, decode in processes (--config.data.workers=4)'),
-    (True, 'cache', 6, 9, 'decode in processes (--config.data.workers=8)'),
-    (True, 'cache', 8, 9, 'stop, store the data set on a faster disk, and'),
+    (True, 0, 2, 'stop, cache the latents (python -m vdm.prepare '),
+    (True, 0, 9, ') or decode in processes (--config.data.workers=2)'),
+    (False, 2, 9, 'stop, decode in processes (--config.data.workers=4)'),
+    (False, 6, 9, 'decode in processes (--config.data.workers=8)'),
+    (False, 8, 9, 'stop, store the data set on a faster disk, and'),
   ],
 )
-def test_long_waiting_has_a_remedy(latents, cached, workers, processors, words):
+def test_long_waiting_has_a_remedy(cacheable, workers, processors, words):
   data = schema.default().data
-  data.update(latents=cached, workers=workers)
-  text = throughput.advice(754.0, latents, data, processors)
+  data.workers = workers
+  text = throughput.advice(754.0, cacheable, data, processors)
   assert text.startswith('About 0:12:34 of what is left goes into waiting')
   assert words in text
+
+
+def test_a_cache_is_advised_where_the_rules_allow_one():
+  config = get_config('synthetic', '')
+  stages_of = config.stages
+  assert throughput.can_cache(config, stages_of.video)
+  assert not throughput.can_cache(config, stages_of.autoencoder)
+  config.data.latents = 'cache'
+  assert not throughput.can_cache(config, stages_of.video)
+  enlarging = get_config('synthetic_cascade', 'enlarge')
+  assert not throughput.can_cache(enlarging, enlarging.stages.video)
+  assert enlarging.data.latents == ''
 
 
 def test_the_log_says_it_once_where_it_matters(caplog):

@@ -198,6 +198,7 @@ def make_generator(
   codec = autoencoders.make_autoencoder(config.autoencoder)
   encode, decode = make_coders(config, codec)
   tell = enlarged.make_teller(config, encode)
+  encode_made, decode_made = enlarged.make_coders(config, encode, decode)
   shape = latent_shape(codec, stage.frames, sizes.of(stage))
   factor, time = codec.factor[0], config.model.low.time_factor
   worse_config, worse_params = worse or (None, {})
@@ -232,15 +233,15 @@ def make_generator(
         index = np.searchsorted(task.given, window.start + np.arange(shape[0]))
         index = np.minimum(index, len(task.given) - 1)[:, None] * factor
         frames = given[0][:, (index + np.arange(factor)).ravel()]
-        frames = encode(frozen, frames)
+        frames = encode_made(frozen, frames)
       if window.held.any():
         z = carry(z, window.start - start, entering, frames)
+      whole = window._replace(start=window.start * factor)
+      told = enlarged.of_window(cond, whole, stage.frames, time)
       if not window.held.all():
-        whole = window._replace(start=window.start * factor)
-        told = enlarged.of_window(cond, whole, stage.frames, time)
-        told = tell(frozen, told, seeds, number)
-        z = make(window, params, worse_params, told, seeds, number, z)
-      video = arrays.to_host(decode(frozen, z))
+        seen = tell(frozen, told, seeds, number)
+        z = make(window, params, worse_params, seen, seeds, number, z)
+      video = arrays.to_host(decode_made(frozen, z, told))
       pixels.append(video[:, window.made * factor :])
       start = window.start
       poll()

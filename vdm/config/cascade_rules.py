@@ -21,6 +21,11 @@ def problems(config: ConfigDict) -> Iterator[str]:
   """Yields what is wrong in a run's configuration, one sentence per problem."""
   low, sample = config.model.low, config.sample
   if not is_told(config.model):
+    if low.residual:
+      yield (
+        'config.model.low.residual=True is of a smaller video, and the network '
+        'is told none: set config.model.low.space_factor.'
+      )
     if sample.low_noise:
       yield (
         f'config.sample.low_noise={sample.low_noise:g} is of a smaller video, '
@@ -32,6 +37,12 @@ def problems(config: ConfigDict) -> Iterator[str]:
     yield (
       f'config.model.kind={config.model.kind} is told no smaller video: set '
       'config.model.low.space_factor and time_factor to 1, or kind to unet.'
+    )
+  if low.residual and (low.space_factor == 1 or low.time_factor > 1):
+    yield (
+      'config.model.low.residual=True makes what larger frames have beyond '
+      'smaller ones: it takes space_factor above 1 and time_factor=1, since '
+      'added frames lack everything.'
     )
   if low.noise[1] >= 1:
     yield (

@@ -224,6 +224,7 @@ KEYS: dict[str, Any] = dict(
       time_factor=one_of(1, 2, 4, 8),  # and so many times fewer.
       # Range of the sigma of noise that training adds to it.
       noise=interval((0.0, 0.5), least=0.0),
+      residual=False,  # Make what it lacks alone; for space_factor.
     ),
     dropout=share(0.0),  # In residual blocks.
     convolution=one_of('factorised', 'full'),  # full: 3 x 3 x 3 kernels.

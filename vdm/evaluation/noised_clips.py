@@ -57,6 +57,7 @@ def make(
   codec = autoencoders.make_autoencoder(config.autoencoder)
   encode, decode = generate.make_coders(config, codec)
   tell = enlarged.make_teller(config, encode)
+  encode_made, decode_made = enlarged.make_coders(config, encode, decode)
   denoise = denoised.make_denoiser(config, codec)
   schedule = generate.make_schedule(config.diffusion, codec, stage)
 
@@ -89,10 +90,9 @@ def make(
     ]
 
     def run(video, cond, seeds):
-      x0, cond = encode(frozen, video), tell(frozen, cond, seeds)
-      return [
-        decode(frozen, sample(params, x0, cond, seeds, grid)) for grid in grids
-      ]
+      x0, seen = encode_made(frozen, video), tell(frozen, cond, seeds)
+      made = (sample(params, x0, seen, seeds, grid) for grid in grids)
+      return [decode_made(frozen, z, cond) for z in made]
 
     count = len(clips['video'])
     rows = (

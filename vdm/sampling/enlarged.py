@@ -71,6 +71,43 @@ def make_teller(
   return told
 
 
+def make_coders(
+  config: ConfigDict, encode: Callable[..., Any], decode: Callable[..., Any]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+  """Returns (encode, decode) of what the network makes.
+
+  That are the latents of clips or, with `model.low.residual`, what these have
+  beyond the latents of their enlarged small versions.
+
+  Args:
+    config: the run's.
+    encode: see `generate.make_coders`.
+    decode: likewise.
+
+  Returns:
+    (frozen, uint8 clips) -> latents, and (frozen, latents, cond) -> uint8
+    clips, with 'small' in `cond` where there is any.
+  """
+  low = config.model.low
+  if not low.residual:
+    return encode, lambda frozen, z, cond: decode(frozen, z)
+  factors = low.space_factor, low.time_factor
+
+  @jax.jit
+  def of_small(frozen, small):
+    return encode(frozen, cascade.enlarge(small, *factors))
+
+  def encode_missing(frozen, video):
+    small = cascade.shrink(video, *factors)
+    return cascade.missing(encode(frozen, video), of_small(frozen, small))
+
+  def decode_completed(frozen, z, cond):
+    small = of_small(frozen, cond[cascade.SMALL])
+    return decode(frozen, cascade.completed(z, small))
+
+  return encode_missing, decode_completed
+
+
 def of_window(
   cond: dict[str, Any], window: rollouts.Window, length: int, time: int
 ) -> dict[str, Any]:

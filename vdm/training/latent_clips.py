@@ -34,6 +34,8 @@ class LatentClips(NamedTuple):
     abstract_params: () -> their shapes and dtypes.
     encode: (frozen, rows, sampled) -> normalised latents of rows of frames, or
       of rows of cached latents; `sampled` from the posterior, or its means.
+      With `model.low.residual` what they have beyond the enlarged small
+      video's.
     draw: (batch, key) -> rows: batch, conditions, noise levels and keys.
     told: (frozen, rows) -> the conditions of rows, as the network takes them.
     apply: (params, z, levels, cond, dropout_key) -> the network's output.
@@ -78,13 +80,21 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
       params = {**params, inflated.NULL_TEXT: jnp.asarray(null)}
     return cast(params)
 
-  def encode(frozen, rows, sampled=False):
+  def encode_all(frozen, rows, sampled=False):
     mean, logvar = videos.encode(codec, dtype, frozen, rows)
     z = mean.astype(jnp.float32)
     if sampled:
       keys = process.fold_in(rows['key'], objective.POSTERIOR)
       z = latents.sample(z, logvar, keys)
     return latents.normalise(z, frozen['stats'])
+
+  def encode(frozen, rows, sampled=False):
+    z = encode_all(frozen, rows, sampled)
+    if not low.residual:
+      return z
+    factors = low.space_factor, low.time_factor
+    video = cascade.enlarge(cascade.shrink(rows['video'], *factors), *factors)
+    return cascade.missing(z, encode_all(frozen, {'video': video}))
 
   def draw(batch, key):
     rows, frames = videos.latent_extent(codec, stage, batch)
@@ -123,7 +133,7 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
     keys = process.fold_in(rows['key'], objective.LOW)
     return cond | cascade.tell(
       *(small, rows['low_noise'], keys),
-      lambda video: encode(frozen, {'video': video}),
+      lambda video: encode_all(frozen, {'video': video}),
       *factors,
     )
 

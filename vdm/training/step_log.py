@@ -39,7 +39,7 @@ class StepLog:
     """
     self._spans, self._span = spans, spans[0]
     self._every, self._rates = config.train.log_every, rates
-    self._data, self._advised = config.data, False
+    self._config, self._advised = config, False
     self._totals, self._log, self._row = totals, log, None
 
   def due(self, step: int) -> bool:
@@ -81,8 +81,8 @@ class StepLog:
     waited = left[0] * values['data_wait_share']
     if waited > throughput.LONG_WAIT and not self._advised:
       self._advised = True
-      latents = self._span.stage.objective != 'autoencoder'
-      processors = parallel.num_processors()
-      logging.warning(
-        '%s', throughput.advice(waited, latents, self._data, processors)
+      cacheable = throughput.can_cache(self._config, self._span.stage)
+      said = throughput.advice(
+        waited, cacheable, self._config.data, parallel.num_processors()
       )
+      logging.warning('%s', said)

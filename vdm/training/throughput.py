@@ -10,7 +10,9 @@ from typing import TypeVar
 import jax
 from ml_collections import ConfigDict
 
+from vdm.common import errors
 from vdm.common import sizes
+from vdm.config import check
 from vdm.training import flops
 from vdm.training import spent
 from vdm.training import stages
@@ -170,19 +172,37 @@ def line(
   return '  '.join(parts)
 
 
+def can_cache(config: ConfigDict, stage: ConfigDict) -> bool:
+  """Returns whether a stage could train on latents that are encoded once.
+
+  Args:
+    config: the run's, with every stage.
+    stage: the stage's.
+  """
+  if stage.objective == 'autoencoder' or config.data.latents:
+    return False
+  changed = config.copy_and_resolve_references()
+  changed.data.latents = 'latents'
+  try:
+    check.validate(changed)
+  except errors.UsageError:
+    return False
+  return True
+
+
 def advice(
-  waited: float, latents: bool, data: ConfigDict, processors: int
+  waited: float, cacheable: bool, data: ConfigDict, processors: int
 ) -> str:
   """Returns what to do about time that is lost by waiting for data.
 
   Args:
     waited: seconds, of the rest of a stage.
-    latents: whether the stage works in latents.
+    cacheable: whether latents could be cached, see `can_cache`.
     data: `config.data`.
     processors: of this machine.
   """
   ways = []
-  if latents and not data.latents:
+  if cacheable:
     ways.append('cache the latents (python -m vdm.prepare latents)')
   more = min(max(2, 2 * data.workers), processors - 1)
   if more > max(data.workers, 1):
