@@ -56,6 +56,9 @@ def enlarge(config):
   # gain.
   config.autoencoder.update(kind='pca', factor=4, channels=48)
   config.model.low.update(space_factor=2, residual=True, noise=(0.0, 0.2))
+  # 48 numbers of noise do not fit through 32 channels, so that it is not
+  # predicted.
+  config.diffusion.update(prediction='x0', weighting='x0')
   # Local, so that crops are enough to train on.
   config.model.update(attention_levels=(), joint_attention=False)
   of_both(config)

@@ -153,6 +153,9 @@ def start(cloud, plan):
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     start_new_session=True,
+    # Tests that a shell has started in the background ignore Ctrl-C, as would
+    # all that they start; no trap of bash changes that.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
 
 

@@ -16,11 +16,6 @@ cd "$FAKE_CLOUD" || exit
 line=$(printf '%q ' "$@")
 echo "$line" >>calls # In one write: calls may run beside each other.
 
-close_connections() {
-  local job
-  for job in $(jobs -p); do kill -KILL -- "-$job"; done
-}
-
 kill_processes() {
   local file
   for file in machine-*/*/vdm_runs/*/{pid,trainer_pid}; do
@@ -105,11 +100,9 @@ case "$3 $4" in
         if [ -f drop ]; then
           rm drop
           sleep 0.5
-          close_connections
+          for job in $(jobs -p); do kill -KILL -- "-$job"; done
           exit 255
         fi
-        # As with ssh, Ctrl-C closes them, which ends what is read from here.
-        trap 'close_connections; exit 130' INT
         echo $$ >followers
         ;;
     esac

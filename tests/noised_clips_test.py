@@ -108,6 +108,11 @@ def test_other_data_have_no_such_score(config):
   assert noised_clips.make_shape_score(config, STAGE) is None
 
 
+def test_networks_that_are_shown_the_shape_have_none(config):
+  config.model.low.space_factor = 2
+  assert noised_clips.make_shape_score(config, STAGE) is None
+
+
 def test_it_runs_with_a_network_and_guidance(clips, config):
   config.sample.update(guidance=2.0, batch=4)
   config.model.update(

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from vdm import generate
+from vdm.config import cascade_rules
 from vdm.diffusion import conditions
 from vdm.diffusion import process
 from vdm.diffusion import samplers
@@ -27,7 +28,6 @@ from vdm.metrics import laws
 from vdm.models import autoencoders
 from vdm.multihost import coordination
 from vdm.sampling import denoised
-from vdm.sampling import enlarged
 from vdm.sampling import keys as streams
 
 SIGMAS = (1.6, 3.2, 8.0)  # Of sigma / alpha.
@@ -56,8 +56,6 @@ def make(
     method, steps = options.method, options.steps
   codec = autoencoders.make_autoencoder(config.autoencoder)
   encode, decode = generate.make_coders(config, codec)
-  tell = enlarged.make_teller(config, encode)
-  encode_made, decode_made = enlarged.make_coders(config, encode, decode)
   denoise = denoised.make_denoiser(config, codec)
   schedule = generate.make_schedule(config.diffusion, codec, stage)
 
@@ -90,9 +88,10 @@ def make(
     ]
 
     def run(video, cond, seeds):
-      x0, seen = encode_made(frozen, video), tell(frozen, cond, seeds)
-      made = (sample(params, x0, seen, seeds, grid) for grid in grids)
-      return [decode_made(frozen, z, cond) for z in made]
+      x0 = encode(frozen, video)
+      return [
+        decode(frozen, sample(params, x0, cond, seeds, grid)) for grid in grids
+      ]
 
     count = len(clips['video'])
     rows = (
@@ -114,8 +113,9 @@ def make_shape_score(
   """Returns (params, frozen, clips) -> {'kept_from_1.6': share, ...}.
 
   The shares, in percent, are of clips whose objects keep their shape, see
-  `persistence`. None unless the data are synthetic scenes. Only the first
-  process measures; the others get zeros.
+  `persistence`. None unless the data are synthetic scenes, and for networks
+  that enlarge: what they are told shows it. Only the first process measures;
+  the others get zeros.
 
   Args:
     config: see `make`, like the others.
@@ -124,7 +124,7 @@ def make_shape_score(
     poll: likewise.
   """
   # Masked tokens are never noised.
-  if stage.objective == 'tokens':
+  if stage.objective == 'tokens' or cascade_rules.is_told(config.model):
     return None
   if not synthetic_score.is_synthetic(config.data):
     return None
