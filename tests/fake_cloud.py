@@ -148,14 +148,15 @@ def run_arguments(*options, trainer=TRAINER):
 
 def start(cloud, plan):
   cloud.write('plan', '\n'.join(map(str, plan)))
+  command = cloud.command(*run_arguments())
+  # Tests that a shell has started in the background ignore Ctrl-C, as would all
+  # that they start; no trap of bash changes that.
+  command['args'] = ['env', '--default-signal=INT', *command['args']]
   return subprocess.Popen(
-    **cloud.command(*run_arguments()),
+    **command,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     start_new_session=True,
-    # Tests that a shell has started in the background ignore Ctrl-C, as would
-    # all that they start; no trap of bash changes that.
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
 
 
