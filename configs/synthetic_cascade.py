@@ -16,8 +16,10 @@ and then all of them at once:
   R=runs/synthetic_cascade
   python -m vdm.sample --chain $R,${R}_frames,${R}_enlarge --label up-right
 
-Each with `smoke` is the same in minutes. Sized for a quarter of an hour each
-on two cores; neither times nor quality are measured yet.
+Each with `smoke` is the same in minutes. On one core (AMD EPYC, one seed): 27
+minutes for the first; `frames` 6 and 36 minutes, 30.5 dB in the added frames (a
+cross-fade 26.4); `enlarge` 30 minutes of steps, 41.7 dB of 8 clips (Lanczos
+with unsharp masking 37.6). docs/cascade.md has the rest.
 """
 
 from vdm.config import recipes
@@ -56,9 +58,6 @@ def enlarge(config):
   # gain.
   config.autoencoder.update(kind='pca', factor=4, channels=48)
   config.model.low.update(space_factor=2, residual=True, noise=(0.0, 0.2))
-  # 48 numbers of noise do not fit through 32 channels, so that it is not
-  # predicted.
-  config.diffusion.update(prediction='x0', weighting='x0')
   # Local, so that crops are enough to train on.
   config.model.update(attention_levels=(), joint_attention=False)
   of_both(config)

@@ -102,8 +102,9 @@ def make_coders(
     return cascade.missing(encode(frozen, video), of_small(frozen, small))
 
   def decode_completed(frozen, z, cond):
-    small = of_small(frozen, cond[cascade.SMALL])
-    return decode(frozen, cascade.completed(z, small))
+    small = cond[cascade.SMALL]
+    video = decode(frozen, cascade.completed(z, of_small(frozen, small)))
+    return cascade.consistent(video, small, low.space_factor)
 
   return encode_missing, decode_completed
 
