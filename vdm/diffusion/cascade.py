@@ -26,10 +26,9 @@ A network that enlarges in space can make what is missing alone (`residual`):
 
   z = gain (enc(x) - enc(enlarge(small))),
 
-from which x follows, as the small video is known. What it gets right from the
-start is then all of the small video, and no sample is further from it than
-what is made; but errors of the small video stay. The
-small video is never left out. Guidance contrasts labels or captions, as in
+from which x follows, as the small video is known; what is wrong in that stays.
+
+The small video is never left out. Guidance contrasts labels or captions, as in
 those papers; a network that is never without it spends nothing on inventing
 whole clips, and noise already leads from all of it to little of it.
 """
@@ -102,9 +101,22 @@ def known(frames: int, time: int, grouped: int = 1) -> FloatArray[' t']:
 
 
 def missing(
-  latents: FloatArray['b t h w c'], low: FloatArray['b t h w c']
+  latents: FloatArray['b t h w c'],
+  video: ui8['b t h w 3'],
+  encode: Callable[..., FloatArray['b t h w c']],
+  space: int,
+  time: int,
 ) -> FloatArray['b t h w c']:
-  """Returns what latents have beyond those of the enlarged small video."""
+  """Returns what latents have beyond those of the enlarged small video.
+
+  Args:
+    latents: of the video.
+    video: of which the small one is made.
+    encode: see `tell`, like the rest.
+    space: likewise.
+    time: likewise.
+  """
+  low = encode(enlarge(shrink(video, space, time), space, time))
   return GAIN * (latents - low)
 
 

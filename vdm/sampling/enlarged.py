@@ -94,19 +94,20 @@ def make_coders(
   factors = low.space_factor, low.time_factor
 
   @jax.jit
-  def of_small(frozen, small):
-    return encode(frozen, cascade.enlarge(small, *factors))
-
   def encode_missing(frozen, video):
-    small = cascade.shrink(video, *factors)
-    return cascade.missing(encode(frozen, video), of_small(frozen, small))
+    z, of = encode(frozen, video), functools.partial(encode, frozen)
+    return cascade.missing(z, video, of, *factors)
 
-  def decode_completed(frozen, z, cond):
-    small = cond[cascade.SMALL]
-    video = decode(frozen, cascade.completed(z, of_small(frozen, small)))
+  @jax.jit
+  def complete(frozen, z, small):
+    known = encode(frozen, cascade.enlarge(small, *factors))
+    video = decode(frozen, cascade.completed(z, known))
     return cascade.consistent(video, small, low.space_factor)
 
-  return encode_missing, decode_completed
+  return (
+    encode_missing,
+    lambda frozen, z, cond: complete(frozen, z, cond[cascade.SMALL]),
+  )
 
 
 def of_window(

@@ -92,9 +92,10 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
     z = encode_all(frozen, rows, sampled)
     if not low.residual:
       return z
-    factors = low.space_factor, low.time_factor
-    video = cascade.enlarge(cascade.shrink(rows['video'], *factors), *factors)
-    return cascade.missing(z, encode_all(frozen, {'video': video}))
+    return cascade.missing(
+      *(z, rows['video'], lambda video: encode_all(frozen, {'video': video})),
+      *(low.space_factor, low.time_factor),
+    )
 
   def draw(batch, key):
     rows, frames = videos.latent_extent(codec, stage, batch)
