@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 import optax
 
 from vdm.common import trees
+from vdm.training import orthogonal
 
 # First and last layers, tables, and what embeds the noise level and what is
 # told are not hidden matrices. The projections of that embedding in the blocks,
@@ -72,11 +73,14 @@ def as_matrix(x: FloatArray['*n cout']) -> FloatArray['m cout']:
 def transformations(
   options: ConfigDict,
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation | None]:
-  """Returns (Adam, Muon or None): from one gradient to one direction."""
+  """Returns (Adam, Muon's momentum or None), which map one gradient."""
   adam = optax.scale_by_adam(b1=options.b1, b2=options.b2, eps=options.eps)
   if options.name == 'adamw':
     return adam, None
-  return adam, optax.contrib.scale_by_muon(beta=options.muon_momentum)
+  # Without iterations: the momentum, of Frobenius norm 1; see `orthogonal`.
+  return adam, optax.contrib.scale_by_muon(
+    beta=options.muon_momentum, ns_steps=0
+  )
 
 
 def init(options: ConfigDict, params: dict[str, Any]) -> dict[str, Slot]:
@@ -155,6 +159,7 @@ def update(
       if is_muon(slots[key]):
         rate = options.muon_learning_rate * rates[key]
         direction, own = muon.update(as_matrix(grad), own, as_matrix(param))
+        direction = orthogonal.orthogonalize(direction, own.ns_coeffs)
         # An orthogonal matrix, scaled to change outputs alike for any width.
         rows, columns = direction.shape
         direction = direction.reshape(param.shape)
