@@ -13,6 +13,7 @@ import pytest
 import tiny_config
 import tiny_train
 
+from vdm import chain
 from vdm import sample
 from vdm import train
 from vdm import trained
@@ -20,12 +21,15 @@ from vdm.common import errors
 from vdm.common import trees
 from vdm.config import schema
 from vdm.evaluation import averages
+from vdm.evaluation import chain_samples
 from vdm.evaluation import diagnosis
+from vdm.evaluation import result_cache
 from vdm.evaluation import run_card
 from vdm.media import video_files
 from vdm.planning import report as plan
 from vdm.planning import targets
 from vdm.publishing import export
+from vdm.training import sharding
 from vdm.training import writer
 
 STEPS = 6
@@ -131,7 +135,7 @@ def test_its_numbers_stand_beside_interpolation(runs):
 
 def test_a_card_scores_the_same_videos(runs, tmp_path):
   card = run_card.evaluate(
-    runs['large'],
+    [runs['large']],
     tmp_path,
     run_card.Options(
       num=4, training_clips=0, statistics=str(tmp_path / 'statistics')
@@ -160,6 +164,27 @@ def command(tmp_path):
     return record, arrays(out / 'samples.npz'), out
 
   return run
+
+
+def test_a_card_of_a_chain_is_of_its_videos(runs, command, tmp_path):
+  names = [str(runs[name]) for name in ('small', 'frames', 'large')]
+  options = run_card.Options(
+    num=4, training_clips=0, statistics=str(tmp_path / 'statistics')
+  )
+  card = run_card.evaluate(names, tmp_path, options)
+  keys = card['protocol']['samples']['chain']
+  assert [key['frames'] for key in keys] == [2, 4, 4]
+  assert 'enlargement' not in card  # No video has a truth.
+  models = chain_samples.load(names, None, 'latest', {})
+  mesh = sharding.make_mesh()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(chain, 'make', None)  # They come from the cache.
+    cache = epath.Path(tmp_path) / result_cache.FOLDER
+    videos, asked, _ = chain_samples.make(models, 4, cache, mesh)
+  _, found, _ = command(chain=names, num=4)
+  difference = np.abs(found['videos'].astype(int) - videos)
+  assert difference.max() <= 2  # Other programs, as 4 videos are on a mesh.
+  np.testing.assert_array_equal(asked.cond['label'], found['labels'])
 
 
 def test_a_chain_makes_the_whole(runs, command, capsys):

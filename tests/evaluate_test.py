@@ -66,7 +66,7 @@ def options(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def card(workdir, options):
-  return run_card.evaluate(workdir, workdir / 'evaluation', options)
+  return run_card.evaluate([workdir], workdir / 'evaluation', options)
 
 
 def test_every_number_has_its_floor_its_ceiling_and_its_protocol(card):
@@ -115,7 +115,7 @@ def test_what_took_long_is_cached(card, workdir, options, monkeypatch):
 
   monkeypatch.setattr(suite, 'measure', never)
   monkeypatch.setattr(feature_extraction, 'extract', never)
-  again = run_card.evaluate(workdir, workdir / 'evaluation', options)
+  again = run_card.evaluate([workdir], workdir / 'evaluation', options)
   for name in ('energy', 'panel', 'fvd', 'laws', 'memorisation'):
     assert again[name] == card[name], name
 
@@ -130,7 +130,7 @@ def test_another_protocol_is_measured_anew(card, workdir, options):
     training_clips=0,
   )
   out = workdir / 'other'
-  found = run_card.evaluate(workdir, out, changed)
+  found = run_card.evaluate([workdir], out, changed)
   for name in ('fvd', 'inception', 'memorisation'):
     assert name not in found
   assert found['protocol']['samples']['sample']['guidance'] == 1.0
@@ -270,6 +270,7 @@ def test_a_set_comes_back_from_its_cache():
     (('run',), '--workdir is missing'),
     (('folders', '--real', 'x'), '--fake is missing'),
     (('run', '--workdir', 'nowhere'), 'nowhere holds no run'),
+    (('run', '--chain', 'alone'), 'two models or more'),
     (('folders', '--real', 'a', '--fake', 'b', '--nun=3'), '--num'),
     (('run', '--workdir', 'x', '--features', 'clip:x'), 'is not i3d:PATH'),
     (('run', '--workdir', 'x', '--classifier', 'c3d:'), 'is not c3d:PATH'),
@@ -342,7 +343,7 @@ import sys
 import jax
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 from vdm.evaluation import run_card
-found = run_card.evaluate(sys.argv[3], sys.argv[4], run_card.Options(
+found = run_card.evaluate([sys.argv[3]], sys.argv[4], run_card.Options(
   num=4, training_clips=24, sample={'guidance': 1.25}, statistics=sys.argv[4]))
 print('no card' if found is None else 'a card')
 """

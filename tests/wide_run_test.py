@@ -101,7 +101,7 @@ def test_held_out_clips_come_with_what_is_told_of_them(workdir):
 
 def test_a_card_compares_wide_clips(workdir):
   options = run_card.Options(num=4, training_clips=4)
-  card = run_card.evaluate(workdir, workdir / 'evaluation', options)
+  card = run_card.evaluate([workdir], workdir / 'evaluation', options)
   assert card['protocol']['reference']['width'] == 32
   assert card['protocol']['samples']['width'] == 32
   assert card['laws']['real']['count_error'] == 0

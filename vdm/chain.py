@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 from etils.array_types import IntArray, ui8
+import jax
 from ml_collections import ConfigDict
 import numpy as np
 
@@ -142,6 +143,7 @@ def make(
   label_names: Sequence[str],
   captions: Sequence[str],
   seeds: IntArray[' n'],
+  mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[ui8['n t h w 3'], list[dict[str, Any]]]:
   """Returns videos that all models have enlarged, and what each did.
 
@@ -152,6 +154,7 @@ def make(
     label_names: of the first model's classes.
     captions: one each, or ().
     seeds: of the videos.
+    mesh: devices to split the videos over; None: all on one device.
 
   Returns:
     (videos, records): the records are for samples.json.
@@ -167,7 +170,7 @@ def make(
       'Enlarging with %s to %d frames of %s px.',
       *(run.source, link.task.frames, sizes.text(link.size)),
     )
-    generator = generate.make_generator(run.config, run.stage)
+    generator = generate.make_generator(run.config, run.stage, mesh)
     videos = generator.samples(
       run.params,
       run.frozen,
@@ -205,13 +208,27 @@ def hand_on(
     captions: one each, or ().
   """
   known = run.label_names[: run.config.model.num_classes]
-  told = [
-    known.index(label_names[n]) if n >= 0 and label_names[n] in known else -1
-    for n in np.asarray(labels).tolist()
-  ]
+  told = renamed(labels, label_names, known)
   if run.reader is not None and captions:
     captions = [_if_known(run.reader, caption) for caption in captions]
   return prompts.make(run.reader, told, captions)
+
+
+def renamed(
+  labels: IntArray[' n'], names: Sequence[str], known: Sequence[str]
+) -> list[int]:
+  """Returns labels as a model knows them that has other classes.
+
+  Args:
+    labels: classes; -1 for none.
+    names: of these classes.
+    known: names of the other classes; what is not among them becomes -1.
+  """
+  known = list(known)
+  return [
+    known.index(names[n]) if n >= 0 and names[n] in known else -1
+    for n in np.asarray(labels).tolist()
+  ]
 
 
 def _if_known(reader, caption) -> str:

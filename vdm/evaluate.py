@@ -7,6 +7,7 @@ autoencoder: PSNR, SSIM, flicker where nothing moves, statistics of the latents,
 and the worst clips. These numbers are the ceiling of the run's video model.
 
   python -m vdm.evaluate run --workdir runs/ucf101 --num 2048
+  python -m vdm.evaluate run --chain runs/small,runs/enlarge
   python -m vdm.evaluate folders --real videos/real --fake videos/fake
   python -m vdm.evaluate autoencoder --workdir runs/ucf101
 """
@@ -27,10 +28,18 @@ _WORKDIR = flags.DEFINE_string(
   "A run's folder, an export's, or an export on the hub: "
   'hf://owner/name@revision.',
 )
+_CHAIN = flags.DEFINE_list(
+  'chain',
+  [],
+  'run: models in place of --workdir, the first of which makes videos and each '
+  'next enlarges them; compared with the clips of the last. --checkpoint, '
+  '--ema and flags of the sampler are of the first.',
+)
 _OUT = flags.DEFINE_string(
   'out',
   None,
-  'Where to write; by default <workdir>/evaluation/<command>, of an export '
+  'Where to write; by default <workdir>/evaluation/<command>, of a chain '
+  '<last>/evaluation/chain, of an export '
   'outputs/NAME/evaluation/<command>, of folders evaluation.',
 )
 _SPLIT = flags.DEFINE_enum(
@@ -153,6 +162,10 @@ _command = []  # The command that was given.
 def main(argv: Sequence[str]) -> None:
   del argv
   required = {'folders': ('real', 'fake')}.get(_command[0], ('workdir',))
+  if _command[0] == 'run' and _CHAIN.value:
+    if _WORKDIR.value or len(_CHAIN.value) < 2:
+      flag.stop('Give --chain two models or more, and no --workdir.')
+    required = ()
   for name in required:
     if not flags.FLAGS[name].value:
       flag.stop(f'--{name} is missing: name a folder.')
@@ -178,8 +191,10 @@ def _run() -> None:
   from vdm.multihost import coordination
 
   coordination.set_limit(_BARRIER_SECONDS)
-  model = trained.output_folder(_WORKDIR.value)
-  out = _out(os.path.join(model, 'evaluation', 'run'))
+  sources = _CHAIN.value or [_WORKDIR.value]
+  model = trained.output_folder(sources[-1])
+  command = 'chain' if _CHAIN.value else 'run'
+  out = _out(os.path.join(model, 'evaluation', command))
   changes = {
     'steps': _STEPS.value,
     'guidance': _GUIDANCE.value,
@@ -187,7 +202,7 @@ def _run() -> None:
     'temperature': _TEMPERATURE.value,
   }
   card = run_card.evaluate(
-    _WORKDIR.value,
+    sources,
     out,
     run_card.Options(
       split=_SPLIT.value,

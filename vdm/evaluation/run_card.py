@@ -26,6 +26,7 @@ from vdm import generate
 from vdm import prompts
 from vdm import trained
 from vdm.config import cascade_rules
+from vdm.evaluation import chain_samples
 from vdm.evaluation import clip_set
 from vdm.evaluation import enlargement_score
 from vdm.evaluation import feature_extraction
@@ -52,7 +53,8 @@ class Options:
     sampling: how real clips are chosen, see `windowing.sampled_order`.
     seed: of that choice.
     training_clips: that samples are compared with, at most; 0 for none.
-    ema: width of the average; None for the run's.
+    ema: width of the average; None for the run's. Of a chain this, the next
+      and `sample` are of its first model.
     checkpoint: latest, best or a step.
     sample: {key of config.sample: value} to change.
     network: of the features for Frechet and kernel distances; None for none.
@@ -77,12 +79,13 @@ class Options:
 
 
 def evaluate(
-  source: epath.PathLike, out: epath.PathLike, options: Options
+  sources: Sequence[epath.PathLike], out: epath.PathLike, options: Options
 ) -> dict[str, Any] | None:
   """Writes the card of a run and returns it; None on all but one process.
 
   Args:
-    source: of the model, see `trained`.
+    sources: of the model, see `trained`; several are a chain, see `chain`,
+      whose videos are compared with clips of the last.
     out: folder of metrics_card.json, metrics_card.txt, pictures and the cache.
     options: how the run is evaluated.
 
@@ -91,9 +94,14 @@ def evaluate(
     ValueError: the clips are too short for motion.
   """
   out = epath.Path(out)
-  run = trained.load(source, options.ema, options.checkpoint)
-  generate.change_sampler(run.config.sample, options.sample)
-  card = _Evaluation(run, out, options).card()
+  how = options.ema, options.checkpoint
+  if len(sources) > 1:
+    models = chain_samples.load(sources, *how, options.sample)
+    card = _Evaluation(models.last, out, options, models).card()
+  else:
+    run = trained.load(sources[0], *how)
+    generate.change_sampler(run.config.sample, options.sample)
+    card = _Evaluation(run, out, options).card()
   if card is not None:
     card = metrics_card.write(out, card)
   # jax lets a process that has finished wait for others for minutes only.
@@ -104,13 +112,14 @@ def evaluate(
 class _Evaluation:
   """The sets of clips of one run, and where they are cached."""
 
-  def __init__(self, run, out, options):
+  def __init__(self, run, out, options, models=None):
+    """Takes a run, or the last one of a chain and the chain."""
     config, stage = run.config, run.stage
     self.run, self.out, self.options = run, out, options
+    self.models = models
     self.real = real_clips.RealClips(config.data, stage)
-    self.generator = generate.make_generator(
-      config, stage, sharding.make_mesh()
-    )
+    self.mesh = sharding.make_mesh()
+    self.generator = generate.make_generator(config, stage, self.mesh)
     self.statistics = epath.Path(
       options.statistics or epath.Path(config.data.root) / 'statistics'
     )
@@ -124,19 +133,9 @@ class _Evaluation:
     real_key, floor_key = self.real.choose(
       options.num, options.split, options.sampling, options.seed
     )
-    samples_key = run_samples.key(self.run)
-    asked = self.asked()
     with self.timed('sampling'):
-      videos, labels = run_samples.make(
-        self.run,
-        self.generator,
-        samples_key,
-        options.num,
-        folder=self.out / result_cache.FOLDER,
-        asked=asked,
-      )
-    if asked.captions:
-      samples_key['captions'] = list(asked.captions)
+      videos, asked, samples_key = self.samples()
+    labels = asked.cond['label']
     samples_key['num'] = options.num
     sets = self.sets(videos, labels, samples_key, floor_key)
     reference = self.measured(
@@ -156,7 +155,7 @@ class _Evaluation:
         width=self.run.stage.resolution,
       )
     card['reconstruction'] = quality
-    if cascade_rules.is_told(self.run.config.model):
+    if self.models is None and cascade_rules.is_told(self.run.config.model):
       card['enlargement'] = enlargement_score.measure(
         self.run.config, videos, self.held_out
       )
@@ -177,6 +176,21 @@ class _Evaluation:
       self.out, videos, labels, self.run.label_names, asked.captions
     )
     return card
+
+  def samples(
+    self,
+  ) -> tuple[ui8['n t h w 3'], prompts.Prompts, dict[str, Any]]:
+    """Returns the samples, what they are made for and what they depend on."""
+    cache, num = self.out / result_cache.FOLDER, self.options.num
+    if self.models is not None:
+      return chain_samples.make(self.models, num, cache, self.mesh)
+    key, asked = run_samples.key(self.run), self.asked()
+    videos, _ = run_samples.make(
+      self.run, self.generator, key, num, folder=cache, asked=asked
+    )
+    if asked.captions:
+      key['captions'] = list(asked.captions)
+    return videos, asked, key
 
   def captions(
     self, asked: prompts.Prompts, floor_key: dict[str, Any]

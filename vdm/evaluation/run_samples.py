@@ -1,6 +1,6 @@
 """The samples that a run is evaluated on: generated once, cached in parts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import json
 from typing import Any
 
@@ -84,29 +84,56 @@ def make(
   if coordination.first_says('the samples', videos is not None):
     logging.info('The samples are those of %s.', run.workdir / 'final')
     return arrays.from_first('the samples', videos, shape), labels
-  size = max(1, -(-PART // config.sample.batch)) * config.sample.batch
   seeds = config.sample.seed + np.arange(num)
+
+  def compute(rows):
+    return generator.samples(
+      run.params,
+      run.frozen,
+      {name: x[rows] for name, x in cond.items()},
+      seeds[rows],
+    )
+
+  videos = in_parts(
+    compute, key, seeds, folder=folder, batch=config.sample.batch
+  )
+  return arrays.from_first('the samples', videos, shape), labels
+
+
+def in_parts(
+  compute: Callable[[slice], ui8['m t h w 3']],
+  key: dict[str, Any],
+  seeds: IntArray[' n'],
+  *,
+  folder: epath.Path,
+  batch: int,
+) -> ui8['n t h w 3'] | None:
+  """Returns videos, from the cache or made; None on all but one process.
+
+  Args:
+    compute: of a range of the videos, makes them; on every process.
+    key: what they depend on, but for the seeds.
+    seeds: of the videos.
+    folder: of the cache.
+    batch: how many are made at once; parts hold multiples of it.
+  """
+  first, num = coordination.is_first(), len(seeds)
+  size = max(1, -(-PART // batch)) * batch
   report = progress.reporter('Samples', num)
   parts = []
   for start in range(0, num, size):
     rows = slice(start, min(start + size, num))
 
-    def compute(rows=rows):
-      videos = generator.samples(
-        run.params,
-        run.frozen,
-        {name: x[rows] for name, x in cond.items()},
-        seeds[rows],
-      )
+    def make_part(rows=rows):
+      videos = compute(rows)
       return {'videos': videos} if first else None
 
     part = result_cache.get(
-      folder, {**key, 'seeds': seeds[rows].tolist()}, compute
+      folder, {**key, 'seeds': seeds[rows].tolist()}, make_part
     )
     parts.append(part and part['videos'])
     report(rows.stop)
-  videos = np.concatenate(parts) if first else None
-  return arrays.from_first('the samples', videos, shape), labels
+  return np.concatenate(parts) if first else None
 
 
 def final_videos(
