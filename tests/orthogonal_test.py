@@ -45,12 +45,12 @@ def by_optax(x):
 def test_singular_values_are_mapped(shape, kind):
   x = matrix(*shape, kind)
   found = orthogonalize(jnp.asarray(x, jnp.float32), COEFFICIENTS)
-  # float32 rounds a Gram matrix by 6e-8, and the slope at zero is 485: what is
-  # of the order of the rounding in x is wrong by that much.
+  # float32 rounds by 6e-8, and the slope at zero is 485, which also cancels
+  # where singular values are large.
   np.testing.assert_allclose(found, exact(x), atol=5e-4)
   if kind == 'full':
     other = by_optax(jnp.asarray(x, jnp.float32))
-    np.testing.assert_allclose(found, other, atol=2e-5)
+    np.testing.assert_allclose(found, other, atol=1e-4)
 
 
 def test_zero_stays_zero():
