@@ -8,7 +8,6 @@ from etils import epath
 import numpy as np
 import pytest
 
-from vdm import train
 from vdm.checkpoints import best_policy
 from vdm.checkpoints import manager
 from vdm.config import schema
@@ -106,7 +105,7 @@ def test_a_score_is_no_reason_to_save_the_state(best, tmp_path):
   config.score.best = best
   stage = schema.stage(steps=10)
   state = types.SimpleNamespace(ema={'0.100': {'w': np.ones(2)}}, params={})
-  with train.make_best(config, tmp_path) as store:
+  with stage_saver.make_best(config, tmp_path) as store:
     saver = stage_saver.StageSaver(
       config,
       stages.Span('video', stage, 0, 10),
@@ -149,7 +148,7 @@ def test_parameters_without_averages_are_kept_with_the_best(
   state = types.SimpleNamespace(
     ema={'0.1': {'temporal/w': np.ones(3)}}, params=params
   )
-  with train.make_best(config, tmp_path) as store:
+  with stage_saver.make_best(config, tmp_path) as store:
     saver = stage_saver.StageSaver(
       config,
       stages.Span('video', schema.stage(steps=10), 0, 10),
@@ -164,6 +163,38 @@ def test_parameters_without_averages_are_kept_with_the_best(
     _, trees, _ = store.restore({'params': None, 'ema': None}, 3)
   np.testing.assert_equal(trees['params'], {'image': {'w': np.ones(2)}})
   assert list(trees['ema']['0.1']) == ['temporal/w']
+
+
+@pytest.mark.parametrize('failing', ['states', 'best'])
+def test_a_save_that_failed_is_told_at_the_next_step(
+  failing, mount, monkeypatch
+):
+  """Not at the next save, which of the best can be an hour later."""
+  small_disk = epath.Path(mount('4m'))
+  usage = shutil.disk_usage(small_disk)._replace(free=2**40)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage)
+  rng = np.random.default_rng(0)
+  big = {'w': rng.standard_normal(2**20)}  # 8 MiB, no zeros.
+  config = schema.default()
+  config.score.best = 'motion'
+  with (
+    pytest.raises(manager.CheckpointError, match='step 3 .*make room'),
+    manager.Checkpoints(small_disk / 'checkpoints') as store,
+    stage_saver.make_best(config, small_disk) as best,
+  ):
+    saver = stage_saver.StageSaver(
+      config,
+      stages.Span('video', schema.stage(steps=10), 0, 10),
+      *('fingerprint', store, best),
+      counters.Counters(10),
+      types.SimpleNamespace(flush=lambda: None),
+    )
+    saver.check()
+    {'states': store, 'best': best}[failing].save(
+      3, {'ema': big}, score(1.5) if failing == 'best' else {}
+    )
+    while True:
+      saver.check()
 
 
 def test_a_corrupt_step_is_never_the_best(run, tmp_path):

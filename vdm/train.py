@@ -6,7 +6,6 @@ the same numbers when the same command is run again.
 """
 
 from collections.abc import Sequence
-import contextlib
 import functools
 import math
 from typing import Any, NamedTuple
@@ -128,7 +127,7 @@ def train(
         keep=options.keep,
         keep_every=options.keep_every,
       ) as store,
-      make_best(config, workdir) as best,
+      stage_saver.make_best(config, workdir) as best,
       writer.make_writer(config, workdir) as log,
       health.reporting(),
     ):
@@ -153,15 +152,6 @@ def train(
           saving.wait()  # Before a tracker's server is waited for.
       log.close(code)
       return code
-
-
-def make_best(
-  config: ConfigDict, workdir: epath.Path
-) -> contextlib.AbstractContextManager[manager.Checkpoints | None]:
-  """Returns the store of the step with the lowest score, if one is chosen."""
-  if config.score.best == 'none':
-    return contextlib.nullcontext()
-  return manager.Checkpoints(workdir / run_folder.BEST, by_score=True)
 
 
 def train_stages(run: Run, accept_changes: bool) -> int:
@@ -386,7 +376,7 @@ def train_stage(
           stopping = saving = pending = True
 
       # 5. Save.
-      run.store.check()
+      saver.check()
       if keeping:
         saver.snapshot(run.workdir, step, state)
       saver.save_best(step, state, scores)

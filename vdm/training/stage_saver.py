@@ -5,6 +5,7 @@ are asked for; and what sampling needs of the step with the lowest small score,
 a small part of the state, so that a frequent score costs little to keep.
 """
 
+import contextlib
 import time
 from typing import Any
 
@@ -17,11 +18,21 @@ from vdm.common import trees
 from vdm.config import image_model_rules
 from vdm.multihost import arrays
 from vdm.multihost import coordination
+from vdm.trained import run_folder
 from vdm.trained import snapshots
 from vdm.training import counters
 from vdm.training import stages
 from vdm.training import train_state
 from vdm.training import writer
+
+
+def make_best(
+  config: ConfigDict, workdir: epath.Path
+) -> contextlib.AbstractContextManager[manager.Checkpoints | None]:
+  """Returns the store of the step with the lowest score, if one is chosen."""
+  if config.score.best == 'none':
+    return contextlib.nullcontext()
+  return manager.Checkpoints(workdir / run_folder.BEST, by_score=True)
 
 
 class StageSaver:
@@ -71,6 +82,12 @@ class StageSaver:
       late or step == span.stop or (step - span.start) % options.save_every == 0
     )
 
+  def check(self) -> None:
+    """Raises CheckpointError if something was not saved; waits for nothing."""
+    self._store.check()
+    if self._best is not None:
+      self._best.check()
+
   def snapshot_due(self, step: int) -> bool:
     """Returns whether the averages of a step are kept for good."""
     every = self._options.snapshot_every
@@ -94,7 +111,7 @@ class StageSaver:
     state: train_state.TrainState,
     pending_evaluation: bool,
   ) -> None:
-    """Starts to write a checkpoint; later calls of the store say if it failed.
+    """Starts to write a checkpoint; `check` says if that failed.
 
     Args:
       step: global step.
