@@ -17,6 +17,7 @@ from vdm import trained
 from vdm.evaluation import clip_set
 from vdm.evaluation import feature_extraction
 from vdm.evaluation import folder_card
+from vdm.evaluation import result_cache
 from vdm.evaluation import run_card
 from vdm.evaluation import run_samples
 from vdm.media import video_files
@@ -24,6 +25,7 @@ from vdm.metrics import laws
 from vdm.metrics import motion
 from vdm.metrics import suite
 from vdm.models import features
+from vdm.training import sharding
 
 SETS = ('samples', 'real', 'autoencoder', 'shuffled', 'frozen', 'mixed')
 
@@ -121,10 +123,11 @@ def test_what_took_long_is_cached(card, workdir, options, monkeypatch):
 
 
 def test_another_protocol_is_measured_anew(card, workdir, options):
-  """Other samples, and of those that are there no part is made again."""
+  """Samples guided against the run itself, earlier; the rest as it was."""
   changed = run_card.dataclasses.replace(
     options,
-    sample={'guidance': 1.0},
+    sample={'guidance': 1.5},
+    autoguide='9',
     network=None,
     classifier=None,
     training_clips=0,
@@ -133,7 +136,24 @@ def test_another_protocol_is_measured_anew(card, workdir, options):
   found = run_card.evaluate([workdir], out, changed)
   for name in ('fvd', 'inception', 'memorisation'):
     assert name not in found
-  assert found['protocol']['samples']['sample']['guidance'] == 1.0
+  assert found['protocol']['samples']['sample']['guidance'] == 1.5
+  assert found['protocol']['samples']['autoguide']['step'] == 9
+  run = trained.load(workdir)
+  run.config.sample.guidance = 1.5
+  worse = trained.load_worse(run, '9')
+  generator = generate.make_generator(
+    *(run.config, run.stage, sharding.make_mesh()),
+    worse=(worse.config, worse.params),
+  )
+  labels = {'label': np.arange(4, dtype=np.int32)}
+  videos = generator.samples(run.params, run.frozen, labels, np.arange(4))
+  (part,) = (
+    arrays['videos']
+    for path in (out / result_cache.FOLDER).glob('*.npz')
+    for arrays in [np.load(path, allow_pickle=False)]
+    if 'videos' in arrays
+  )
+  np.testing.assert_array_equal(part, videos)
   assert found['energy']['motion']['real'] == card['energy']['motion']['real']
   assert found['energy'] != card['energy']
 
@@ -342,6 +362,7 @@ SCRIPT = """
 import sys
 import jax
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from vdm.evaluation import result_cache
 from vdm.evaluation import run_card
 found = run_card.evaluate([sys.argv[3]], sys.argv[4], run_card.Options(
   num=4, training_clips=24, sample={'guidance': 1.25}, statistics=sys.argv[4]))

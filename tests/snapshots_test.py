@@ -10,6 +10,7 @@ from vdm import trained
 from vdm.checkpoints import manager
 from vdm.common import power_averages
 from vdm.common import trees
+from vdm.models import safetensors
 from vdm.trained import snapshots
 
 UPDATES, EVERY = 240, 20
@@ -43,7 +44,7 @@ def workdir(tmp_path):
       }
       for width in (0.05, 0.10)
     }
-    snapshots.write(folder, step, averages, counts)
+    snapshots.write(folder, step, averages, counts, {})
   return folder
 
 
@@ -94,6 +95,28 @@ def test_a_run_keeps_what_other_widths_are_made_of(finished_run):
   assert changed
   info = run.workdir / snapshots.FOLDER / f'{step:08d}.json'
   assert json.loads(info.read_text())['widths'] == ['0.050', '0.100']
+
+
+def test_a_step_of_which_there_is_a_snapshot_alone_is_read(finished_run):
+  run = trained.load(finished_run)
+  early = trained.load(finished_run, checkpoint='9')
+  assert (early.step, early.stage) == (9, run.stage)
+  file = finished_run / snapshots.FOLDER / '00000009.safetensors'
+  stored = safetensors.parse(file.read_bytes())
+  width = f'{run.config.sample.ema:.3f}'
+  for path, x in trees.flatten(early.params).items():
+    np.testing.assert_allclose(x, stored[f'{width}/{path}'], atol=1e-5)
+  worse = trained.load_worse(run, '9')
+  assert worse.step == 9
+  with pytest.raises(ValueError, match='at step 5 it makes 1 frame'):
+    trained.load_worse(run, '5')  # The end of the stage of images.
+  with pytest.raises(FileNotFoundError, match='steps 5, 7, 9, 11, 12, not 8'):
+    trained.load(finished_run, checkpoint='8')
+
+
+def test_a_snapshot_of_an_earlier_version_is_refused(workdir):
+  with pytest.raises(FileNotFoundError, match='step 20 .*earlier version'):
+    snapshots.read_meta(workdir, 20)
 
 
 def test_without_snapshots_the_widths_are_named(finished_run, monkeypatch):

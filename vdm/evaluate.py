@@ -89,6 +89,12 @@ _TEMPERATURE = flags.DEFINE_float(
   'run: of the tokens that are drawn, of a model of tokens; by default the '
   "run's.",
 )
+_AUTOGUIDE = flags.DEFINE_string(
+  'autoguide',
+  None,
+  'run: a worse model to guide against in place of the null label: a step of '
+  'the run, or another run or export in the same latents.',
+)
 _REAL = flags.DEFINE_string('real', None, 'folders: real videos or .npz files.')
 _FAKE = flags.DEFINE_string('fake', None, 'folders: videos to evaluate.')
 _FRAMES = flags.DEFINE_integer(
@@ -209,6 +215,7 @@ def _run() -> None:
       training_clips=_TRAINING_CLIPS.value,
       ema=_EMA.value,
       checkpoint=_CHECKPOINT.value,
+      autoguide=_AUTOGUIDE.value,
       sample={k: v for k, v in changes.items() if v is not None},
       **_shared_options(),
     ),

@@ -24,10 +24,12 @@ class Chain(NamedTuple):
   Attributes:
     first: the model that makes videos from nothing.
     links: what comes after it, see `chain`.
+    worse: the model that the first is guided against, if any.
   """
 
   first: trained.Model
   links: list[chain.Link]
+  worse: trained.Model | None = None
 
   @property
   def last(self) -> trained.Model:
@@ -40,6 +42,7 @@ def load(
   ema: float | None,
   checkpoint: str,
   sample: dict[str, Any],
+  autoguide: str | None = None,
 ) -> Chain:
   """Reads the models of a chain and checks that they fit.
 
@@ -48,6 +51,7 @@ def load(
     ema: width of the first one's average; None for its own.
     checkpoint: of the first one: latest, best or a step.
     sample: {key of config.sample: value} to change, of the first one.
+    autoguide: what the first one is guided against, see `trained.load_worse`.
 
   Raises:
     FileNotFoundError: there is no such run.
@@ -68,7 +72,8 @@ def load(
       f'--chain: {last.run.source} would make {last.task.frames} frames and '
       f'has clips of {last.run.stage.frames} to compare them with.'
     )
-  return Chain(first, links)
+  worse = trained.load_worse(first, autoguide) if autoguide else None
+  return Chain(first, links, worse)
 
 
 def make(
@@ -89,7 +94,11 @@ def make(
   asked = _asked(first, num)
   told = np.asarray(asked.cond['label'])
   seeds = first.config.sample.seed + np.arange(num)
-  generator = generate.make_generator(first.config, first.stage, mesh)
+  worse = models.worse
+  generator = generate.make_generator(
+    *(first.config, first.stage, mesh),
+    worse=worse and (worse.config, worse.params),
+  )
 
   def compute(rows):
     videos = generator.samples(
@@ -110,7 +119,8 @@ def make(
 
   key = {
     'chain': [
-      run_samples.key(run) for run in (first, *(x.run for x in models.links))
+      run_samples.key(first, worse),
+      *(run_samples.key(link.run) for link in models.links),
     ],
   }
   if asked.captions:

@@ -53,10 +53,11 @@ class Options:
     sampling: how real clips are chosen, see `windowing.sampled_order`.
     seed: of that choice.
     training_clips: that samples are compared with, at most; 0 for none.
-    ema: width of the average; None for the run's. Of a chain this, the next
-      and `sample` are of its first model.
+    ema: width of the average; None for the run's. Of a chain this and the next
+      three are of its first model.
     checkpoint: latest, best or a step.
     sample: {key of config.sample: value} to change.
+    autoguide: what it is guided against, see `trained.load_worse`.
     network: of the features for Frechet and kernel distances; None for none.
     classifier: of the logits for the Inception Score; None for none.
     unbiased: covariances over N - 1.
@@ -72,6 +73,7 @@ class Options:
   ema: float | None = None
   checkpoint: str = 'latest'
   sample: dict[str, Any] = dataclasses.field(default_factory=dict)
+  autoguide: str | None = None
   network: features.Features | None = None
   classifier: features.Features | None = None
   unbiased: bool = False
@@ -96,7 +98,9 @@ def evaluate(
   out = epath.Path(out)
   how = options.ema, options.checkpoint
   if len(sources) > 1:
-    models = chain_samples.load(sources, *how, options.sample)
+    models = chain_samples.load(
+      sources, *how, options.sample, options.autoguide
+    )
     card = _Evaluation(models.last, out, options, models).card()
   else:
     run = trained.load(sources[0], *how)
@@ -118,8 +122,13 @@ class _Evaluation:
     self.run, self.out, self.options = run, out, options
     self.models = models
     self.real = real_clips.RealClips(config.data, stage)
-    self.mesh = sharding.make_mesh()
-    self.generator = generate.make_generator(config, stage, self.mesh)
+    self.mesh, self.worse = sharding.make_mesh(), None
+    if models is None and options.autoguide:
+      self.worse = trained.load_worse(run, options.autoguide)
+    self.generator = generate.make_generator(
+      *(config, stage, self.mesh),
+      worse=self.worse and (self.worse.config, self.worse.params),
+    )
     self.statistics = epath.Path(
       options.statistics or epath.Path(config.data.root) / 'statistics'
     )
@@ -184,7 +193,7 @@ class _Evaluation:
     cache, num = self.out / result_cache.FOLDER, self.options.num
     if self.models is not None:
       return chain_samples.make(self.models, num, cache, self.mesh)
-    key, asked = run_samples.key(self.run), self.asked()
+    key, asked = run_samples.key(self.run, self.worse), self.asked()
     videos, _ = run_samples.make(
       self.run, self.generator, key, num, folder=cache, asked=asked
     )

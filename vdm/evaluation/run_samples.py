@@ -26,18 +26,29 @@ PART = 64  # Samples per cached part, about.
 SHEET_VIDEOS = 16
 
 
-def key(run: trained.Model) -> dict[str, Any]:
+def key(
+  run: trained.Model, worse: trained.Model | None = None
+) -> dict[str, Any]:
   """Returns what a sample depends on, except its seed and label.
 
   Args:
     run: the trained model.
+    worse: the model that it is guided against, if any.
   """
   sample = final_score.settings(run.config.sample)
   for name in ('num', 'final', 'batch'):
     del sample[name]
   sample.pop('captions', None)  # See `make`.
   told = cascade_rules.is_told(run.config.model)
+  against = {}
+  if worse is not None:
+    against['autoguide'] = {
+      'step': worse.step,
+      'ema': worse.config.sample.ema,
+      'params': result_cache.fingerprint(worse.params),
+    }
   return {
+    **against,
     'step': run.step,
     'params': result_cache.fingerprint(run.params),
     'autoencoder': run.fingerprint,
@@ -80,7 +91,9 @@ def make(
       key['labels'] = 'none'
   shape = (num, run.stage.frames, *sizes.of(run.stage), 3)
   first = coordination.is_first()
-  videos = final_videos(run, labels, asked.captions) if first else None
+  videos = None
+  if first and 'autoguide' not in key:
+    videos = final_videos(run, labels, asked.captions)
   if coordination.first_says('the samples', videos is not None):
     logging.info('The samples are those of %s.', run.workdir / 'final')
     return arrays.from_first('the samples', videos, shape), labels

@@ -36,7 +36,7 @@ def read(
     ema: width of the average to take; by default the run's. One that it does
       not keep is made of its snapshots.
     checkpoint: 'latest'; 'best', the one with the lowest small score; or a
-      step.
+      step, also one of which there is a snapshot alone.
 
   Raises:
     FileNotFoundError: there is no run, no diffusion model in it yet, or no
@@ -46,13 +46,10 @@ def read(
   """
   workdir = epath.Path(workdir)
   config = read_config(workdir)
-  folder, step = choose_step(workdir, checkpoint)
-  with manager.Checkpoints(folder, read_only=True) as store:
-    try:
-      found = store.restore_item('ema', step=step)
-      constant = _constant(config, store, found)
-    except manager.CheckpointError as error:
-      raise errors.UsageError(str(error)) from error
+  try:
+    found, constant = _averages(workdir, config, checkpoint)
+  except manager.CheckpointError as error:
+    raise errors.UsageError(str(error)) from error
   if found is None or 'autoencoder' == found[2]['objective']:
     raise FileNotFoundError(
       f'{workdir} has no diffusion model yet: train it further first.'
@@ -88,12 +85,25 @@ def read(
   )
 
 
-def _constant(config, store, found):
-  """Returns {path: array} of parameters that no stage trains."""
-  if not image_model_rules.constant_patterns(config) or found is None:
-    return {}
-  _, params, _ = store.restore_item('params', step=found[0])
-  return image_model_rules.constant(config, trees.flatten(params))
+def _averages(workdir, config, checkpoint):
+  """Returns (step, averages by width, meta) or None, and what is constant.
+
+  The latter is {path: array} of parameters that no stage trains. Of a snapshot
+  there are no averages by width: it has any.
+  """
+  found = None
+  number = int(checkpoint) if str(checkpoint).isdigit() else None
+  if number in snapshots.steps(workdir) and number not in _kept(workdir):
+    found = number, {}, snapshots.read_meta(workdir, number)
+    folder, step = workdir / STATES, None
+  else:
+    folder, step = choose_step(workdir, checkpoint)
+  with manager.Checkpoints(folder, read_only=True) as store:
+    found = found or store.restore_item('ema', step=step)
+    if not image_model_rules.constant_patterns(config) or found is None:
+      return found, {}
+    _, params, _ = store.restore_item('params', step=step)
+  return found, image_model_rules.constant(config, trees.flatten(params))
 
 
 def _fitting(config, flat, source):
@@ -165,16 +175,23 @@ def choose_step(
     raise ValueError(
       f'{checkpoint!r} names no checkpoint: latest, best or a step.'
     )
-  kept = {}
-  for folder in reversed(folders):
-    with manager.Checkpoints(folder, read_only=True) as store:
-      kept |= dict.fromkeys(store.steps(), folder)
+  kept = _kept(workdir)
   if int(checkpoint) not in kept:
+    known = sorted({*kept, *snapshots.steps(workdir)})
     raise FileNotFoundError(
-      f'{workdir} keeps the steps {", ".join(map(str, sorted(kept)))}, '
-      f'not {checkpoint}.'
+      f'{workdir} keeps the steps {", ".join(map(str, known))}, not '
+      f'{checkpoint}.'
     )
   return kept[int(checkpoint)], int(checkpoint)
+
+
+def _kept(workdir: epath.Path) -> dict[int, epath.Path]:
+  """Returns {step: folder} of the checkpoints; whole states are preferred."""
+  kept = {}
+  for folder in (workdir / BEST, workdir / STATES):
+    with manager.Checkpoints(folder, read_only=True) as store:
+      kept |= dict.fromkeys(store.steps(), folder)
+  return kept
 
 
 def read_meta(workdir: epath.PathLike, step: int) -> dict[str, Any]:

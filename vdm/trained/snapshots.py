@@ -2,8 +2,8 @@
 
 `snapshots/<step>.safetensors` holds the averages of a step by
 `<width>/<parameter>`, and `<step>.json`, which is written last, how often each
-parameter had been updated. They are small beside checkpoints (no moments), and
-are never deleted: see `train.snapshot_every`.
+parameter had been updated, and of which stage they are. They are small beside
+checkpoints (no moments), and are never deleted: see `train.snapshot_every`.
 """
 
 from collections.abc import Mapping
@@ -28,6 +28,7 @@ def write(
   step: int,
   averages: Mapping[str, Mapping[str, np.ndarray]],
   counts: Mapping[str, int],
+  meta: Mapping[str, str],
 ) -> None:
   """Writes the averages of a step; again, if they are there.
 
@@ -36,6 +37,7 @@ def write(
     step: global step.
     averages: {width: {parameter: array}}.
     counts: updates of each parameter so far.
+    meta: names of the stage and of its objective, as of a checkpoint.
   """
   folder = workdir / FOLDER
   folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +49,7 @@ def write(
   files.write_bytes(
     folder / f'{step:08d}.safetensors', safetensors.to_bytes(tensors, {})
   )
-  content = {'widths': list(averages), 'counts': dict(counts)}
+  content = {'widths': list(averages), 'counts': dict(counts), **meta}
   files.write_json(folder / f'{step:08d}.json', content)
 
 
@@ -60,6 +62,22 @@ def steps(workdir: epath.Path) -> list[int]:
   return sorted(
     int(name.removesuffix('.json')) for name in names if name.endswith('.json')
   )
+
+
+def read_meta(workdir: epath.Path, step: int) -> dict[str, str]:
+  """Returns the 'stage' and the 'objective' of a snapshot.
+
+  Raises:
+    FileNotFoundError: it was made before snapshots said so.
+  """
+  info = json.loads((workdir / FOLDER / f'{step:08d}.json').read_text())
+  if 'stage' not in info:
+    raise FileNotFoundError(
+      f'The snapshot of step {step} in {workdir} does not say of which stage '
+      'it is: an earlier version of vdm has written it. Name a step that has a '
+      'checkpoint.'
+    )
+  return {name: info[name] for name in ('stage', 'objective')}
 
 
 def forget_after(workdir: epath.Path, step: int) -> None:
