@@ -87,7 +87,8 @@ def steady(config):
   )
   config.model.update(widths=(64, 128), head_size=32)
   config.score.every = 2000
-  config.train.update(eval_every=1000, preview_every=1000)
+  # For autoguidance: 21 MB each.
+  config.train.update(eval_every=1000, preview_every=1000, snapshot_every=500)
   config.stages.autoencoder.update(frames=4, steps=2500)
   config.stages.video.update(batch=8, steps=6500)
 
@@ -144,6 +145,7 @@ def gpu(config):
     eval_every=4000,
     preview_every=4000,
     save_every=4000,
+    snapshot_every=1000,
   )
   config.stages.autoencoder.update(batch=32, steps=2000)
   config.stages.video.update(batch=64, steps=12_000, warmup=200)
