@@ -67,21 +67,9 @@ def get_config(variant: str = ''):
   return variants.apply(config, variant, VARIANTS)
 
 
-def joint(config):
-  """Every block attends over (t h w), so that outlines reach other frames."""
-  config.model.update(
-    blocks=(2, 1),
-    attention_levels=(),
-    temporal_attention_levels=(),
-    joint_levels=2,
-    resample='linear',
-  )
-  config.diffusion.update(density_mean=1.0, density_std=1.5)
-
-
 def steady(config):
   """A latent holds four frames: a quarter of the positions to agree."""
-  joint(config)
+  recipes.joint(config)
   config.autoencoder.update(
     time_factor=4, channels=16, encoder_width=128, decoder_width=256
   )
@@ -95,7 +83,7 @@ def steady(config):
 
 def given(config):
   """Every block attends over (t h w): outlines of given frames reach others."""
-  joint(config)
+  recipes.joint(config)
   config.stages.video.update(batch=8, steps=2400)
 
 
@@ -126,7 +114,7 @@ def gpu(config):
 
   A quarter of these has a clean first frame, which trains image to video.
   """
-  joint(config)
+  recipes.joint(config)
   config.data.workers = 8
   config.data.scenes.train = 16_384
   config.model.update(

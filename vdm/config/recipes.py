@@ -111,6 +111,22 @@ def scenes() -> ConfigDict:
   return config
 
 
+def joint(config: ConfigDict) -> None:
+  """Lets every block attend over (t h w), so that outlines reach all frames.
+
+  Args:
+    config: of `scenes`, changed in place.
+  """
+  config.model.update(
+    blocks=(2, 1),
+    attention_levels=(),
+    temporal_attention_levels=(),
+    joint_levels=2,
+    resample='linear',
+  )
+  config.diffusion.update(density_mean=1.0, density_std=1.5)
+
+
 def four_stages(
   *,
   network: str,
