@@ -476,7 +476,7 @@ def test_labels_go_along_by_their_names(links):
       'set it to diffusion',
     ),
     (dict(stages__video__crop=4, model__low__space_factor=8), 'divisible'),
-    (dict(stages__video__frames=7), 'time_factor=2'),
+    (dict(stages__video__frames=7), 'time_factor=4'),
     (dict(model__low__residual=True), 'added frames lack everything'),
     (
       dict(model__low__residual=True, model__low__time_factor=1),
