@@ -1,6 +1,6 @@
 """Compares ways to guide a model of synthetic scenes.
 
-  python benchmarks/guidance.py --model runs/synthetic_steady --autoguide 500 \
+  python benchmarks/guidance.py --model runs/synthetic_steady --autoguide 3000 \
       --label_scales 1,2,3 --autoguide_scales 2,3 \
       --record benchmarks/records/my_machine.json
 

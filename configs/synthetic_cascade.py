@@ -11,11 +11,12 @@ The scenes of configs/synthetic.py, stored at 128 px. Three models, a run each
   bash launch/local.sh --config configs/synthetic_cascade.py:frames
   bash launch/local.sh --config configs/synthetic_cascade.py:enlarge
 
-and then all of them at once, the first guided against its own step 400:
+and then all of them at once, the first guided against itself at step 1900,
+after 400 steps on videos:
 
   R=runs/synthetic_cascade
   python -m vdm.sample --chain $R,${R}_frames,${R}_enlarge --label up-right \
-      --autoguide 400
+      --autoguide 1900
 
 Each with `smoke` is the same in minutes. On one core (AMD EPYC, one seed), with
 more than another training on its other thread: 70 minutes for the first and 67
