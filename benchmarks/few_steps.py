@@ -42,7 +42,7 @@ def rows_of(source, real):
   methods = _METHODS.value or [model.config.sample.method]
   for method, steps in itertools.product(methods, map(int, _STEPS.value)):
     changes = {'method': method, 'steps': steps}
-    videos, labels, seconds = scenes.sample(model, changes, _NUM.value)
+    videos, numbers = scenes.measured(model, changes, _NUM.value, real)
     per_step = 2 if model.config.sample.guidance != 1 else 1
     row = {
       'model': source,
@@ -51,10 +51,7 @@ def rows_of(source, real):
       'method': method,
       'steps': steps,
       'evaluations': steps * per_step,
-      'seconds_per_clip': seconds[0],
-      'processor_seconds_per_clip': seconds[1],
-      'videos': len(videos),
-      **scenes.measure(model, videos, labels, real['video']),
+      **numbers,
     }
     if _VIDEOS.value:
       name = f'{model.stage.objective}_{method}_{steps:02d}'

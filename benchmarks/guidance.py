@@ -49,22 +49,13 @@ def main(argv):
   rows = []
   for against, scales in ((None, _LABEL.value), (worse, _AUTO.value)):
     for scale in map(float, scales):
-      changes = {
-        'steps': _STEPS.value,
-        'eta': _ETA.value,
-        'guidance': scale,
-      }
-      videos, labels, seconds = scenes.sample(
-        model, changes, _NUM.value, against
-      )
+      changes = {'steps': _STEPS.value, 'eta': _ETA.value, 'guidance': scale}
+      _, numbers = scenes.measured(model, changes, _NUM.value, real, against)
       row = {
         'objective': f'{"label" if against is None else "autoguide"} {scale:g}',
         'method': model.config.sample.method,
         **changes,
-        'seconds_per_clip': seconds[0],
-        'processor_seconds_per_clip': seconds[1],
-        'videos': len(videos),
-        **scenes.measure(model, videos, labels, real['video']),
+        **numbers,
       }
       print(scenes.show([row]), flush=True)
       rows.append(row)

@@ -68,6 +68,17 @@ def measure(model, videos, labels, real):
   return found
 
 
+def measured(model, changes, num, real, worse=None):
+  """Videos, as `sample` makes them, and what a row says of them."""
+  videos, labels, seconds = sample(model, changes, num, worse)
+  return videos, {
+    'seconds_per_clip': seconds[0],
+    'processor_seconds_per_clip': seconds[1],
+    'videos': len(videos),
+    **measure(model, videos, labels, real['video']),
+  }
+
+
 def show(rows):
   """Rows as text."""
   from vdm.common import tables

@@ -11,6 +11,7 @@ from vdm.checkpoints import manager
 from vdm.common import power_averages
 from vdm.common import trees
 from vdm.models import safetensors
+from vdm.trained import run_folder
 from vdm.trained import snapshots
 
 UPDATES, EVERY = 240, 20
@@ -106,6 +107,10 @@ def test_a_step_of_which_there_is_a_snapshot_alone_is_read(finished_run):
   width = f'{run.config.sample.ema:.3f}'
   for path, x in trees.flatten(early.params).items():
     np.testing.assert_allclose(x, stored[f'{width}/{path}'], atol=1e-5)
+  meta = run_folder.read_meta(finished_run, 9)  # An export asks for it.
+  of_state = run_folder.read_meta(finished_run, 12)
+  assert meta == {name: of_state[name] for name in meta}
+  assert set(meta) == {'stage', 'objective', 'dataset'}
   worse = trained.load_worse(run, '9')
   assert worse.step == 9
   with pytest.raises(ValueError, match='at step 5 it makes 1 frame'):

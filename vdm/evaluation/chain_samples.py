@@ -91,7 +91,12 @@ def make(
     mesh: devices to split them over.
   """
   first, last = models.first, models.last
-  asked = _asked(first, num)
+
+  def held_out():
+    real = real_clips.RealClips(first.config.data, first.stage)
+    return real_clips.held_out(first, real, num)
+
+  asked = run_samples.asked(first, num, held_out)
   told = np.asarray(asked.cond['label'])
   seeds = first.config.sample.seed + np.arange(num)
   worse = models.worse
@@ -133,12 +138,3 @@ def make(
   labels = chain.renamed(told, first.label_names, last.label_names)
   cond = asked.cond | {'label': np.asarray(labels, np.int32)}
   return videos, asked._replace(cond=cond), key
-
-
-def _asked(run, num) -> prompts.Prompts:
-  """Returns what the first model is asked for, see `prompts.for_preview`."""
-  clips = None
-  if run.reader is not None and not run.config.sample.captions:
-    real = real_clips.RealClips(run.config.data, run.stage)
-    clips = real_clips.held_out(run, real, num)
-  return prompts.for_preview(run.config, run.reader, num, clips)

@@ -193,7 +193,8 @@ class _Evaluation:
     cache, num = self.out / result_cache.FOLDER, self.options.num
     if self.models is not None:
       return chain_samples.make(self.models, num, cache, self.mesh)
-    key, asked = run_samples.key(self.run, self.worse), self.asked()
+    key = run_samples.key(self.run, self.worse)
+    asked = run_samples.asked(self.run, num, lambda: self.held_out)
     videos, _ = run_samples.make(
       self.run, self.generator, key, num, folder=cache, asked=asked
     )
@@ -209,14 +210,6 @@ class _Evaluation:
       return {}
     real = self.real.captions(floor_key)
     return {'samples': asked.captions, 'real': real, 'autoencoder': real}
-
-  def asked(self) -> prompts.Prompts:
-    """Returns what the samples are made for, see `prompts.for_preview`."""
-    run, num, clips = self.run, self.options.num, None
-    reads = run.reader is not None and not run.config.sample.captions
-    if reads or cascade_rules.is_told(run.config.model):
-      clips = self.held_out
-    return prompts.for_preview(run.config, run.reader, num, clips)
 
   @functools.cached_property
   def held_out(self) -> dict[str, np.ndarray]:

@@ -59,6 +59,22 @@ def key(
   }
 
 
+def asked(
+  run: trained.Model, num: int, held_out: Callable[[], dict[str, Any]]
+) -> prompts.Prompts:
+  """Returns what samples are made for, see `prompts.for_preview`.
+
+  Args:
+    run: the trained model.
+    num: number of samples.
+    held_out: called for `real_clips.held_out` where they are of such clips.
+  """
+  reads = run.reader is not None and not run.config.sample.captions
+  shown = reads or cascade_rules.is_told(run.config.model)
+  clips = held_out() if shown else None
+  return prompts.for_preview(run.config, run.reader, num, clips)
+
+
 def make(
   run: trained.Model,
   generator: generate.Generator,

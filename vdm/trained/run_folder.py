@@ -91,13 +91,11 @@ def _averages(workdir, config, checkpoint):
   The latter is {path: array} of parameters that no stage trains. Of a snapshot
   there are no averages by width: it has any.
   """
+  folder, step = choose_step(workdir, checkpoint)
   found = None
-  number = int(checkpoint) if str(checkpoint).isdigit() else None
-  if number in snapshots.steps(workdir) and number not in _kept(workdir):
-    found = number, {}, snapshots.read_meta(workdir, number)
+  if folder == workdir / snapshots.FOLDER:
+    found = step, {}, snapshots.read_meta(workdir, step)
     folder, step = workdir / STATES, None
-  else:
-    folder, step = choose_step(workdir, checkpoint)
   with manager.Checkpoints(folder, read_only=True) as store:
     found = found or store.restore_item('ema', step=step)
     if not image_model_rules.constant_patterns(config) or found is None:
@@ -154,6 +152,9 @@ def choose_step(
 ) -> tuple[epath.Path, int | None]:
   """Returns the folder and step that 'latest', 'best' or a number names.
 
+  A number names a whole state rather than the best step, and either rather than
+  a snapshot.
+
   Raises:
     FileNotFoundError: the run does not keep it.
     ValueError: it names nothing.
@@ -175,23 +176,16 @@ def choose_step(
     raise ValueError(
       f'{checkpoint!r} names no checkpoint: latest, best or a step.'
     )
-  kept = _kept(workdir)
-  if int(checkpoint) not in kept:
-    known = sorted({*kept, *snapshots.steps(workdir)})
-    raise FileNotFoundError(
-      f'{workdir} keeps the steps {", ".join(map(str, known))}, not '
-      f'{checkpoint}.'
-    )
-  return kept[int(checkpoint)], int(checkpoint)
-
-
-def _kept(workdir: epath.Path) -> dict[int, epath.Path]:
-  """Returns {step: folder} of the checkpoints; whole states are preferred."""
-  kept = {}
-  for folder in (workdir / BEST, workdir / STATES):
+  kept = dict.fromkeys(snapshots.steps(workdir), workdir / snapshots.FOLDER)
+  for folder in reversed(folders):
     with manager.Checkpoints(folder, read_only=True) as store:
       kept |= dict.fromkeys(store.steps(), folder)
-  return kept
+  if int(checkpoint) not in kept:
+    raise FileNotFoundError(
+      f'{workdir} keeps the steps {", ".join(map(str, sorted(kept)))}, '
+      f'not {checkpoint}.'
+    )
+  return kept[int(checkpoint)], int(checkpoint)
 
 
 def read_meta(workdir: epath.PathLike, step: int) -> dict[str, Any]:
@@ -201,6 +195,9 @@ def read_meta(workdir: epath.PathLike, step: int) -> dict[str, Any]:
     FileNotFoundError: the run does not keep it.
     CheckpointError: it is corrupt.
   """
-  folder, _ = choose_step(epath.Path(workdir), str(step))
+  workdir = epath.Path(workdir)
+  folder, _ = choose_step(workdir, str(step))
+  if folder == workdir / snapshots.FOLDER:
+    return snapshots.read_meta(workdir, step)
   with manager.Checkpoints(folder, read_only=True) as store:
     return store.read_meta(step)

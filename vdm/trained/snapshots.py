@@ -37,7 +37,7 @@ def write(
     step: global step.
     averages: {width: {parameter: array}}.
     counts: updates of each parameter so far.
-    meta: names of the stage and of its objective, as of a checkpoint.
+    meta: 'stage', 'objective' and 'dataset', as of a checkpoint.
   """
   folder = workdir / FOLDER
   folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def steps(workdir: epath.Path) -> list[int]:
 
 
 def read_meta(workdir: epath.Path, step: int) -> dict[str, str]:
-  """Returns the 'stage' and the 'objective' of a snapshot.
+  """Returns what was written beside the averages of a step, see `write`.
 
   Raises:
     FileNotFoundError: it was made before snapshots said so.
@@ -77,7 +77,7 @@ def read_meta(workdir: epath.Path, step: int) -> dict[str, str]:
       'it is: an earlier version of vdm has written it. Name a step that has a '
       'checkpoint.'
     )
-  return {name: info[name] for name in ('stage', 'objective')}
+  return {name: info[name] for name in ('stage', 'objective', 'dataset')}
 
 
 def forget_after(workdir: epath.Path, step: int) -> None:

@@ -103,9 +103,7 @@ class StageSaver:
     counts = {path: slot.count for path, slot in state.opt_state.items()}
     counts = {k: int(v) for k, v in arrays.to_host(counts).items()}
     if coordination.is_first():
-      meta = self._described()
-      del meta['dataset']
-      snapshots.write(workdir, step, averages, counts, meta)
+      snapshots.write(workdir, step, averages, counts, self._described())
 
   def save(
     self,
