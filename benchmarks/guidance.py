@@ -41,7 +41,7 @@ def main(argv):
   from vdm import trained
   from vdm.evaluation import real_clips
 
-  model = trained.load(_MODEL.value)
+  model = trained.load(_MODEL.value, autoguide='none')
   worse = trained.load_worse(model, _AUTOGUIDE.value)
   real = real_clips.RealClips(model.config.data, model.stage).same(
     'validation', _NUM.value

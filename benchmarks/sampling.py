@@ -38,10 +38,12 @@ def measure(config, stage, batches):
   from vdm import prompts
   from vdm.common import sizes
   from vdm.common import vocabulary
+  from vdm.config import sampling
   from vdm.training import objectives
   from vdm.training import sharding
   from vdm.training import throughput
 
+  config = sampling.by_conditions(config)
   mesh = sharding.make_mesh(config.train.fsdp)
   params = objectives.make_objective(config, stage, mesh).init(
     jax.random.key(0), None

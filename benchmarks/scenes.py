@@ -21,7 +21,7 @@ def sample(model, changes, num, worse=None):
     model: a `trained.Model`.
     changes: {key of config.sample: value}.
     num: number of videos.
-    worse: the model to guide against, if any.
+    worse: the model to guide against; None: the model's own, if any.
   """
   import numpy as np
 
@@ -31,7 +31,7 @@ def sample(model, changes, num, worse=None):
   config = model.config.copy_and_resolve_references()
   generate.change_sampler(config.sample, changes)
   make = generate.make_generator(
-    config, model.stage, worse=worse and (worse.config, worse.params)
+    config, model.stage, worse=worse or model.worse
   )
   cond = prompts.for_preview(config, model.reader, num).cond
   seeds = config.sample.seed + np.arange(num)

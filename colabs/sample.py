@@ -140,7 +140,9 @@ def generator(**changes):
   generate.change_sampler(config.sample, changes)
   key = config.sample.to_json()
   if key not in generators:
-    generators[key] = generate.make_generator(config, run.stage)
+    generators[key] = generate.make_generator(
+      config, run.stage, worse=run.worse
+    )
   return config, generators[key]
 
 

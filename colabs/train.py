@@ -247,11 +247,13 @@ if not captions and not label:
 if captions and not label:
   labels = [-1] * number
 asked = prompts.make(run.reader, labels, captions)
-make = generate.make_generator(run.config, run.stage)
+make = generate.make_generator(run.config, run.stage, worse=run.worse)
 seeds = seed + np.arange(number)
 videos = make.samples(run.params, run.frozen, asked.cond, seeds)
 folder = pathlib.Path(f'{workdir}_samples') / time.strftime('%Y%m%d_%H%M%S')
-made_with = generate.describe_samples(run.config, run.source, run.step)
+made_with = generate.describe_samples(
+  run.config, run.source, run.step, run.worse
+)
 samples.write(
   *(folder, videos, labels, names, seeds, run.frame_rate, made_with),
   each=True,

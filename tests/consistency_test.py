@@ -302,7 +302,7 @@ def test_it_is_not_guided(make_videos):
   with pytest.raises(ValueError, match='cannot be guided by held frames'):
     generate.plan(own, stage, rollouts.Task(frames=6, history_guidance=2.0))
   with pytest.raises(ValueError, match='cannot be guided, since'):
-    generate.make_generator(own, stage, worse=(own, {}))
+    generate.make_generator(own, stage, worse=generate.Average(own, {}, 0, ''))
 
 
 def test_other_stages_are_sampled_as_the_configuration_says():

@@ -143,7 +143,7 @@ def test_another_protocol_is_measured_anew(card, workdir, options):
   worse = trained.load_worse(run, '9')
   generator = generate.make_generator(
     *(run.config, run.stage, sharding.make_mesh()),
-    worse=(worse.config, worse.params),
+    worse=worse,
   )
   labels = {'label': np.arange(4, dtype=np.int32)}
   videos = generator.samples(run.params, run.frozen, labels, np.arange(4))

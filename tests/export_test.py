@@ -55,7 +55,9 @@ def folder(finished_run, tmp_path_factory):
 def grey(monkeypatch):
   """Videos that cost nothing."""
 
-  def make_generator(config, stage):
+  def make_generator(config, stage, worse):
+    del worse
+
     def samples(params, frozen, labels, seeds):
       shape = (len(seeds), stage.frames, *2 * (stage.resolution,), 3)
       return np.full(shape, 128, np.uint8)

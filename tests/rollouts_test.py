@@ -89,7 +89,7 @@ def make_videos(monkeypatch):
       config,
       config.stages.video,
       poll=poll,
-      worse=worse and (config, worse),
+      worse=worse and generate.Average(config, worse, 0, ''),
     )
     videos = maker.samples(
       {'offset': offset},

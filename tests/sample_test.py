@@ -26,7 +26,8 @@ def command(tmp_path, monkeypatch):
   config.sample.update(batch=2, eta=0.5)
   classes = [8]
 
-  def load(source, ema, checkpoint, image_model):
+  def load(source, ema, checkpoint, image_model, autoguide):
+    assert autoguide is None
     config.model.num_classes = classes[0]
     stage = schema.stage(frames=4, resolution=16)
     return trained.Model(

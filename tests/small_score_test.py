@@ -28,11 +28,11 @@ def test_small_scores_have_names_of_their_own_and_measure_once(monkeypatch):
   )
 
   def make(params, frozen, given):
-    assert frozen == 'autoencoder' and given is held_out
+    assert frozen == {'params': {}} and given is held_out
     return given['video'] if params == 'good' else given['video'] // 4
 
   small = small_score.SmallScore(make, held_out)
-  good, bad = small('good', 'autoencoder'), small('bad', 'autoencoder')
+  good, bad = small('good', {'params': {}}), small('bad', 'autoencoder')
   assert counted == [6, 6, 6]  # The held-out clips once.
   assert set(good) == {
     f'small_score/{name}' for name in (*suite.SUMMARY, 'flow_ratio')
@@ -45,11 +45,11 @@ def test_other_scores_stand_beside_its_own():
   held_out = clips()
 
   def more(params, frozen, given):
-    assert (params, frozen) == ('model', 'autoencoder') and given is held_out
+    assert (params, frozen) == ('model', {'params': {}}) and given is held_out
     return {'kept_from_8': 12.5}
 
   small = small_score.SmallScore(lambda *_: held_out['video'], held_out, more)
-  found = small('model', 'autoencoder')
+  found = small('model', {'params': {}})
   assert list(found)[-1] == 'small_score/kept_from_8'
   assert found['small_score/kept_from_8'] == 12.5
   assert found['small_score/motion'] < 1e-6

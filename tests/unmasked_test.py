@@ -86,7 +86,9 @@ def make_videos(monkeypatch):
       **dict(method='unmask', steps=LENGTH, batch=4, guidance=1.0) | options
     )
     make = generate.make_generator(
-      config, config.stages.video, worse=worse and (config, worse)
+      config,
+      config.stages.video,
+      worse=worse and generate.Average(config, worse, 0, ''),
     )
     if given is not None:
       given = np.uint8(np.repeat(given[..., None] * 85, 3, axis=-1))

@@ -163,14 +163,18 @@ def make(
   for link in links:
     run = link.run
     asked = hand_on(run, labels, label_names, captions)
-    guidance = prompts.choose_guidance(run.config, asked, None, False)
+    guidance = prompts.choose_guidance(
+      run.config, asked, None, run.worse is not None
+    )
     if guidance is not None:
       guidance_rules.change(run.config.sample, guidance)
     logging.info(
       'Enlarging with %s to %d frames of %s px.',
       *(run.source, link.task.frames, sizes.text(link.size)),
     )
-    generator = generate.make_generator(run.config, run.stage, mesh)
+    generator = generate.make_generator(
+      run.config, run.stage, mesh, worse=run.worse
+    )
     videos = generator.samples(
       run.params,
       run.frozen,
@@ -180,7 +184,9 @@ def make(
     )
     records.append(
       {
-        **generate.describe_samples(run.config, run.source, run.step),
+        **generate.describe_samples(
+          run.config, run.source, run.step, run.worse
+        ),
         'low_noise': run.config.sample.low_noise,
         'frames': link.task.frames,
         **sizes.keys(link.size),

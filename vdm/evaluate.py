@@ -93,7 +93,8 @@ _AUTOGUIDE = flags.DEFINE_string(
   'autoguide',
   None,
   'run: a worse model to guide against in place of the null label: a step of '
-  'the run, or another run or export in the same latents.',
+  'the run, or another run or export in the same latents; none: by the label. '
+  "By default the run's.",
 )
 _REAL = flags.DEFINE_string('real', None, 'folders: real videos or .npz files.')
 _FAKE = flags.DEFINE_string('fake', None, 'folders: videos to evaluate.')

@@ -6,8 +6,9 @@ rounding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from etils import epath
 from etils.array_types import FloatArray, ui8
@@ -34,6 +35,25 @@ from vdm.sampling import enlarged
 from vdm.sampling import unmasked
 
 IMAGE = -1  # Number of the window that is an image, see `sample.image_first`.
+
+
+class Worse(Protocol):
+  """A network that is guided against: a `trained.Model`, or an `Average`."""
+
+  config: ConfigDict  # The run's.
+  params: dict[str, Any]
+  step: int
+  source: str
+
+
+@dataclasses.dataclass
+class Average:
+  """An average of a network's parameters, as it is while the network trains."""
+
+  config: ConfigDict
+  params: dict[str, Any]
+  step: int
+  source: str
 
 
 class Generator(NamedTuple):
@@ -163,7 +183,7 @@ def make_generator(
   stage: ConfigDict,
   mesh: jax.sharding.Mesh | None = None,
   poll: Callable[[], None] = lambda: None,
-  worse: tuple[ConfigDict, dict[str, Any]] | None = None,
+  worse: Worse | None = None,
 ) -> Generator:
   """Returns the functions that make a stage's videos.
 
@@ -172,21 +192,29 @@ def make_generator(
     stage: whose frames and size the videos have.
     mesh: devices to split the videos over; None: all rows on one device.
     poll: called after every window of every batch of videos; may raise.
-    worse: the configuration and the parameters of a network that works in the
-      same latents, to guide against it instead of the null condition.
+    worse: a network that works in the same latents, to guide against it instead
+      of the null condition; its parameters are read when videos are made.
 
   Raises:
     ValueError: the network cannot be guided as `config.sample` says; when
       samples are made, it was not trained for the task.
   """
-  for problem in rules.few_steps_problems(stage, config.sample, bool(worse)):
+  if config.sample.autoguide and not worse:
+    raise ValueError(
+      f'config.sample.autoguide={config.sample.autoguide} guides against an '
+      'earlier average, which is not given: pass worse=model.worse, or set it '
+      'to 0.'
+    )
+  for problem in rules.few_steps_problems(
+    stage, config.sample, worse is not None
+  ):
     raise ValueError(problem)
   for problem in token_rules.sample_problems(
-    stage, config.sample, worse and worse[0]
+    stage, config.sample, worse and worse.config
   ):
     raise ValueError(problem)
   for problem in guidance_rules.problems(
-    config.model, config.sample, bool(worse)
+    config.model, config.sample, worse is not None
   ):
     raise ValueError(problem)
   for problem in guidance_rules.given_problems(stage, config.sample):
@@ -201,7 +229,7 @@ def make_generator(
   encode_made, decode_made = enlarged.make_coders(config, encode, decode)
   shape = latent_shape(codec, stage.frames, sizes.of(stage))
   factor, time = codec.factor[0], config.model.low.time_factor
-  worse_config, worse_params = worse or (None, {})
+  worse_config = worse and worse.config
   if stage.objective == 'tokens':
     make_window = unmasked.make_windows(config, codec, worse_config)
   else:
@@ -218,6 +246,7 @@ def make_generator(
   def make_videos(task, windows, params, frozen, cond, seeds, *given):
     """Window by window, so that only one at a time is on the devices."""
     make = functools.partial(make_window, task)
+    worse_params = worse.params if worse else {}
     z, pixels, start = np.zeros((len(seeds), *shape), np.float32), [], 0
     if image_first and not windows[0].held.any():
       free = np.zeros(1, bool)
@@ -319,7 +348,10 @@ def change_sampler(options: ConfigDict, changes: dict[str, Any]) -> None:
 
 
 def describe_samples(
-  config: ConfigDict, source: epath.PathLike, step: int
+  config: ConfigDict,
+  source: epath.PathLike,
+  step: int,
+  worse: Worse | None = None,
 ) -> dict[str, Any]:
   """Returns what made samples, for their record.
 
@@ -327,16 +359,25 @@ def describe_samples(
     config: the run's, `sample` as it was used.
     source: the run's folder, or what else the model was read from.
     step: global step of the checkpoint.
+    worse: what they are guided against, if anything.
   """
-  left_out = {'num', 'batch', 'final', 'seed', 'captions'}
+  # What is guided against has a record of its own.
+  left_out = {'num', 'batch', 'final', 'seed', 'captions', 'autoguide'}
   left_out |= {*sampling.others(config.sample.method)}
   for name in ('low_noise', 'guidance_by'):
     if not config.sample[name]:
       left_out.add(name)
   options = {k: v for k, v in config.sample.items() if k not in left_out}
-  options['guidance'] = condition_rules.guidance_scale(
-    config.model, options['guidance']
-  )
+  if worse is None:
+    options['guidance'] = condition_rules.guidance_scale(
+      config.model, options['guidance']
+    )
+  else:
+    options['autoguide'] = {
+      'run': str(worse.source),
+      'step': int(worse.step),
+      'ema': worse.config.sample.ema,
+    }
   return {'run': str(source), 'step': int(step), **options}
 
 

@@ -62,7 +62,6 @@ class Request(NamedTuple):
   Attributes:
     options: as it was asked for.
     run: the model, a `trained.Model`.
-    worse: the model to guide against, if any.
     given: the frames that are given, `given_frames.Given`, if any.
     low: the videos to enlarge, likewise.
     chain: what comes after the model, see `chain`.
@@ -77,7 +76,6 @@ class Request(NamedTuple):
 
   options: Options
   run: Any
-  worse: Any
   given: Any
   low: Any
   chain: list[chain.Link]
@@ -103,9 +101,13 @@ def read(options: Options, run: Any = None) -> Request:
     ValueError: the model cannot do what is asked for.
   """
   first, *others = options.chain or [options.workdir]
-  run = run or trained.load(
-    first, options.ema, options.checkpoint, options.image_model
-  )
+  if run is None:
+    run = trained.load(
+      *(first, options.ema, options.checkpoint, options.image_model),
+      options.autoguide,
+    )
+  elif options.autoguide is not None:
+    run = trained.against(run, options.autoguide)
   scalars = prompts.choose_scalars(
     run.config, frame_rate=options.frame_rate, motion=options.motion
   )
@@ -117,11 +119,9 @@ def read(options: Options, run: Any = None) -> Request:
     *(options.history_guidance, options.history_noise),
   )
   _, windows = generate.plan(run.config, run.stage, task)
-  worse = None
-  if options.autoguide:
-    worse = trained.load_worse(run, options.autoguide)
+  if run.worse is not None:
     with errors.as_usage('--autoguide: '):
-      generate.plan(worse.config, worse.stage, task)
+      generate.plan(run.worse.config, run.worse.stage, task)
   low = chain.read_low(
     *(run.config, run.stage, frames, frame_rate),
     *(options.low, options.low_noise),
@@ -137,7 +137,7 @@ def read(options: Options, run: Any = None) -> Request:
     run = run._replace(reader=reader)
   asked = choose_prompts(run, options, given or low)
   guidance = prompts.choose_guidance(
-    *(run.config, asked, options.guidance, worse is not None),
+    *(run.config, asked, options.guidance, run.worse is not None),
     others=told_besides(run.config, scalars, given, len(windows)),
   )
   out = choose_folder(
@@ -146,7 +146,7 @@ def read(options: Options, run: Any = None) -> Request:
     *(options.out, options.overwrite),
   )
   return Request(
-    *(options, run, worse, given, low, links, task, len(windows), asked),
+    *(options, run, given, low, links, task, len(windows), asked),
     *(scalars, frame_rate, guidance, out),
   )
 
@@ -284,9 +284,11 @@ def make_videos(
 
 def describe(request: Request) -> dict[str, Any]:
   """Returns what made the samples, for samples.json."""
-  run, worse, options = request.run, request.worse, request.options
+  run, options = request.run, request.options
   num = len(request.asked.cond['label'])
-  made_with = generate.describe_samples(run.config, run.source, run.step)
+  made_with = generate.describe_samples(
+    run.config, run.source, run.step, run.worse
+  )
   if options.image_model:
     made_with['image_model'] = options.image_model
   if request.scalars:
@@ -308,12 +310,5 @@ def describe(request: Request) -> dict[str, Any]:
     planned, _ = generate.plan(run.config, run.stage, request.task)
     made_with['task'] = {
       k: v for k, v in planned._asdict().items() if k != 'given'
-    }
-  if worse:
-    made_with['guidance'] = run.config.sample.guidance
-    made_with['autoguide'] = {
-      'run': worse.source,
-      'step': worse.step,
-      'ema': worse.config.sample.ema,
     }
   return made_with

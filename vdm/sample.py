@@ -171,7 +171,8 @@ flags.DEFINE_string(
   'autoguide',
   None,
   'A worse model to guide against in place of the null label: a step of the '
-  'run, or another run or export in the same latents.',
+  'run, or another run or export in the same latents; none: by the label. By '
+  "default the run's (sample.autoguide).",
 )
 
 
@@ -197,7 +198,7 @@ def main(argv: Sequence[str]) -> None:
     )
   except (OSError, ValueError) as error:
     flag.stop(error)
-  run, worse, asked = wanted.run, wanted.worse, wanted.asked
+  run, asked = wanted.run, wanted.asked
   labels = asked.cond['label']
   num = len(labels)
   options = run.config.sample
@@ -226,7 +227,7 @@ def main(argv: Sequence[str]) -> None:
       run.config,
       run.stage,
       poll=report_windows(num, wanted.windows, options.batch),
-      worse=worse and (worse.config, worse.params),
+      worse=run.worse,
     )
   except ValueError as error:
     flag.stop(error)

@@ -35,6 +35,7 @@ from vdm.trained import snapshots
 from vdm.training import agreement
 from vdm.training import autoencoder_stage
 from vdm.training import counters
+from vdm.training import earlier
 from vdm.training import inputs
 from vdm.training import motion_range
 from vdm.training import nonfinite
@@ -303,6 +304,7 @@ def train_stage(
       sampling.of_stage(config, stage), stage, run.mesh, run.signal.check
     ),
     prompts.configured(config.sample, run.texts, config.sample.num),
+    earlier.reader(config, span, run.mesh, run.workdir, step),
   )
   source, bad_before = run.sources['train'], run.counters.bad_records
   saver = stage_saver.StageSaver(
@@ -452,6 +454,7 @@ def finish(run: Run, span: stages.Span, state: train_state.TrainState) -> None:
     logging.info('Finished: the autoencoder is in %s.', run.workdir)
     return
   config = sampling.of_stage(run.config, span.stage)
+  against = earlier.reader(run.config, span, run.mesh, run.workdir, span.stop)
   final_score.write(
     config,
     span.stage,
@@ -466,6 +469,7 @@ def finish(run: Run, span: stages.Span, state: train_state.TrainState) -> None:
     span.stop,
     run.signal.check,
     run.texts,
+    against(span.stop, state.params),
   )
   run.log.write_final(span.stop, run.workdir / 'final')
 

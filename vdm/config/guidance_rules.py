@@ -113,7 +113,7 @@ def problems(
   if worse:
     yield (
       'Guidance against a worse model has one scale and no groups: give '
-      f'--guidance a number in place of {sample.guidance_by}.'
+      f'guidance a number in place of {sample.guidance_by}.'
     )
     return
   key = f'{key}_by'
@@ -132,6 +132,23 @@ def problems(
   yield from condition_rules.guidance_problems(
     model, scales(model, sample), key
   )
+
+
+def autoguide_problems(config: ConfigDict) -> Iterator[str]:
+  """Yields why there is no average that `sample.autoguide` guides against."""
+  asked = config.sample.autoguide
+  steps = {
+    name: config.stages[name].steps
+    for name in config.train.order
+    if name in config.stages
+    and config.stages[name].objective in ('diffusion', 'tokens')
+  }
+  if asked and steps and asked >= max(steps.values()):
+    name = max(steps, key=steps.get)
+    yield (
+      f'config.sample.autoguide={asked} guides against the average after '
+      f'{asked} updates, and stage {name} has {steps[name]}: take fewer, or 0.'
+    )
 
 
 def given_problems(stage: ConfigDict, sample: ConfigDict) -> Iterator[str]:

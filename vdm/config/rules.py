@@ -36,7 +36,10 @@ def problems(config: ConfigDict) -> Iterator[str]:
   yield from cascade_rules.problems(config)
   yield from condition_rules.text_problems(config)
   yield from condition_rules.scalar_problems(config)
-  yield from guidance_rules.problems(config.model, config.sample)
+  yield from guidance_rules.problems(
+    config.model, config.sample, config.sample.autoguide > 0
+  )
+  yield from guidance_rules.autoguide_problems(config)
   yield from _diffusion_problems(config.diffusion)
   yield from _sample_problems(config.sample, config.optim)
   yield from _score_problems(config.score)

@@ -305,6 +305,9 @@ KEYS: dict[str, Any] = dict(
     guidance_by='',  # Scales by group, as in 'given=1.5,label=2,text=5'.
     guidance_interval=interval((-40.0, 40.0)),  # Log-SNR range of guidance.
     guidance_rescale=share(0.0),
+    # Updates of the stage whose average is guided against, in place of the
+    # null condition (autoguidance); 0: the null condition.
+    autoguide=0,
     temperature=positive(1.0),  # unmask: of the tokens that are drawn.
     # unmask: of the noise on which tokens a step keeps; it falls to zero.
     order_noise=4.5,

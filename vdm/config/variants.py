@@ -55,6 +55,8 @@ def smoke(config: ConfigDict) -> None:
   config.model.update(widths=(16, 32), embed_width=32)
   config.model.transformer.update(width=32, depth=2)
   config.sample.update(steps=4, final=8, num=2, batch=4)
+  if config.sample.autoguide:
+    config.sample.autoguide = 20
   config.score.update(every=20, num=4)
   config.train.update(log_every=10, eval_clips=8)
   for stage in config.stages.values():
@@ -91,7 +93,7 @@ def overfit(config: ConfigDict) -> None:
     decoder_blocks=2,
     statistics_clips=2,
   )
-  config.sample.update(steps=32, final=4, num=2, batch=4)
+  config.sample.update(steps=32, final=4, num=2, batch=4, autoguide=0)
   config.score.every = 0  # The PSNR to the clips is the score.
   config.train.update(
     log_every=20, eval_every=400, preview_every=400, save_every=400

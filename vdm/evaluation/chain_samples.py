@@ -24,12 +24,10 @@ class Chain(NamedTuple):
   Attributes:
     first: the model that makes videos from nothing.
     links: what comes after it, see `chain`.
-    worse: the model that the first is guided against, if any.
   """
 
   first: trained.Model
   links: list[chain.Link]
-  worse: trained.Model | None = None
 
   @property
   def last(self) -> trained.Model:
@@ -51,14 +49,14 @@ def load(
     ema: width of the first one's average; None for its own.
     checkpoint: of the first one: latest, best or a step.
     sample: {key of config.sample: value} to change, of the first one.
-    autoguide: what the first one is guided against, see `trained.load_worse`.
+    autoguide: what the first one is guided against, see `trained.load`.
 
   Raises:
     FileNotFoundError: there is no such run.
     ValueError: a model does not enlarge what the one before it makes, or the
       first makes other than the clips of the last are.
   """
-  first = trained.load(sources[0], ema, checkpoint)
+  first = trained.load(sources[0], ema, checkpoint, autoguide=autoguide)
   generate.change_sampler(first.config.sample, sample)
   links = chain.plan(
     first,
@@ -72,8 +70,7 @@ def load(
       f'--chain: {last.run.source} would make {last.task.frames} frames and '
       f'has clips of {last.run.stage.frames} to compare them with.'
     )
-  worse = trained.load_worse(first, autoguide) if autoguide else None
-  return Chain(first, links, worse)
+  return Chain(first, links)
 
 
 def make(
@@ -99,10 +96,8 @@ def make(
   asked = run_samples.asked(first, num, held_out)
   told = np.asarray(asked.cond['label'])
   seeds = first.config.sample.seed + np.arange(num)
-  worse = models.worse
   generator = generate.make_generator(
-    *(first.config, first.stage, mesh),
-    worse=worse and (worse.config, worse.params),
+    first.config, first.stage, mesh, worse=first.worse
   )
 
   def compute(rows):
@@ -124,7 +119,7 @@ def make(
 
   key = {
     'chain': [
-      run_samples.key(first, worse),
+      run_samples.key(first),
       *(run_samples.key(link.run) for link in models.links),
     ],
   }

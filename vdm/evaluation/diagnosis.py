@@ -252,7 +252,7 @@ def _raw_parameters(run):
 
 def _overshoot(run, held_out, latents, batched, encode):
   cond = conditions.of({k: x[:SAMPLES] for k, x in held_out.items()})
-  make = generate.make_generator(run.config, run.stage)
+  make = generate.make_generator(run.config, run.stage, worse=run.worse)
   seeds = run.config.sample.seed + np.arange(len(cond['label']))
   videos = make.samples(run.params, run.frozen, cond, seeds)
 

@@ -40,6 +40,7 @@ class Evaluator:
     label_names: Sequence[str] = (),
     more_scores: Callable[..., dict[str, float]] | None = None,
     asked: prompts.Prompts | None = None,
+    earlier: Callable[..., generate.Average | None] | None = None,
   ):
     """Reads the clips.
 
@@ -56,10 +57,12 @@ class Evaluator:
       more_scores: beside the small score's own, see `SmallScore`.
       asked: of the videos of previews, one each; None: what is told of the
         clips that are shown beside them.
+      earlier: (step, params) -> what videos are guided against, see
+        `training.earlier`; None: conditions.
     """
     self._span, self._objective, self._frozen = span, objective, frozen
     self._clips = clips(config.train.eval_clips)
-    self._asked = asked
+    self._asked, self._earlier = asked, earlier
     self._small_score = small_score.make_small_score(
       config.score,
       span.stage,
@@ -103,10 +106,10 @@ class Evaluator:
         step, self._objective.validate(average, self._frozen, self._clips)
       )
     average = train_state.averaged(state, self._shown)
+    worse = self._earlier and self._earlier(step, state.params)
+    frozen = self._frozen | ({objectives.EARLIER: worse} if worse else {})
     if 'preview' in due:
-      clips = self._objective.preview(
-        average, self._frozen, self._preview_clips()
-      )
+      clips = self._objective.preview(average, frozen, self._preview_clips())
       preview = write_preview(
         self._folder / f'step_{step:08d}',
         clips,
@@ -115,13 +118,13 @@ class Evaluator:
       )
       self._log.write_preview(step, preview)
       if self._given is not None:
-        self._preview_given(step, average)
+        self._preview_given(step, average, frozen)
     if 'score' in due:
-      scores = self._small_score(average, self._frozen)
+      scores = self._small_score(average, frozen)
       self._write(step, scores)
     return scores
 
-  def _preview_given(self, step, average):
+  def _preview_given(self, step, average, frozen):
     """Writes given.mp4 and .gif: held-out clips above what goes on from them.
 
     The first quarter is given, or the first frame. It is the same clips and
@@ -129,7 +132,7 @@ class Evaluator:
     """
     name, task = self._given
     clips = {k: x[: self._num] for k, x in self._clips.items()}
-    made = self._objective.samples(average, self._frozen, clips, task)
+    made = self._objective.samples(average, frozen, clips, task)
     if coordination.is_first():
       rows = {'real': clips['video'], name: made}
       path = self._folder / f'step_{step:08d}' / 'given'

@@ -42,6 +42,7 @@ def write(
   step: int,
   poll: Callable[..., None],
   texts: vocabulary.Reader | None = None,
+  worse: generate.Worse | None = None,
 ) -> None:
   """Writes `final/` once: samples.npz, the videos, real.npz and metrics.json.
 
@@ -64,6 +65,7 @@ def write(
     step: global step of the parameters.
     poll: called after every batch of videos; may raise.
     texts: reads captions, if the run does.
+    worse: what the videos are guided against, if anything.
   """
   num = config.sample.final
   how = _protocol(config, stage, source)
@@ -76,7 +78,7 @@ def write(
   asked = prompts.for_preview(config, texts, num, real)
   cond = asked.cond
   seeds = config.sample.seed + np.arange(num)
-  make = generate.make_generator(config, stage, mesh, poll)
+  make = generate.make_generator(config, stage, mesh, poll, worse)
   videos = make.samples(params, frozen, cond, seeds)
   labels = cond['label']
   reconstruction = make.reconstruct(frozen, real['video'])
@@ -97,7 +99,7 @@ def write(
     source.info['label_names'],
     seeds,
     frame_rate,
-    generate.describe_samples(config, folder.parent, step),
+    generate.describe_samples(config, folder.parent, step, worse),
     prompts=asked.captions,
   )
   rows = _like(labels[:BESIDE], real['label'])
@@ -174,7 +176,7 @@ def settings(sample: ConfigDict) -> dict[str, Any]:
   """Returns what a protocol says of `config.sample`."""
   found = sample.to_dict()
   # So are protocols of before there were these keys.
-  for name in ('captions', 'guidance_by', 'low_noise'):
+  for name in ('captions', 'guidance_by', 'low_noise', 'autoguide'):
     if not found[name]:
       del found[name]
   for name in sampling.others(sample.method):

@@ -57,7 +57,7 @@ class Options:
       three are of its first model.
     checkpoint: latest, best or a step.
     sample: {key of config.sample: value} to change.
-    autoguide: what it is guided against, see `trained.load_worse`.
+    autoguide: what it is guided against, see `trained.load`.
     network: of the features for Frechet and kernel distances; None for none.
     classifier: of the logits for the Inception Score; None for none.
     unbiased: covariances over N - 1.
@@ -103,7 +103,7 @@ def evaluate(
     )
     card = _Evaluation(models.last, out, options, models).card()
   else:
-    run = trained.load(sources[0], *how)
+    run = trained.load(sources[0], *how, autoguide=options.autoguide)
     generate.change_sampler(run.config.sample, options.sample)
     card = _Evaluation(run, out, options).card()
   if card is not None:
@@ -122,12 +122,9 @@ class _Evaluation:
     self.run, self.out, self.options = run, out, options
     self.models = models
     self.real = real_clips.RealClips(config.data, stage)
-    self.mesh, self.worse = sharding.make_mesh(), None
-    if models is None and options.autoguide:
-      self.worse = trained.load_worse(run, options.autoguide)
+    self.mesh = sharding.make_mesh()
     self.generator = generate.make_generator(
-      *(config, stage, self.mesh),
-      worse=self.worse and (self.worse.config, self.worse.params),
+      config, stage, self.mesh, worse=run.worse
     )
     self.statistics = epath.Path(
       options.statistics or epath.Path(config.data.root) / 'statistics'
@@ -193,7 +190,7 @@ class _Evaluation:
     cache, num = self.out / result_cache.FOLDER, self.options.num
     if self.models is not None:
       return chain_samples.make(self.models, num, cache, self.mesh)
-    key = run_samples.key(self.run, self.worse)
+    key = run_samples.key(self.run)
     asked = run_samples.asked(self.run, num, lambda: self.held_out)
     videos, _ = run_samples.make(
       self.run, self.generator, key, num, folder=cache, asked=asked

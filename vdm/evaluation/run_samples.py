@@ -26,21 +26,14 @@ PART = 64  # Samples per cached part, about.
 SHEET_VIDEOS = 16
 
 
-def key(
-  run: trained.Model, worse: trained.Model | None = None
-) -> dict[str, Any]:
-  """Returns what a sample depends on, except its seed and label.
-
-  Args:
-    run: the trained model.
-    worse: the model that it is guided against, if any.
-  """
+def key(run: trained.Model) -> dict[str, Any]:
+  """Returns what a sample depends on, except its seed and label."""
   sample = final_score.settings(run.config.sample)
   for name in ('num', 'final', 'batch'):
     del sample[name]
   sample.pop('captions', None)  # See `make`.
   told = cascade_rules.is_told(run.config.model)
-  against = {}
+  against, worse = {}, run.worse
   if worse is not None:
     against['autoguide'] = {
       'step': worse.step,
@@ -108,7 +101,8 @@ def make(
   shape = (num, run.stage.frames, *sizes.of(run.stage), 3)
   first = coordination.is_first()
   videos = None
-  if first and 'autoguide' not in key:
+  # These are guided against an average of the run's own, if any.
+  if first and ('autoguide' in key) == (config.sample.autoguide > 0):
     videos = final_videos(run, labels, asked.captions)
   if coordination.first_says('the samples', videos is not None):
     logging.info('The samples are those of %s.', run.workdir / 'final')

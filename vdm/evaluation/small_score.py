@@ -46,7 +46,8 @@ class SmallScore:
   ) -> dict[str, float]:
     """Returns {'small_score/...': number}, the same on every process."""
     samples = self._make(params, frozen, self._clips)
-    more = self._more(params, frozen, self._clips) if self._more else {}
+    codec, _ = objectives.apart(frozen)
+    more = self._more(params, codec, self._clips) if self._more else {}
     names = [
       f'small_score/{name}' for name in (*suite.SUMMARY, 'flow_ratio', *more)
     ]

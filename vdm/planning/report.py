@@ -160,7 +160,7 @@ def _kept_if_remat(config: ConfigDict, name: str) -> float:
 
 
 def _snapshots(config, counted):
-  if not config.train.snapshot_every:
+  if not (config.train.snapshot_every or config.sample.autoguide):
     return {}
   parameters = {name: cost.parameters for name, cost in counted.items()}
   return {'snapshots of averages': disk.snapshots(config, parameters)}

@@ -84,25 +84,21 @@ def write(
   if options.branches:
     _check_branches(model)
   if model.config.model.adapter_rank and not options.branches:
-    config = model.config.copy_and_resolve_references()
-    config.model, params = adapters.merged(config.model, model.params)
-    model = model._replace(config=config, params=params)
+    model = _merged(model)
   settings = trained.load_autoencoder(workdir)[0]
   facts, numbers = run_facts.collect(model), run_facts.measured(model)
-  beside = {}  # What is needed to sample and is not exported.
+  whole = model
   if options.branches:
-    params = dict(model.params)
-    beside = {inflated.GROUP: params.pop(inflated.GROUP)}
-    model = model._replace(params=params)
+    model = trained.mapped(
+      model, lambda x: {k: v for k, v in x.items() if k != inflated.GROUP}
+    )
   rounded = export_files.rounded(model, options.dtype)
-  generator = generate.make_generator(model.config, model.stage)
   export_files.make_room(out, options.overwrite)
   export_files.write_parameters(out, model, options.dtype)
   logging.info('Making %d videos with the exported weights.', options.samples)
   _write_samples(
     out / export_files.SAMPLES,
-    rounded._replace(params=rounded.params | beside),
-    generator,
+    _with_image(rounded, whole) if options.branches else rounded,
     options,
   )
   card = model_card.text(
@@ -126,6 +122,27 @@ def write(
     'The export is in %s: %d files, %.2f MB.', out, len(names) + 1, size / 1e6
   )
   return names
+
+
+def _merged(model: trained.Model) -> trained.Model:
+  """Returns a model whose adapters are part of its image model."""
+  config = model.config.copy_and_resolve_references()
+  config.model, _ = adapters.merged(config.model, model.params)
+  model = trained.mapped(
+    model, lambda params: adapters.merged(model.config.model, params)[1]
+  )
+  worse = model.worse and model.worse._replace(config=config)
+  return model._replace(config=config, worse=worse)
+
+
+def _with_image(model: trained.Model, whole: trained.Model) -> trained.Model:
+  """Returns branches with the image model, which is not exported."""
+  image = {inflated.GROUP: whole.params[inflated.GROUP]}
+  worse = model.worse
+  if worse is not None:
+    of_worse = {inflated.GROUP: whole.worse.params[inflated.GROUP]}
+    worse = worse._replace(params=worse.params | of_worse)
+  return model._replace(params=model.params | image, worse=worse)
 
 
 def _check_branches(model: trained.Model) -> None:
@@ -156,12 +173,12 @@ def _where(out: epath.Path, repo: str) -> str:
 
 
 def _write_samples(
-  folder: epath.Path,
-  model: trained.Model,
-  generator: generate.Generator,
-  options: Options,
+  folder: epath.Path, model: trained.Model, options: Options
 ) -> None:
   """Makes videos of the seeds 0, 1, ... and writes each, and a grid of all."""
+  generator = generate.make_generator(
+    model.config, model.stage, worse=model.worse
+  )
   seeds = np.arange(options.samples)
   clips, num = None, options.samples
   if cascade_rules.is_told(model.config.model):
@@ -194,10 +211,13 @@ def _write_samples(
 def _check(folder: epath.Path, written: trained.Model) -> None:
   """Reads an export and compares it with what was to be written."""
   found = trained.load_trained(folder)
-  for old, new in (
+  pairs = [
     (written.params, found.params),
     (written.frozen['params'], found.frozen['params']),
-  ):
+  ]
+  if written.worse is not None:
+    pairs.append((written.worse.params, found.worse.params))
+  for old, new in pairs:
     old, new = trees.flatten(old), trees.flatten(new)
     if old.keys() != new.keys() or not all(
       np.array_equal(x, new[name]) for name, x in old.items()

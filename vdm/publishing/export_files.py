@@ -46,8 +46,8 @@ def rounded(model: trained.Model, dtype: str) -> trained.Model:
     **model.frozen,
     'params': jax.tree.map(as_read, model.frozen['params']),
   }
-  params = jax.tree.map(as_read, model.params)
-  return model._replace(params=params, frozen=frozen)
+  model = trained.mapped(model, lambda x: jax.tree.map(as_read, x))
+  return model._replace(frozen=frozen)
 
 
 def write_parameters(
@@ -60,10 +60,13 @@ def write_parameters(
     model: the trained model.
     dtype: one of `manifest.DTYPES`.
   """
-  for name, params in (
-    (manifest.WEIGHTS, model.params),
-    (manifest.AUTOENCODER, model.frozen['params']),
-  ):
+  written = {
+    manifest.WEIGHTS: model.params,
+    manifest.AUTOENCODER: model.frozen['params'],
+  }
+  if model.worse is not None:
+    written[manifest.EARLIER] = model.worse.params
+  for name, params in written.items():
     tensors = {
       path: np.asarray(x).astype(jnp.dtype(dtype))
       for path, x in trees.flatten(params).items()
@@ -112,6 +115,8 @@ def write_manifest(
       if name != manifest.CARD
     },
   }
+  if model.worse is not None:
+    content['earlier'] = {'step': int(model.worse.step)}
   if content['autoencoder']['fingerprint'] != model.fingerprint:
     logging.warning(
       'The autoencoder was written by another version of NumPy: in the export '
@@ -162,7 +167,7 @@ def written(folder: epath.Path) -> list[str]:
   Other files in the folder are not the export's.
   """
   known = (
-    *(manifest.WEIGHTS, manifest.AUTOENCODER, manifest.CARD),
+    *(manifest.WEIGHTS, manifest.EARLIER, manifest.AUTOENCODER, manifest.CARD),
     *(words.VOCABULARY, words.ENCODER),
   )
   names = [name for name in known if (folder / name).exists()]

@@ -23,6 +23,7 @@ from vdm.metrics import synthetic_truth
 from vdm.publishing import run_facts
 from vdm.publishing import sampling_section
 from vdm.trained import image_models
+from vdm.trained import manifest
 
 TO_FILL_IN = '**to be filled in**'
 _FOLLOWS = {  # By what `condition_rules.guided_by` names.
@@ -78,7 +79,7 @@ def text(
     '## Limits',
     _limits(model, notes),
     '## Files',
-    _files(dtype),
+    _files(model, dtype),
   ]
   return '\n\n'.join(parts) + '\n'
 
@@ -137,6 +138,11 @@ def _summary(model, dtype) -> str:
     f'. These files hold step {model.step}, the average of width '
     f'{config.sample.ema:g}, in {dtype}.'
   )
+  if model.worse is not None:
+    words += (
+      f' They also hold step {model.worse.step}, which knows less: samples are '
+      'guided away from what it makes (autoguidance, arXiv:2406.02507).'
+    )
   if alone:
     words += (
       '\n\n**The image model is not in these files**: they hold what was '
@@ -174,6 +180,9 @@ def _made_of(model) -> str:
 def _sampler(model) -> str:
   options = model.config.sample
   guidance = guidance_rules.words(model.config.model, options)
+  if model.worse is not None:
+    # Of one scale, whether or not there are conditions.
+    guidance = f'{options.guidance:g} against step {model.worse.step}'
   words = f'{options.method}, {options.steps} steps, guidance {guidance}'
   if model.stage.objective == 'tokens':
     words += f', temperature {options.temperature:g}'
@@ -313,9 +322,13 @@ def _limits(model, notes) -> str:
   return f'{body}\n\n{notes.strip()}' if notes.strip() else body
 
 
-def _files(dtype) -> str:
+def _files(model, dtype) -> str:
+  names = [manifest.WEIGHTS, manifest.AUTOENCODER]
+  if model.worse is not None:
+    names.insert(1, manifest.EARLIER)
+  *others, last = [f'`{name}`' for name in names]
   return (
-    f'`model.safetensors` and `autoencoder.safetensors` hold arrays in {dtype} '
+    f'{", ".join(others)} and {last} hold arrays in {dtype} '
     "under '/'-joined names (kernels are HWIO: height, width, in, out). "
     '`config.json` is plain data: the configuration of the run, the statistics '
     'of the latents, and the size and sha256 of every file but this one.'

@@ -11,6 +11,7 @@ from vdm import evaluation
 from vdm import trained
 from vdm.common import sizes
 from vdm.config import serialize
+from vdm.evaluation import final_score
 from vdm.evaluation import metrics_card
 from vdm.preparation import facts
 from vdm.trained import run_folder
@@ -39,7 +40,8 @@ def collect(model: trained.Model) -> dict[str, Any]:
 def measured(model: trained.Model) -> dict[str, Any]:
   """Returns the numbers about this checkpoint: {FINAL, CARD, AUTOENCODER: ...}.
 
-  A file that is missing, or is of another step or average, is left out.
+  A file that is missing, or is of another step or another way to sample, is
+  left out.
   """
   found = {}
   for name in (FINAL, CARD, AUTOENCODER):
@@ -56,17 +58,24 @@ def measured(model: trained.Model) -> dict[str, Any]:
 
 
 def _is_of(model: trained.Model, name: str, content: dict[str, Any]) -> bool:
-  """Returns whether numbers are of a model's checkpoint and average."""
+  """Returns whether numbers are of a model's checkpoint and its own samples."""
   protocol = content['protocol']
   samples = content if name == FINAL else protocol['samples']
-  ema = (protocol if name == FINAL else samples)['sample']['ema']
-  same = samples['step'] == model.step and ema == model.config.sample.ema
-  if not same:
-    logging.warning(
-      '%s/%s is of step %d and EMA %g: the card leaves it out.',
-      *(model.workdir, name, samples['step'], ema),
-    )
-  return same
+  found = (protocol if name == FINAL else samples)['sample']
+  own = json.loads(json.dumps(final_score.settings(model.config.sample)))
+  # How many there are is no matter; what they are told, the card says.
+  keys = sorted({*own, *found} - {'num', 'final', 'batch', 'captions'})
+  others = [key for key in keys if found.get(key) != own.get(key)]
+  if name == CARD and ('autoguide' in samples) != (model.worse is not None):
+    others.append('autoguide')
+  if samples['step'] == model.step and not others:
+    return True
+  logging.warning(
+    '%s/%s is of step %d%s: the card leaves it out.',
+    *(model.workdir, name, samples['step']),
+    f' with another {", ".join(others)}' if others else '',
+  )
+  return False
 
 
 def _dataset(data: ConfigDict, fingerprint: str) -> dict[str, Any]:

@@ -40,12 +40,13 @@ def text(model: trained.Model, source: str) -> str:
       f"\ngiven = np.load('samples.npz')['videos'][:1, :{frames}]"
     )
     task = ', task=task, given=given'
+  worse = ', worse=model.worse' if model.worse is not None else ''
   code = ''.join(
     [
       f'from vdm import {", ".join([*modules, "trained"])}\n',
       'from vdm.diffusion import rollouts\n' if task else '',
       f"\nmodel = trained.load('{source}'{image})\n",
-      'make = generate.make_generator(model.config, model.stage)\n',
+      f'make = generate.make_generator(model.config, model.stage{worse})\n',
       f'cond = {cond}{given}\n',
       'videos = make.samples(\n',
       f'  model.params, model.frozen, cond, seeds=[0]{task}\n',

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from vdm.common import buckets
 from vdm.common import sizes
+from vdm.config import sampling
 from vdm.models.autoencoders import files
 from vdm.trained import export_folder
 from vdm.trained import hub
@@ -25,6 +26,7 @@ from vdm.trained import run_folder
 from vdm.trained import words
 
 Model = model.Model
+mapped = model.mapped
 is_export = export_folder.exists
 
 
@@ -33,8 +35,9 @@ def load(
   ema: float | None = None,
   checkpoint: str = 'latest',
   image_model: str = '',
+  autoguide: str | None = None,
 ) -> model.Model:
-  """Reads a trained model.
+  """Reads a trained model, with what it is guided against.
 
   Args:
     source: of a run or an export, see above.
@@ -44,28 +47,46 @@ def load(
       step. An export has one.
     image_model: file of a published image model to put the branches on, see
       `image_models`; '': the model's own.
+    autoguide: what it is guided against: a step of the run, another run or
+      export, or 'none'; None: what its configuration says.
 
   Raises:
     FileNotFoundError: there is no run, no diffusion model in it yet, or no
       such checkpoint.
-    ValueError: there is no such average, the export is not what was written, or
-      the image model does not fit.
+    ValueError: there is no such average, the export is not what was written,
+      the image model does not fit, or it cannot be guided so.
   """
-  return image_models.complete(
-    load_trained(source, ema, checkpoint), image_model
+  found = image_models.complete(
+    load_trained(source, ema, checkpoint, guided=autoguide is None), image_model
   )
+  return found if autoguide is None else against(found, autoguide)
 
 
 def load_trained(
-  source: epath.PathLike, ema: float | None = None, checkpoint: str = 'latest'
+  source: epath.PathLike,
+  ema: float | None = None,
+  checkpoint: str = 'latest',
+  guided: bool = True,
 ) -> model.Model:
   """Reads a trained model, of an export of branches without its image model.
 
-  See `load`.
+  See `load`; `guided` is whether with what its configuration guides against.
   """
   if (export := _open(source)) is not None:
-    return export_folder.read(export, ema, checkpoint)
-  return run_folder.read(source, ema, checkpoint)
+    return export_folder.read(export, ema, checkpoint, guided)
+  return run_folder.read(source, ema, checkpoint, guided)
+
+
+def against(found: model.Model, autoguide: str) -> model.Model:
+  """Returns a model that is guided against something else than by default.
+
+  Args:
+    found: the model.
+    autoguide: see `load`.
+  """
+  config = sampling.without_autoguide(found.config)
+  worse = None if autoguide == 'none' else load_worse(found, autoguide)
+  return found._replace(config=config, worse=worse)
 
 
 def load_worse(run: model.Model, name: str) -> model.Model:
@@ -86,9 +107,9 @@ def load_worse(run: model.Model, name: str) -> model.Model:
         f'{run.source} is an export and has one step: name the run or export '
         'to guide against.'
       )
-    worse = load(run.workdir, checkpoint=name)
+    worse = load(run.workdir, checkpoint=name, autoguide='none')
   else:
-    worse = load(name)
+    worse = load(name, autoguide='none')
   clips = [(x.stage.frames, sizes.of(x.stage)) for x in (run, worse)]
   if clips[0] != clips[1]:
     shown = [f'{t} frames of {sizes.text(size)} px' for t, size in clips]

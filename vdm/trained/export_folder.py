@@ -2,6 +2,7 @@
 
   config.json              what it is, and what every file must be: `manifest`
   model.safetensors        one average of the network's parameters
+  earlier.safetensors      the one that it is guided against, if any
   autoencoder.safetensors  the frozen autoencoder's parameters
   vocabulary.json          how captions are read, or text_encoder.json: `words`
   README.md                the card, for people
@@ -33,6 +34,7 @@ from vdm.common import files
 from vdm.common import sizes
 from vdm.common import trees
 from vdm.config import image_model_rules
+from vdm.config import sampling
 from vdm.config import schema
 from vdm.config import serialize
 from vdm.models import autoencoders
@@ -82,9 +84,12 @@ def open_folder(
 
 
 def read(
-  export: Export, ema: float | None = None, checkpoint: str = 'latest'
+  export: Export,
+  ema: float | None = None,
+  checkpoint: str = 'latest',
+  guided: bool = True,
 ) -> model.Model:
-  """Reads the model of an export.
+  """Reads the model of an export, with what it is guided against or without.
 
   Raises:
     FileNotFoundError: `checkpoint` is another one than the export's.
@@ -108,20 +113,12 @@ def read(
     manifest.refuse(export.source, 'its stage is none of its configuration')
   _, frozen_params, stats, fingerprint = read_autoencoder(export)
   frozen = {'params': frozen_params, 'stats': stats}
-  flat = _read_tensors(export, manifest.WEIGHTS)
-  with _explained(export, manifest.WEIGHTS):
-    codec = autoencoders.make_autoencoder(config.autoencoder)
-    network = models.make_network(config.model, codec.channels, codec.levels)
-    abstract = network.abstract_params()
-    published = image_model_rules.is_published(config.model)
-    if published and not any(map(IMAGE.match, flat)):
-      abstract = {k: v for k, v in abstract.items() if not IMAGE.match(f'{k}/')}
-    params = import_weights.match(
-      f'{export.source}: {manifest.WEIGHTS}', flat, abstract
-    )
+  if not guided:
+    config = sampling.without_autoguide(config)
+  codec, params = _read_network(export, config, manifest.WEIGHTS)
   with _explained(export, manifest.AUTOENCODER):
     check_autoencoder(codec, frozen, stage)
-  return model.Model(
+  found = model.Model(
     config=config,
     stage=stage,
     step=content['step'],
@@ -133,6 +130,16 @@ def read(
     source=export.source,
     reader=words.make(config.model.text, text_files(export)),
   )
+  if not config.sample.autoguide:
+    return found
+  if manifest.EARLIER not in content['files'] or not content.get('earlier'):
+    manifest.refuse(
+      export.source,
+      f'it lists no {manifest.EARLIER}, which its videos are guided against',
+    )
+  _, params = _read_network(export, config, manifest.EARLIER)
+  step = content['earlier']['step']
+  return found._replace(worse=found._replace(step=step, params=params))
 
 
 def read_config(export: Export) -> ConfigDict:
@@ -212,6 +219,27 @@ def read_autoencoder(
     sha256 = hashlib.sha256(data).hexdigest()
     fingerprint = autoencoder_files.fingerprint({**content, 'sha256': sha256})
     return config, params, stats, fingerprint
+
+
+def _read_network(
+  export: Export, config: ConfigDict, name: str
+) -> tuple[autoencoders.Autoencoder, dict[str, Any]]:
+  """Returns the autoencoder's network, and parameters in a file of an export.
+
+  Raises:
+    RefusedExport: they are not what was written, or of another network.
+  """
+  flat = _read_tensors(export, name)
+  with _explained(export, name):
+    codec = autoencoders.make_autoencoder(config.autoencoder)
+    network = models.make_network(config.model, codec.channels, codec.levels)
+    abstract = network.abstract_params()
+    published = image_model_rules.is_published(config.model)
+    if published and not any(map(IMAGE.match, flat)):
+      abstract = {k: v for k, v in abstract.items() if not IMAGE.match(f'{k}/')}
+    return codec, import_weights.match(
+      f'{export.source}: {name}', flat, abstract
+    )
 
 
 def check_autoencoder(

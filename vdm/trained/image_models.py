@@ -42,8 +42,11 @@ def complete(found: model.Model, image_model: str = '') -> model.Model:
   options = _options(found, image_model)
   codec = autoencoders.make_autoencoder(found.config.autoencoder)
   shapes = models.make_unet(options, codec.channels).abstract_params()
-  image = published.load(options, shapes[inflated.GROUP])
-  return found._replace(params={**found.params, inflated.GROUP: image})
+  image = {inflated.GROUP: published.load(options, shapes[inflated.GROUP])}
+  worse = found.worse
+  if worse is not None:
+    worse = worse._replace(params={**worse.params, **image})
+  return found._replace(params={**found.params, **image}, worse=worse)
 
 
 def _options(found: model.Model, image_model: str) -> ConfigDict:

@@ -23,7 +23,7 @@ from vdm.models import safetensors
 from vdm.models.autoencoders import files
 
 CONFIG, WEIGHTS, CARD = 'config.json', 'model.safetensors', 'README.md'
-AUTOENCODER = 'autoencoder.safetensors'
+EARLIER, AUTOENCODER = 'earlier.safetensors', 'autoencoder.safetensors'
 FORMAT, VERSION = 'vdm-export', 1
 DTYPES = ('float32', 'bfloat16')
 MAX_FRAME_RATE = 1000.0
@@ -42,6 +42,7 @@ TYPES = {
   'files': dict,  # {name: {'bytes', 'sha256'}}
   'sha256': str,
 }
+# Of some exports also 'earlier': {'step'}, of the average in EARLIER.
 _NAME = re.compile(r'([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*', re.ASCII)
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 
@@ -195,6 +196,13 @@ def _problem(content: dict[str, Any]) -> str:
     return f'has a dtype that is none of {", ".join(DTYPES)}'
   if content['step'] < 0 or not 0 < content['frame_rate'] <= MAX_FRAME_RATE:
     return 'has a step or frame rate that is out of range'
+  if (earlier := content.get('earlier')) is not None and (
+    not isinstance(earlier, dict)
+    or earlier.keys() != {'step'}
+    or type(earlier['step']) is not int
+    or not 0 < earlier['step'] < content['step']
+  ):
+    return 'has an earlier step that is none'
   return _files_problem(content['files']) or _autoencoder_problem(
     content['autoencoder']
   )

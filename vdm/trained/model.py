@@ -1,6 +1,7 @@
 """What a trained model is, wherever it was read from."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Optional
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -23,6 +24,8 @@ class Model(NamedTuple):
     source: what it was read from, a name on the hub with its commit.
     workdir: of the run; None for an export.
     reader: of captions; None for a model that reads none.
+    worse: what it is guided against, if anything: an earlier average of the
+      same stage (`sample.autoguide`), or another model.
   """
 
   config: ConfigDict
@@ -36,3 +39,19 @@ class Model(NamedTuple):
   source: str = ''
   workdir: epath.Path | None = None
   reader: vocabulary.Reader | None = None
+  worse: Optional['Model'] = None
+
+
+def mapped(
+  model: Model, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Model:
+  """Returns a model with changed parameters, of what it is guided against, too.
+
+  Args:
+    model: the model.
+    change: of its parameters.
+  """
+  worse = model.worse
+  if worse is not None:
+    worse = worse._replace(params=change(worse.params))
+  return model._replace(params=change(model.params), worse=worse)

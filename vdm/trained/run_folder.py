@@ -27,7 +27,10 @@ BEST = 'best'  # What sampling needs of the step with the lowest small score.
 
 
 def read(
-  workdir: epath.PathLike, ema: float | None = None, checkpoint: str = 'latest'
+  workdir: epath.PathLike,
+  ema: float | None = None,
+  checkpoint: str = 'latest',
+  guided: bool = True,
 ) -> model.Model:
   """Reads what sampling needs from a run's folder, and nothing else.
 
@@ -37,10 +40,11 @@ def read(
       not keep is made of its snapshots.
     checkpoint: 'latest'; 'best', the one with the lowest small score; or a
       step, also one of which there is a snapshot alone.
+    guided: with the average that it is guided against, if it has one.
 
   Raises:
-    FileNotFoundError: there is no run, no diffusion model in it yet, or no
-      such checkpoint.
+    FileNotFoundError: there is no run, no diffusion model in it yet, no such
+      checkpoint, or not what it is guided against.
     UsageError: its checkpoints are corrupt, or of another version's network.
     ValueError: the run keeps no such average, and no snapshots.
   """
@@ -59,7 +63,8 @@ def read(
   name = f'{width:.3f}'
   average = averages.get(name)
   if average is None:
-    if meta['objective'] == 'consistency' or not snapshots.steps(workdir):
+    kept = snapshots.steps(workdir) if config.train.snapshot_every else []
+    if meta['objective'] == 'consistency' or not (kept or not averages):
       raise ValueError(
         f'The run keeps averages of width {", ".join(averages)}, not {name}, '
         'and no snapshots to make others of (train.snapshot_every).'
@@ -67,10 +72,15 @@ def read(
     average = snapshots.reconstruct(workdir, width, step)
   stage = config.stages[meta['stage']]
   config = sampling.of_stage(config, stage)
+  earlier = sampling.earlier_step(config, meta['stage'])
+  if not guided:
+    config = sampling.without_autoguide(config)
+  elif step <= earlier:
+    config = sampling.by_conditions(config)
   config.sample.ema = width
   params = _fitting(config, {**constant, **average}, f'{workdir}: step {step}')
   _, codec, stats, fingerprint = files.load(workdir / 'autoencoder')
-  return model.Model(
+  found = model.Model(
     config=config,
     stage=stage,
     step=step,
@@ -83,6 +93,12 @@ def read(
     workdir=workdir,
     reader=words.make(config.model.text, words.in_run(workdir)),
   )
+  if not config.sample.autoguide:
+    return found
+  average = snapshots.average_of(workdir, width, earlier)
+  source = f'{workdir}: step {earlier}'
+  params = _fitting(config, {**constant, **average}, source)
+  return found._replace(worse=found._replace(step=earlier, params=params))
 
 
 def _averages(workdir, config, checkpoint):

@@ -88,6 +88,23 @@ def forget_after(workdir: epath.Path, step: int) -> None:
         (workdir / FOLDER / f'{later:08d}.{suffix}').unlink(missing_ok=True)
 
 
+def average_of(
+  workdir: epath.Path, width: float, step: int
+) -> dict[str, np.ndarray]:
+  """Returns the average of any width, as of a step; see `reconstruct`.
+
+  Raises:
+    FileNotFoundError: there is no snapshot of that very step.
+  """
+  if step not in steps(workdir):
+    raise FileNotFoundError(
+      f'{workdir} has no snapshot of step {step}, which its videos are guided '
+      'against (config.sample.autoguide): train with 0 there, or sample with '
+      '--autoguide none.'
+    )
+  return reconstruct(workdir, width, step)
+
+
 def reconstruct(
   workdir: epath.Path, width: float, until: int
 ) -> dict[str, np.ndarray]:
@@ -109,16 +126,26 @@ def reconstruct(
   if not found:
     raise FileNotFoundError(f'{workdir} has no snapshots of averages.')
   folder, exponent = workdir / FOLDER, power_averages.gamma(width)
+
+  def tensors_of(step):
+    path = folder / f'{step:08d}.safetensors'
+    return safetensors.parse(path.read_bytes())
+
   infos = {
     step: json.loads((folder / f'{step:08d}.json').read_text())
     for step in found
   }
+  prefix = f'{width:.3f}/'
+  if prefix[:-1] in infos[found[-1]]['widths']:  # To the bit.
+    return {
+      name.removeprefix(prefix): x
+      for name, x in tensors_of(found[-1]).items()
+      if name.startswith(prefix)
+    }
   factors, rests = _factors(infos, exponent)
   result = {}
   for step in found:
-    tensors = safetensors.parse(
-      (folder / f'{step:08d}.safetensors').read_bytes()
-    )
+    tensors = tensors_of(step)
     for path, of_snapshots in factors.items():
       for name in infos[step]['widths']:
         if factor := of_snapshots.get((step, name)):

@@ -12,7 +12,8 @@
 
 `frozen` is an argument and never a captured constant: nothing for the
 autoencoder; the autoencoder's parameters and statistics for diffusion and
-tokens; besides, the parameters of the teacher for consistency. n counts the
+tokens; besides, the parameters of the teacher for consistency. For `preview`
+and `samples` it may have an EARLIER average to guide against. n counts the
 steps of the stage from 0. The training loop knows none of the four.
 """
 
@@ -20,6 +21,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+
+EARLIER = 'earlier'  # A `generate.Average` in `frozen`.
 
 # Streams of a step's key and of a row's key.
 LEVELS, CONDITIONS, ROWS, AUGMENTATION = 0, 1, 2, 3
@@ -50,6 +53,15 @@ class Objective(NamedTuple):
   constant: tuple[str, ...]
   imported: tuple[str, ...]
   samples: Callable[..., Any] | None
+
+
+def apart(frozen: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+  """Returns what a stage works in, and what its samples are guided against.
+
+  The latter is None where they are guided by conditions.
+  """
+  rest = {k: x for k, x in frozen.items() if k != EARLIER}
+  return rest, frozen.get(EARLIER)
 
 
 def row_keys(key: jax.Array, rows: int) -> jax.Array:

@@ -9,9 +9,11 @@ from vdm.config import sampling
 from vdm.training import autoencoder_objective
 from vdm.training import consistency_objective
 from vdm.training import diffusion_objective
+from vdm.training import objective
 from vdm.training import tokens_objective
-from vdm.training.objective import Objective
 
+Objective, EARLIER = objective.Objective, objective.EARLIER
+apart = objective.apart
 MAKERS = {
   'autoencoder': autoencoder_objective.make,
   'diffusion': diffusion_objective.make,

@@ -90,10 +90,12 @@ class StageSaver:
 
   def snapshot_due(self, step: int) -> bool:
     """Returns whether the averages of a step are kept for good."""
-    every = self._options.snapshot_every
-    if not every or self._span.stage.objective not in snapshots.OBJECTIVES:
+    every, done = self._options.snapshot_every, step - self._span.start
+    if self._span.stage.objective not in snapshots.OBJECTIVES:
       return False
-    return step == self._span.stop or (step - self._span.start) % every == 0
+    if done == self._config.sample.autoguide:
+      return True  # Also of stages that are too short to be guided so.
+    return every > 0 and (step == self._span.stop or done % every == 0)
 
   def snapshot(
     self, workdir: epath.Path, step: int, state: train_state.TrainState

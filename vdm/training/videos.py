@@ -16,6 +16,7 @@ from vdm import generate
 from vdm.common import sizes
 from vdm.config import condition_rules
 from vdm.config import image_model_rules
+from vdm.config import sampling
 from vdm.diffusion import cascade
 from vdm.diffusion import conditions
 from vdm.diffusion import process
@@ -158,13 +159,25 @@ def generation(
   poll: Callable[[], None],
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
   """Returns an objective's `samples` and `preview`; see `validation`."""
-  make = generate.make_generator(config, stage, mesh, poll)
+  # Until there is an earlier average to guide against, if there will be one.
+  alone = sampling.by_conditions(config)
+  generators = {False: generate.make_generator(alone, stage, mesh, poll)}
+
+  def generator(worse):
+    guided = worse is not None
+    if guided not in generators:
+      generators[guided] = generate.make_generator(
+        config, stage, mesh, poll, worse
+      )
+    return generators[guided]
 
   def samples(params, frozen, clips, task=rollouts.PLAIN):
+    frozen, worse = objective.apart(frozen)
     # The conditions of those clips, so that like stands beside like.
     seeds = config.sample.seed + np.arange(len(clips['video']))
     given = clips['video'][:, list(task.given)]
     cond = conditions.of(clips)
+    make = generator(worse)
     return make.samples(params, frozen, cond, seeds, task, given)
 
   def preview(params, frozen, clips):
@@ -176,9 +189,10 @@ def generation(
       shown['low'] = arrays.to_host(
         cascade.enlarge(clips[cascade.SMALL], low.space_factor, low.time_factor)
       )
+    codec, worse = objective.apart(frozen)
     return {
       **shown,
-      'reconstruction': make.reconstruct(frozen, clips['video']),
+      'reconstruction': generator(worse).reconstruct(codec, clips['video']),
       'samples': samples(params, frozen, clips),
     }
 
