@@ -32,7 +32,7 @@ def test_small_scores_have_names_of_their_own_and_measure_once(monkeypatch):
     return given['video'] if params == 'good' else given['video'] // 4
 
   small = small_score.SmallScore(make, held_out)
-  good, bad = small('good', {'params': {}}), small('bad', 'autoencoder')
+  good, bad = small('good', {'params': {}}), small('bad', {'params': {}})
   assert counted == [6, 6, 6]  # The held-out clips once.
   assert set(good) == {
     f'small_score/{name}' for name in (*suite.SUMMARY, 'flow_ratio')
