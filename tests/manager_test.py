@@ -161,6 +161,22 @@ def test_arrays_may_be_donated_as_soon_as_save_returns(tmp_path):
     )
 
 
+def test_copies_on_many_devices_are_not_cut_into_parts(tmp_path, caplog):
+  """For which a program would be compiled for every shape."""
+  items = _items(mesh=_mesh(8, 1))
+  manifest.describe(items)  # Digests have programs of their own.
+  with manager.Checkpoints(tmp_path) as store, jax.log_compiles():
+    store.save(1, items, {})
+  assert 'jit(slice)' not in caplog.text
+  with manager.Checkpoints(tmp_path, read_only=True) as store:
+    _, found, _ = store.restore({'params': None})
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    found['params'],
+    jax.tree.map(np.asarray, items['params']),
+  )
+
+
 def test_every_kind_of_leaf_comes_back(tmp_path):
   tree = {
     'a/b~c': {'d': np.int64(2**40)},

@@ -39,12 +39,10 @@ import orbax.checkpoint as ocp
 
 from vdm.checkpoints import best_policy
 from vdm.checkpoints import manifest
+from vdm.checkpoints import orbax_manager
 from vdm.checkpoints import reader
 from vdm.common import buckets
 from vdm.multihost import coordination
-
-_TMP = '.orbax-checkpoint-tmp'  # In names of unfinished saves, on a disk.
-_COMMITTED = 'commit_success.txt'  # In finished ones, in a bucket.
 
 
 class CheckpointError(RuntimeError):
@@ -91,7 +89,7 @@ class Checkpoints(contextlib.AbstractContextManager):
       policies = [managers.LatestN(keep)]
       if keep_every:
         policies.append(managers.EveryNSteps(keep_every))
-      self._manager = _manager(
+      self._manager = orbax_manager.make(
         self.directory, [self._best] if by_score else policies
       )
 
@@ -190,7 +188,10 @@ class Checkpoints(contextlib.AbstractContextManager):
     record = manifest.Record(step, dict(meta), described)
     args = {'meta': ocp.args.JsonSave(manifest.seal(record))}
     for item, leaves in arrays.items():
-      if stored := {name: x for name, x in leaves.items() if x.size}:
+      stored = {
+        name: orbax_manager.one_copy(x) for name, x in leaves.items() if x.size
+      }
+      if stored:
         args[item] = ocp.args.PyTreeSave(stored)
     if self._by_score:
       self._best.note(step, record.meta)
@@ -323,8 +324,8 @@ class Checkpoints(contextlib.AbstractContextManager):
       with contextlib.suppress(OSError):  # What it failed of may last.
         if coordination.is_first():
           # The partial files would keep a full disk full.
-          for path in _unfinished(self.directory):
-            if path.name.partition(_TMP)[0] == str(step):
+          for path in orbax_manager.unfinished(self.directory):
+            if path.name.partition(orbax_manager.TMP)[0] == str(step):
               path.rmtree(missing_ok=True)
         self._manager.reload()
       advice = ''
@@ -334,34 +335,3 @@ class Checkpoints(contextlib.AbstractContextManager):
         f'Saving step {step} in {self.directory} failed'
         f' ({reader.one_line(error)}).{advice}'
       ) from error
-
-
-def _unfinished(directory: epath.Path) -> list[epath.Path]:
-  """Returns the folders of saves that have not ended, or never will."""
-  entries = sorted(directory.iterdir()) if directory.exists() else []
-  paths = [path for path in entries if path.is_dir()]
-  if not buckets.is_remote(directory):
-    return [path for path in paths if _TMP in path.name]
-  return [path for path in paths if not (path / _COMMITTED).exists()]
-
-
-def _manager(directory, policies) -> ocp.CheckpointManager:
-  """Returns Orbax's manager, which only decides what to delete."""
-  # Not by Orbax, whose removal in the background may meet the next save.
-  for path in _unfinished(directory) if coordination.is_first() else ():
-    logging.warning('%s is a save that was interrupted; it is removed.', path)
-    path.rmtree(missing_ok=True)
-  coordination.gather('removing interrupted saves')
-  return ocp.CheckpointManager(
-    directory,
-    options=ocp.CheckpointManagerOptions(
-      preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(
-        policies
-      ),
-      lightweight_initialize=True,  # A corrupt step must not stop us here.
-      # Managers of two folders may save at the same time.
-      multiprocessing_options=ocp.options.MultiprocessingOptions(
-        barrier_sync_key_prefix=directory.name
-      ),
-    ),
-  )
