@@ -86,7 +86,11 @@ def show(rows):
   titles = [title for title, _ in COLUMNS.values()]
   lines = [('model', 'method', 'steps', 'processor seconds', *titles)]
   for row in rows:
-    values = [f'{k * row[name]:.3g}' for name, (_, k) in COLUMNS.items()]
+    # Of few videos the judge may name no shape at all.
+    values = [
+      f'{k * row[name]:.3g}' if name in row else '-'
+      for name, (_, k) in COLUMNS.items()
+    ]
     seconds = f'{row["processor_seconds_per_clip"]:.3f}'
     lines.append(
       (row['objective'], row['method'], str(row['steps']), seconds, *values)
