@@ -131,6 +131,10 @@ def test_an_early_step_is_guided_by_labels(run, data_root):
   assert early.config.sample.autoguide == 0
   config = make_config(data_root)
   assert sampling.of_stage(config, config.stages.video) is config
+  # An autoencoder makes no videos, however long its stage is.
+  assert not sampling.of_stage(
+    config, config.stages.autoencoder
+  ).sample.autoguide
   config.stages.video.steps = EARLY
   assert not sampling.of_stage(config, config.stages.video).sample.autoguide
   # By nothing, where the null label was never trained.

@@ -17,14 +17,16 @@ def of_stage(config: ConfigDict, stage: ConfigDict) -> ConfigDict:
 
   A consistency model has its own sampler, in few steps and without guidance,
   which is distilled into it; masked tokens have theirs. A stage of no more than
-  `sample.autoguide` updates has no earlier average to be guided against. The
-  rest stays: of most diffusion stages it is the configuration itself.
+  `sample.autoguide` updates has no earlier average to be guided against, nor
+  has an autoencoder. The rest stays: of most diffusion stages it is the
+  configuration itself.
 
   Args:
     config: the run's.
     stage: the stage's, in which the network was trained.
   """
-  if stage.steps <= config.sample.autoguide:
+  makes_videos = stage.objective != 'autoencoder'
+  if not makes_videos or stage.steps <= config.sample.autoguide:
     config = by_conditions(config)
   if stage.objective not in ('consistency', 'tokens'):
     return config
