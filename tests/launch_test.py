@@ -208,7 +208,8 @@ def test_videos_of_the_demo_or_of_what_is_named(machine):
   assert result.returncode == 0, result.stderr
   assert sum(map(is_install, calls)) == 1
   assert calls[-1] == (
-    '-m|vdm.sample|--workdir|colabs/demo|--num|8|--overwrite|'
+    '-m|vdm.sample|--num|8|--overwrite|--out|outputs/demo|'
+    '--chain|colabs/cascade/key_frames,colabs/cascade/frames|'
   )
   _, calls = machine.run('launch/sample.sh', '--workdir', 'my runs/a')
   assert calls[-1] == '-m|vdm.sample|--workdir|my runs/a|'
