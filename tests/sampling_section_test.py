@@ -1,7 +1,10 @@
 """The card on sampling: its example runs, whatever the model is told."""
 
 import re
+import subprocess
+import sys
 
+from conftest import ROOT
 import numpy as np
 import pytest
 import tiny_runs
@@ -33,6 +36,16 @@ def make_model(num_classes=0, reads=False, **stage):
 def run_example(text, model, monkeypatch, tmp_path):
   """The videos of the Python in a section."""
   code = re.search(r'```python\n(.*?)```', text, re.S)[1]
+  # As it is to be, so that the card of an export here passes the linter.
+  formatted = subprocess.run(
+    [sys.executable, '-m', 'ruff', 'format', '--stdin-filename', 'a.py', '-'],
+    input=code,
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert formatted.stdout == code
   monkeypatch.setattr(trained, 'load', lambda source: model)
   monkeypatch.chdir(tmp_path)
   shape = (2, tiny_runs.FRAMES, tiny_runs.SIZE, tiny_runs.SIZE, 3)

@@ -41,6 +41,7 @@ def text(model: trained.Model, source: str) -> str:
     )
     task = ', task=task, given=given'
   worse = ', worse=model.worse' if model.worse is not None else ''
+  told = f'model.params, model.frozen, cond, seeds=[0]{task}'
   code = ''.join(
     [
       f'from vdm import {", ".join([*modules, "trained"])}\n',
@@ -48,9 +49,7 @@ def text(model: trained.Model, source: str) -> str:
       f"\nmodel = trained.load('{source}'{image})\n",
       f'make = generate.make_generator(model.config, model.stage{worse})\n',
       f'cond = {cond}{given}\n',
-      'videos = make.samples(\n',
-      f'  model.params, model.frozen, cond, seeds=[0]{task}\n',
-      ')',
+      _call('videos = make.samples', told),
     ]
   )
   if 'np.' in code:
@@ -67,6 +66,12 @@ or from Python, as uint8 arrays [n t h w c]:
 
 Both read JSON and safetensors only, check every file's sha256 first, and run no
 code of this folder."""
+
+
+def _call(function: str, arguments: str) -> str:
+  """Returns a call as ruff formats it, which reads Markdown, too."""
+  line = f'{function}({arguments})'
+  return line if len(line) <= 80 else f'{function}(\n  {arguments}\n)'
 
 
 def _told(model: trained.Model) -> tuple[str, str]:
