@@ -54,7 +54,7 @@ def test_losses_are_with_the_scalars_of_the_clips(
     return {'val_loss_labelled/logsnr_0': 1.0}
 
   objective = types.SimpleNamespace(validate=validate)
-  monkeypatch.setattr(trained, 'load', lambda *_: run)
+  monkeypatch.setattr(trained, 'load', lambda *_, **__: run)
   monkeypatch.setattr(objectives, 'make_objective', lambda *_: objective)
   averages.compare(tmp_path, [0.05], num=2)
   (clips,) = seen

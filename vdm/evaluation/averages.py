@@ -50,7 +50,7 @@ def compare(
   losses, prefix, run, others = {}, 'val_loss/', None, {}
   for width in widths:
     report(f'width {width:g}')
-    run = trained.load(workdir, width)
+    run = trained.load(workdir, width, autoguide='none')
     if run.workdir is None:
       raise errors.UsageError(f'{workdir} is an export: it has one average.')
     if not losses:

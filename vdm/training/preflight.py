@@ -129,7 +129,7 @@ def check_init_from(source: str) -> None:
     UsageError: it cannot be read.
   """
   with errors.as_usage('config.train.init_from: '):
-    trained.load_trained(source)
+    trained.load_trained(source, guided=False)
 
 
 def check_labels(num_classes: int, source: builders.ClipSource) -> None:

@@ -103,7 +103,7 @@ def from_source(
   """
   name = config.train.init_from
   with errors.as_usage('config.train.init_from: '):
-    found = trained.load(name)
+    found = trained.load(name, autoguide='none')
     params = _match(name, trees.flatten(found.params), made)
   if found.stage.objective != 'diffusion':
     raise errors.UsageError(

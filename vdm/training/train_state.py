@@ -124,9 +124,10 @@ def inherit(
     params: nested dict of arrays.
     kept: patterns of the paths of those that stay as they are.
   """
+  found = trained.load_trained(source, guided=False)
   old = {
     path: x
-    for path, x in trees.flatten(trained.load_trained(source).params).items()
+    for path, x in trees.flatten(found.params).items()
     if not any(re.search(pattern, path) for pattern in kept)
   }
   new = trees.flatten(params)
