@@ -133,16 +133,15 @@ from vdm.media import notebook
 from vdm.media import samples
 
 
-def generator(**changes):
-  """The run's config with these changes, and the functions that sample."""
-  config = run.config.copy_and_resolve_references()
+def generator(model, **changes):
+  """A model's config with these changes, and the functions that sample."""
+  config = model.config.copy_and_resolve_references()
   changes = {name: x for name, x in changes.items() if x is not None}
   generate.change_sampler(config.sample, changes)
-  key = config.sample.to_json()
+  worse = model.worse
+  key = config.sample.to_json(), worse and (worse.source, worse.step)
   if key not in generators:
-    generators[key] = generate.make_generator(
-      config, run.stage, worse=run.worse
-    )
+    generators[key] = generate.make_generator(config, model.stage, worse=worse)
   return config, generators[key]
 
 
@@ -163,9 +162,9 @@ def make_videos(seed=0, number=4, steps=None, method=None, **asked):
     )
     wanted = request.read(options, run)
     config, make = generator(
-      steps=steps, method=method, guidance=wanted.guidance
+      wanted.run, steps=steps, method=method, guidance=wanted.guidance
     )
-    wanted = wanted._replace(run=run._replace(config=config))
+    wanted = wanted._replace(run=wanted.run._replace(config=config))
     started = time.time()
     videos, _ = request.make_videos(wanted, make, seed + np.arange(number))
   print(f'{number} videos in {time.time() - started:.1f} s')

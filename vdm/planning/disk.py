@@ -77,16 +77,10 @@ def snapshots(config: ConfigDict, parameters: dict[str, int]) -> int:
     config: the run's.
     parameters: numbers of them, by stage.
   """
-  every, early = config.train.snapshot_every, config.sample.autoguide
   total = 0
   for name in config.train.order:
-    stage = config.stages[name]
-    if stage.objective not in averages.OBJECTIVES:
-      continue
-    count = -(-stage.steps // every) if every else 0
-    if 0 < early <= stage.steps and not (every and early % every == 0):
-      count += 1
-    total += 4 * len(config.optim.ema) * count * parameters[name]
+    if kept := averages.planned(config, config.stages[name]):
+      total += 4 * len(config.optim.ema) * len(kept) * parameters[name]
   return total
 
 

@@ -127,10 +127,9 @@ def write(
 def _merged(model: trained.Model) -> trained.Model:
   """Returns a model whose adapters are part of its image model."""
   config = model.config.copy_and_resolve_references()
-  config.model, _ = adapters.merged(config.model, model.params)
-  model = trained.mapped(
-    model, lambda params: adapters.merged(model.config.model, params)[1]
-  )
+  config.model.adapter_rank = 0
+  alpha = config.model.adapter_alpha
+  model = trained.mapped(model, lambda params: adapters.merge(params, alpha))
   worse = model.worse and model.worse._replace(config=config)
   return model._replace(config=config, worse=worse)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import logging
 from etils import epath
+from ml_collections import ConfigDict
 import numpy as np
 
 from vdm.common import files
@@ -21,6 +22,23 @@ from vdm.models import safetensors
 FOLDER = 'snapshots'
 OBJECTIVES = ('diffusion', 'tokens')  # Of the stages that have them.
 DOUBTFUL = 0.5  # Relative difference of weights from which a line says so.
+
+
+def planned(config: ConfigDict, stage: ConfigDict) -> set[int]:
+  """Returns the steps of a stage, from 1 on, whose averages a run keeps.
+
+  Args:
+    config: the run's.
+    stage: the stage's.
+  """
+  if stage.objective not in OBJECTIVES:
+    return set()
+  every, early = config.train.snapshot_every, config.sample.autoguide
+  # Also of a stage that ends there, and is too short to be guided so.
+  found = {early} if 0 < early <= stage.steps else set()
+  if every:
+    found |= {*range(every, stage.steps, every), stage.steps}
+  return found
 
 
 def write(

@@ -60,6 +60,7 @@ class StageSaver:
       log: flushed before each save.
     """
     self._config, self._options = config, config.train
+    self._snapshots = snapshots.planned(config, span.stage)
     self._span, self._fingerprint = span, fingerprint
     self._store, self._best = store, best
     self._totals, self._log = totals, log
@@ -90,12 +91,7 @@ class StageSaver:
 
   def snapshot_due(self, step: int) -> bool:
     """Returns whether the averages of a step are kept for good."""
-    every, done = self._options.snapshot_every, step - self._span.start
-    if self._span.stage.objective not in snapshots.OBJECTIVES:
-      return False
-    if done == self._config.sample.autoguide:
-      return True  # Also of stages that are too short to be guided so.
-    return every > 0 and (step == self._span.stop or done % every == 0)
+    return step - self._span.start in self._snapshots
 
   def snapshot(
     self, workdir: epath.Path, step: int, state: train_state.TrainState

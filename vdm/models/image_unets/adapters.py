@@ -12,7 +12,6 @@ from typing import Any
 from etils.array_types import FloatArray
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
 
 from vdm.common import trees
@@ -63,12 +62,3 @@ def _adapted(
   alpha: float,
 ) -> FloatArray['cin cout']:
   return kernel.astype(np.float32) + (alpha / down.shape[1]) * (down @ up)
-
-
-def merged(
-  options: ConfigDict, params: dict[str, Any]
-) -> tuple[ConfigDict, dict[str, Any]]:
-  """Returns `config.model` and parameters of the same model, merged."""
-  options = options.copy_and_resolve_references()
-  params, options.adapter_rank = merge(params, options.adapter_alpha), 0
-  return options, params
