@@ -125,11 +125,12 @@ def _fitting(config, flat, source):
   codec = autoencoders.make_autoencoder(config.autoencoder)
   network = models.make_network(config.model, codec.channels, codec.levels)
   try:
-    return import_weights.match(source, flat, network.abstract_params())
+    import_weights.match(source, flat, network.abstract_params())
   except import_weights.WeightsError as error:
     raise errors.UsageError(
       f'{error} Another version of vdm has trained it: sample it with that one.'
     ) from error
+  return trees.unflatten(flat)  # A frozen image model stays in bfloat16.
 
 
 def default_width(workdir: epath.Path, config: ConfigDict) -> float:
