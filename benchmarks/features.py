@@ -32,10 +32,10 @@ def main(argv):
   import jax.numpy as jnp
   import numpy as np
 
-  from vdm import generate
   from vdm.models.features import c3d
   from vdm.models.features import i3d
   from vdm.multihost import arrays
+  from vdm.sampling import batching
   from vdm.training import sharding
 
   module = {'i3d': i3d, 'c3d': c3d}[_NETWORK.value]
@@ -51,7 +51,7 @@ def main(argv):
 
   def run(videos):
     began = time.perf_counter(), time.process_time()
-    generate.batched(
+    batching.apply(
       lambda rows: apply(params, rows), (videos,), _BATCH.value, mesh
     )
     return time.perf_counter() - began[0], time.process_time() - began[1]

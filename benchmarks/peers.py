@@ -160,12 +160,12 @@ def our_sample(config, stage, mesh):
 
 def latent_shape(config, stage):
   """[b t h w c] of a step's latents."""
-  from vdm import generate
   from vdm.common import sizes
   from vdm.models import autoencoders
+  from vdm.sampling import coders
 
   codec = autoencoders.make_autoencoder(config.autoencoder)
-  shape = generate.latent_shape(codec, stage.frames, sizes.of(stage))
+  shape = coders.latent_shape(codec, stage.frames, sizes.of(stage))
   return stage.batch, *shape
 
 

@@ -12,13 +12,13 @@ import pytest
 import tiny_config
 import tiny_runs
 
-from vdm import generate
 from vdm.data import builders
 from vdm.data import cache_folder
 from vdm.data import latent_cache
 from vdm.models import autoencoders
 from vdm.models.autoencoders import files
 from vdm.preparation import datasets
+from vdm.sampling import coders
 from vdm.training import autoencoder_stage
 from vdm.training import cache_latents
 from vdm.training import inputs
@@ -41,11 +41,11 @@ def made(data_root, tmp_path_factory):
   config.data.latents = str(workdir / 'latents')
   codec = autoencoders.make_autoencoder(config.autoencoder)
   clips = tiny_runs.batch(rows=4, frames=1, size=16)['video']
-  params = codec.init(jax.random.key(0), generate.to_float(clips))
+  params = codec.init(jax.random.key(0), coders.to_float(clips))
   # Noise of the posterior that is worth sampling, and not the same anywhere.
   params = jax.tree.map(np.asarray, tiny_runs.randomise(params, scale=0.5))
   params['pca'] = jax.tree.map(
-    np.asarray, codec.init(jax.random.key(0), generate.to_float(clips))['pca']
+    np.asarray, codec.init(jax.random.key(0), coders.to_float(clips))['pca']
   )
   autoencoder_stage.write(
     config.autoencoder, workdir / 'autoencoder', params, clips

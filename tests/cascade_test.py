@@ -22,6 +22,7 @@ from vdm.diffusion import process
 from vdm.diffusion import rollouts
 from vdm.models import autoencoders
 from vdm.planning import costs
+from vdm.sampling import coders
 from vdm.sampling import enlarged
 from vdm.training import latent_clips
 from vdm.training import objectives
@@ -122,7 +123,7 @@ def test_training_and_sampling_tell_the_same_of_a_clip(space, time, grouped):
   rows = clips | {'low_noise': clean, 'key': keys}
   trained_on = jax.jit(clips_of.told)(frozen, rows)
   codec = autoencoders.make_autoencoder(config.autoencoder)
-  encode, _ = generate.make_coders(config, codec)
+  encode, _ = coders.make(config, codec)
   tell = enlarged.make_teller(config, encode)
   small = {'small': cascade.shrink(clips['video'], space, time)}
   sampled_from = tell(frozen, small, np.arange(2, dtype=np.uint32))
@@ -149,10 +150,9 @@ def test_what_is_missing_is_trained_and_sampled_alike():
   frozen, video = frozen_of(config), batch(2)['video']
   clips_of = latent_clips.make(config, config.stages.video)
   trained_on = jax.jit(clips_of.encode)(frozen, {'video': video})
-  coders = generate.make_coders(
-    config, autoencoders.make_autoencoder(config.autoencoder)
-  )
-  encode, decode = enlarged.make_coders(config, *coders)
+  codec = autoencoders.make_autoencoder(config.autoencoder)
+  both = coders.make(config, codec)
+  encode, decode = enlarged.make_coders(config, *both)
   z = encode(frozen, video)
   np.testing.assert_allclose(z, trained_on, atol=1e-4)
   cond = {'small': cascade.shrink(video, 2, 1)}

@@ -8,6 +8,8 @@ import tiny_runs
 from vdm import generate
 from vdm import prompts
 from vdm import trained
+from vdm.sampling import batching
+from vdm.sampling import coders
 
 
 @pytest.fixture(scope='module')
@@ -51,7 +53,7 @@ def test_guidance_needs_a_trained_null_label():
 
 def test_uint8_and_float_are_inverse():
   values = np.arange(256, dtype=np.uint8)
-  back = generate.to_uint8(generate.to_float(values))
+  back = coders.to_uint8(coders.to_float(values))
   np.testing.assert_array_equal(back, values)
 
 
@@ -62,7 +64,7 @@ def test_batches_are_filled_up_and_cut_off():
     sizes.append(len(rows))
     return jnp.asarray(rows) * 2
 
-  out = generate.batched(double, (np.arange(7),), 3)
+  out = batching.apply(double, (np.arange(7),), 3)
   np.testing.assert_array_equal(out, 2 * np.arange(7))
   assert sizes == [3, 3, 3]
 

@@ -8,10 +8,10 @@ import memory_store
 import numpy as np
 import pytest
 
-from vdm import generate
 from vdm.multihost import coordination
 from vdm.multihost import heartbeat
 from vdm.multihost import main_thread
+from vdm.sampling import batching
 
 
 @pytest.fixture
@@ -106,6 +106,6 @@ def test_a_program_that_compiles_is_said():
     return rows
 
   with futures.ThreadPoolExecutor() as pool:
-    generate.batched(work, (np.zeros(1),), 1)
+    batching.apply(work, (np.zeros(1),), 1)
   assert found[0].startswith('vdm/generate.py:')
   assert found[0].endswith('(batched), which compiles')

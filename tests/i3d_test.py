@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm import generate
 from vdm.models import import_weights
 from vdm.models import layers
 from vdm.models.features import frames
 from vdm.models.features import i3d
 from vdm.models.features import i3d_names
 from vdm.multihost import arrays
+from vdm.sampling import batching
 from vdm.training import sharding
 
 GOLDEN = np.load(ROOT / 'tests/golden/i3d.npz')
@@ -128,7 +128,7 @@ def test_as_in_pytorch_from_uint8_to_logits():
   apply = i3d.make_apply()
   mesh = sharding.make_mesh(1, jax.devices()[:2])
   params = jax.device_put(parameters(), arrays.replicated(mesh))
-  logits = generate.batched(
+  logits = batching.apply(
     lambda rows: apply(params, rows),
     (np.stack([video[::-1], video, video[::-1]]),),
     2,

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from vdm import generate
 from vdm import models
 from vdm.config import schema
 from vdm.data.synthetic import scenes
 from vdm.diffusion import process
 from vdm.evaluation import noised_clips
+from vdm.sampling import coders
 from vdm.sampling import denoised
 
 WORLD = dict(
@@ -49,7 +49,7 @@ def denoiser(monkeypatch, denoise):
 def test_a_model_that_knows_the_clips_keeps_their_shapes(
   clips, config, monkeypatch
 ):
-  truth = generate.to_float(clips['video'])
+  truth = coders.to_float(clips['video'])
   seen = []
 
   def denoise(params, z, levels, cond):
@@ -74,7 +74,7 @@ def test_noise_of_single_frames_is_told_from_what_is_kept(
   clips, config, monkeypatch
 ):
   """A model that takes each frame for another clip's loses every shape."""
-  others = generate.to_float(clips['video'])
+  others = coders.to_float(clips['video'])
   shuffled = np.stack(
     [others[(np.arange(16) + i) % 6, np.arange(16)] for i in range(6)]
   )
@@ -94,8 +94,8 @@ def test_the_noise_is_that_of_the_level(clips, config, monkeypatch):
   monkeypatch.setattr(noised_clips, 'STEPS', 1)
   monkeypatch.setattr(noised_clips, 'SIGMAS', (0.1,))
   restore = noised_clips.make(config, STAGE)
-  made = generate.to_float(restore({}, FROZEN, clips)[0])
-  error = np.asarray(made - generate.to_float(clips['video']))
+  made = coders.to_float(restore({}, FROZEN, clips)[0])
+  error = np.asarray(made - coders.to_float(clips['video']))
   # Where neither end of [-1, 1] clips it: nowhere in these scenes but on
   # anti-aliased edges, so half of the noise is cut off on either side.
   half = error[clips['video'] == 0]

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from vdm import generate
 from vdm.common import trees
 from vdm.config import schema
+from vdm.sampling import batching
 from vdm.training import latent_clips
 from vdm.training import objective as protocol
 from vdm.training import objectives
@@ -206,7 +206,7 @@ def test_bins_are_named_from_noise_to_clean():
 
 def test_chunks_are_all_of_one_size():
   arrays = (np.arange(5), np.arange(5) * 10)
-  pieces = list(generate.chunks(arrays, 2))
+  pieces = list(batching.chunks(arrays, 2))
   assert [n for _, n in pieces] == [2, 2, 1]
   assert [p[0].tolist() for p, _ in pieces] == [[0, 1], [2, 3], [4, 4]]
   assert pieces[2][0][1].tolist() == [40, 40]

@@ -14,9 +14,9 @@ import memory_store
 import numpy as np
 import pytest
 
-from vdm import generate
 from vdm.multihost import coordination
 from vdm.multihost import preemption
+from vdm.sampling import batching
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_the_log_says_at_once_what_is_waited_for(
       wait_until(lambda: 'Still stopping, after vdm/generate.py' in caplog.text)
       return np.zeros(len(rows))
 
-    generate.batched(work, (np.zeros(1),), 1)
+    batching.apply(work, (np.zeros(1),), 1)
   first = caplog.messages[0]
   assert 'SIGTERM: stopping' in first
   assert 'vdm/generate.py' in first and '(batched)' in first

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tiny_config
 
-from vdm import generate
 from vdm.config import schema
 from vdm.data import builders
 from vdm.evaluation import reconstruction
@@ -19,6 +18,7 @@ from vdm.metrics import frame_metrics
 from vdm.models import autoencoders
 from vdm.models.autoencoders import files
 from vdm.preparation import datasets
+from vdm.sampling import coders
 
 
 @pytest.fixture(scope='module')
@@ -41,7 +41,7 @@ def freeze(folder, source, **settings):
   config.update(settings)
   codec = autoencoders.make_autoencoder(config)
   clips = reconstruction.choose(source, 4, (16, 16), 1)['video']
-  params = codec.init(jax.random.key(0), generate.to_float(clips))
+  params = codec.init(jax.random.key(0), coders.to_float(clips))
   stats = {k: np.ones(codec.channels, np.float32) for k in ('mean', 'scale')}
   files.save(folder / 'autoencoder', config, params, stats)
   return folder

@@ -5,13 +5,12 @@ one of many can be made again by itself, whatever the batch size, up to float
 rounding.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import Any, NamedTuple, Protocol
 
 from etils import epath
-from etils.array_types import FloatArray, ui8
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -28,8 +27,9 @@ from vdm.diffusion import conditions
 from vdm.diffusion import rollouts
 from vdm.diffusion import schedules
 from vdm.models import autoencoders
-from vdm.models.autoencoders import latents
 from vdm.multihost import arrays
+from vdm.sampling import batching
+from vdm.sampling import coders
 from vdm.sampling import denoised
 from vdm.sampling import enlarged
 from vdm.sampling import unmasked
@@ -74,30 +74,6 @@ class Generator(NamedTuple):
   reconstruct: Callable[..., np.ndarray]
 
 
-def to_float(video: ui8['*b 3']) -> FloatArray['*b 3']:
-  """Returns uint8 frames as float32 in [-1, 1]."""
-  return video.astype(jnp.float32) / 127.5 - 1.0
-
-
-def to_uint8(x: FloatArray['*b 3']) -> ui8['*b 3']:
-  """Returns frames in [-1, 1], clipped, as uint8."""
-  x = jnp.clip(x.astype(jnp.float32), -1.0, 1.0)
-  return jnp.round((x + 1.0) * 127.5).astype(jnp.uint8)
-
-
-def latent_shape(
-  codec: autoencoders.Autoencoder, frames: int, size: sizes.Size
-) -> tuple[int, int, int, int]:
-  """Returns (t, h, w, c) of the latents of a clip."""
-  t, h, w = codec.factor
-  return (
-    frames // t if frames > 1 else 1,
-    size[0] // h,
-    size[1] // w,
-    codec.channels,
-  )
-
-
 def make_schedule(
   options: ConfigDict, codec: autoencoders.Autoencoder, stage: ConfigDict
 ) -> schedules.Schedule:
@@ -108,7 +84,7 @@ def make_schedule(
     codec: the autoencoder.
     stage: the stage's config.
   """
-  shape = latent_shape(codec, stage.frames, sizes.of(stage))
+  shape = coders.latent_shape(codec, stage.frames, sizes.of(stage))
   return schedules.make_schedule(
     options.schedule,
     logsnr_min=options.logsnr_min,
@@ -126,7 +102,7 @@ def plan(
     ValueError: it is impossible, or not what the network was trained for.
   """
   codec = autoencoders.make_autoencoder(config.autoencoder)
-  length = latent_shape(codec, stage.frames, sizes.of(stage))[0]
+  length = coders.latent_shape(codec, stage.frames, sizes.of(stage))[0]
   if stage.objective == 'consistency' and task.history_guidance != 1:
     raise ValueError(
       'A consistency model cannot be guided by held frames: leave the history '
@@ -224,10 +200,10 @@ def make_generator(
     for problem in rules.image_first_problems(config, stage):
       raise ValueError(problem)
   codec = autoencoders.make_autoencoder(config.autoencoder)
-  encode, decode = make_coders(config, codec)
+  encode, decode = coders.make(config, codec)
   tell = enlarged.make_teller(config, encode)
   encode_made, decode_made = enlarged.make_coders(config, encode, decode)
-  shape = latent_shape(codec, stage.frames, sizes.of(stage))
+  shape = coders.latent_shape(codec, stage.frames, sizes.of(stage))
   factor, time = codec.factor[0], config.model.low.time_factor
   worse_config = worse and worse.config
   if stage.objective == 'tokens':
@@ -290,42 +266,18 @@ def make_generator(
     if task.given:
       rows.append(given)
     make = functools.partial(make_videos, task, windows, params, frozen)
-    return batched(make, rows, config.sample.batch, mesh)
+    return batching.apply(make, rows, config.sample.batch, mesh)
 
   def reconstructions(frozen, video):
     # As diffusion sees it: through the statistics and back.
     def reconstruct(video):
       return decode(frozen, encode(frozen, video))
 
-    return batched(reconstruct, (video,), config.sample.batch, mesh, poll)
+    return batching.apply(
+      reconstruct, (video,), config.sample.batch, mesh, poll
+    )
 
   return Generator(samples, reconstructions)
-
-
-def make_coders(
-  config: ConfigDict, codec: autoencoders.Autoencoder
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-  """Returns (encode, decode): (frozen, uint8 clips) -> latents, and back.
-
-  The latents are as the network sees them: normalised by their statistics for
-  diffusion, and codes as they are for a model of tokens.
-  """
-  dtype = jnp.dtype(config.train.compute_dtype)
-  as_codes = config.model.kind == 'transformer'
-
-  @jax.jit
-  def encode(frozen, video):
-    mean, _ = codec.encode(frozen['params'], to_float(video).astype(dtype))
-    mean = mean.astype(jnp.float32)
-    return mean if as_codes else latents.normalise(mean, frozen['stats'])
-
-  @jax.jit
-  def decode(frozen, z):
-    if not as_codes:
-      z = latents.denormalise(z, frozen['stats'])
-    return to_uint8(codec.decode(frozen['params'], z.astype(dtype)))
-
-  return encode, decode
 
 
 def change_sampler(options: ConfigDict, changes: dict[str, Any]) -> None:
@@ -379,51 +331,3 @@ def describe_samples(
       'ema': worse.config.sample.ema,
     }
   return {'run': str(source), 'step': int(step), **options}
-
-
-def batched(
-  function: Callable[..., Any],
-  inputs: Sequence[Any],
-  size: int,
-  mesh: jax.sharding.Mesh | None = None,
-  poll: Callable[[], None] = lambda: None,
-) -> Any:
-  """Applies a compiled function to arrays, `size` rows at a time.
-
-  Args:
-    function: of rows of the arrays; its results have as many rows.
-    inputs: the arrays or dicts of arrays, whole on every process.
-    size: rows of a call, see `chunks`.
-    mesh: devices to split the rows over; None: all on one device.
-    poll: called after every call; may raise.
-
-  Returns:
-    What the function returns of all rows, as NumPy arrays.
-  """
-  outputs = []
-  for rows, n in chunks(inputs, size, mesh):
-    output = arrays.to_host(function(*rows))
-    outputs.append(jax.tree.map(lambda x, n=n: x[:n], output))
-    poll()
-  return jax.tree.map(lambda *x: np.concatenate(x), *outputs)
-
-
-def chunks(
-  inputs: Sequence[Any],
-  size: int,
-  mesh: jax.sharding.Mesh | None = None,
-) -> Iterator[tuple[list[Any], int]]:
-  """Yields (rows of each array, how many of them are real), chunk by chunk.
-
-  Every chunk has the same shape: `size` rows, rounded up to the devices. The
-  last one is filled with copies of the last row.
-  """
-  devices = mesh.size if mesh is not None else 1
-  total = len(jax.tree.leaves(inputs)[0])
-  size = -(-min(size, total) // devices) * devices
-  for start in range(0, total, size):
-    index = np.minimum(np.arange(start, start + size), total - 1)
-    rows = jax.tree.map(lambda x, index=index: x[index], list(inputs))
-    if mesh is not None:
-      rows = jax.tree.map(functools.partial(arrays.split, mesh), rows)
-    yield rows, min(size, total - start)

@@ -52,7 +52,9 @@ OF_THE_MACHINE = frozenset(
   share_of_peak_flops train_seconds
   """.split()
 )
-SPANS = stages.spans(tiny.get_config())
+TINY = tiny.get_config()
+SPANS = stages.spans(TINY)
+POLL = 0.005  # Seconds; looking takes a fifth of that.
 # Compiling takes most of a start, and no test here measures speed.
 QUICK = {
   'JAX_PLATFORMS': 'cpu',
@@ -221,7 +223,7 @@ def phase(workdir, printed):
 
 def due(step, span, what):
   """Returns whether a step of a stage ends with an evaluation or a preview."""
-  every = tiny.get_config().train[f'{what}_every']
+  every = TINY.train[f'{what}_every']
   return step == span.stop or (step - span.start) % every == 0
 
 
@@ -283,7 +285,7 @@ def kill_in(
       # Phases last from a few ms to seconds: uniform in the logarithm.
       time.sleep(float(np.exp(rng.uniform(np.log(1e-3), np.log(0.3)))))
       break
-    time.sleep(0.001)
+    time.sleep(POLL)
   before = trainer.phase()
   if trainer.process.poll() is not None:
     return None

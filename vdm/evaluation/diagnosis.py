@@ -29,6 +29,8 @@ from vdm.metrics import frame_metrics
 from vdm.metrics import linear_denoiser
 from vdm.models import autoencoders
 from vdm.models import unet
+from vdm.sampling import batching
+from vdm.sampling import coders
 from vdm.trained import run_folder
 from vdm.training import inputs
 
@@ -108,10 +110,10 @@ def measure(
   numbers = of_data(train['video'])
   report('the autoencoder')
   codec = autoencoders.make_autoencoder(config.autoencoder)
-  encode, decode = generate.make_coders(config, codec)
+  encode, decode = coders.make(config, codec)
 
   def batched(function, x):
-    return generate.batched(
+    return batching.apply(
       lambda rows: function(run.frozen, rows), (x,), config.sample.batch
     )
 

@@ -12,10 +12,10 @@ from etils.array_types import FloatArray, ui8
 import jax
 import numpy as np
 
-from vdm import generate
 from vdm.evaluation import result_cache
 from vdm.models import features
 from vdm.multihost import arrays
+from vdm.sampling import batching
 from vdm.training import sharding
 
 NO_NETWORK = (
@@ -44,7 +44,7 @@ def extract(
   """
   mesh = sharding.make_mesh()
   params = jax.device_put(network.params, arrays.replicated(mesh))
-  return generate.batched(
+  return batching.apply(
     lambda rows: network.apply(params, rows),
     (videos,),
     batch * mesh.size,

@@ -27,6 +27,8 @@ from vdm.evaluation import synthetic_score
 from vdm.metrics import laws
 from vdm.models import autoencoders
 from vdm.multihost import coordination
+from vdm.sampling import batching
+from vdm.sampling import coders
 from vdm.sampling import denoised
 from vdm.sampling import keys as streams
 
@@ -55,7 +57,7 @@ def make(
   if stage.objective == 'consistency':
     method, steps = options.method, options.steps
   codec = autoencoders.make_autoencoder(config.autoencoder)
-  encode, decode = generate.make_coders(config, codec)
+  encode, decode = coders.make(config, codec)
   denoise = denoised.make_denoiser(config, codec)
   schedule = generate.make_schedule(config.diffusion, codec, stage)
 
@@ -99,7 +101,7 @@ def make(
       conditions.of(clips),
       np.arange(options.seed, options.seed + count, dtype=np.uint32),
     )
-    return generate.batched(run, rows, options.batch, mesh, poll)
+    return batching.apply(run, rows, options.batch, mesh, poll)
 
   return restore
 

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from vdm import generate
 from vdm.diffusion import process
 from vdm.metrics import linear_denoiser
 from vdm.models import autoencoders
+from vdm.sampling import batching
 from vdm.sampling import denoised
 
 
@@ -59,7 +59,7 @@ def make(
     return network(params, z, levels, cond)
 
   def denoise(params, clips, level):
-    return generate.batched(
+    return batching.apply(
       lambda *rows: step(params, *rows, np.float32(level)),
       (clips.latents, clips.noise, clips.cond),
       config.sample.batch,

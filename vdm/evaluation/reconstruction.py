@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vdm import generate
 from vdm import trained
 from vdm.common import files
 from vdm.common import sizes
@@ -32,6 +31,8 @@ from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import pca
 from vdm.multihost import arrays
 from vdm.multihost import coordination
+from vdm.sampling import batching
+from vdm.sampling import coders
 
 FRAMES = 16  # Per clip, if the data set has shots of that length.
 BATCH = 8  # Clips in memory at a time.
@@ -159,16 +160,16 @@ def reconstruct(
 
   @jax.jit
   def encode(params, video):
-    return codec.encode(params, generate.to_float(video))[0]
+    return codec.encode(params, coders.to_float(video))[0]
 
   @jax.jit
   def decode(params, z):
-    return generate.to_uint8(codec.decode(params, z))
+    return coders.to_uint8(codec.decode(params, z))
 
   if mesh is not None:
     params = arrays.replicate(mesh, params)
-  z = generate.batched(lambda x: encode(params, x), (video,), BATCH, mesh)
-  return z, generate.batched(lambda z: decode(params, z), (z,), BATCH, mesh)
+  z = batching.apply(lambda x: encode(params, x), (video,), BATCH, mesh)
+  return z, batching.apply(lambda z: decode(params, z), (z,), BATCH, mesh)
 
 
 def names(

@@ -46,7 +46,7 @@ def make_teller(
 
   Args:
     config: the run's; `sample.low_noise` is the sigma of the noise.
-    encode: see `generate.make_coders`.
+    encode: see `coders.make`.
   """
   if not cascade_rules.is_told(config.model):
     return lambda frozen, cond, seeds, number=0: cond
@@ -81,7 +81,7 @@ def make_coders(
 
   Args:
     config: the run's.
-    encode: see `generate.make_coders`.
+    encode: see `coders.make`.
     decode: likewise.
 
   Returns:

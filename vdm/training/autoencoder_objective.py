@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vdm import generate
 from vdm.models import autoencoders
 from vdm.models.autoencoders import fsq
 from vdm.models.autoencoders import losses as autoencoder_losses
+from vdm.sampling import batching
+from vdm.sampling import coders
 from vdm.training import objective
 
 
@@ -25,7 +26,7 @@ def make(
   dtype = jnp.dtype(config.train.compute_dtype)
 
   def init(key, clips):
-    return codec.init(key, generate.to_float(clips['video']))
+    return codec.init(key, coders.to_float(clips['video']))
 
   def draw(batch, key, n):
     del n
@@ -34,20 +35,20 @@ def make(
 
   def loss(params, frozen, rows):
     del frozen
-    x = generate.to_float(rows['video']).astype(dtype)
+    x = coders.to_float(rows['video']).astype(dtype)
     total, parts = codec.loss(params, x, rows['key'])
     count = jnp.float32(len(total))
     return total.sum(), count, {k: (v.sum(), count) for k, v in parts.items()}
 
   @jax.jit
   def reconstruct(params, video):
-    x = generate.to_float(video)
+    x = coders.to_float(video)
     mean, _ = codec.encode(params, x.astype(dtype))
     y = codec.decode(params, mean).astype(jnp.float32)
-    return generate.to_uint8(y), autoencoder_losses.psnr(x, y), mean
+    return coders.to_uint8(y), autoencoder_losses.psnr(x, y), mean
 
   def run(params, clips):
-    return generate.batched(
+    return batching.apply(
       functools.partial(reconstruct, params),
       (clips['video'],),
       stage.batch,

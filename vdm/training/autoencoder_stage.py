@@ -15,7 +15,6 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from vdm import generate
 from vdm import trained
 from vdm.common import errors
 from vdm.models import autoencoders
@@ -26,6 +25,7 @@ from vdm.models.autoencoders import latents
 from vdm.models.autoencoders import pretrained
 from vdm.multihost import arrays
 from vdm.multihost import coordination
+from vdm.sampling import coders
 
 BATCH = 8  # Clips encoded at once for the statistics.
 # The settings that an autoencoder's parameters depend on.
@@ -73,7 +73,7 @@ def write(
   params = {k: v for k, v in params.items() if k != discriminator.NAME}
   codec = autoencoders.make_autoencoder(options)
   encode = jax.jit(
-    lambda params, video: codec.encode(params, generate.to_float(video))[0]
+    lambda params, video: codec.encode(params, coders.to_float(video))[0]
   )
   means = (
     np.asarray(encode(params, clips[i : i + BATCH]))
@@ -154,7 +154,7 @@ def adopt(
     options.weights_sha256 = sha256
   else:
     codec = autoencoders.make_autoencoder(options)
-    params = codec.init(key, generate.to_float(clips))
+    params = codec.init(key, coders.to_float(clips))
   write(options, directory, params, clips)
 
 

@@ -7,7 +7,6 @@ from etils import epath
 import jax
 from ml_collections import ConfigDict
 
-from vdm import generate
 from vdm.common import buckets
 from vdm.common import sizes
 from vdm.config import check
@@ -20,6 +19,7 @@ from vdm.models.autoencoders import files
 from vdm.multihost import arrays
 from vdm.multihost import coordination
 from vdm.preparation import datasets
+from vdm.sampling import coders
 from vdm.training import autoencoder_keys
 from vdm.training import autoencoder_stage
 from vdm.training import inputs
@@ -62,7 +62,7 @@ def build(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
   plan = latent_cache_writer.make_plan(
     source,
     autoencoder=fingerprint,
-    shape=generate.latent_shape(codec, 1, size)[1:],
+    shape=coders.latent_shape(codec, 1, size)[1:],
     size=size,
     mirrored=config.data.flip,
   )
@@ -100,7 +100,7 @@ def make_encode(
 
   @jax.jit
   def encode(params, frames):
-    mean, logvar = codec.encode(params, generate.to_float(frames[:, None]))
+    mean, logvar = codec.encode(params, coders.to_float(frames[:, None]))
     return mean[:, 0], logvar[:, 0]
 
   return lambda frames: encode(params, jax.device_put(frames, rows))

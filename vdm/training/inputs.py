@@ -12,7 +12,6 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from vdm import generate
 from vdm.common import sizes
 from vdm.common import vocabulary
 from vdm.data import builders
@@ -25,6 +24,7 @@ from vdm.data import windowing
 from vdm.diffusion import cascade
 from vdm.diffusion import conditions
 from vdm.models import autoencoders
+from vdm.sampling import coders
 from vdm.training import stages
 
 
@@ -216,7 +216,7 @@ def abstract_batch(
   shape, names, dtype = (stage.frames, *size, 3), ('video',), np.uint8
   if config.data.latents and stage.objective != 'autoencoder':
     codec = autoencoders.make_autoencoder(config.autoencoder)
-    shape = generate.latent_shape(codec, stage.frames, size)
+    shape = coders.latent_shape(codec, stage.frames, size)
     names = (
       ('mean', 'logvar') if config.diffusion.sample_posterior else ('mean',)
     )

@@ -24,6 +24,8 @@ from vdm.diffusion import rollouts
 from vdm.models import autoencoders
 from vdm.models import unet
 from vdm.multihost import arrays
+from vdm.sampling import batching
+from vdm.sampling import coders
 from vdm.training import objective
 
 
@@ -40,7 +42,7 @@ def latent_extent(
   inputs = conditions.rest(batch)
   rows, frames = next(iter(inputs.values())).shape[:2]
   if 'video' in inputs:
-    frames = generate.latent_shape(codec, frames, sizes.of(stage))[0]
+    frames = coders.latent_shape(codec, frames, sizes.of(stage))[0]
   return rows, frames
 
 
@@ -60,7 +62,7 @@ def encode(
   """
   if 'video' not in rows:
     return rows['mean'], rows.get('logvar')
-  x = generate.to_float(rows['video']).astype(dtype)
+  x = coders.to_float(rows['video']).astype(dtype)
   return codec.encode(frozen['params'], x)
 
 
@@ -136,7 +138,7 @@ def validation(
       numbered = (clips['video'], cond, np.arange(total))
       for place, value in places.items():
         sums = {}
-        for rows, n in generate.chunks(numbered, stage.batch, mesh):
+        for rows, n in batching.chunks(numbered, stage.batch, mesh):
           out = losses_at(params, frozen, *rows, value, total)
           for key, x in arrays.to_host(out).items():
             sums[key] = sums.get(key, 0.0) + float(x[:n].sum())

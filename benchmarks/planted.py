@@ -1,0 +1,250 @@
+"""Faults for `ailments`: each is a change of code or data, for one process.
+
+A fault is a function of its dose that replaces functions of the package, so
+that config.json of the run says nothing of it. What a fault does to data is
+done where scenes are rendered: its runs need a data root of their own.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+
+class Fault(NamedTuple):
+  """A fault.
+
+  Attributes:
+    plant: dose -> None.
+    finding: the name under which `vdm.diagnose` has to list it first.
+    dose: of the fault.
+    mild: a smaller dose.
+    data: whether it is in the data.
+    meaning: of the dose, to be formatted with it.
+  """
+
+  plant: Callable[[Any], None]
+  finding: str
+  dose: Any
+  mild: Any
+  meaning: str
+  data: bool = False
+
+
+def scale_latents(dose):
+  """Latents are normalised with statistics of other weights."""
+  from vdm.training import autoencoder_stage
+
+  save = autoencoder_stage.files.save
+
+  def planted(directory, options, params, stats):
+    stats = {**stats, 'scale': stats['scale'] / dose}
+    return save(directory, options, params, stats)
+
+  autoencoder_stage.files.save = planted
+
+
+def spoil_autoencoder(dose):
+  """Parameters of the autoencoder are off by a share of themselves."""
+  import jax
+  import numpy as np
+
+  from vdm import trained
+
+  load = trained.load_autoencoder
+  # How much larger its latents are then, as it was measured: their scale is
+  # not what is wrong.
+  growth = {0.15: 1.47, 0.1: 1.28}[dose]
+
+  def planted(source):
+    settings, params, stats, fingerprint = load(source)
+    random = np.random.default_rng(0)
+
+    def spoilt(x):
+      factor = 1 + dose * random.normal(size=x.shape)
+      return np.asarray(x * factor, x.dtype)
+
+    stats = {**stats, 'scale': stats['scale'] * growth}
+    return settings, jax.tree.map(spoilt, params), stats, fingerprint
+
+  trained.load_autoencoder = planted
+
+
+def freeze_time(dose):
+  """Temporal branches are trained at a share of the rate, or not at all."""
+  from vdm.models import unet
+  from vdm.training import stages
+
+  if dose:
+    stages.rates = lambda params, stage: {
+      path: dose
+      for path in stages.trained_paths(params, stage, ())
+      if unet.TEMPORAL in path
+    }
+    return
+  trained_paths = stages.trained_paths
+
+  def planted(params, stage, excluded):
+    return trained_paths(params, stage, (*excluded, unet.TEMPORAL))
+
+  stages.trained_paths = planted
+
+
+def scale_rates(dose):
+  """All learning rates are `dose` times what the configuration says."""
+  from vdm.training import optim
+
+  rate = optim.learning_rate
+  optim.learning_rate = lambda stage, n: dose * rate(stage, n)
+
+
+def widen_average(dose):
+  """The average has another width than its name says."""
+  from vdm.training import train_step
+
+  gamma = train_step.power_averages.gamma
+
+  class Planted:
+    gamma = staticmethod(lambda width: gamma(dose))
+
+  train_step.power_averages = Planted
+
+
+def round_parameters(dose):
+  """After every update some parameters are rounded to bfloat16."""
+  import jax
+  import jax.numpy as jnp
+
+  from vdm.training import optim
+
+  update = optim.update
+
+  def rounded(path, x):
+    name = path[-1].key
+    if dose == 'kernels' and not name.endswith('kernel'):
+      return x
+    return x.astype(jnp.bfloat16).astype(x.dtype)
+
+  def planted(*args):
+    params, slots = update(*args)
+    return jax.tree_util.tree_map_with_path(rounded, params), slots
+
+  optim.update = planted
+
+
+def raise_noise(dose):
+  """No level in training has a log-SNR above `dose`."""
+  import jax.numpy as jnp
+
+  from vdm.diffusion import losses
+
+  draw = losses.draw_levels
+
+  def planted(*args, **options):
+    levels, mask = draw(*args, **options)
+    return jnp.minimum(levels, dose), mask
+
+  losses.draw_levels = planted
+
+
+def guide_too_much(dose):
+  """Guidance is by `dose`, whatever the configuration says."""
+  from vdm.diffusion import guidance
+
+  guided = guidance.guided
+
+  def planted(denoise, cond, contrasts=(), **options):
+    contrasts = [x._replace(weight=dose - 1.0) for x in contrasts]
+    return guided(denoise, cond, contrasts, **options)
+
+  guidance.guided = planted
+
+
+def _of_scenes(change):
+  """Makes a plant of a change: (scene, random generator) -> scene."""
+
+  def plant(dose):
+    import numpy as np
+
+    from vdm.data.builders import synthetic_scenes
+
+    render = synthetic_scenes.scenes.render
+
+    @functools.wraps(render)
+    def planted(index, **options):
+      scene = render(index, **options)
+      random = np.random.default_rng((97, index))
+      return change(scene, random) if random.random() < dose else scene
+
+    synthetic_scenes.scenes.render = planted
+
+  return plant
+
+
+def _shuffle_frames(scene, random):
+  order = random.permutation(len(scene['frames']))
+  return {**scene, 'frames': scene['frames'][order]}
+
+
+def _stop(scene, random):
+  frames = scene['frames']
+  still = frames[random.integers(len(frames))]
+  return {**scene, 'frames': still[None].repeat(len(frames), axis=0)}
+
+
+def _change_label(scene, random):
+  return {**scene, 'label': int(random.integers(8))}
+
+
+FAULTS = {
+  'frames': Fault(
+    *(_of_scenes(_shuffle_frames), 'frames out of order', 1.0, 0.5),
+    'frames are shuffled in {:.0%} of the clips',
+    data=True,
+  ),
+  'static': Fault(
+    *(_of_scenes(_stop), 'clips without motion', 0.5, 0.25),
+    'nothing moves in {:.0%} of the clips',
+    data=True,
+  ),
+  'autoencoder': Fault(
+    *(spoil_autoencoder, 'poor autoencoder', 0.15, 0.1),
+    'parameters of the autoencoder are off by {:.0%}',
+  ),
+  'latents': Fault(
+    *(scale_latents, 'latents out of scale', 3.0, 1.6),
+    'latents are {:g} times as large',
+  ),
+  'precision': Fault(
+    *(round_parameters, 'parameters in 16 bits', 'all', 'kernels'),
+    'parameters are stored in bfloat16: {}',
+  ),
+  'average': Fault(
+    *(widen_average, 'average too wide', 0.28, 0.2),
+    'the average is {:g} wide',
+  ),
+  'time': Fault(
+    *(freeze_time, 'temporal layers untrained', 0.0, 0.01),
+    'temporal branches learn at {:g} of the rate',
+  ),
+  'slow': Fault(
+    *(scale_rates, 'hardly trained', 1 / 30, 1 / 10),
+    'the learning rate is {:.2g} times as high',
+  ),
+  'fast': Fault(
+    *(scale_rates, 'learning rate too high', 30.0, 10.0),
+    'the learning rate is {:g} times as high',
+  ),
+  'noise': Fault(
+    *(raise_noise, 'low noise untrained', 0.0, 2.0),
+    'no log-SNR is above {:g}',
+  ),
+  'labels': Fault(
+    *(_of_scenes(_change_label), 'labels without effect', 1.0, 0.8),
+    '{:.0%} of the labels are drawn at random',
+    data=True,
+  ),
+  'guidance': Fault(
+    *(guide_too_much, 'guidance too strong', 10.0, 6.0),
+    'guidance is {:g}',
+  ),
+}
