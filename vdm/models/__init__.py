@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from vdm.common import trees
 from vdm.config import cascade_rules
+from vdm.models import initial
 from vdm.models import token_transformer
 from vdm.models import tokens
 from vdm.models import unet
@@ -120,7 +121,8 @@ def _adapted(network: Network, options: dict[str, Any]) -> Network:
   return Network(init, apply)
 
 
-_structures = {}  # Of what was asked for: a network and its parameters' names.
+# Of what was asked for: a network, its parameters' names, what it draws.
+_structures = {}
 
 
 def functional(
@@ -132,21 +134,22 @@ def functional(
   in the order of their names.
   """
 
-  def build(key):
-    return module(*args, **kwargs, rngs=nnx.Rngs(params=key))
+  def build(rngs):
+    return module(*args, **kwargs, rngs=rngs)
 
   # A run asks for each of its networks about twenty times, and a large one
   # takes a second. Its functions are new ones, so that none of what jax has
   # traced for another platform is found again.
   asked = module, repr(args), repr(sorted(kwargs.items()))
   if asked not in _structures:
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: build(0)))
+    shapes = initial.Shapes()
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: build(shapes)))
     names = trees.flatten(nnx.to_pure_dict(state)).keys()
-    _structures[asked] = graphdef, names
-  graphdef, names = _structures[asked]
+    _structures[asked] = graphdef, names, shapes.found
+  graphdef, names, drawn = _structures[asked]
 
   def init(key):
-    return nnx.to_pure_dict(nnx.state(build(key)))
+    return nnx.to_pure_dict(nnx.state(build(initial.draw(key, drawn))))
 
   def apply(params, *args, **kwargs):
     given = trees.flatten(params).keys()

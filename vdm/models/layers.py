@@ -9,6 +9,7 @@ with a 3 x 1 kernel. `benchmarks/convolutions.py` compares it with matrix
 products over shifted copies and with a 3D convolution.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from etils.array_types import FloatArray
@@ -21,12 +22,26 @@ Padding = str | tuple[tuple[int, int], tuple[int, int]]
 
 
 def scaled_normal(
-  key: jax.Array, shape: tuple[int, ...], fan_in: int, scale: float = 1.0
+  key: jax.Array | Callable[..., jax.Array],
+  shape: tuple[int, ...],
+  fan_in: int,
+  scale: float = 1.0,
 ) -> FloatArray['*shape']:
-  """Returns normal values of variance scale^2 / fan_in; zeros for scale 0."""
+  """Returns normal values of variance scale^2 / fan_in; zeros for scale 0.
+
+  Args:
+    key: or a function of a shape that draws with it, see `initial`.
+    shape: of the values.
+    fan_in: inputs of an output.
+    scale: see above.
+  """
   if scale == 0.0:
     return jnp.zeros(shape, jnp.float32)
-  return scale * fan_in**-0.5 * jax.random.normal(key, shape, jnp.float32)
+  if callable(key):
+    values = key(shape)
+  else:
+    values = jax.random.normal(key, shape, jnp.float32)
+  return scale * fan_in**-0.5 * values
 
 
 def along_channels(

@@ -143,8 +143,8 @@ def make(
     components = pca.fit(clips, factor, channels, time)
     params = {
       'pca': jax.tree.map(jnp.asarray, components),
-      'encoder': encoder_net.init(key_encoder),
-      'decoder': decoder_net.init(key_decoder),
+      'encoder': jax.jit(encoder_net.init)(key_encoder),
+      'decoder': jax.jit(decoder_net.init)(key_decoder),
     }
     if levels:
       params['grid'] = fit_grid(params['pca'], clips, factor, levels, time)
