@@ -1,13 +1,14 @@
 """Whether `vdm.diagnose` names what is wrong with runs, of planted faults.
 
-  python benchmarks/ailments.py --folder /tmp/ailments --seeds 3,4,5 \
-      --record benchmarks/records/ailments.json
+  python benchmarks/ailments.py --folder /tmp/ailments --seeds 3,4,5 --mild 3 \
+      --healthy 3,4,5,6,7,8,9,10 --record benchmarks/records/ailments.json
 
 Trains short runs of the synthetic scenes, four frames of every second, in one
 shared autoencoder: healthy ones, and for every fault of `planted` one a seed,
 and one with a smaller dose. Each is diagnosed by the program as it is. Runs
 that were diagnosed are not made again, so that the command can be stopped and
-started. Then it prints what was found, and writes the record.
+started. Then it prints what was found, and writes the record: from the numbers
+of the diagnoses, so that another threshold needs no other runs.
 """
 
 import itertools
@@ -34,7 +35,7 @@ _MILD = flags.DEFINE_list('mild', [], 'Seeds of runs with a smaller dose.')
 _HEALTHY = flags.DEFINE_list('healthy', [], 'Seeds of runs without a fault.')
 _ONLY = flags.DEFINE_list('only', [], 'Faults; all, if none is named.')
 _LANES = flags.DEFINE_integer('lanes', 1, 'Runs at once.', lower_bound=1)
-_STEPS = flags.DEFINE_integer('steps', 700, 'Of a run.', lower_bound=1)
+_STEPS = flags.DEFINE_integer('steps', 500, 'Of a run.', lower_bound=1)
 _RECORD = flags.DEFINE_string('record', None, 'JSON file for the numbers.')
 _RUN = flags.DEFINE_string('run', None, 'Make one run alone: FAULT_DOSE_SEED.')
 
@@ -113,7 +114,6 @@ def make_runs(folder, names):
       name = waiting.pop(0)
       running[name] = call([f'--run={name}'], folder / f'{name}.log')
       print(name, len(waiting), 'are left', flush=True)
-    name = next(iter(running))
     for name, process in [*running.items()]:
       try:
         code = process.wait(timeout=1)
@@ -132,14 +132,16 @@ def judged(folder, name):
   if not path.exists():
     return row | {'found': None}
   result = json.loads(path.read_text())
-  # Of the numbers, so that a record can be made again with other thresholds.
   from vdm.evaluation import ailments
 
   numbers = {k: v for k, v in result['numbers'].items() if k != 'levels'}
   found = [x.name for x in ailments.judge(result['numbers'])]
   row |= {'found': found, 'numbers': numbers}
   if fault in planted.FAULTS:
-    row['first'] = found[:1] == [planted.FAULTS[fault].finding]
+    planting = planted.FAULTS[fault]
+    amount = planting.mild if dose == 'mild' else planting.dose
+    row['planted'] = planting.meaning.format(amount)
+    row['first'] = found[:1] == [planting.finding]
   return row
 
 

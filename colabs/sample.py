@@ -13,7 +13,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vdm/blob/main/colabs/sample.ipynb)
 #
-# Makes videos with the small model that the repository ships, with a run of
+# Makes videos with the small models that the repository ships, with a run of
 # yours or with a model from the Hugging Face hub, plays them here and saves
 # them. It runs with the jax, Flax and Orbax that Colab has, on a CPU, GPU or
 # TPU: run the cells from top to bottom.
@@ -62,6 +62,10 @@ if jax.version.__version_info__ < (0, 7, 2):
     f'jax {jax.__version__} is too old: vdm needs 0.7.2 or newer, as in '
     "Colab's newest runtime (Runtime > Change runtime type)."
   )
+# What was compiled once is read the next time.
+cache = pathlib.Path.home() / '.cache' / 'vdm' / 'jax'
+if not jax.config.jax_compilation_cache_dir:
+  jax.config.update('jax_compilation_cache_dir', str(cache))
 devices = jax.devices()
 print(
   f'Python {platform.python_version()}, jax {jax.__version__},',
@@ -71,32 +75,45 @@ print(
 # %%
 # @title Choose a model
 # @markdown The folder of an export or of a run, or `hf://owner/name@revision`.
-source = 'colabs/demo'  # @param {"type": "string"}
+source = 'colabs/cascade/key_frames'  # @param {"type": "string"}
+# @markdown What enlarges its videos, likewise, one after the other with commas;
+# @markdown empty: nothing. `colabs/demo` and nothing is a model by itself.
+then = 'colabs/cascade/frames'  # @param {"type": "string"}
 # @markdown Of a run: the latest checkpoint, a step, or `best`.
 checkpoint = 'latest'  # @param {"type": "string"}
 # @markdown Whether the folder is on Google Drive, in `/content/drive/MyDrive`.
 on_drive = False  # @param {"type": "boolean"}
 
+from vdm import chain
 from vdm import trained
 
 if on_drive:
   from google.colab import drive
 
   drive.mount('/content/drive')
+others = [x.strip() for x in then.split(',') if x.strip()]
 try:
   run = trained.load(source, checkpoint=checkpoint)
+  links = chain.plan(
+    *(run, run.stage.frames, run.frame_rate),
+    [trained.load(x) for x in others],
+  )
 except (OSError, ValueError) as error:
   raise errors.UsageError(error) from None
 generators = {}  # Compiled, by their settings.
 
-stage = run.stage
-height, width = sizes.of(stage)
-size = sum(x.size for x in jax.tree.leaves(run.params))
-print(
-  f'Step {run.step}, {size / 1e6:.1f} million parameters.',
-  f'Videos of {stage.frames} frames, {run.frame_rate:g} a second,',
-  f'{width} x {height} px.',
-)
+
+def introduce(model, frames, rate, size):
+  count = sum(x.size for x in jax.tree.leaves(model.params))
+  print(
+    f'{model.source}: step {model.step}, {count / 1e6:.1f} million parameters,',
+    f'videos of {frames} frames, {rate:g} a second, {size[1]} x {size[0]} px.',
+  )
+
+
+introduce(run, run.stage.frames, run.frame_rate, sizes.of(run.stage))
+for x in links:
+  introduce(x.run, x.task.frames, x.frame_rate, x.size)
 names = run.label_names[: run.config.model.num_classes]
 print('Labels:', ', '.join(names) or 'none')
 print('Captions:', 'yes' if run.reader else 'none')
@@ -105,8 +122,8 @@ print('Captions:', 'yes' if run.reader else 'none')
 # ## Sample
 #
 # Video i is made from seed + i, its label or caption and the settings alone, so
-# any one of many can be made again. The first videos of new settings take longer, because
-# the sampler is compiled for them.
+# any one of many can be made again. The first videos of new settings take
+# longer, because the sampler is compiled for them.
 #
 # - **guidance** trades variety for agreement with the label or caption; 1 is
 #   none. `'label=2,text=5'` is a scale for each.
@@ -158,7 +175,7 @@ def make_videos(seed=0, number=4, steps=None, method=None, **asked):
     numbers = {x: float(asked[x]) for x in ranges.UNITS if x in asked}
     asked |= numbers  # Of the panel they are text.
     options = request.Options(
-      workdir=str(run.source), out=str(folder), num=number, **asked
+      chain=(str(run.source), *others), out=str(folder), num=number, **asked
     )
     wanted = request.read(options, run)
     config, make = generator(
@@ -166,12 +183,15 @@ def make_videos(seed=0, number=4, steps=None, method=None, **asked):
     )
     wanted = wanted._replace(run=wanted.run._replace(config=config))
     started = time.time()
-    videos, _ = request.make_videos(wanted, make, seed + np.arange(number))
+    videos, records = request.make_videos(
+      wanted, make, seed + np.arange(number)
+    )
   print(f'{number} videos in {time.time() - started:.1f} s')
   labels = wanted.asked.cond['label']
   samples.write(
     *(folder, videos, labels, run.label_names, seed + np.arange(number)),
-    *(wanted.frame_rate, request.describe(wanted)),
+    wanted.chain[-1].frame_rate if wanted.chain else wanted.frame_rate,
+    request.describe(wanted) | ({'chain': records} if records else {}),
     each=True,
     prompts=wanted.asked.captions,
   )

@@ -151,7 +151,7 @@ def test_sampling_in_a_notebook(finished_run, tmp_path):
   notebooks.set_fields(
     notebook, source=str(finished_run), number=2, seed=3, label='left', steps=2
   )
-  notebooks.set_fields(notebook, save_in=str(tmp_path / 'samples'))
+  notebooks.set_fields(notebook, then='', save_in=str(tmp_path / 'samples'))
   notebook.cells += [notebooks.code(PRESS), notebooks.code('button.click()')]
   notebooks.client(notebook, notebooks.FOLDER).execute()
   assert 'Labels: right, ' in notebooks.output(
@@ -171,6 +171,25 @@ def test_sampling_in_a_notebook(finished_run, tmp_path):
     assert np.abs(file['videos'] - expected).max() <= 1
   shown = notebooks.output(notebook.cells[-1])
   assert shown.count('<video ') == 2 and third.name in shown
+
+
+def test_the_models_of_the_notebook_sample_one_after_the_other(tmp_path):
+  notebook = notebooks.read('sample')
+  notebooks.set_fields(
+    notebook, number=1, label='up', steps=1, save_in=str(tmp_path)
+  )
+  panel = notebooks.cell(notebook, 'Sample with a panel')
+  notebook.cells.remove(panel)
+  notebooks.client(notebook, notebooks.FOLDER).execute()
+  said = notebooks.output(notebooks.cell(notebook, 'Choose a model'))
+  assert 'videos of 4 frames, 6.25 a second' in said
+  assert 'videos of 16 frames, 25 a second' in said
+  (folder,) = tmp_path.iterdir()
+  with np.load(folder / 'samples.npz', allow_pickle=False) as file:
+    assert file['videos'].shape == (1, 16, 64, 64, 3)
+  made = json.loads((folder / 'samples.json').read_text())
+  assert made['frame_rate'] == 25 and made['labels'] == [6]
+  assert [x['frames'] for x in made['chain']] == [16]
 
 
 def test_mistakes_in_a_notebook_are_one_sentence(tmp_path):
@@ -296,9 +315,8 @@ def run_command(python, source, out, *flags):
 def test_sampling_in_the_environment_of_colab(colab, finished_run, tmp_path):
   before = packages(colab)
   notebook = notebooks.read('sample')
-  notebooks.set_fields(
-    notebook, source=str(finished_run), number=2, save_in=str(tmp_path / 'made')
-  )
+  notebooks.set_fields(notebook, source=str(finished_run), then='', number=2)
+  notebooks.set_fields(notebook, save_in=str(tmp_path / 'made'))
   km = notebooks.kernel(colab, tmp_path)
   notebooks.client(notebook, notebooks.FOLDER, km, seconds=600).execute()
   versions = notebooks.output(notebooks.cell(notebook, 'Versions and devices'))
