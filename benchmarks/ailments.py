@@ -105,9 +105,14 @@ def call(arguments, log):
     return subprocess.Popen(command, stdout=output, stderr=output)
 
 
+def diagnosed(folder, name):
+  """Whether a run is done."""
+  return (folder / name / 'diagnosis.json').exists()
+
+
 def make_runs(folder, names):
   """Makes all runs that are missing, some at once."""
-  waiting = [x for x in names if not (folder / x / 'diagnosis.json').exists()]
+  waiting = [x for x in names if not diagnosed(folder, x)]
   running = {}
   while waiting or running:
     while waiting and len(running) < _LANES.value:
@@ -126,12 +131,9 @@ def make_runs(folder, names):
 
 def judged(folder, name):
   """A row of the record."""
-  path = folder / name / 'diagnosis.json'
   fault, dose, seed = name.split('_')
   row = {'fault': fault, 'dose': dose, 'seed': int(seed)}
-  if not path.exists():
-    return row | {'found': None}
-  result = json.loads(path.read_text())
+  result = json.loads((folder / name / 'diagnosis.json').read_text())
   from vdm.evaluation import ailments
 
   numbers = {k: v for k, v in result['numbers'].items() if k != 'levels'}
@@ -190,7 +192,8 @@ def main(argv):
   if not done and call([f'--run={AUTOENCODER}'], log).wait():
     flag.stop(f'No autoencoder: see {log}.')
   make_runs(folder, names)
-  rows = [judged(folder, name) for name in names]
+  # Those that failed were named.
+  rows = [judged(folder, x) for x in names if diagnosed(folder, x)]
   show(rows)
   counts = summary(rows)
   print(json.dumps(counts))

@@ -1,7 +1,11 @@
 """Findings from numbers: each planted one is named, and nothing else."""
 
+import json
+
+from conftest import ROOT
 import pytest
 
+from benchmarks import planted
 from vdm.evaluation import ailments
 
 # Of a run of the demo, docs/diagnose.md.
@@ -71,3 +75,22 @@ def test_every_number_that_is_judged_is_shown():
   assert {line.key for line in ailments.LINES} == set(HEALTHY)
   for finding in ailments.judge({**HEALTHY, 'order': 1.0, 'label_gain': 0.0}):
     assert finding.what.endswith('.') and finding.todo.endswith('.')
+
+
+def test_faults_of_real_runs_are_named_and_healthy_ones_have_none():
+  """The numbers are of runs that no threshold was set on."""
+  record = json.loads((ROOT / 'benchmarks/records/ailments.json').read_text())
+  first = {
+    (run['fault'], run['dose'], run['seed']): [
+      finding.name for finding in ailments.judge(run['numbers'])
+    ][:1]
+    for run in record['runs']
+  }
+  healthy = [x for (fault, *_), x in first.items() if fault == 'healthy']
+  assert len(healthy) == 8 and sum(map(bool, healthy)) <= 1
+  for seed in (3, 4, 5):
+    named = [
+      first[name, 'full', seed] == [fault.finding]
+      for name, fault in planted.FAULTS.items()
+    ]
+    assert len(named) == 12 and sum(named) >= 10
