@@ -53,7 +53,7 @@ def test_nothing_is_found_in_a_healthy_run():
       'hardly trained',
     ),
     (dict(over_linear=2.0), 'trained and not learning'),
-    (dict(zero_init_size=70.0, label_gain=0.0), 'learning rate too high'),
+    (dict(zero_init_size=70.0, temporal_size=62.0), 'learning rate too high'),
     (dict(over_identity=4.0), 'low noise untrained'),
     (dict(over_zero=1.3), 'high noise untrained'),
     (dict(label_gain=0.0), 'labels without effect'),
