@@ -167,7 +167,7 @@ def test_what_is_missing_is_trained_and_sampled_alike():
   rows = {'low_noise': np.full(2, process.CLEAN, np.float32), 'video': video}
   rows['key'] = jax.random.split(jax.random.key(0), 2)
   low = clips_of.told(frozen, rows)['low']
-  np.testing.assert_allclose(low, coders[0](frozen, large), atol=1e-5)
+  np.testing.assert_allclose(low, both[0](frozen, large), atol=1e-5)
 
 
 def test_a_network_without_small_videos_is_what_it_was():

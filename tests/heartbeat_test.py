@@ -107,5 +107,5 @@ def test_a_program_that_compiles_is_said():
 
   with futures.ThreadPoolExecutor() as pool:
     batching.apply(work, (np.zeros(1),), 1)
-  assert found[0].startswith('vdm/generate.py:')
-  assert found[0].endswith('(batched), which compiles')
+  assert found[0].startswith('vdm/sampling/batching.py:')
+  assert found[0].endswith('(apply), which compiles')

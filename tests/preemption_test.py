@@ -114,13 +114,13 @@ def test_the_log_says_at_once_what_is_waited_for(
 
     def work(rows):
       os.kill(os.getpid(), signal.SIGTERM)
-      wait_until(lambda: 'Still stopping, after vdm/generate.py' in caplog.text)
+      wait_until(lambda: 'Still stopping, after vdm/sampling/' in caplog.text)
       return np.zeros(len(rows))
 
     batching.apply(work, (np.zeros(1),), 1)
   first = caplog.messages[0]
   assert 'SIGTERM: stopping' in first
-  assert 'vdm/generate.py' in first and '(batched)' in first
+  assert 'vdm/sampling/batching.py' in first and '(apply)' in first
   assert ('that all processes reach' in first) == bool(vote)
 
 
