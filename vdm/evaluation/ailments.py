@@ -239,7 +239,8 @@ _CHECKS: tuple[Callable[[dict[str, Any]], Finding | None], ...] = (
     'The right label takes away {:.1%} of the error at the level where it '
     'helps most.',
     'Check that labels belong to their clips (data report), and '
-    'model.label_dropout.',
+    'model.label_dropout. A network that has learned little, or is trained at '
+    'a rate that does not suit it, has not learned labels either.',
   ),
   _Limit(
     'frames ignore each other',
