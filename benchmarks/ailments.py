@@ -65,7 +65,7 @@ def configuration(folder, data, seed, order, **autoencoder):
 
 
 def train_autoencoder(folder):
-  """Trains the one that all runs share, if it is missing."""
+  """Trains the one that all runs share."""
   from vdm import train
 
   config = configuration(folder, 'data', 0, 'autoencoder')
@@ -85,7 +85,7 @@ def make_run(folder, name):
     planting = planted.FAULTS[fault]
     if planting.data:
       data = f'data_{fault}_{dose}'
-    planting.plant(planting.mild if dose == 'mild' else planting.dose)
+    planting.plant(planting.amount(dose))
   load = str(folder / AUTOENCODER)
   config = configuration(folder, data, seed, 'video', load=load)
   code = train.train(config, folder / name)
@@ -131,18 +131,17 @@ def make_runs(folder, names):
 
 def judged(folder, name):
   """A row of the record."""
+  from vdm.evaluation import ailments
+
   fault, dose, seed = name.split('_')
   row = {'fault': fault, 'dose': dose, 'seed': int(seed)}
   result = json.loads((folder / name / 'diagnosis.json').read_text())
-  from vdm.evaluation import ailments
-
   numbers = {k: v for k, v in result['numbers'].items() if k != 'levels'}
   found = [x.name for x in ailments.judge(result['numbers'])]
   row |= {'found': found, 'numbers': numbers}
   if fault in planted.FAULTS:
     planting = planted.FAULTS[fault]
-    amount = planting.mild if dose == 'mild' else planting.dose
-    row['planted'] = planting.meaning.format(amount)
+    row['planted'] = planting.meaning.format(planting.amount(dose))
     row['first'] = found[:1] == [planting.finding]
   return row
 

@@ -29,6 +29,10 @@ class Fault(NamedTuple):
   meaning: str
   data: bool = False
 
+  def amount(self, dose):
+    """What is planted for 'full' or 'mild'."""
+    return self.mild if dose == 'mild' else self.dose
+
 
 def scale_latents(dose):
   """Latents are normalised with statistics of other weights."""
