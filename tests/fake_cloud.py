@@ -133,13 +133,13 @@ def open_cloud(folder: pathlib.Path) -> Iterator[Cloud]:
   cloud = Cloud(folder)
   yield cloud
   for file in cloud.folder.glob('machine-*/*/vdm_runs/*/*pid'):
-    # Processes of this test: their folder is the test's own.
-    pid = int(file.read_text())
-    environ = pathlib.Path(f'/proc/{pid}/environ')
-    if environ.exists() and os.fspath(cloud.folder).encode() in (
-      environ.read_bytes()
-    ):
-      os.kill(pid, signal.SIGKILL)
+    # Processes of this test: their folder is the test's own. Any may end, and
+    # its files go, between two of these calls.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+      pid = int(file.read_text())
+      environ = pathlib.Path(f'/proc/{pid}/environ').read_bytes()
+      if os.fspath(cloud.folder).encode() in environ:
+        os.kill(pid, signal.SIGKILL)
 
 
 def run_arguments(*options, trainer=TRAINER):

@@ -140,7 +140,8 @@ class Job:
     """As scancel: steps and script get SIGTERM, the job is completing."""
     self._cluster.write('state', 'COMPLETING\n')
     for task in [*self.tasks(), self.process.pid]:
-      os.kill(task, signal.SIGTERM)
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(task, signal.SIGTERM)
 
   def wait(self, timeout=900):
     """Returns the script's exit code and whether it asked to be requeued."""

@@ -340,7 +340,7 @@ if __name__ == '__main__':
 def _alive(pid):
   try:
     state = pathlib.Path(f'/proc/{pid}/stat').read_text().rsplit(')')[1].split()
-  except FileNotFoundError:
+  except (FileNotFoundError, ProcessLookupError):  # The second: while it ends.
     return False
   return state[0] != 'Z'
 
