@@ -94,13 +94,10 @@ if on_drive:
 others = [x.strip() for x in then.split(',') if x.strip()]
 try:
   run = trained.load(source, checkpoint=checkpoint)
-  links = chain.plan(
-    *(run, run.stage.frames, run.frame_rate),
-    [trained.load(x) for x in others],
-  )
+  enlargers = [trained.load(x) for x in others]
+  links = chain.plan(run, run.stage.frames, run.frame_rate, enlargers)
 except (OSError, ValueError) as error:
   raise errors.UsageError(error) from None
-generators = {}  # Compiled, by their settings.
 
 
 def introduce(model, frames, rate, size):
@@ -147,19 +144,8 @@ from vdm import generate
 from vdm import request
 from vdm.config import ranges
 from vdm.media import notebook
-from vdm.media import samples
 
-
-def generator(model, **changes):
-  """A model's config with these changes, and the functions that sample."""
-  config = model.config.copy_and_resolve_references()
-  changes = {name: x for name, x in changes.items() if x is not None}
-  generate.change_sampler(config.sample, changes)
-  worse = model.worse
-  key = config.sample.to_json(), worse and (worse.source, worse.step)
-  if key not in generators:
-    generators[key] = generate.make_generator(config, model.stage, worse=worse)
-  return config, generators[key]
+generators = chain.keeping()  # What was compiled serves all later videos.
 
 
 def make_videos(seed=0, number=4, steps=None, method=None, **asked):
@@ -177,24 +163,16 @@ def make_videos(seed=0, number=4, steps=None, method=None, **asked):
     options = request.Options(
       chain=(str(run.source), *others), out=str(folder), num=number, **asked
     )
-    wanted = request.read(options, run)
-    config, make = generator(
-      wanted.run, steps=steps, method=method, guidance=wanted.guidance
+    wanted = request.read(options, [run, *enlargers])
+    changes = {'steps': steps, 'method': method, 'guidance': wanted.guidance}
+    generate.change_sampler(
+      wanted.run.config.sample,
+      {name: x for name, x in changes.items() if x is not None},
     )
-    wanted = wanted._replace(run=wanted.run._replace(config=config))
-    started = time.time()
-    videos, records = request.make_videos(
-      wanted, make, seed + np.arange(number)
-    )
+    started, seeds = time.time(), seed + np.arange(number)
+    videos, records = request.make_videos(wanted, generators, seeds)
   print(f'{number} videos in {time.time() - started:.1f} s')
-  labels = wanted.asked.cond['label']
-  samples.write(
-    *(folder, videos, labels, run.label_names, seed + np.arange(number)),
-    wanted.chain[-1].frame_rate if wanted.chain else wanted.frame_rate,
-    request.describe(wanted) | ({'chain': records} if records else {}),
-    each=True,
-    prompts=wanted.asked.captions,
-  )
+  request.write(wanted, videos, records, seeds)
   display(HTML(notebook.players(sorted(folder.glob(f'seed_*.{show}')))))
   display(HTML(notebook.download(folder)))
 

@@ -348,7 +348,15 @@ def test_a_chain_of_perfect_denoisers_has_the_conditional_law(links, sigma):
   labels, seeds = np.full(num, -1), np.arange(num)
   small = make.samples({}, FROZEN, {'label': labels}, seeds)
   planned = chain.plan(first, 2, 12.5, [second], low_noise=sigma)
-  videos, (record,) = chain.make(planned, small, labels, [], (), seeds)
+  generators = chain.keeping()
+  videos, (record,) = chain.make(
+    *(planned, small, labels, [], (), seeds), generators
+  )
+  # Models that are used again are as they were read, and compiled once.
+  assert second.config.sample.low_noise == 0
+  link = planned[0].run
+  assert generators(link) is generators(link._replace(params={}))
+  assert generators(link) is not generators(second) or not sigma
   assert videos.shape == (num, 4, 8, 8, 3)
   assert (record['low_noise'], record['frame_rate']) == (sigma, 25.0)
   told = np.asarray(cascade.enlarge(small, 2, 2))

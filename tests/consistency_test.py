@@ -18,6 +18,7 @@ from vdm.config import schema
 from vdm.diffusion import consistency
 from vdm.diffusion import process
 from vdm.diffusion import rollouts
+from vdm.sampling import task_plan
 from vdm.training import objectives
 from vdm.training import sharding
 
@@ -300,7 +301,7 @@ def test_it_is_not_guided(make_videos):
   assert config.sample.guidance == 2.0
   generate.make_generator(own, stage)
   with pytest.raises(ValueError, match='cannot be guided by held frames'):
-    generate.plan(own, stage, rollouts.Task(frames=6, history_guidance=2.0))
+    task_plan.make(own, stage, rollouts.Task(frames=6, history_guidance=2.0))
   with pytest.raises(ValueError, match='cannot be guided, since'):
     generate.make_generator(own, stage, worse=generate.Average(own, {}, 0, ''))
 

@@ -156,7 +156,7 @@ def test_the_command_takes_it_unless_told_otherwise(run, tmp_path):
       workdir=str(run), out=str(tmp_path / 'other'), autoguide=name
     )
     found = request.read(options)
-    again = request.read(options, trained.load(run))  # As a notebook does.
+    again = request.read(options, [trained.load(run)])  # As a notebook does.
     for run_of in (found.run, again.run):
       assert (run_of.worse and run_of.worse.step) == worse
     assert ('autoguide' in request.describe(found)) == (worse is not None)

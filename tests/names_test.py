@@ -45,7 +45,7 @@ def test_programs_use_names_that_are_there(path):
 def test_a_name_that_is_not_there_is_found():
   tree = ast.parse(
     'def f():\n  from vdm import generate\n  from vdm.common import nothing\n'
-    '  generate.plan, generate.preview_conditions'
+    '  generate.Worse, generate.preview_conditions'
   )
   assert list(missing(tree)) == [
     'vdm.common.nothing',

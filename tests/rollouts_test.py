@@ -18,6 +18,7 @@ from vdm import models
 from vdm.diffusion import process
 from vdm.diffusion import rollouts
 from vdm.diffusion import samplers
+from vdm.sampling import task_plan
 
 RHO, SCALE = 0.8, 0.2  # SCALE: of pixels in [-1, 1]; they clip at 5 of it.
 LENGTH, SIDE, NUM = 4, 16, 16
@@ -413,11 +414,11 @@ def paired(monkeypatch):
 )
 def test_latents_of_two_frames_divide_what_is_asked_for(paired, task, words):
   with pytest.raises(ValueError, match=words):
-    generate.plan(paired, paired.stages.video, task)
+    task_plan.make(paired, paired.stages.video, task)
 
 
 def test_groups_of_frames_are_given_and_continued(paired):
-  tasks = generate.trained_tasks(paired, paired.stages.video)
+  tasks = task_plan.trained(paired, paired.stages.video)
   last = 2 * LENGTH
   assert tasks['interpolation'].given == (0, 1, last - 2, last - 1)
   assert tasks['prediction'].given == tuple(range(2 * (LENGTH // 4)))

@@ -12,6 +12,7 @@ from vdm import generate
 from vdm import sample
 from vdm import trained
 from vdm.diffusion import rollouts
+from vdm.sampling import task_plan
 
 
 @pytest.fixture(scope='module')
@@ -165,10 +166,10 @@ def test_a_run_shows_and_scores_given_frames(finished_run):
 
 def test_tasks_are_those_that_a_stage_trains(finished_run):
   run = trained.load(finished_run)
-  tasks = generate.trained_tasks(run.config, run.stage)
+  tasks = task_plan.trained(run.config, run.stage)
   assert tasks['prediction'] == rollouts.Task(given=(0, 1))
   run.stage.frame_levels.context = 0.0
-  assert generate.trained_tasks(run.config, run.stage) == {}
+  assert task_plan.trained(run.config, run.stage) == {}
   run.stage.frame_levels.first = 0.5
-  tasks = generate.trained_tasks(run.config, run.stage)
+  tasks = task_plan.trained(run.config, run.stage)
   assert tasks == {'image_to_video': rollouts.Task(given=(0,))}

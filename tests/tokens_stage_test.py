@@ -25,6 +25,7 @@ from vdm.planning import targets
 from vdm.publishing import export
 from vdm.reporting import run_page
 from vdm.reporting import run_record
+from vdm.sampling import task_plan
 from vdm.training import writer
 
 STEPS = (3, 6)  # Of the two stages.
@@ -107,7 +108,7 @@ def test_given_frames_and_longer_videos_come_from_the_run(runs):
   shown = make.reconstruct(model.frozen, padded)[:, :2]
   assert np.abs(videos[:, :2].astype(int) - shown).max() <= 1
   with pytest.raises(ValueError, match='History guidance shows'):
-    generate.plan(
+    task_plan.make(
       model.config,
       model.stage,
       rollouts.Task(given=(0, 1), history_guidance=2.0),

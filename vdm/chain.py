@@ -4,7 +4,7 @@ Every model has its own sampler, guidance and random numbers, from the same
 seeds. Labels and captions go along where the next model knows them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -21,6 +21,10 @@ from vdm.config import cascade_rules
 from vdm.config import guidance_rules
 from vdm.diffusion import cascade
 from vdm.diffusion import rollouts
+from vdm.sampling import task_plan
+
+# Makes the generator of a model, told how many windows each video has.
+Generators = Callable[[trained.Model, int], generate.Generator]
 
 
 class Link(NamedTuple):
@@ -31,12 +35,14 @@ class Link(NamedTuple):
     task: of the videos, with their number of frames.
     size: of these, px.
     frame_rate: frames a second.
+    windows: of each video.
   """
 
   run: trained.Model
   task: rollouts.Task
   size: sizes.Size
   frame_rate: float
+  windows: int
 
 
 def read_low(
@@ -104,6 +110,8 @@ def plan(
   """
   size, before, found = sizes.of(first.stage), first, []
   for run in others:
+    # What is asked for changes a copy: a model may be used again.
+    run = run._replace(config=run.config.copy_and_resolve_references())
     low = run.config.model.low
     if not cascade_rules.is_told(run.config.model):
       raise ValueError(
@@ -128,10 +136,10 @@ def plan(
     frame_rate *= low.time_factor
     task = rollouts.Task(frames=frames)
     try:
-      generate.plan(run.config, run.stage, task)
+      _, windows = task_plan.make(run.config, run.stage, task)
     except ValueError as error:
       raise ValueError(f'--chain: {run.source}: {error}') from error
-    found.append(Link(run, task, size, frame_rate))
+    found.append(Link(run, task, size, frame_rate, len(windows)))
     before = run
   return found
 
@@ -143,7 +151,7 @@ def make(
   label_names: Sequence[str],
   captions: Sequence[str],
   seeds: IntArray[' n'],
-  mesh: jax.sharding.Mesh | None = None,
+  generators: Generators,
 ) -> tuple[ui8['n t h w 3'], list[dict[str, Any]]]:
   """Returns videos that all models have enlarged, and what each did.
 
@@ -154,28 +162,26 @@ def make(
     label_names: of the first model's classes.
     captions: one each, or ().
     seeds: of the videos.
-    mesh: devices to split the videos over; None: all on one device.
+    generators: of the models, such as `keeping` returns.
 
   Returns:
     (videos, records): the records are for samples.json.
   """
   records = []
   for link in links:
-    run = link.run
+    config = link.run.config.copy_and_resolve_references()
+    run = link.run._replace(config=config)
     asked = hand_on(run, labels, label_names, captions)
     guidance = prompts.choose_guidance(
-      run.config, asked, None, run.worse is not None
+      config, asked, None, run.worse is not None
     )
     if guidance is not None:
-      guidance_rules.change(run.config.sample, guidance)
+      guidance_rules.change(config.sample, guidance)
     logging.info(
       'Enlarging with %s to %d frames of %s px.',
       *(run.source, link.task.frames, sizes.text(link.size)),
     )
-    generator = generate.make_generator(
-      run.config, run.stage, mesh, worse=run.worse
-    )
-    videos = generator.samples(
+    videos = generators(run, link.windows).samples(
       run.params,
       run.frozen,
       asked.cond | {cascade.SMALL: videos},
@@ -184,10 +190,8 @@ def make(
     )
     records.append(
       {
-        **generate.describe_samples(
-          run.config, run.source, run.step, run.worse
-        ),
-        'low_noise': run.config.sample.low_noise,
+        **generate.describe_samples(config, run.source, run.step, run.worse),
+        'low_noise': config.sample.low_noise,
         'frames': link.task.frames,
         **sizes.keys(link.size),
         'frame_rate': link.frame_rate,
@@ -195,6 +199,32 @@ def make(
       }
     )
   return videos, records
+
+
+def keeping(mesh: jax.sharding.Mesh | None = None) -> Generators:
+  """Returns a function of a model that makes its generator once.
+
+  What a generator has compiled serves all later videos of the same model and
+  settings. A second argument of the function, the number of windows of a video,
+  changes nothing.
+
+  Args:
+    mesh: see `generate.make_generator`.
+  """
+  kept = {}
+
+  def make(model: trained.Model, windows: int = 1) -> generate.Generator:
+    del windows
+    config, worse = model.config, model.worse
+    against = worse and (str(worse.source), worse.step)
+    key = str(model.source), model.step, config.to_json(), against
+    if key not in kept:
+      kept[key] = generate.make_generator(
+        config, model.stage, mesh, worse=worse
+      )
+    return kept[key]
+
+  return make
 
 
 def hand_on(

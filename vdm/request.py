@@ -21,6 +21,7 @@ from vdm.common import errors
 from vdm.common import sizes
 from vdm.diffusion import rollouts
 from vdm.media import samples
+from vdm.sampling import task_plan
 
 
 class Options(NamedTuple):
@@ -65,11 +66,12 @@ class Request(NamedTuple):
     given: the frames that are given, `given_frames.Given`, if any.
     low: the videos to enlarge, likewise.
     chain: what comes after the model, see `chain`.
-    task: what is made of them; see `generate.plan`.
+    task: what is made of them; see `task_plan.make`.
     windows: of each video.
     asked: what the videos are made for.
     scalars: what else they are told, by name.
-    frame_rate: of the model's videos, frames a second.
+    frame_rate: of the model's videos, frames a second; of what the chain makes
+      of them, see `made_rate`.
     guidance: see `guidance_rules.read`; None: the run's.
     out: folder to write to.
   """
@@ -87,27 +89,38 @@ class Request(NamedTuple):
   guidance: float | str | None
   out: epath.Path
 
+  @property
+  def made_rate(self) -> float:
+    """Frames a second of the videos that are written."""
+    return self.chain[-1].frame_rate if self.chain else self.frame_rate
 
-def read(options: Options, run: Any = None) -> Request:
-  """Reads the model and what else is named, and checks all of it.
+
+def read(options: Options, models: Sequence[Any] = ()) -> Request:
+  """Reads the models and what else is named, and checks all of it.
 
   Args:
     options: what is asked for.
-    run: the model, a `trained.Model`, if it has been read already.
+    models: those of `options`, each a `trained.Model`, if they have been read
+      already; they stay as they are.
 
   Raises:
     FileNotFoundError: there is no such model.
     FileExistsError: see `choose_folder`.
     ValueError: the model cannot do what is asked for.
   """
-  first, *others = options.chain or [options.workdir]
-  if run is None:
+  first, *names = options.chain or [options.workdir]
+  if not models:
     run = trained.load(
       *(first, options.ema, options.checkpoint, options.image_model),
       options.autoguide,
     )
-  elif options.autoguide is not None:
-    run = trained.against(run, options.autoguide)
+    others = [trained.load(name) for name in names]
+  else:
+    run, *others = models
+    # What is asked for changes a copy.
+    run = run._replace(config=run.config.copy_and_resolve_references())
+    if options.autoguide is not None:
+      run = trained.against(run, options.autoguide)
   scalars = prompts.choose_scalars(
     run.config, frame_rate=options.frame_rate, motion=options.motion
   )
@@ -118,20 +131,17 @@ def read(options: Options, run: Any = None) -> Request:
     *(frames, indices, options.overlap or 0, options.context_noise),
     *(options.history_guidance, options.history_noise),
   )
-  _, windows = generate.plan(run.config, run.stage, task)
+  _, windows = task_plan.make(run.config, run.stage, task)
   if run.worse is not None:
     with errors.as_usage('--autoguide: '):
-      generate.plan(run.worse.config, run.worse.stage, task)
+      task_plan.make(run.worse.config, run.worse.stage, task)
   low = chain.read_low(
     *(run.config, run.stage, frames, frame_rate),
     *(options.low, options.low_noise),
   )
   if low and given:
     raise ValueError('--given and --low are both given: give one.')
-  links = chain.plan(
-    *(run, frames, frame_rate, [trained.load(x) for x in others]),
-    options.low_noise,
-  )
+  links = chain.plan(run, frames, frame_rate, others, options.low_noise)
   if options.text_encoder is not None:
     reader = prompts.moved(run.reader, options.text_encoder)
     run = run._replace(reader=reader)
@@ -141,7 +151,7 @@ def read(options: Options, run: Any = None) -> Request:
     others=told_besides(run.config, scalars, given, len(windows)),
   )
   out = choose_folder(
-    others[-1] if others else first,
+    names[-1] if names else first,
     links[-1].run.step if links else run.step,
     *(options.out, options.overwrite),
   )
@@ -253,13 +263,15 @@ def choose_folder(
 
 
 def make_videos(
-  request: Request, make: generate.Generator, seeds: np.ndarray
+  request: Request,
+  generators: chain.Generators,
+  seeds: np.ndarray,
 ) -> tuple[ui8['n t h w 3'], list[dict[str, Any]]]:
   """Returns the videos, and what the models after the first one did.
 
   Args:
     request: what is asked for.
-    make: of the first model.
+    generators: of the models, see `chain.Generators`.
     seeds: of the videos, [n].
   """
   run, asked, num = request.run, request.asked, len(seeds)
@@ -273,12 +285,13 @@ def make_videos(
   if request.low:
     cond['small'] = for_all(request.low)
   given = for_all(request.given) if request.given else None
-  videos = make.samples(
+  videos = generators(run, request.windows).samples(
     run.params, run.frozen, cond, seeds, request.task, given
   )
   labels = asked.cond['label']
   return chain.make(
-    *(request.chain, videos, labels, run.label_names, asked.captions, seeds)
+    *(request.chain, videos, labels, run.label_names, asked.captions),
+    *(seeds, generators),
   )
 
 
@@ -307,8 +320,36 @@ def describe(request: Request) -> dict[str, Any]:
       request.low, options.low, num
     )
   if request.given or request.windows > 1:
-    planned, _ = generate.plan(run.config, run.stage, request.task)
+    planned, _ = task_plan.make(run.config, run.stage, request.task)
     made_with['task'] = {
       k: v for k, v in planned._asdict().items() if k != 'given'
     }
   return made_with
+
+
+def write(
+  request: Request,
+  videos: ui8['n t h w 3'],
+  records: list[dict[str, Any]],
+  seeds: np.ndarray,
+) -> None:
+  """Writes videos and how they were made to the folder that was asked for.
+
+  Args:
+    request: what was asked for.
+    videos: see `make_videos`.
+    records: likewise.
+    seeds: of the videos, [n].
+
+  Raises:
+    OSError: they cannot be written.
+  """
+  made_with = describe(request)
+  if records:
+    made_with['chain'] = records
+  samples.write(
+    *(request.out, videos, request.asked.cond['label']),
+    *(request.run.label_names, seeds, request.made_rate, made_with),
+    each=True,
+    prompts=request.asked.captions,
+  )

@@ -187,7 +187,6 @@ def main(argv: Sequence[str]) -> None:
 
   from vdm import generate
   from vdm import request
-  from vdm.media import samples
   from vdm.multihost import initialize
 
   console.start()
@@ -198,9 +197,7 @@ def main(argv: Sequence[str]) -> None:
     )
   except (OSError, ValueError) as error:
     flag.stop(error)
-  run, asked = wanted.run, wanted.asked
-  labels = asked.cond['label']
-  num = len(labels)
+  run, num = wanted.run, len(wanted.asked.cond['label'])
   options = run.config.sample
   changes = {
     'ema': _EMA.value,
@@ -222,30 +219,20 @@ def main(argv: Sequence[str]) -> None:
     *(options.ema, wanted.out),
   )
   seeds = _SEED.value + np.arange(num)
+
+  def generator(model, windows):
+    sample = model.config.sample
+    advance = report_windows(num, windows, sample.batch)
+    try:
+      return generate.make_generator(
+        model.config, model.stage, poll=advance, worse=model.worse
+      )
+    except ValueError as error:
+      flag.stop(error)
+
+  videos, records = request.make_videos(wanted, generator, seeds)
   try:
-    make = generate.make_generator(
-      run.config,
-      run.stage,
-      poll=report_windows(num, wanted.windows, options.batch),
-      worse=run.worse,
-    )
-  except ValueError as error:
-    flag.stop(error)
-  videos, records = request.make_videos(wanted, make, seeds)
-  if records:
-    made_with['chain'] = records
-  try:
-    samples.write(
-      wanted.out,
-      videos,
-      labels,
-      run.label_names,
-      seeds,
-      wanted.chain[-1].frame_rate if wanted.chain else wanted.frame_rate,
-      made_with,
-      each=True,
-      prompts=asked.captions,
-    )
+    request.write(wanted, videos, records, seeds)
   except errors.PATH_ERRORS as error:
     flag.stop(error)
   logging.info('The videos are in %s.', wanted.out)

@@ -96,12 +96,10 @@ def make(
   asked = run_samples.asked(first, num, held_out)
   told = np.asarray(asked.cond['label'])
   seeds = first.config.sample.seed + np.arange(num)
-  generator = generate.make_generator(
-    first.config, first.stage, mesh, worse=first.worse
-  )
+  generators = chain.keeping(mesh)
 
   def compute(rows):
-    videos = generator.samples(
+    videos = generators(first).samples(
       first.params,
       first.frozen,
       {name: x[rows] for name, x in asked.cond.items()},
@@ -114,7 +112,7 @@ def make(
       first.label_names,
       asked.captions[rows],
       seeds[rows],
-      mesh,
+      generators,
     )[0]
 
   key = {

@@ -16,6 +16,7 @@ from vdm.evaluation import small_score
 from vdm.media import samples
 from vdm.media import video_files
 from vdm.multihost import coordination
+from vdm.sampling import task_plan
 from vdm.training import objectives
 from vdm.training import stages
 from vdm.training import throughput
@@ -73,7 +74,7 @@ class Evaluator:
     # Videos of the task that a stage with given frames is best judged by.
     self._given, self._num = None, config.sample.num
     if objective.samples is not None:
-      tasks = generate.trained_tasks(config, span.stage)
+      tasks = task_plan.trained(config, span.stage)
       names = ('prediction', 'image_to_video')
       self._given = next(((n, tasks[n]) for n in names if n in tasks), None)
     self._log, self._folder, self._frame_rate = log, folder, frame_rate

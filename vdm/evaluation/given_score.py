@@ -26,6 +26,7 @@ from vdm.evaluation import synthetic_score
 from vdm.media import video_files
 from vdm.metrics import laws
 from vdm.metrics import prediction
+from vdm.sampling import task_plan
 
 CLIPS, TRIES = 16, 4
 SHOWN = 8
@@ -66,7 +67,7 @@ def tasks(
     stage: config of the stage.
     longer: whether there are clips of `rolled_frames`.
   """
-  found = generate.trained_tasks(config, stage)
+  found = task_plan.trained(config, stage)
   if longer:
     frames = rolled_frames(config, stage)
     found[ROLLOUT] = found['prediction']._replace(frames=frames)
@@ -77,7 +78,7 @@ def rolled_frames(config: ConfigDict, stage: ConfigDict) -> int:
   """Returns the frames of a rollout; 0: the stage trains none."""
   if config.data.fixed_clips or cascade_rules.is_told(config.model):
     return 0
-  trains = 'prediction' in generate.trained_tasks(config, stage)
+  trains = 'prediction' in task_plan.trained(config, stage)
   return TIMES * stage.frames * trains
 
 
