@@ -41,6 +41,12 @@ _BRANCHES = flags.DEFINE_bool(
   'Of a published image model, only what was added to it: branches and '
   'adapters, to be put on any image model of the same description.',
 )
+_IMAGE = flags.DEFINE_bool(
+  'image',
+  False,
+  'Of a published image model, that model alone, in the files and under the '
+  'names that such models have: for config.model.weights, or diffusers.',
+)
 _SAMPLES = flags.DEFINE_integer(
   'samples', 8, 'How many videos to make.', lower_bound=1
 )
@@ -69,8 +75,11 @@ def main(argv: Sequence[str]) -> None:
   for name, value in (('workdir', _WORKDIR.value), ('out', _OUT.value)):
     if not value:
       flag.stop(f'--{name} is missing: name a folder.')
+  if _IMAGE.value and (_BRANCHES.value or _PUSH.value):
+    flag.stop('--image goes with neither --branches nor --push.')
   from vdm.multihost import initialize
   from vdm.publishing import export
+  from vdm.publishing import image_model
   from vdm.publishing import upload
 
   console.start()
@@ -79,6 +88,16 @@ def main(argv: Sequence[str]) -> None:
       upload.check(_PUSH.value)
     notes = pathlib.Path(_NOTES.value).read_text() if _NOTES.value else ''
     initialize.devices()
+    if _IMAGE.value:
+      image_model.write(
+        _WORKDIR.value,
+        _OUT.value,
+        checkpoint=_CHECKPOINT.value,
+        ema=_EMA.value,
+        dtype=_DTYPE.value,
+        overwrite=_OVERWRITE.value,
+      )
+      return
     names = export.write(
       _WORKDIR.value,
       _OUT.value,

@@ -52,6 +52,11 @@ DEFAULTS = dict(
   beta_end=0.012,
   prediction_type='epsilon',
 )
+# Keys that diffusers has in scheduler_config.json.
+SCHEDULER = (
+  *('num_train_timesteps', 'beta_schedule', 'beta_start', 'beta_end'),
+  'prediction_type',
+)
 # Keys of a number, or of one for each level.
 PER_LEVEL = (
   *('layers_per_block', 'cross_attention_dim', 'attention_head_dim'),

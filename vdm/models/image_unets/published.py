@@ -117,7 +117,8 @@ def problems(config: ConfigDict) -> Iterator[str]:
       f'config.autoencoder gives {channels}: take the autoencoder that it was '
       'trained with.'
     )
-  if autoencoder.scale != 'none' and not autoencoder.load:
+  # A network that is trained from nothing knows no latents yet.
+  if autoencoder.scale != 'none' and model.weights and not autoencoder.load:
     yield (
       'The image model knows latents as its autoencoder gives them: set '
       f'config.autoencoder.scale=none, not {autoencoder.scale}.'

@@ -1,0 +1,84 @@
+"""An image model of simple shapes learns to move, on a CPU.
+
+The scenes of configs/synthetic.py. First a U-Net of Stable Diffusion's family,
+small and without words, is trained on single frames, and written as a published
+one is:
+
+  bash launch/local.sh --config configs/synthetic_inflate.py:image
+  python -m vdm.export --image --workdir runs/synthetic_inflate_image \
+      --out weights/scenes
+
+Then it is read again, frozen, and gets temporal branches, which learn the eight
+directions from labels that the image model does not know:
+
+  bash launch/local.sh --config configs/synthetic_inflate.py
+"""
+
+import json
+
+from vdm.config import recipes
+from vdm.config import schema
+from vdm.config import variants
+
+VARIANTS = ('image', 'all', 'smoke')
+IMAGE = ('^image/',)  # Paths of the image model's parameters.
+
+# As in a config.json of diffusers.
+UNET = dict(
+  in_channels=8,
+  out_channels=8,
+  block_out_channels=[32, 64],
+  down_block_types=['DownBlock2D', 'DownBlock2D'],
+  mid_block_type='UNetMidBlock2D',
+  up_block_types=['UpBlock2D', 'UpBlock2D'],
+  layers_per_block=1,
+  norm_num_groups=8,
+  prediction_type='v_prediction',
+  beta_schedule='linear',
+  beta_start=0.0001,
+  beta_end=0.02,
+)
+
+
+def get_config(variant: str = ''):
+  config = recipes.scenes()
+  names = variant.split(',')
+  config.model.update(
+    kind='conditional',
+    joint_levels=2,
+    temporal_attention_levels=(),
+    label_dropout=0.15,
+  )
+  # To the ends of its table of betas.
+  config.diffusion.update(
+    prediction='v', weighting='v', logsnr_min=-10.0, logsnr_max=9.0
+  )
+  if 'image' in names:
+    image(config)
+  else:
+    motion(config, together='all' in names)
+  if 'smoke' in names:
+    config.data.scenes.update(train=64, validation=16)
+  return variants.apply(config, variant, VARIANTS)
+
+
+def image(config):
+  """Single frames, without labels: one cannot see where a thing moves."""
+  config.model.architecture = json.dumps(UNET)
+  config.train.order = ('autoencoder', 'image')
+  config.score.every = 0
+  config.stages.image = config.stages.video
+  config.stages.image.update(frames=1, batch=64, steps=2000)
+  del config.stages.video
+
+
+def motion(config, together):
+  """The branches alone, or everything for comparison."""
+  config.autoencoder.load = 'runs/synthetic_inflate_image'
+  config.model.weights = (
+    'weights/scenes/unet/diffusion_pytorch_model.safetensors'
+  )
+  config.model.num_classes = 8
+  config.train.order = ('video',)
+  if not together:
+    config.stages.video.frozen = IMAGE
