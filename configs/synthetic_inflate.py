@@ -17,7 +17,6 @@ directions from labels that the image model does not know:
 import json
 
 from vdm.config import recipes
-from vdm.config import schema
 from vdm.config import variants
 
 VARIANTS = ('image', 'all', 'smoke')
@@ -75,10 +74,10 @@ def image(config):
 def motion(config, together):
   """The branches alone, or everything for comparison."""
   config.autoencoder.load = 'runs/synthetic_inflate_image'
-  config.model.weights = (
-    'weights/scenes/unet/diffusion_pytorch_model.safetensors'
+  config.model.update(
+    weights='weights/scenes/unet/diffusion_pytorch_model.safetensors',
+    num_classes=8,
   )
-  config.model.num_classes = 8
   config.train.order = ('video',)
   if not together:
     config.stages.video.frozen = IMAGE

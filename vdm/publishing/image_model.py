@@ -1,8 +1,8 @@
 """Writes the image model of a run as published ones are.
 
 What reads such files reads these: `config.model.weights` of another run, and
-the code that the names come from. Of Stable Diffusion's family that is diffusers,
-with the layout of its pipelines:
+the code that the names come from. Stable Diffusion's family has the layout of
+diffusers' pipelines:
 
   unet/config.json                                of the network
   unet/diffusion_pytorch_model.safetensors        its weights
