@@ -44,18 +44,19 @@ def get_config(variant: str = ''):
   names = variant.split(',')
   config.model.update(
     kind='conditional',
-    joint_levels=2,
-    temporal_attention_levels=(),
+    temporal_attention_levels=(0, 1),
+    joint_levels=1,
     label_dropout=0.15,
   )
   # To the ends of its table of betas.
   config.diffusion.update(
     prediction='v', weighting='v', logsnr_min=-10.0, logsnr_max=9.0
   )
+  config.score.every = 0
   if 'image' in names:
     image(config)
   else:
-    motion(config, together='all' in names)
+    motion(config, names)
   if 'smoke' in names:
     config.data.scenes.update(train=64, validation=16)
   return variants.apply(config, variant, VARIANTS)
@@ -65,19 +66,22 @@ def image(config):
   """Single frames, without labels: one cannot see where a thing moves."""
   config.model.architecture = json.dumps(UNET)
   config.train.order = ('autoencoder', 'image')
-  config.score.every = 0
   config.stages.image = config.stages.video
   config.stages.image.update(frames=1, batch=64, steps=2000)
   del config.stages.video
 
 
-def motion(config, together):
-  """The branches alone, or everything for comparison."""
-  config.autoencoder.load = 'runs/synthetic_inflate_image'
-  config.model.update(
-    weights='weights/scenes/unet/diffusion_pytorch_model.safetensors',
-    num_classes=8,
-  )
-  config.train.order = ('video',)
-  if not together:
+def motion(config, names):
+  """The branches alone; with `all` everything, for comparison."""
+  config.model.num_classes = 8
+  if 'all' not in names:
     config.stages.video.frozen = IMAGE
+  config.train.order = ('video',)
+  if 'smoke' in names:  # Of an image model that has learned nothing.
+    config.model.architecture = json.dumps(UNET)
+    config.autoencoder.kind = 'pca'
+    return
+  config.model.weights = (
+    'weights/scenes/unet/diffusion_pytorch_model.safetensors'
+  )
+  config.autoencoder.load = 'runs/synthetic_inflate_image'

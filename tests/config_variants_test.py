@@ -19,6 +19,7 @@ VARIANTS = {
   'synthetic_cascade': (
     *('', 'smoke', 'frames', 'frames,smoke', 'enlarge', 'enlarge,smoke'),
   ),
+  'synthetic_inflate': ('', 'image', 'all', 'smoke', 'image,smoke'),
   'synthetic_tokens': ('', 'smoke', 'overfit', 'given'),
   'video_folder': ('', 'smoke', 'overfit'),
   'ucf101_autoencoder': (

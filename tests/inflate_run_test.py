@@ -36,6 +36,7 @@ from vdm.planning import costs
 from vdm.planning import report
 from vdm.planning import targets
 from vdm.publishing import export
+from vdm.publishing import image_model
 from vdm.trained import image_models
 from vdm.training import objectives
 from vdm.training import packing
@@ -118,7 +119,7 @@ class Runs:
 
 
 def publish(folder, flat):
-  """Writes an image model as if it were a published one."""
+  """Writes parameters that no run has, as if they were a published model's."""
   folder.mkdir()
   text = json.dumps(DESCRIPTION)
   layers = names.table(inflated.parse('adm', text))
@@ -144,7 +145,7 @@ def image(runs):
   text = json.dumps(DESCRIPTION)
   runs.train('image', ('image',), architecture=text)
   folder = runs.folder / 'published'
-  publish(folder, flat_image(runs.folder / 'image'))
+  image_model.write(runs.folder / 'image', folder)
   return runs.folder / 'image', folder
 
 
