@@ -49,13 +49,8 @@ def get_config(variant: str = ''):
 def key_frames(config):
   """A quarter of the frames costs a quarter, and is what has to be chosen."""
   recipes.joint(config)
-  # Latents of 4 px: an outline is where its edges are, and no code of a place.
-  config.autoencoder.update(
-    factor=4, channels=4, encoder_width=32, decoder_width=64, decoder_blocks=1
-  )
-  config.model.update(
-    widths=(32, 48, 96), blocks=(1, 2, 1), temporal_levels=(0, 1, 2)
-  )
+  fine(config)
+  config.model.blocks = (1, 2, 1)
   config.data.stride = 4
   config.score.every = 0  # It takes minutes.
   # By the label alone fewer shapes stay what they are.
@@ -67,8 +62,27 @@ def key_frames(config):
 
 def frames(config):
   """Four times the frames: a quarter of them is known, up to noise."""
+  fine(config)
+  config.model.update(
+    attention_levels=(2,), temporal_attention_levels=(1, 2), resample='linear'
+  )
   config.model.low.time_factor = 4
+  config.diffusion.update(density_mean=1.0, density_std=1.5)
   of_both(config)
+  config.score.every = 0
+  config.train.update(eval_every=1000, preview_every=1000)
+  config.stages.autoencoder.steps = 1000
+  config.stages.video.update(batch=8, steps=3200)
+
+
+def fine(config):
+  """Latents of 4 px: an outline is where its edges are, no code of a place."""
+  config.autoencoder.update(
+    factor=4, channels=4, encoder_width=32, decoder_width=64, decoder_blocks=1
+  )
+  config.model.update(
+    widths=(32, 48, 96), blocks=(1, 1, 1), temporal_levels=(0, 1, 2)
+  )
 
 
 def enlarge(config):

@@ -44,13 +44,16 @@ def get_config(variant: str = ''):
   names = variant.split(',')
   config.model.update(
     kind='conditional',
-    temporal_attention_levels=(0, 1),
-    joint_levels=1,
+    temporal_attention_levels=(),
+    joint_levels=2,
     label_dropout=0.15,
   )
-  # To the ends of its table of betas.
   config.diffusion.update(
-    prediction='v', weighting='v', logsnr_min=-10.0, logsnr_max=9.0
+    prediction='v',
+    weighting='v',
+    # To the ends of its table of betas.
+    logsnr_min=-10.0,
+    logsnr_max=9.0,
   )
   config.score.every = 0
   if 'image' in names:
@@ -73,7 +76,10 @@ def image(config):
 
 def motion(config, names):
   """The branches alone; with `all` everything, for comparison."""
+  config.data.stride = 4
+  config.diffusion.update(density_mean=1.0, density_std=1.5)
   config.model.num_classes = 8
+  config.stages.video.update(frames=4, steps=4000)
   if 'all' not in names:
     config.stages.video.frozen = IMAGE
   config.train.order = ('video',)
