@@ -65,6 +65,7 @@ def make_steps(config, stage, mesh):
   """A stage's `StageSteps` from random parameters, and its packed state."""
   import jax
 
+  from vdm.models.image_unets import published
   from vdm.multihost import arrays
   from vdm.training import objectives
   from vdm.training import sharding
@@ -72,6 +73,7 @@ def make_steps(config, stage, mesh):
   from vdm.training import stages
   from vdm.training import train_state
 
+  config.model = published.resolve(config.model)
   objective = objectives.make_objective(config, stage, mesh)
   params = objective.init(jax.random.key(0), None)
   state = train_state.create(config.optim, params)

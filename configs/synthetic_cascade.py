@@ -18,10 +18,10 @@ and then all of them at once:
 
 Each with `smoke` is the same in minutes. On one thread of a core (AMD EPYC, one
 seed), with another training or tests on the other: 1 minute for the first one's
-autoencoder and 96 for its video stage, 2.8 GiB; 6 and 67 for `frames`;
-`enlarge` 30. 16 frames from nothing: 73 % keep their shape, from real key
-frames 86 %; label agreement 98 %, tremble 0.25 px. The rest is in
-docs/cascade.md.
+autoencoder and 96 for its video stage, 2.8 GiB; 1 and 75 for `frames`, 2.6 GiB;
+`enlarge` 30. 16 frames from nothing: 73 % keep their shape (61 % with the key
+frames of another seed), from real key frames all; label agreement 98 %, tremble
+0.14 px. The rest is in docs/cascade.md.
 """
 
 from vdm.config import recipes

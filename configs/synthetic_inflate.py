@@ -12,6 +12,15 @@ Then it is read again, frozen, and gets temporal branches, which learn the eight
 directions from labels that the image model does not know:
 
   bash launch/local.sh --config configs/synthetic_inflate.py
+
+Four frames, every fourth. With `all` the image model is trained, too, and with
+`smoke` both take minutes.
+
+On one thread of a core (AMD EPYC), three seeds of the branches: the image model
+2 and 13 minutes beside two other trainings, the branches 17 to 20 beside one,
+1.7 GiB. Label agreement 97 to 99 %, residual 0.83 to 0.91 % of the width,
+present in 97 to 99 % of the clips; docs/image_models.md has the rest. `all` is
+not trained to the end.
 """
 
 import json
