@@ -422,7 +422,7 @@ def run_config(kind, name, **changes):
     config.autoencoder.update(
       kind='autoencoder_kl', channels=4, scaling_factor=0.18215, factor=8
     )
-    config.model.weights = 'a file'
+  config.model.weights = 'a file'
   described = inflated.parse(kind, config.model.architecture)
   config.diffusion.prediction = described.prediction
   return config
@@ -452,6 +452,14 @@ def test_what_does_not_fit_the_image_model_is_named(
   assert not list(published.problems(config))
   config.update_from_flattened_dict({key: value})
   refused(lambda: published.check(config), words)
+
+
+def test_a_network_that_is_trained_from_nothing_knows_no_latents_yet():
+  config = run_config('adm', 'published')
+  config.autoencoder.scale = 'shared'
+  assert list(published.problems(config))
+  config.model.weights = ''
+  assert not list(published.problems(config))
 
 
 # Timesteps.
