@@ -44,7 +44,6 @@ from vdm.config import schema
 from vdm.config import variants
 
 VARIANTS = ('sd15', 'sd21', 'bksdm', 'all', 'smoke')
-IMAGE = ('^image/',)  # Paths of the image model's parameters.
 
 # guided-diffusion's flags of its network of 64x64.
 ADM = dict(
@@ -96,7 +95,11 @@ def get_config(variant: str = ''):
     name='video_folder', source='videos', frame_rate=12.0, min_frames=16
   )
   config.stages.motion = schema.stage(
-    frames=16, frozen=IMAGE, steps=20_000, warmup=1000, learning_rate=1e-4
+    frames=16,
+    frozen=recipes.IMAGE,
+    steps=20_000,
+    warmup=1000,
+    learning_rate=1e-4,
   )
   config.train.order = ('motion',)
   if 'all' in names:
@@ -105,7 +108,7 @@ def get_config(variant: str = ''):
       steps=20_000,
       warmup=1000,
       learning_rate=1e-4,
-      rates=((IMAGE[0], 0.1),),
+      rates=((recipes.IMAGE[0], 0.1),),
     )
     config.train.order = ('motion', 'all')
   config.sample.update(guidance=1.0, steps=50, batch=8)

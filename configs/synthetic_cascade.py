@@ -52,11 +52,8 @@ def key_frames(config):
   fine(config)
   config.model.blocks = (1, 2, 1)
   config.data.stride = 4
-  config.score.every = 0  # It takes minutes.
   # By the label alone fewer shapes stay what they are.
   config.sample.autoguide = 400
-  config.train.update(eval_every=1000, preview_every=1000)
-  config.stages.autoencoder.steps = 1000
   config.stages.video.update(frames=4, steps=4200)
 
 
@@ -69,9 +66,6 @@ def frames(config):
   config.model.low.time_factor = 4
   config.diffusion.update(density_mean=1.0, density_std=1.5)
   of_both(config)
-  config.score.every = 0
-  config.train.update(eval_every=1000, preview_every=1000)
-  config.stages.autoencoder.steps = 1000
   config.stages.video.update(batch=8, steps=3200)
 
 
@@ -83,6 +77,9 @@ def fine(config):
   config.model.update(
     widths=(32, 48, 96), blocks=(1, 1, 1), temporal_levels=(0, 1, 2)
   )
+  config.stages.autoencoder.steps = 1000
+  config.score.every = 0  # It takes minutes.
+  config.train.update(eval_every=1000, preview_every=1000)
 
 
 def enlarge(config):

@@ -29,7 +29,6 @@ from vdm.config import recipes
 from vdm.config import variants
 
 VARIANTS = ('image', 'all', 'smoke')
-IMAGE = ('^image/',)  # Paths of the image model's parameters.
 
 # As in a config.json of diffusers.
 UNET = dict(
@@ -90,7 +89,7 @@ def motion(config, names):
   config.model.num_classes = 8
   config.stages.video.update(frames=4, steps=4000)
   if 'all' not in names:
-    config.stages.video.frozen = IMAGE
+    config.stages.video.frozen = recipes.IMAGE
   config.train.order = ('video',)
   if 'smoke' in names:  # Of an image model that has learned nothing.
     config.model.architecture = json.dumps(UNET)

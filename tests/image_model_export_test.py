@@ -4,7 +4,6 @@ What is written is compared with the tensors that the other libraries' networks
 have, and read by diffusers in an oracle test.
 """
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -118,11 +117,7 @@ def test_the_command_writes_one_or_the_other(tmp_path):
 @pytest.mark.parametrize('name', cases.CONDITIONAL)
 def test_diffusers_reads_it_and_computes_the_same(tmp_path, load, name):
   diffusers = pytest.importorskip('diffusers')
-  spec = importlib.util.spec_from_file_location(
-    'make_conditional_unet', ROOT / 'tests/golden/make_conditional_unet.py'
-  )
-  script = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(script)
+  script = nets.script('make_conditional_unet')
   load(model_of('conditional', name))
   image_model.write('runs/a', tmp_path)
   network = diffusers.UNet2DConditionModel.from_pretrained(tmp_path / 'unet')

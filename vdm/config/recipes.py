@@ -14,6 +14,9 @@ SPATIAL = (
   r'/attention/(norm|attention)/',
 )
 
+# What a stage freezes to keep all of a published image model.
+IMAGE = ('^image/',)
+
 # Values of `config.model` by size. Parameters are for latents of 8 channels and
 # 101 classes. Widths for accelerators are multiples of 128: a TPU pads to that.
 NETWORKS = {
