@@ -27,7 +27,7 @@ frames of another seed), from real key frames all; label agreement 98 %, tremble
 from vdm.config import recipes
 from vdm.config import variants
 
-VARIANTS = ('frames', 'enlarge', 'smoke')
+VARIANTS = ('frames', 'enlarge', 'crossing', 'smoke')
 
 
 def get_config(variant: str = ''):
@@ -41,6 +41,8 @@ def get_config(variant: str = ''):
     enlarge(config)
   else:
     key_frames(config)
+  if 'crossing' in names:
+    crossing(config)
   if 'smoke' in names:
     config.data.scenes.update(train=64, validation=16)
   return variants.apply(config, variant, VARIANTS)
@@ -94,6 +96,12 @@ def enlarge(config):
   config.sample.low_noise = 0.02
   config.train.order = ('video',)
   config.stages.video.update(resolution=128, crop=32, steps=1500)
+
+
+def crossing(config):
+  """Two objects, one of which hides the other; they have no label."""
+  config.data.scenes.update(objects=2, crossings=True)
+  config.model.update(num_classes=0, label_dropout=0.0)
 
 
 def of_both(config):

@@ -48,6 +48,9 @@ def test_single_frames_keep_the_label_of_their_clip():
   assert frames['video'].shape == (6, 1, 4, 4, 3)
   np.testing.assert_array_equal(frames['video'][4, 0], video[1, 1])
   assert frames['label'].tolist() == [5, 5, 5, 7, 7, 7]
+  first = inputs.as_single_frames(batch, 'first')
+  np.testing.assert_array_equal(first['video'], video[:, :1])
+  assert first['label'].tolist() == [5, 7]
 
 
 def test_single_frames_of_cached_latents():

@@ -47,6 +47,7 @@ def make(count, objects=1, motion='straight', frames=16, **options):
   world = laws.World(
     *(objects, pull if motion == 'gravity' else 0.0, walls),
     turning=options.get('rotation', False),
+    crossings=options.get('crossings', False),
   )
   videos = np.stack([clip['frames'] for clip in clips])
   labels = np.array([clip['label'] for clip in clips])
@@ -80,6 +81,8 @@ def test_true_clips_are_at_the_floor(name):
   if not hidden:  # Two objects that hide each other are two short tracks.
     assert {values[x] for x in KEPT} == {1.0}
     assert values['clear'] > 0.95
+  else:
+    assert values['meets'] == values['crosses'] == 1
   if world.walls:
     assert values['bounces'] > 0.5 and values['bounce'] < 0.05
     assert values['on_time'] == 1
@@ -118,6 +121,59 @@ def test_tracks_keep_each_object_to_itself():
       gap = np.linalg.norm(centre[seen, None] - known['centre'][seen], axis=-1)
       alone = known['visible'][seen].min(1) > 0.99
       assert len(set(gap[alone].argmin(1))) == 1
+
+
+def meeting(known):
+  """The frame in which two objects are nearest."""
+  return np.linalg.norm(
+    np.diff(known['centre'], axis=1)[:, 0], axis=-1
+  ).argmin()
+
+
+def swap_colours(video, known):
+  """Each object has the other one's colour after they met."""
+  other = video.copy()
+  for i in range(meeting(known), len(video)):
+    frame = video[i].astype(np.float64)
+    hues, aims = object_finder.hue_of(frame), known['colour'][i]
+    away = object_finder.hue_distance(
+      hues[..., None], object_finder.hue_of(aims)
+    )
+    cover = frame.max(-1) / aims.max(-1)[away.argmin(-1)]
+    other[i] = np.rint(cover[..., None] * aims[1 - away.argmin(-1)])
+  return other
+
+
+def turn_back(video, known):
+  """Both go back where they came from after they met."""
+  middle, t = meeting(known), len(video)
+  return video[[i if i <= middle else max(0, 2 * middle - i) for i in range(t)]]
+
+
+def lose_one(video, known):
+  """The one that was hidden does not come back."""
+  other, hidden = video.copy(), known['visible'][meeting(known)].argmin()
+  for i in range(meeting(known), len(video)):
+    hue = object_finder.hue_of(known['colour'][i][hidden])
+    away = object_finder.hue_distance(object_finder.hue_of(video[i]), hue)
+    other[i][away < 1 / 12] = 0
+  return other
+
+
+@pytest.mark.parametrize('fault', [swap_colours, turn_back, lose_one])
+def test_two_that_cross_come_out_as_they_went_in(fault):
+  videos, _, world, truth = make(6, objects=2, crossings=True)
+  # Of paths that go on for a while after they met.
+  rows = [i for i, known in enumerate(truth) if 5 <= meeting(known) <= 10]
+  assert len(rows) >= 4
+  spoilt = np.stack([fault(videos[i], truth[i]) for i in rows])
+  assert judge(spoilt, world)['crosses'] == 0
+
+
+def test_two_that_keep_apart_do_not_meet():
+  videos, _, world, _ = make(4, objects=2)
+  values = judge(videos, world._replace(crossings=True))
+  assert values['meets'] == values['crosses'] == 0
 
 
 def jitter(videos, px=0.7):

@@ -44,8 +44,11 @@ def test_a_batch_is_as_planned(config):
   (span,) = stages.spans(config)
   batch = tiny_runs.batch()
   assert shapes(inputs.abstract_batch(config, span)) == shapes(batch)
-  frames = shapes(inputs.as_single_frames(batch))
-  assert shapes(inputs.abstract_batch(config, span, single=True)) == frames
+  for images in ('all', 'first'):
+    span.stage.images = images
+    frames = shapes(inputs.as_single_frames(batch, images))
+    assert shapes(inputs.abstract_batch(config, span, single=True)) == frames
+  span.stage.images = 'all'
 
 
 def test_cached_latents_are_as_planned(config):

@@ -66,7 +66,10 @@ def calls(plan):
     (['seed=0,1'], 'give --seeds'),
     (['optim.eps=1e-8'], 'There is nothing to compare'),
     ([], 'There is nothing to compare'),
-    (['optim.eps=1e-8,1e-6', 'optim.b1=0.5,0.9'], 'pass --grid for all 4'),
+    (
+      ['optim.eps=1e-8,1e-6', 'optim.b1=0.5,0.9'],
+      'pass --alone .* 3 .* --grid for all 4',
+    ),
     (['optim.b1=0.5,0.9', 'optim.b1=0.1,0.2'], 'names optim.b1 twice'),
     (['sample.ema=0.1,0.2'], 'is not the width'),  # A rule between two keys.
   ],
@@ -148,6 +151,30 @@ def test_a_grid_is_said_aloud(tmp_path):
   assert any('no verdict is possible' in n for n in plan.notes)
   folder = f'model.dropout=0.1,{RATE}=0.03'
   assert plan.runs[-1].folder.parent.name == folder
+
+
+def test_an_ablation_changes_one_key_at_a_time(tmp_path):
+  vary = 'model.dropout=0.0,0.1', f'{RATE}=0.01,0.02,0.03'
+  plan = make_plan(tmp_path, *vary, seeds=[0, 1], alone=True)
+  found = [
+    (
+      item.folder.parent.name,
+      item.config.model.dropout,
+      item.config.stages.video.learning_rate,
+    )
+    for item in plan.runs[::2]
+  ]
+  assert found == [
+    ('baseline', 0.0, 0.01),
+    ('model.dropout=0.1', 0.1, 0.01),
+    (f'{RATE}=0.02', 0.0, 0.02),
+    (f'{RATE}=0.03', 0.0, 0.03),
+  ]
+  assert plan.runs[0].title == 'baseline, seed 0'
+  assert len(plan.notes) == 1 and 'share one autoencoder' in plan.notes[0]
+  both = dict(seeds=[0], alone=True, grid=True)
+  with pytest.raises(errors.UsageError, match='--alone for one at a time'):
+    make_plan(tmp_path, *vary, **both)
 
 
 @pytest.fixture(scope='module')

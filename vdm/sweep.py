@@ -1,15 +1,16 @@
-r"""Varies one key over several seeds, trains every run and compares them.
+r"""Varies keys over several seeds, trains every run and compares them.
 
   python -m vdm.sweep --config configs/synthetic.py \
       --vary stages.video.learning_rate=3e-3,1e-3,1e-2 --seeds 0,1,2 \
       --workdir sweeps/learning_rate
 
-The first value is the baseline. Runs go one after the other; the same command
-resumes, and ends with the table of vdm.compare. An autoencoder that the key
-does not enter is trained once for all. With --halving, values that are behind
-after a quarter and after half of the steps are not trained to the end. Exit
-codes: 0 finished, 1 a run failed, 2 a mistake in the command, 75 stopped before
-the end.
+The first value is the baseline. With --alone several --vary are an ablation:
+each is changed by itself, the others being at their first values. Runs go one
+after the other; the same command resumes, and ends with the table of
+vdm.compare. An autoencoder that the keys do not enter is trained once for all.
+With --halving, values that are behind after a quarter and after half of the
+steps are not trained to the end. Exit codes: 0 finished, 1 a run failed, 2 a
+mistake in the command, 75 stopped before the end.
 """
 
 from collections.abc import Sequence
@@ -34,6 +35,9 @@ _WORKDIR = flags.DEFINE_string(
 )
 _GRID = flags.DEFINE_bool(
   'grid', False, 'All combinations of several --vary, which change several.'
+)
+_ALONE = flags.DEFINE_bool(
+  'alone', False, 'Several --vary one at a time, the others at the baseline.'
 )
 _SHARE = flags.DEFINE_bool(
   'share', True, 'Train the autoencoder once, where the key does not enter it.'
@@ -137,6 +141,7 @@ def make_plan():
     seeds,
     _WORKDIR.value,
     grid=_GRID.value,
+    alone=_ALONE.value,
     share=_SHARE.value,
   )
 

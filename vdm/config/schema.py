@@ -368,7 +368,8 @@ STAGE = dict(
   zoom=interval((1.0, 1.0), least=1.0),
   batch=positive(8),  # Clips per step, over all devices and processes.
   accumulate=positive(1),  # Parts in which a batch is processed.
-  image_fraction=share(0.0),  # Share of the steps on single frames.
+  image_fraction=share(0.0),  # Share of the steps on single frames,
+  images=one_of('all', 'first'),  # all of a clip's, or the one that begins it.
   frozen=(),  # Regular expressions over the paths of frozen parameters.
   learning_rate=positive(1e-3),  # At its peak.
   # Factors on both optimizers' rates, weight decay included, of the parameters

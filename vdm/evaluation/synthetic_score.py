@@ -44,7 +44,11 @@ def world(data: ConfigDict, stage: ConfigDict) -> laws.World:
       crossings=options.crossings,
     )
   return laws.World(
-    options.objects, gravity * data.stride**2, options.walls, options.rotation
+    options.objects,
+    gravity * data.stride**2,
+    options.walls,
+    options.rotation,
+    options.crossings,
   )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from vdm.common import shapes
 from vdm.common import tables
 from vdm.metrics import bounces
+from vdm.metrics import crossings
 from vdm.metrics import directions
 from vdm.metrics import distances
 from vdm.metrics import object_finder
@@ -37,6 +38,9 @@ TITLES = {
   'hue_kept': ('clips that keep hues within 5 degrees, %', 100),
   'path_kept': ('clips without trembling, %', 100),
   'number_kept': ('clips where nothing appears or vanishes, %', 100),
+  # Of two objects that cross: see `crossings`.
+  'meets': ('clips whose objects meet, %', 100),
+  'crosses': ('clips whose objects cross and come out unswapped, %', 100),
   'discs': ('objects that are mostly discs, %', 100),
   'squares': ('objects that are mostly squares, %', 100),
   'triangles': ('objects that are mostly triangles, %', 100),
@@ -59,6 +63,7 @@ TITLES = {
 
 _MEANS = (
   *persistence.KEPT,
+  *crossings.NAMES,
   'clear',
   'count_error',
   'tracked',
@@ -93,12 +98,14 @@ class World(NamedTuple):
     gravity: px per frame^2, downwards, at the clips' resolution.
     walls: objects bounce off the frame's border.
     turning: squares and triangles need not be upright.
+    crossings: the paths of two objects cross.
   """
 
   objects: int = 1
   gravity: float = 0.0
   walls: bool = False
   turning: bool = False
+  crossings: bool = False
 
 
 def measure(videos: ui8['n t h w 3'], world: World) -> dict[str, np.ndarray]:
@@ -123,7 +130,8 @@ def measure(videos: ui8['n t h w 3'], world: World) -> dict[str, np.ndarray]:
     Per object [n k]: 'speed', median of a track's steps, px per frame at 64 px;
     'moment', median of the second moments over squared areas; 'kind', the
     most frequent shape, an index into `shapes.NAMES`.
-    Per clip [n], 1 or 0: what persists, see `persistence`.
+    Per clip [n], 1 or 0: what persists, see `persistence`, and whether two
+    objects cross, see `crossings`.
   """
   return rgb_clips.measure_each(
     functools.partial(_measure, world=world), videos
@@ -232,5 +240,8 @@ def _measure(video: np.ndarray, world: World) -> dict[str, np.ndarray]:
   }
   if not any(seen[i].sum() >= 3 for i in objects):
     values.update(_WORST)
+  values |= dict.fromkeys(crossings.NAMES, np.nan)
+  if world.crossings and k == 2 and not world.walls:
+    values |= crossings.measure(found, scale, world.gravity)
   values |= persistence.measure(tracks, alone, k, scale, values['acceleration'])
   return {name: np.asarray(value) for name, value in values.items()}

@@ -36,7 +36,7 @@ _MEANINGS = (
     r'log/loss',
     r'diffusion\.|tokens\.label_smoothing$'
     r'|model\.(label_dropout|scalar_dropout|dropout|text\.dropout)$'
-    r'|stages\.\w+\.(image_fraction|frame_levels\.\w+|crop|zoom|frozen)$',
+    r'|stages\.\w+\.(image_fraction|images|frame_levels\.\w+|crop|zoom|frozen)$',
   ),
 )
 

@@ -67,6 +67,7 @@ def make(
   workdir: epath.PathLike,
   *,
   grid: bool = False,
+  alone: bool = False,
   share: bool = True,
 ) -> Plan:
   """Plans a sweep; every configuration is checked.
@@ -79,6 +80,7 @@ def make(
     seeds: of the runs, for each value.
     workdir: of the sweep.
     grid: all combinations of several keys.
+    alone: several keys, one at a time.
     share: train the autoencoder once, where the keys do not enter it.
 
   Raises:
@@ -89,27 +91,24 @@ def make(
       '--seeds takes different numbers of at least 0, as in --seeds 0,1,2.'
     )
   workdir = buckets.given(workdir, '--workdir')
-  found = variations.combinations(vary, grid=grid)
+  found = variations.combinations(vary, grid=grid, alone=alone)
   keys = [variation.key for variation in vary]
   for key in keys:
     overrides = {k: v for k, v in overrides.items() if k != key}
   shared, common, notes = _share(
     path, base, overrides, keys, seeds, workdir, share
   )
-  notes += _advice(keys, len(found), seeds)
+  notes += _advice(keys if grid else [], len(found), seeds)
   latents = _latents(path, base, overrides, keys, workdir, shared)
   runs = []
-  for pairs in found:
-    texts = {key: text for key, (text, _) in pairs.items()}
-    words = ', '.join(f'{key}={text}' for key, text in texts.items())
+  for name, values in found:
     for seed in seeds:
-      own = {key: value for key, (_, value) in pairs.items()} | {'seed': seed}
-      changes = common | own
+      changes = common | values | {'seed': seed}
       config = variations.apply(base, changes)
-      folder = workdir / 'runs' / variations.folder_name(texts) / f'seed_{seed}'
+      folder = workdir / 'runs' / variations.folder_name(name) / f'seed_{seed}'
       runs.append(
         Run(
-          f'{words}, seed {seed}',
+          f'{name}, seed {seed}',
           folder,
           _arguments(path, overrides | changes, folder),
           config,

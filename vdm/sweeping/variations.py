@@ -12,6 +12,8 @@ from vdm.config import check
 from vdm.config import flag
 from vdm.config import serialize
 
+BASELINE = 'baseline'  # The name of what no key was changed in.
+
 
 class Variation(NamedTuple):
   """A key and the values that it takes.
@@ -78,13 +80,31 @@ def split(text: str) -> list[str]:
   return [part.strip() for part in parts]
 
 
+class Combination(NamedTuple):
+  """What one configuration of a sweep differs in.
+
+  Attributes:
+    name: says so, and names a folder.
+    changes: {key: value}, of every key that is varied.
+  """
+
+  name: str
+  changes: dict[str, Any]
+
+
 def combinations(
-  variations: Sequence[Variation], *, grid: bool
-) -> list[dict[str, tuple[str, Any]]]:
-  """Returns {key: (text, value)} of every configuration, the baseline first.
+  variations: Sequence[Variation], *, grid: bool = False, alone: bool = False
+) -> list[Combination]:
+  """Returns every configuration, the baseline first.
+
+  Args:
+    variations: keys and their values, the baseline's first.
+    grid: all combinations of several keys.
+    alone: one key at a time, the others as in the baseline.
 
   Raises:
-    UsageError: there is nothing to compare, or several keys without `grid`.
+    UsageError: there is nothing to compare, or several keys with neither or
+      both.
   """
   count = 1
   for variation in variations:
@@ -93,18 +113,33 @@ def combinations(
     raise errors.UsageError(
       'There is nothing to compare: give --vary KEY=VALUE,VALUE.'
     )
-  if len(variations) > 1 and not grid:
+  each = [list(zip(v.texts, v.values)) for v in variations]
+  singly = [
+    tuple(pair if j == i else other[0] for j, other in enumerate(each))
+    for i, pairs in enumerate(each)
+    for pair in pairs[1:]
+  ]
+  if len(variations) > 1 and grid == alone:
     keys = ', '.join(variation.key for variation in variations)
     raise errors.UsageError(
       f'--vary names several keys ({keys}), and of what differs in several '
-      'nobody knows which one helped: vary one, or pass --grid for all '
-      f'{count} combinations.'
+      'nobody knows which one helped: pass --alone for one at a time, '
+      f'{len(singly) + 1} configurations, or --grid for all {count} '
+      'combinations.'
     )
-  each = [list(zip(v.texts, v.values)) for v in variations]
-  return [
-    {v.key: pair for v, pair in zip(variations, pairs)}
-    for pairs in itertools.product(*each)
-  ]
+  first = tuple(pairs[0] for pairs in each)
+  rows = itertools.product(*each) if grid else [first, *singly]
+  found = []
+  for row in rows:
+    texts = {
+      v.key: text
+      for v, (text, _), (usual, _) in zip(variations, row, first)
+      if not alone or text != usual
+    }
+    changes = {v.key: value for v, (_, value) in zip(variations, row)}
+    name = ','.join(f'{key}={text}' for key, text in texts.items())
+    found.append(Combination(name or BASELINE, changes))
+  return found
 
 
 def apply(base: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
@@ -123,7 +158,6 @@ def apply(base: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
   return config
 
 
-def folder_name(texts: dict[str, str]) -> str:
-  """Returns a name for a folder that says what was varied."""
-  words = ','.join(f'{key}={text}' for key, text in texts.items())
-  return re.sub(r'[^\w.,=()+-]', '_', words)
+def folder_name(name: str) -> str:
+  """Returns the name of a combination as one for a folder."""
+  return re.sub(r'[^\w.,=()+-]', '_', name)

@@ -223,7 +223,7 @@ def abstract_batch(
     dtype = np.float16
   rows, (frames, *rest) = stage.batch, shape
   if single:
-    rows, frames = rows * frames, 1
+    rows, frames = rows * (1 if stage.images == 'first' else frames), 1
   arrays = dict.fromkeys(names, ((rows, frames, *rest), dtype))
   arrays['label'] = ((rows,), np.int32)
   text = config.model.text
@@ -237,9 +237,20 @@ def abstract_batch(
   return {name: jax.ShapeDtypeStruct(*array) for name, array in arrays.items()}
 
 
-def as_single_frames(batch: dict[str, Any]) -> dict[str, Any]:
-  """Returns clips [b t ...] as b t clips of one frame."""
+def as_single_frames(
+  batch: dict[str, Any], images: str = 'all'
+) -> dict[str, Any]:
+  """Returns clips [b t ...] as clips of one frame.
+
+  Args:
+    batch: of clips.
+    images: 'all' makes b t clips. 'first' makes b of the first frames: what a
+      clip begins with need not look like what it ends with, and
+      `sample.image_first` begins with it.
+  """
   frames = conditions.rest(batch)
+  if images == 'first':
+    frames = {k: v[:, :1] for k, v in frames.items()}
   length = next(iter(frames.values())).shape[1]
   return {
     **{k: v.reshape(-1, 1, *v.shape[2:]) for k, v in frames.items()},

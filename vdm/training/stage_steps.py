@@ -107,7 +107,7 @@ class StageSteps:
     """
     single = stages.on_single_frames(self.span.stage, n)
     if single:
-      batch = inputs.as_single_frames(batch)
+      batch = inputs.as_single_frames(batch, self.span.stage.images)
     return single, (
       self.frozen,
       arrays.to_global(self.mesh, batch),
