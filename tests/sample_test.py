@@ -97,6 +97,14 @@ def test_the_noise_of_ddim_is_left_out_of_other_samplers(command):
   assert (record['method'], record['eta']) == ('heun', 0.0)
 
 
+def test_noise_in_every_step_is_of_ddim(command, capsys):
+  folder = command(eta=1.0)
+  record = json.loads((folder / 'samples.json').read_text())
+  assert (record['method'], record['eta']) == ('ddim', 1.0)
+  other = dict(method='heun', overwrite=True)
+  refused(command, capsys, 'eta=1 is of ddim', eta=1.0, **other)
+
+
 def refused(command, capsys, words, **values):
   with pytest.raises(SystemExit) as error:
     command(**values)

@@ -83,6 +83,13 @@ _METHOD = flags.DEFINE_enum(
   ['ddim', 'heun', 'dpmpp', 'consistency'],
   "run: by default the run's.",
 )
+_ETA = flags.DEFINE_float(
+  'eta',
+  None,
+  "run: of ddim, noise in every step, 0 to 1; by default the run's.",
+  lower_bound=0.0,
+  upper_bound=1.0,
+)
 _TEMPERATURE = flags.DEFINE_float(
   'temperature',
   None,
@@ -206,6 +213,7 @@ def _run() -> None:
     'steps': _STEPS.value,
     'guidance': _GUIDANCE.value,
     'method': _METHOD.value,
+    'eta': _ETA.value,
     'temperature': _TEMPERATURE.value,
   }
   card = run_card.evaluate(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
+from vdm.common import errors
 from vdm.common import sizes
 from vdm.config import cascade_rules
 from vdm.config import condition_rules
@@ -229,13 +230,18 @@ def change_sampler(options: ConfigDict, changes: dict[str, Any]) -> None:
       `guidance_rules.change`.
 
   Raises:
-    UsageError: `guidance` has neither.
+    UsageError: `guidance` has neither, or eta is given and not of ddim.
   """
   changes = dict(changes)
   if 'guidance' in changes:
     guidance_rules.change(options, changes.pop('guidance'))
   options.update(changes)
   if options.method != 'ddim':
+    if changes.get('eta'):
+      raise errors.UsageError(
+        f'eta={changes["eta"]:g} is of ddim, and the method is '
+        f'{options.method}: leave it out, or choose ddim.'
+      )
     options.eta = 0.0
 
 

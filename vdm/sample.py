@@ -94,6 +94,14 @@ _METHOD = flags.DEFINE_enum(
   ['ddim', 'heun', 'dpmpp', 'consistency'],
   "By default the run's.",
 )
+_ETA = flags.DEFINE_float(
+  'eta',
+  None,
+  'Of ddim, noise in every step: 0 for none, 1 for the most; by default the '
+  "run's.",
+  lower_bound=0.0,
+  upper_bound=1.0,
+)
 _TEMPERATURE = flags.DEFINE_float(
   'temperature',
   None,
@@ -204,12 +212,16 @@ def main(argv: Sequence[str]) -> None:
     'steps': _STEPS.value,
     'guidance': wanted.guidance,
     'method': _METHOD.value,
+    'eta': _ETA.value,
     'temperature': _TEMPERATURE.value,
     'low_noise': _LOW_NOISE.value if wanted.low else None,
   }
-  generate.change_sampler(
-    options, {k: v for k, v in changes.items() if v is not None}
-  )
+  try:
+    generate.change_sampler(
+      options, {k: v for k, v in changes.items() if v is not None}
+    )
+  except ValueError as error:
+    flag.stop(error)
   made_with = request.describe(wanted)
   logging.info(
     'Making %d videos with step %d: %s, %d steps, guidance %s, EMA %g; they go '
