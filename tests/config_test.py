@@ -211,6 +211,7 @@ def test_constraints(key, good, bad):
       {'stages__video__frame_levels__shared': 0.0},
       'frame_levels are all 0',
     ),
+    ({'stages__video__images': 'first'}, 'images=first is of steps on single'),
     ({'stages__video__context_noise': 0.1}, 'context=0 and first=0 give none'),
     ({'model__joint_levels': 5}, 'joint_levels=5 of'),
     ({'sample__image_first': True}, 'frame_levels.first above 0'),

@@ -299,6 +299,11 @@ def _stage_problems(config: ConfigDict, name: str) -> Iterator[str]:
     yield f'{prefix}.warmup={stage.warmup} is above steps={stage.steps}.'
   if sum(stage.frame_levels.values()) <= 0:
     yield f'{prefix}.frame_levels are all 0: at least one must be positive.'
+  if stage.images == 'first' and not stage.image_fraction:
+    yield (
+      f'{prefix}.images=first is of steps on single frames, and there are '
+      'none: set image_fraction above 0.'
+    )
   if stage.context_noise and not _gives_frames(stage):
     yield (
       f'{prefix}.context_noise={stage.context_noise:g} is of given frames, and '

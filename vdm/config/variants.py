@@ -112,6 +112,7 @@ def overfit(config: ConfigDict) -> None:
       batch=2 if is_autoencoder else 4,
       accumulate=1,
       image_fraction=0.0,
+      images='all',
       crop=0,
       zoom=(1.0, 1.0),
       learning_rate=3e-3,
