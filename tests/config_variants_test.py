@@ -18,6 +18,7 @@ VARIANTS = {
   'synthetic_text': ('', 'smoke', 'overfit'),
   'synthetic_cascade': (
     *('', 'smoke', 'frames', 'frames,smoke', 'enlarge', 'enlarge,smoke'),
+    *('crossing', 'frames,crossing', 'frames,crossing,smoke'),
   ),
   'synthetic_inflate': ('', 'image', 'all', 'smoke', 'image,smoke'),
   'synthetic_tokens': ('', 'smoke', 'overfit', 'given'),
