@@ -16,8 +16,8 @@ and then all of them at once:
   R=runs/synthetic_cascade
   python -m vdm.sample --chain $R,${R}_frames,${R}_enlarge --label up-right
 
-Each with `smoke` is the same in minutes, and with `crossing` of two objects, one
-of which hides the other on the way. On one thread of a core (AMD EPYC, one
+Each with `smoke` is the same in minutes, and with `crossing` of two objects, of
+which one hides the other on the way. On one thread of a core (AMD EPYC, one
 seed), with another training or tests on the other: 1 minute for the first one's
 autoencoder and 96 for its video stage, 2.8 GiB; 1 and 75 for `frames`, 2.6 GiB;
 `enlarge` 30. 16 frames from nothing: 73 % keep their shape (61 % with the key

@@ -1,6 +1,7 @@
 """A stage's steps: which kind each is, and what is compiled when."""
 
 import jax
+import numpy as np
 import pytest
 import tiny_runs
 
@@ -55,3 +56,18 @@ def test_single_frames_train_all_but_time(steps_and_costs):
   clips, frames = map(set, steps.trained)
   assert frames < clips
   assert all('temporal' in path for path in clips - frames)
+
+
+@pytest.mark.parametrize('images', ['all', 'first'])
+def test_a_step_on_images_takes_all_frames_or_the_first(
+  steps_and_costs, images, monkeypatch
+):
+  steps, _, _ = steps_and_costs
+  clips = tiny_runs.batch()['video']
+  monkeypatch.setitem(steps.span.stage, 'images', images)
+  single, (_, batch, _, _) = steps.arguments(tiny_runs.batch(), 1)
+  taken = clips if images == 'all' else clips[:, :1]
+  assert single
+  np.testing.assert_array_equal(
+    batch['video'], taken.reshape(-1, 1, *clips.shape[2:])
+  )
