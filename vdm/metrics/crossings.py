@@ -19,7 +19,7 @@ _SAME_HUE = 1 / 12  # Turns (30 degrees): half of what the hues differ by.
 _WHOLE = 0.8  # Of its usual area: a smaller one is partly hidden.
 _MEETS = 0.6  # Distance of the lines at their nearest, in sums of both radii.
 _TOUCH = 1.6  # Within so many sums of both radii one may hide the other.
-_LINE = 1.0  # RMS distance from the line, px: a swap is 1.5 or more.
+_LINE = 1.0  # RMS distance from the line, px: real ones 0.8, swaps 2.2 on.
 _ODD_FRAMES = 1 / 16  # May lack an object in full view, or have a third one.
 
 
