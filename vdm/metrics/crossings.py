@@ -12,13 +12,12 @@ from etils.array_types import BoolArray, FloatArray
 import numpy as np
 
 from vdm.metrics import object_finder
+from vdm.metrics import trajectories
 
 NAMES = ('meets', 'crosses')
 
-_SAME_HUE = 1 / 12  # Turns (30 degrees): half of what the hues differ by.
 _WHOLE = 0.8  # Of its usual area: a smaller one is partly hidden.
 _MEETS = 0.6  # Distance of the lines at their nearest, in sums of both radii.
-_TOUCH = 1.6  # Within so many sums of both radii one may hide the other.
 _LINE = 1.0  # RMS distance from the line, px: real ones 0.8, swaps 2.2 on.
 _ODD_FRAMES = 1 / 16  # May lack an object in full view, or have a third one.
 
@@ -56,7 +55,8 @@ def measure(
   ]
   gap = np.linalg.norm(fitted[0] - fitted[1], axis=-1)
   reach = np.sqrt(np.nanmedian(areas, axis=1) / np.pi).sum()
-  apart = gap > _TOUCH * reach
+  # One may hide the other where they are nearer.
+  apart = gap > trajectories.REACH * reach
   # Where outlines meet, colours mix.
   odd = apart & (strangers | ~whole.all(0))
   meets = gap.min() <= _MEETS * reach and not whole.all()
@@ -69,7 +69,10 @@ def _hues(frames) -> FloatArray['2'] | None:
   """Returns the hues of two objects, if there are two at first."""
   for found in frames[:2]:
     hues = found.hue
-    if len(hues) == 2 and object_finder.hue_distance(*hues) > _SAME_HUE:
+    if (
+      len(hues) == 2
+      and object_finder.hue_distance(*hues) > object_finder.SAME_HUE
+    ):
       return hues
   return None
 
@@ -87,9 +90,9 @@ def _follow(
   strangers = np.zeros(t, bool)
   for i, found in enumerate(frames):
     distance = object_finder.hue_distance(found.hue[:, None], hues)
-    strangers[i] = (distance.min(1, initial=1.0) > _SAME_HUE).any()
+    strangers[i] = (distance.min(1, initial=1.0) > object_finder.SAME_HUE).any()
     for k in range(2):
-      parts = distance[:, k] <= _SAME_HUE
+      parts = distance[:, k] <= object_finder.SAME_HUE
       area = np.pi * found.size[parts] ** 2
       if area.size:
         areas[k, i] = area.sum()

@@ -21,6 +21,7 @@ import numpy as np
 from vdm.metrics import shape_names
 
 MOST = 8  # Objects per frame, at most: the biggest.
+SAME_HUE = 1 / 12  # Turns: half of what hues of one scene differ by.
 
 _LEAST_SIGNAL = 48  # Grey levels by which an object stands out, at least.
 _AREAS = (0.003, 0.25)  # Smallest and largest object, as shares of the frame.

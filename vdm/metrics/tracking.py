@@ -18,7 +18,6 @@ from vdm.metrics import object_finder
 _GATE = 0.12  # Greatest distance from a prediction, as a share of the side.
 _PATIENCE = 6  # Frames that an object may be hidden.
 _SIGNS = np.array([[1, 1], [-1, 1], [1, -1], [-1, -1]])
-_SAME_HUE = 1 / 12  # Turns (30 degrees): half of what objects differ by.
 _DIMS = {
   'centre': (2,),
   'reach': (2, 2),
@@ -102,7 +101,7 @@ def _assign(live, frames, i, gate, walls) -> Iterator[tuple[list, int]]:
     hue = object_finder.hue_distance(found.hue, frames[frame].hue[row])
     allowed = distance <= gate * (1 + (gap - 1) / 2)
     if gap > 1:
-      allowed &= hue <= _SAME_HUE
+      allowed &= hue <= object_finder.SAME_HUE
     cost[k, allowed] = (distance / gate + 2 * hue)[allowed]
   # Not at the top: a sixth of what starting to train imports, by time.
   from scipy import optimize

@@ -15,7 +15,6 @@ from vdm.metrics import tracking
 STANDING = 0.02  # Travel that is no motion, as a share of the shorter side.
 
 REACH = 1.6  # Greatest extent of a shape in radii: 1.555, of a triangle.
-_HUE_SWITCH = 1 / 12  # Turns: half of what objects of a scene differ by.
 _DIRECTION_FRAMES = 0.8  # Share of the frames that a direction is read from.
 
 
@@ -77,7 +76,7 @@ def hue_switches(tracks: tracking.Tracks, alone: BoolArray['k t']) -> int:
   count = 0
   for hues, frames in zip(tracks.hue, alone, strict=True):
     change = object_finder.hue_distance(hues[frames][1:], hues[frames][:-1])
-    count += int((change > _HUE_SWITCH).sum())
+    count += int((change > object_finder.SAME_HUE).sum())
   return count
 
 

@@ -114,8 +114,9 @@ def combinations(
       'There is nothing to compare: give --vary KEY=VALUE,VALUE.'
     )
   each = [list(zip(v.texts, v.values)) for v in variations]
+  first = [pairs[0] for pairs in each]
   singly = [
-    tuple(pair if j == i else other[0] for j, other in enumerate(each))
+    [*first[:i], pair, *first[i + 1 :]]
     for i, pairs in enumerate(each)
     for pair in pairs[1:]
   ]
@@ -127,7 +128,6 @@ def combinations(
       f'{len(singly) + 1} configurations, or --grid for all {count} '
       'combinations.'
     )
-  first = tuple(pairs[0] for pairs in each)
   rows = itertools.product(*each) if grid else [first, *singly]
   found = []
   for row in rows:
