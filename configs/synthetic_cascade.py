@@ -40,7 +40,7 @@ def get_config(variant: str = ''):
   if 'frames' in names:
     frames(config)
   elif 'enlarge' in names:
-    enlarge(config)
+    recipes.enlarging(config)
   else:
     key_frames(config)
   if 'crossing' in names:
@@ -70,7 +70,8 @@ def frames(config):
   )
   config.model.low.time_factor = 4
   config.diffusion.update(density_mean=1.0, density_std=1.5)
-  of_both(config)
+  # What is known leaves little to choose: few steps, and no guidance.
+  config.sample.update(steps=10, guidance=1.0, low_noise=0.1, final=64)
   config.stages.video.update(batch=8, steps=3200)
 
 
@@ -87,26 +88,7 @@ def fine(config):
   config.train.update(eval_every=1000, preview_every=1000)
 
 
-def enlarge(config):
-  """Twice the height and width: what is missing, in pixels and from crops."""
-  # All of each 4 x 4 pixels: an autoencoder would lose more than there is to
-  # gain.
-  config.autoencoder.update(kind='pca', factor=4, channels=48)
-  config.model.low.update(space_factor=2, residual=True, noise=(0.0, 0.2))
-  # Local, so that crops are enough to train on.
-  config.model.update(attention_levels=(), joint_attention=False)
-  of_both(config)
-  config.sample.low_noise = 0.02
-  config.train.order = ('video',)
-  config.stages.video.update(resolution=128, crop=32, steps=1500)
-
-
 def crossing(config):
   """Two objects, one of which hides the other; they have no label."""
   config.data.scenes.update(objects=2, crossings=True)
   config.model.update(num_classes=0, label_dropout=0.0)
-
-
-def of_both(config):
-  """What is known leaves little to choose: few steps, and no guidance."""
-  config.sample.update(steps=10, guidance=1.0, low_noise=0.1, final=64)

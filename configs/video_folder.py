@@ -9,7 +9,14 @@ duplicates are left out, each with its reason in data_report.html.
   python -m vdm.main --config configs/video_folder.py
 
 A tenth of the recordings is held out for validation. Variants as in
-configs/ucf101.py: `smoke`, `overfit`.
+configs/ucf101.py: `smoke`, `overfit`, and
+
+  enlarge   16 frames of 128x128 from those of 64x64 (docs/cascade.md), on a CPU
+
+  python -m vdm.prepare clips --config configs/video_folder.py:enlarge \
+      --config.data.source=/path/to/videos
+  python -m vdm.main --config configs/video_folder.py:enlarge
+  python -m vdm.sample --workdir runs/video_folder_enlarge --low small.mp4
 
 Expected: not measured yet; `smoke`, 4 minutes of two cores. Estimated peak of
 device memory: 5.9 GiB (docs/hardware.md).
@@ -19,8 +26,24 @@ from vdm.config import recipes
 from vdm.config import schema
 from vdm.config import variants
 
+VARIANTS = ('enlarge', 'smoke', 'overfit')
+
 
 def get_config(variant: str = ''):
+  if 'enlarge' in variant.split(','):
+    config = recipes.scenes()
+    recipes.enlarging(config)
+    config.data.resolution = 128
+  else:
+    config = full()
+  config.data.update(
+    name='video_folder', source='videos', frame_rate=12.5, min_frames=16
+  )
+  config.data.screening.rules = schema.SCREENING
+  return variants.apply(config, variant, VARIANTS)
+
+
+def full():
   config = recipes.four_stages(
     network='small',
     steps=dict(autoencoder=30_000, image=30_000, motion=10_000, video=60_000),
@@ -29,9 +52,5 @@ def get_config(variant: str = ''):
     warmup=500,
     every=2000,
   )
-  config.data.update(
-    name='video_folder', source='videos', frame_rate=12.5, min_frames=16
-  )
-  config.data.screening.rules = schema.SCREENING
   config.autoencoder.update(factor=4, initial_logvar=-9.0, kl_weight=1e-5)
-  return variants.apply(config, variant)
+  return config

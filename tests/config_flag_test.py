@@ -72,6 +72,27 @@ def test_overrides_reach_the_command(folder):
 
 
 @pytest.mark.parametrize(
+  'file',
+  [
+    ['--config', 'configs/synthetic.py:smoke'],
+    ['--config=configs/synthetic.py:smoke'],
+  ],
+)
+def test_overrides_may_come_before_the_file(folder, file):
+  result = run(
+    folder,
+    '--config.optim.clip_norm=2',
+    '--workdir=a folder',
+    *file,
+    '--config.model.widths=(8,16)',
+  )
+  assert result.returncode == 0, result.stderr
+  assert result.stdout.strip() == "[(8, 16), 2.0, True, 100, True, 'a folder']"
+  result = run(folder, '--config.seed=1', '--config')
+  assert (result.returncode, result.stderr.count('\n')) == (2, 1)
+
+
+@pytest.mark.parametrize(
   'arguments, words',
   [
     ('--config.model.widht=64', 'did you mean --config.model.widths?'),

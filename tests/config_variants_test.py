@@ -22,7 +22,7 @@ VARIANTS = {
   ),
   'synthetic_inflate': ('', 'image', 'all', 'smoke', 'image,smoke'),
   'synthetic_tokens': ('', 'smoke', 'overfit', 'given'),
-  'video_folder': ('', 'smoke', 'overfit'),
+  'video_folder': ('', 'smoke', 'overfit', 'enlarge', 'enlarge,smoke'),
   'ucf101_autoencoder': (
     *('', 'smoke', '128', 'f8c16', 'fsq', 'sharp', 'temporal', 'cpu'),
     '128,fsq,temporal,smoke',

@@ -12,6 +12,7 @@ code 2 and one sentence that names the nearest valid name.
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
+import itertools
 import os
 import pathlib
 import runpy
@@ -65,7 +66,8 @@ def parse(argv: Sequence[str], *, words: bool = False) -> list[str]:
     sys.exit()
   try:
     _check_arguments(list(_arguments(argv[1:])))
-    rest = flags.FLAGS(list(argv))
+    sys.argv[1:] = _config_first(argv)  # Where ml_collections looks, too.
+    rest = flags.FLAGS(sys.argv)
     if len(rest) > 1 and not words:
       raise errors.UsageError(
         f'{rest[1]!r} belongs to no flag: write --flag=value, with quotes '
@@ -161,6 +163,27 @@ def _arguments(argv: Sequence[str]) -> Iterator[tuple[str, str | None, str]]:
     if argument.startswith('-') and argument.lstrip('-')[:1].isalpha():
       name, equals, value = argument.lstrip('-').partition('=')
       yield name, value if equals else None, following
+
+
+def _config_first(argv: Sequence[str]) -> list[str]:
+  """Returns the arguments, with --config before all that overrides it.
+
+  ml_collections reads the file where it meets --config, and refuses an override
+  that comes earlier.
+  """
+  rest, first = [], []
+  arguments = iter(argv[1:])
+  for argument in arguments:
+    if argument == '--':
+      rest.append(argument)
+      break
+    if argument in ('-config', '--config'):
+      first += [argument, *itertools.islice(arguments, 1)]
+    elif argument.startswith(('-config=', '--config=')):
+      first.append(argument)
+    else:
+      rest.append(argument)
+  return [*first, *rest, *arguments]
 
 
 def _check_arguments(given: Sequence[tuple[str, str | None, str]]) -> None:
