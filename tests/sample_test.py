@@ -13,6 +13,7 @@ from vdm import generate
 from vdm import sample
 from vdm import trained
 from vdm.common import progress
+from vdm.config import sampling
 from vdm.config import schema
 from vdm.diffusion import rollouts
 
@@ -152,6 +153,8 @@ def test_every_sampler_can_be_chosen_for_a_run_of_noisy_ddim():
     options.eta = 0.5
     generate.change_sampler(options, {'method': method})
     assert (options.method, options.eta) == (method, eta)
+    said = sampling.words(options)
+    assert said.startswith(method) and ('noise (eta 0.5)' in said) == bool(eta)
 
 
 def test_runs_without_given_frames_in_training_are_refused(

@@ -195,6 +195,7 @@ def main(argv: Sequence[str]) -> None:
 
   from vdm import generate
   from vdm import request
+  from vdm.config import sampling
   from vdm.multihost import initialize
 
   console.start()
@@ -224,9 +225,8 @@ def main(argv: Sequence[str]) -> None:
     flag.stop(error)
   made_with = request.describe(wanted)
   logging.info(
-    'Making %d videos with step %d: %s, %d steps, guidance %s, EMA %g; they go '
-    'to %s.',
-    *(num, run.step, options.method, options.steps),
+    'Making %d videos with step %d: %s, guidance %s, EMA %g; they go to %s.',
+    *(num, run.step, sampling.words(options)),
     made_with.get('guidance_by') or f'{made_with["guidance"]:g}',
     *(options.ema, wanted.out),
   )

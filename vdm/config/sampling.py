@@ -12,6 +12,16 @@ def others(method: str) -> tuple[str, ...]:
   return () if method == 'unmask' else UNMASKING
 
 
+def words(options: ConfigDict) -> str:
+  """Returns the method and its steps, for people.
+
+  Args:
+    options: `config.sample` as it applies to the stage, see `of_stage`.
+  """
+  noise = f' with noise (eta {options.eta:g})' if options.eta else ''
+  return f'{options.method}{noise}, {options.steps} steps'
+
+
 def of_stage(config: ConfigDict, stage: ConfigDict) -> ConfigDict:
   """Returns a run's configuration with `sample` as it applies to a stage.
 

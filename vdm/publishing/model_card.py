@@ -16,6 +16,7 @@ from vdm.config import condition_rules
 from vdm.config import guidance_rules
 from vdm.config import image_model_rules
 from vdm.config import ranges
+from vdm.config import sampling
 from vdm.evaluation import card_text
 from vdm.metrics import enlargement
 from vdm.metrics import laws
@@ -183,7 +184,7 @@ def _sampler(model) -> str:
   if model.worse is not None:
     # Of one scale, whether or not there are conditions.
     guidance = f'{options.guidance:g} against step {model.worse.step}'
-  words = f'{options.method}, {options.steps} steps, guidance {guidance}'
+  words = f'{sampling.words(options)}, guidance {guidance}'
   if model.stage.objective == 'tokens':
     words += f', temperature {options.temperature:g}'
   return words
