@@ -19,6 +19,7 @@ from vdm import generate
 from vdm import trained
 from vdm.common import errors
 from vdm.common import trees
+from vdm.evaluation import run_samples
 from vdm.publishing import export
 from vdm.publishing import export_files
 from vdm.publishing import run_facts
@@ -175,6 +176,72 @@ def test_an_interrupted_export_is_none(
   assert [x for x in names if x.endswith('.mp4')] == [VIDEOS[0]]
   assert trained.load(tmp_path).step == 12
   assert (tmp_path / 'mine.txt').read_text() == 'stays'
+
+
+def test_an_export_gets_another_sampler(folder, tmp_path, monkeypatch, grey):
+  monkeypatch.chdir(tmp_path)  # Where numbers of exports go, in outputs/.
+  before = trained.load(folder)
+  names = export.write(
+    folder,
+    'again',
+    export.Options(
+      dtype='bfloat16', samples=1, sampler={'eta': 1.0, 'guidance': '3'}
+    ),
+  )
+  assert VIDEOS[0] in names and VIDEOS[1] not in names
+  after = trained.load('again')
+  assert (after.config.sample.eta, after.config.sample.guidance) == (1.0, 3.0)
+  after.config.sample.update(
+    eta=before.config.sample.eta, guidance=before.config.sample.guidance
+  )
+  assert after.config == before.config
+  assert after.fingerprint == before.fingerprint
+  old, new = trees.flatten(before.params), trees.flatten(after.params)
+  assert old.keys() == new.keys()
+  for name, x in old.items():
+    np.testing.assert_array_equal(new[name], x, err_msg=name)
+  old, new = (
+    json.loads((epath.Path(x) / manifest.CONFIG).read_text())
+    for x in (folder, 'again')
+  )
+  assert new['run']['stages'] == old['run']['stages']
+  assert new['run']['dataset'] == old['run']['dataset']
+  text = pathlib.Path('again', manifest.CARD).read_text()
+  assert 'noise (eta 1), ' in text and 'guidance 3)' in text
+  assert 'were not measured before' in text  # Of this sampler.
+
+
+def test_an_impossible_sampler_leaves_an_export_as_it_is(folder, tmp_path):
+  export.write(
+    folder, tmp_path, export.Options(samples=1, sampler={'steps': 2})
+  )
+  before = (tmp_path / manifest.CONFIG).read_bytes()
+  for sampler, words in (
+    ({'eta': 1.0, 'method': 'heun'}, 'is of ddim'),
+    ({'guidance': 'text=3'}, 'text'),
+  ):
+    options = export.Options(sampler=sampler, overwrite=True)
+    with pytest.raises(ValueError, match=words):
+      export.write(folder, tmp_path, options)
+  assert (tmp_path / manifest.CONFIG).read_bytes() == before
+
+
+def test_numbers_of_an_export_are_those_of_its_parameters(
+  folder, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  model = trained.load(folder)
+  samples = {'step': model.step, **run_samples.key(model)}
+  card = pathlib.Path('outputs/tiny', run_facts.CARD)
+  card.parent.mkdir(parents=True)
+
+  def measured():
+    card.write_text(json.dumps({'protocol': {'samples': samples}}))
+    return [*run_facts.measured(model)]
+
+  assert measured() == [run_facts.CARD]
+  samples['params'] = 'of another export of that name'
+  assert measured() == []
 
 
 def test_an_export_that_does_not_come_back_is_an_error(folder):

@@ -21,6 +21,7 @@ from absl import flags
 
 from vdm.common import console
 from vdm.config import flag
+from vdm.config import sampler_flags
 
 _WORKDIR = flags.DEFINE_string(
   'workdir',
@@ -68,34 +69,7 @@ _CHECKPOINT = flags.DEFINE_string(
 _EMA = flags.DEFINE_float(
   'ema', None, "run: width of the EMA; by default the run's."
 )
-_STEPS = flags.DEFINE_integer(
-  'steps', None, "run: sampler steps; by default the run's.", lower_bound=1
-)
-_GUIDANCE = flags.DEFINE_string(
-  'guidance',
-  None,
-  'run: a scale, 1 for none, or scales by group, as in label=2,text=5; by '
-  "default the run's.",
-)
-_METHOD = flags.DEFINE_enum(
-  'method',
-  None,
-  ['ddim', 'heun', 'dpmpp', 'consistency'],
-  "run: by default the run's.",
-)
-_ETA = flags.DEFINE_float(
-  'eta',
-  None,
-  "run: of ddim, noise in every step, 0 to 1; by default the run's.",
-  lower_bound=0.0,
-  upper_bound=1.0,
-)
-_TEMPERATURE = flags.DEFINE_float(
-  'temperature',
-  None,
-  'run: of the tokens that are drawn, of a model of tokens; by default the '
-  "run's.",
-)
+_sampler = sampler_flags.define('run: ')
 _AUTOGUIDE = flags.DEFINE_string(
   'autoguide',
   None,
@@ -209,13 +183,6 @@ def _run() -> None:
   model = trained.output_folder(sources[-1])
   command = 'chain' if _CHAIN.value else 'run'
   out = _out(os.path.join(model, 'evaluation', command))
-  changes = {
-    'steps': _STEPS.value,
-    'guidance': _GUIDANCE.value,
-    'method': _METHOD.value,
-    'eta': _ETA.value,
-    'temperature': _TEMPERATURE.value,
-  }
   card = run_card.evaluate(
     sources,
     out,
@@ -225,7 +192,7 @@ def _run() -> None:
       ema=_EMA.value,
       checkpoint=_CHECKPOINT.value,
       autoguide=_AUTOGUIDE.value,
-      sample={k: v for k, v in changes.items() if v is not None},
+      sample=_sampler(),
       **_shared_options(),
     ),
   )

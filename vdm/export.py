@@ -5,6 +5,11 @@
 
 The folder holds weights as safetensors, a config.json of plain data with the
 sha256 of every file, a card and videos; it names no folder of this machine.
+--steps, --guidance and so on change how it is sampled by default, of an export
+that there is already, too:
+
+  python -m vdm.export --workdir exports/ucf101 --out exports/again --eta 1
+
 With --push it also goes to the Hugging Face hub, with the token in HF_TOKEN.
 """
 
@@ -17,8 +22,11 @@ from absl import flags
 from vdm.common import console
 from vdm.common import errors
 from vdm.config import flag
+from vdm.config import sampler_flags
 
-_WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder.")
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, "The run's folder, or an export's or one on the hub."
+)
 _OUT = flags.DEFINE_string('out', None, 'Folder of the export.')
 _OVERWRITE = flags.DEFINE_bool(
   'overwrite', False, 'Replace an export that is in the folder.'
@@ -50,6 +58,7 @@ _IMAGE = flags.DEFINE_bool(
 _SAMPLES = flags.DEFINE_integer(
   'samples', 8, 'How many videos to make.', lower_bound=1
 )
+_sampler = sampler_flags.define()
 _NAME = flags.DEFINE_string(
   'name', '', "Of the model, in the card; by default the folder's."
 )
@@ -107,6 +116,7 @@ def main(argv: Sequence[str]) -> None:
         dtype=_DTYPE.value,
         branches=_BRANCHES.value,
         samples=_SAMPLES.value,
+        sampler=_sampler(),
         overwrite=_OVERWRITE.value,
         name=_NAME.value,
         repo=_PUSH.value,

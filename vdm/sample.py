@@ -26,6 +26,7 @@ from vdm.common import console
 from vdm.common import errors
 from vdm.common import progress
 from vdm.config import flag
+from vdm.config import sampler_flags
 
 _WORKDIR = flags.DEFINE_string(
   'workdir',
@@ -79,34 +80,7 @@ flags.DEFINE_integer(
   lower_bound=1,
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the first video.', lower_bound=0)
-_STEPS = flags.DEFINE_integer(
-  'steps', None, "Of the sampler; by default the run's.", lower_bound=1
-)
-flags.DEFINE_string(
-  'guidance',
-  None,
-  'A scale, 1 for none, or scales by group, as in given=1.5,label=2,text=5; by '
-  "default the run's.",
-)
-_METHOD = flags.DEFINE_enum(
-  'method',
-  None,
-  ['ddim', 'heun', 'dpmpp', 'consistency'],
-  "By default the run's.",
-)
-_ETA = flags.DEFINE_float(
-  'eta',
-  None,
-  'Of ddim, noise in every step: 0 for none, 1 for the most; by default the '
-  "run's.",
-  lower_bound=0.0,
-  upper_bound=1.0,
-)
-_TEMPERATURE = flags.DEFINE_float(
-  'temperature',
-  None,
-  "Of the tokens that are drawn, of a model of tokens; by default the run's.",
-)
+_sampler = sampler_flags.define()
 flags.DEFINE_string(
   'checkpoint', 'latest', 'latest, a step, or best (see score.best).'
 )
@@ -208,13 +182,9 @@ def main(argv: Sequence[str]) -> None:
     flag.stop(error)
   run, num = wanted.run, len(wanted.asked.cond['label'])
   options = run.config.sample
-  changes = {
+  changes = _sampler() | {
     'ema': _EMA.value,
-    'steps': _STEPS.value,
     'guidance': wanted.guidance,
-    'method': _METHOD.value,
-    'eta': _ETA.value,
-    'temperature': _TEMPERATURE.value,
     'low_noise': _LOW_NOISE.value if wanted.low else None,
   }
   try:

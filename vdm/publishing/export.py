@@ -1,6 +1,8 @@
 """Exports a run's model: weights, card and videos, `config.json` last."""
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 from absl import logging
 from etils import epath
@@ -39,6 +41,7 @@ class Options:
     dtype: of the parameters in the files, one of `manifest.DTYPES`.
     branches: without the published image model, adapters beside the branches.
     samples: number of videos.
+    sampler: values of `config.sample` in place of the run's.
     overwrite: replace an export that is there.
     name: of the model, for the card; '' for the folder's.
     repo: owner/name on the hub, for the card; '' for none.
@@ -52,6 +55,7 @@ class Options:
   dtype: str = 'float32'
   branches: bool = False
   samples: int = 8
+  sampler: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   overwrite: bool = False
   name: str = ''
   repo: str = ''
@@ -66,26 +70,34 @@ def write(
   """Writes an export and returns the names of its files but `config.json`.
 
   Args:
-    workdir: of the run.
+    workdir: of the run, or an export, which may get another sampler.
     out: folder to write to.
     options: how.
 
   Raises:
     FileNotFoundError: there is no run, or no such checkpoint.
     FileExistsError: something is in the folder already.
-    UsageError: the source is an export; what was written cannot be read.
+    UsageError: an export would be written as it is; the sampler is not one of
+      the model; what was written cannot be read.
   """
   out = epath.Path(out)
   model = trained.load(workdir, options.ema, options.checkpoint)
-  if model.workdir is None:
+  if model.workdir is None and not options.sampler:
     raise errors.UsageError(
-      f'{workdir} is an export already: copy it, or name the workdir of a run.'
+      f'{workdir} is an export already: copy it, give it another sampler (by '
+      '--steps, --guidance and so on), or name the workdir of a run.'
     )
+  if options.sampler:
+    model = _sampled(model, options.sampler)
   if options.branches:
     _check_branches(model)
   if model.config.model.adapter_rank and not options.branches:
     model = _merged(model)
   settings = trained.load_autoencoder(workdir)[0]
+  # Here, because it refuses what the model cannot be asked for.
+  generator = generate.make_generator(
+    model.config, model.stage, worse=model.worse
+  )
   facts, numbers = run_facts.collect(model), run_facts.measured(model)
   whole = model
   if options.branches:
@@ -99,6 +111,7 @@ def write(
   _write_samples(
     out / export_files.SAMPLES,
     _with_image(rounded, whole) if options.branches else rounded,
+    generator,
     options,
   )
   card = model_card.text(
@@ -122,6 +135,13 @@ def write(
     'The export is in %s: %d files, %.2f MB.', out, len(names) + 1, size / 1e6
   )
   return names
+
+
+def _sampled(model: trained.Model, changes: Mapping[str, Any]) -> trained.Model:
+  """Returns a model whose sampler has other values; see `change_sampler`."""
+  config = model.config.copy_and_resolve_references()
+  generate.change_sampler(config.sample, changes)
+  return model._replace(config=config)
 
 
 def _merged(model: trained.Model) -> trained.Model:
@@ -172,12 +192,12 @@ def _where(out: epath.Path, repo: str) -> str:
 
 
 def _write_samples(
-  folder: epath.Path, model: trained.Model, options: Options
+  folder: epath.Path,
+  model: trained.Model,
+  generator: generate.Generator,
+  options: Options,
 ) -> None:
   """Makes videos of the seeds 0, 1, ... and writes each, and a grid of all."""
-  generator = generate.make_generator(
-    model.config, model.stage, worse=model.worse
-  )
   seeds = np.arange(options.samples)
   clips, num = None, options.samples
   if cascade_rules.is_told(model.config.model):

@@ -259,9 +259,12 @@ def _numbers(model, numbers) -> str:
   if (card := numbers.get(run_facts.CARD)) is not None:
     protocol = card['protocol']
     reference = protocol['reference']
+    whose = 'the run, before any rounding of this export'
+    if model.workdir is None:
+      whose = 'an export of these parameters'
     parts.append(
-      'The metrics card of the run, before any rounding of this export. '
-      f'Reference: {card["counts"]["reference"]} clips of the split '
+      f'The metrics card of {whose}. Reference: '
+      f'{card["counts"]["reference"]} clips of the split '
       f'`{reference["split"]}` of `{reference["dataset"]}` '
       f'(`{reference["fingerprint"][:12]}`), chosen by {reference["sampling"]} '
       f'with seed {reference["seed"]}; {reference["frames"]} frames of '

@@ -13,6 +13,7 @@ from vdm.common import sizes
 from vdm.config import serialize
 from vdm.evaluation import final_score
 from vdm.evaluation import metrics_card
+from vdm.evaluation import result_cache
 from vdm.preparation import facts
 from vdm.trained import run_folder
 from vdm.training import stages
@@ -25,15 +26,18 @@ def collect(model: trained.Model) -> dict[str, Any]:
   """Returns the facts that go into `config.json`, as JSON values.
 
   Args:
-    model: read from a run's folder.
+    model: read from a run's folder, or from an export, which has them.
   """
+  versions = {'exported_with': metrics_card.versions()}
+  if model.workdir is None:
+    return trained.load_facts(model.source) | versions
   meta = run_folder.read_meta(model.workdir, model.step)
   config = serialize.load(model.workdir / 'config.json')
   return {
     'config_hash': serialize.config_hash(config),
     'dataset': _dataset(model.config.data, meta.get('dataset', '')),
     'stages': _stages(model),
-    'exported_with': metrics_card.versions(),
+    **versions,
   }
 
 
@@ -43,14 +47,14 @@ def measured(model: trained.Model) -> dict[str, Any]:
   A file that is missing, or is of another step or another way to sample, is
   left out.
   """
-  found = {}
+  found, folder = {}, model.workdir or trained.output_folder(model.source)
   for name in (FINAL, CARD, AUTOENCODER):
     try:
-      content = json.loads((model.workdir / name).read_text())
+      content = json.loads((folder / name).read_text())
     except FileNotFoundError:
       continue
     except ValueError as error:
-      logging.warning('%s/%s is left out: %s', model.workdir, name, error)
+      logging.warning('%s/%s is left out: %s', folder, name, error)
       continue
     if name == AUTOENCODER or _is_of(model, name, content):
       found[name] = content
@@ -68,11 +72,15 @@ def _is_of(model: trained.Model, name: str, content: dict[str, Any]) -> bool:
   others = [key for key in keys if found.get(key) != own.get(key)]
   if name == CARD and ('autoguide' in samples) != (model.worse is not None):
     others.append('autoguide')
+  # Another export may have had the same name, and so the same folder.
+  known = samples.get('params') if model.workdir is None else None
+  if known not in (None, result_cache.fingerprint(model.params)):
+    others.append('model')
   if samples['step'] == model.step and not others:
     return True
   logging.warning(
-    '%s/%s is of step %d%s: the card leaves it out.',
-    *(model.workdir, name, samples['step']),
+    '%s: %s is of step %d%s: the card leaves it out.',
+    *(model.source, name, samples['step']),
     f' with another {", ".join(others)}' if others else '',
   )
   return False

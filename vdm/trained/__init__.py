@@ -193,6 +193,17 @@ def load_config(source: epath.PathLike) -> ConfigDict:
   return run_folder.read_config(epath.Path(source))
 
 
+def load_facts(source: epath.PathLike) -> dict[str, Any]:
+  """Returns what an export says of the run that it was made of.
+
+  Raises:
+    ValueError: the source is no export, or not what was written.
+  """
+  if (export := _open(source)) is None:
+    raise ValueError(f'{source} is no export.')
+  return export.content['run']
+
+
 def output_folder(source: epath.PathLike) -> epath.Path:
   """Returns where files about a model go by default.
 
