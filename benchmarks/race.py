@@ -7,10 +7,11 @@
       --out runs/race --record benchmarks/records/my_machine.json
 
 Of each run, one a seed, the peer gets the training clips, the labels and the
-time that the steps of the run took, by the run's own log: on the latents of
-the run's autoencoder that of the video stage, so that the autoencoder is for
-nothing, on pixels (`--spaces pixels`) that of all stages. What the peer's
-networks make is judged as the run's videos are, by the truth of the scenes.
+time that the steps of the run took, by the median pace in its log: on the
+latents of the run's autoencoder that of the video stage, so that the
+autoencoder is for nothing, on pixels (`--spaces pixels`) that of all stages.
+What the peer's networks make is judged as the run's videos are, by the truth of
+the scenes.
 
 The peer is Unet3D and GaussianDiffusion as they are in its package, with its
 loss (l1), schedule and optimizer (Adam), its label where its text would be,
@@ -28,6 +29,7 @@ import itertools
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 
@@ -59,11 +61,23 @@ CHUNK, SHOWN = 32, 8
 
 
 def step_seconds(model):
-  """Seconds of the steps of all stages and of the model's own, by the log."""
-  from vdm.publishing import run_facts
+  """Seconds of the steps of all stages and of the model's own, by the log.
 
-  stages = run_facts.collect(model)['stages']
-  return sum(x['step_seconds'] for x in stages), stages[-1]['step_seconds']
+  The median pace of each stage counts: other work on the machine slows some.
+  """
+  from vdm.training import stages
+  from vdm.training import writer
+
+  paces = {
+    row['step']: row['seconds_per_step']
+    for row in writer.read_rows(model.workdir)
+    if 'seconds_per_step' in row
+  }
+  found = []
+  for span in stages.spans(model.config):
+    own = [x for step, x in paces.items() if span.start < step <= span.stop]
+    found.append(statistics.median(own) * (span.stop - span.start))
+  return sum(found), found[-1]
 
 
 def coder(model):
@@ -153,12 +167,12 @@ def race(model, space, real, labels):
   options['width'] = common.closest(
     call(folder, options | widths), 'parameters', count
   )['width']
-  pilots = {}
-  if not _DEFAULTS.value:
-    rates = [float(x) for x in _RATES.value]
+  rates = [1e-4] if _DEFAULTS.value else [float(x) for x in _RATES.value]
+  rate, pilots = rates[0], {}
+  if len(rates) > 1:
     pilots = call(folder, options | {'rates': rates, 'seconds': seconds / 10})
     pilots = {float(rate): loss for rate, loss in pilots[0].items()}
-  rate = min(pilots, key=pilots.get) if pilots else 1e-4
+    rate = min(pilots, key=pilots.get)
   marks = [seconds * i / _MARKS.value for i in range(1, _MARKS.value)]
   rows = call(
     folder,

@@ -25,7 +25,7 @@ from vdm.config import flag
 from vdm.config import sampler_flags
 
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, "The run's folder, or an export's or one on the hub."
+  'workdir', None, 'The folder of a run or an export, or one on the hub.'
 )
 _OUT = flags.DEFINE_string('out', None, 'Folder of the export.')
 _OVERWRITE = flags.DEFINE_bool(
