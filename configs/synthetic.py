@@ -98,7 +98,7 @@ def few_steps(config, from_nothing):
     config.train.order = ('few_steps',)
   config.stages.few_steps = schema.stage(
     objective='consistency',
-    steps=640,
+    steps=1280,
     frames=16,
     batch=8,
     learning_rate=3e-4,

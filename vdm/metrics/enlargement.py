@@ -11,7 +11,9 @@ Of videos with fewer frames, `prediction` has the rules:
   cross_fade         the blend of the known frames before and after
 
 Of both, frames are enlarged by `lanczos` first. PSNR and SSIM are of the frames
-that are not known or, where all are known and small, of all frames.
+that are not known or, where all are known and small, of all frames. Flicker is
+the RMS error of the changes from frame to frame, in grey levels: what stands
+still and is wrong does not flicker.
 """
 
 import cv2
@@ -20,7 +22,11 @@ import numpy as np
 
 from vdm.metrics import prediction
 
-TITLES = {'psnr': ('PSNR, dB', 1), 'ssim': ('SSIM', 1)}
+TITLES = {
+  'psnr': ('PSNR, dB', 1),
+  'ssim': ('SSIM', 1),
+  'flicker': ('flicker, grey levels', 1),
+}
 _KINDS = {'bicubic': cv2.INTER_CUBIC, 'lanczos': cv2.INTER_LANCZOS4}
 
 # Of unsharp masking: deviation in pixels of the small frame, and the share of
@@ -94,7 +100,7 @@ def measure(
   space: int,
   time: int,
 ) -> dict[str, dict[str, float]]:
-  """Returns {set: {'psnr': dB, 'ssim', and of each frame '..._by_frame'}}.
+  """Returns {set: {'psnr': dB, 'ssim', 'flicker', '..._by_frame'}}.
 
   Args:
     sets: videos as large as the truth, by name.
@@ -107,4 +113,20 @@ def measure(
   for name, videos in sets.items():
     numbers = prediction.summarise(videos[None], truth, list(known))
     found[name] = {k: x for k, x in numbers.items() if '_best' not in k}
+    if truth.shape[1] > 1:
+      found[name]['flicker'] = flicker(videos, truth)
   return found
+
+
+def flicker(videos: ui8['n t h w 3'], truth: ui8['n t h w 3']) -> float:
+  """Returns the RMS error of the changes from frame to frame, grey levels.
+
+  Args:
+    videos: of two frames or more.
+    truth: as large.
+  """
+  squares = []
+  for made, real in zip(videos, truth):  # One at a time, because of memory.
+    error = made.astype(np.float32) - real
+    squares.append(np.mean(np.diff(error, axis=0) ** 2))
+  return float(np.sqrt(np.mean(squares)))
