@@ -176,9 +176,9 @@ def sharded_config():
   return config
 
 
-def test_two_devices_train_as_one(one_device):
+def test_eight_devices_train_as_one(one_device):
   _, state, metrics = one_device
-  run = tiny_runs.Run(sharded_config(), devices=2, fsdp=2)
+  run = tiny_runs.Run(sharded_config(), devices=8, fsdp=2)
   found, others = run.train(BATCHES)
   for ours, theirs in zip(others, metrics):
     assert ours.keys() == theirs.keys()
