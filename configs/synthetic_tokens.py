@@ -1,9 +1,10 @@
 """Masked tokens on simple moving shapes, on a CPU.
 
-The scenes of configs/synthetic.py. The autoencoder's latents are tokens of two
-frames and 8 x 8 px, 512 a clip, of 21 bits each (8 x 8 x 8 values and 5^5 more,
-in three groups); a transformer of 0.3 M parameters learns to tell those that
-are hidden, and fills in videos in 12 steps (docs/tokens.md).
+The scenes of configs/synthetic.py. The autoencoder's latents are tokens of 8 x 8
+px, 1 024 a clip, of 16 bits each (8 x 8 x 8 values and 5 x 5 x 5, in two
+groups), which its decoder sees beside those of the frames before and after; a
+transformer of 0.3 M parameters learns to tell those that are hidden, and fills
+in videos in 12 steps (docs/tokens.md).
 
   bash launch/local.sh --config configs/synthetic_tokens.py
 
@@ -32,9 +33,9 @@ def get_config(variant: str = ''):
   config = recipes.scenes()
   config.autoencoder.update(
     bottleneck='fsq',
-    levels=(8, 8, 8, 5, 5, 5, 5, 5),
-    channels=8,
-    time_factor=2,
+    levels=(8, 8, 8, 5, 5, 5),
+    channels=6,
+    decoder_temporal=True,
   )
   config.model.update(kind='transformer', num_classes=8, label_dropout=0.15)
   config.model.transformer.update(width=64, depth=4)
@@ -42,8 +43,8 @@ def get_config(variant: str = ''):
   config.sample.update(steps=12, order_noise=1000.0)
   config.score.every = 2000
   config.train.update(eval_every=1000, preview_every=1000)
-  config.stages.autoencoder.frames = 2
-  config.stages.video.update(objective='tokens', batch=8, steps=3000)
+  config.stages.autoencoder.frames = 4
+  config.stages.video.update(objective='tokens', batch=8, steps=1500)
   if 'smoke' in variant.split(','):
     config.data.scenes.update(train=64, validation=16)
   return variants.apply(config, variant, VARIANTS)
