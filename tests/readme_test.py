@@ -56,6 +56,8 @@ def flags_of(source):
   """Names of the absl flags a module defines, --config among them."""
   text = source.read_text()
   names = set(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", text))
+  if 'sampler_flags.define(' in text:
+    names |= flags_of(ROOT / 'vdm/config/sampler_flags.py')
   return names | ({'config'} if 'flag.define()' in text else set())
 
 
