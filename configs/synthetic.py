@@ -37,10 +37,10 @@ for a copy of the last given frame), 100 % have one object in every frame, but
 41 % the given shape; docs/shapes.md has the rest. From nothing 87.5 % follow
 their label. Other shares of frame levels are not measured.
 
-`few_steps`: 16 minutes on cores that other work shared (one seed). `gpu` is not
-measured by its command; a smaller network with attention over (h w) besides
-kept 66 % of the shapes and followed all labels after 9 255 steps in a loop on
-an H100.
+`few_steps`, on one thread: 11 minutes; 97 % follow their label in 4 evaluations
+(three seeds, docs/results.md). `gpu` is not measured by its command; a smaller
+network with attention over (h w) besides kept 66 % of the shapes and followed
+all labels after 9 255 steps in a loop on an H100.
 """
 
 from vdm.config import recipes
