@@ -66,8 +66,7 @@ def parse(argv: Sequence[str], *, words: bool = False) -> list[str]:
     sys.exit()
   try:
     _check_arguments(list(_arguments(argv[1:])))
-    sys.argv[1:] = _config_first(argv)  # Where ml_collections looks, too.
-    rest = flags.FLAGS(sys.argv)
+    rest = _read_flags([argv[0], *_config_first(argv)])
     if len(rest) > 1 and not words:
       raise errors.UsageError(
         f'{rest[1]!r} belongs to no flag: write --flag=value, with quotes '
@@ -163,6 +162,15 @@ def _arguments(argv: Sequence[str]) -> Iterator[tuple[str, str | None, str]]:
     if argument.startswith('-') and argument.lstrip('-')[:1].isalpha():
       name, equals, value = argument.lstrip('-').partition('=')
       yield name, value if equals else None, following
+
+
+def _read_flags(argv: list[str]) -> list[str]:
+  """Returns `flags.FLAGS(argv)`; ml_collections looks into sys.argv as well."""
+  given, sys.argv = sys.argv, argv
+  try:
+    return flags.FLAGS(argv)
+  finally:
+    sys.argv = given
 
 
 def _config_first(argv: Sequence[str]) -> list[str]:
