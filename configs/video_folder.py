@@ -46,6 +46,7 @@ def get_config(variant: str = ''):
 
 
 def full():
+  """Four stages, with an autoencoder for real textures."""
   config = recipes.four_stages(
     network='small',
     steps=dict(autoencoder=30_000, image=30_000, motion=10_000, video=60_000),

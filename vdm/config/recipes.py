@@ -134,7 +134,7 @@ def enlarging(config: ConfigDict) -> None:
   """Makes a run double height and width of videos of 64 px, in pixels.
 
   Args:
-    config: of `scenes` or of its sizes, changed in place. Its data has 128 px.
+    config: of `scenes`, of any data set of 128 px; it is changed in place.
   """
   # All of each 4 x 4 pixels: an autoencoder would lose more than there is to
   # gain.

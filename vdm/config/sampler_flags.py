@@ -18,39 +18,35 @@ def define(scope: str = '') -> Callable[[], dict[str, Any]]:
     A function that returns {key of `config.sample`: value} of those that are
     given.
   """
-  flags.DEFINE_integer(
-    'steps',
-    None,
-    f"{scope}of the sampler; by default the run's.",
-    lower_bound=1,
+  defined = (
+    flags.DEFINE_integer(
+      'steps',
+      None,
+      f"{scope}of the sampler; by default the run's.",
+      lower_bound=1,
+    ),
+    flags.DEFINE_string(
+      'guidance',
+      None,
+      f'{scope}a scale, 1 for none, or scales by group, as in '
+      "given=1.5,label=2,text=5; by default the run's.",
+    ),
+    flags.DEFINE_enum(
+      'method', None, METHODS, f"{scope}the sampler; by default the run's."
+    ),
+    flags.DEFINE_float(
+      'eta',
+      None,
+      f'{scope}of ddim, noise in every step: 0 for none, 1 for the most; by '
+      "default the run's.",
+      lower_bound=0.0,
+      upper_bound=1.0,
+    ),
+    flags.DEFINE_float(
+      'temperature',
+      None,
+      f'{scope}of the tokens that are drawn, of a model of tokens; by default '
+      "the run's.",
+    ),
   )
-  flags.DEFINE_string(
-    'guidance',
-    None,
-    f'{scope}a scale, 1 for none, or scales by group, as in '
-    "given=1.5,label=2,text=5; by default the run's.",
-  )
-  flags.DEFINE_enum(
-    'method', None, METHODS, f"{scope}the sampler; by default the run's."
-  )
-  flags.DEFINE_float(
-    'eta',
-    None,
-    f'{scope}of ddim, noise in every step: 0 for none, 1 for the most; by '
-    "default the run's.",
-    lower_bound=0.0,
-    upper_bound=1.0,
-  )
-  flags.DEFINE_float(
-    'temperature',
-    None,
-    f'{scope}of the tokens that are drawn, of a model of tokens; by default '
-    "the run's.",
-  )
-
-  def given() -> dict[str, Any]:
-    names = 'steps', 'guidance', 'method', 'eta', 'temperature'
-    found = {name: flags.FLAGS[name].value for name in names}
-    return {name: x for name, x in found.items() if x is not None}
-
-  return given
+  return lambda: {x.name: x.value for x in defined if x.value is not None}

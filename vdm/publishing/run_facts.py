@@ -73,8 +73,9 @@ def _is_of(model: trained.Model, name: str, content: dict[str, Any]) -> bool:
   if name == CARD and ('autoguide' in samples) != (model.worse is not None):
     others.append('autoguide')
   # Another export may have had the same name, and so the same folder.
-  known = samples.get('params') if model.workdir is None else None
-  if known not in (None, result_cache.fingerprint(model.params)):
+  if model.workdir is None and (
+    samples.get('params') != result_cache.fingerprint(model.params)
+  ):
     others.append('model')
   if samples['step'] == model.step and not others:
     return True
