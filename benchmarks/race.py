@@ -21,8 +21,8 @@ levels (on pixels its own four) and of clips a step, the learning rate with the
 least held-out loss of `--rates` in a tenth of the time each (not counted), a
 warm-up and a cosine to zero, gradients clipped to a norm of one, its average of
 0.995 from the start on, latents of a deviation of a half, and DDIM with the
-guidance and the steps of the run's sampler. `--defaults` leaves the schedule of
-the rate out and takes its 1e-4.
+guidance, the steps and the eta of the run's sampler. `--defaults` leaves the
+schedule of the rate out and takes its 1e-4.
 """
 
 import itertools
@@ -113,7 +113,10 @@ def prepare(folder, space, model, real, encode):
     clips = real.same(split, num)
     np.save(folder / f'{split}_labels.npy', clips['label'])
     videos = clips['video']
-    np.save(path, videos if space == 'pixels' else encode(videos))
+    # A race that is stopped leaves no half of a file.
+    partial = path.with_suffix('.partial.npy')
+    np.save(partial, videos if space == 'pixels' else encode(videos))
+    partial.rename(path)
 
 
 def call(folder, options):
@@ -160,6 +163,7 @@ def race(model, space, real, labels):
     'labels': labels.tolist(),
     'steps': config.sample.steps,
     'guidance': config.sample.guidance,
+    'eta': config.sample.eta,
     'threads': _THREADS.value,
   }
   widths = {'width': 8, 'widths': [int(x) for x in _WIDTHS.value]}

@@ -79,9 +79,11 @@ def train(options, clips, labels, rate, seconds, marks=()):
   averages = list(average.parameters())
   optimizer = torch.optim.Adam(ours, lr=rate)
   random = np.random.default_rng(options['seed'])
+  # On one thread the processor's time is the peer's own, whatever else runs.
+  clock = time.process_time if options['threads'] == 1 else time.perf_counter
   spent, steps, marks = 0.0, 0, [*marks, seconds]
   while marks:
-    began = time.perf_counter()
+    began = clock()
     share = min(spent / seconds, 1.0)
     factor = min((steps + 1) / WARMUP, 1.0)
     if options['anneal']:
@@ -99,7 +101,7 @@ def train(options, clips, labels, rate, seconds, marks=()):
     decay = min(DECAY, steps / (steps + 10))
     with torch.no_grad():
       torch._foreach_lerp_(averages, ours, 1 - decay)
-    spent += time.perf_counter() - began
+    spent += clock() - began
     if steps % 20 == 0:
       print(f'{spent:.0f} s, step {steps}: {loss.item():.4f}', file=sys.stderr)
     while marks and spent >= marks[0]:
@@ -107,7 +109,11 @@ def train(options, clips, labels, rate, seconds, marks=()):
 
 
 def sample(diffusion, options, shape):
-  """DDIM, whose few steps the package's own 1 000 would only refine."""
+  """DDIM, whose few steps the package's own 1 000 would only refine.
+
+  A share eta of the noise is drawn anew in each step, as the run's sampler
+  does: 1 is the package's own ancestral sampler, in fewer steps.
+  """
   torch.manual_seed(options['seed'])
   total = diffusion.num_timesteps
   times = np.linspace(total - 1, 0, options['steps']).round().astype(int)
@@ -128,7 +134,10 @@ def sample(diffusion, options, shape):
         alpha = alphas[time_]
         noise = (x - alpha.sqrt() * clean) / (1 - alpha).sqrt()
         later = alphas[times[i + 1]] if i + 1 < len(times) else torch.ones(())
-        x = later.sqrt() * clean + (1 - later).sqrt() * noise
+        drawn = options['eta'] ** 2 * (1 - alpha / later)
+        drawn = drawn * (1 - later) / (1 - alpha)
+        x = later.sqrt() * clean + (1 - later - drawn).sqrt() * noise
+        x = x + drawn.sqrt() * torch.randn_like(x)
       made.append(x.numpy())
   made = np.concatenate(made).transpose(0, 2, 3, 4, 1)
   if options['pixels']:

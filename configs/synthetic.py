@@ -86,7 +86,8 @@ def steady(config):
 def given(config):
   """Every block attends over (t h w): outlines of given frames reach others."""
   recipes.joint(config)
-  config.stages.video.update(batch=8, steps=2400)
+  recipes.fine(config)
+  config.stages.video.update(batch=8, steps=1700)
 
 
 def few_steps(config, from_nothing):

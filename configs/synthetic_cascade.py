@@ -54,7 +54,8 @@ def get_config(variant: str = ''):
 def key_frames(config):
   """A quarter of the frames costs a quarter, and is what has to be chosen."""
   recipes.joint(config)
-  fine(config)
+  recipes.fine(config)
+  rarely(config)
   config.model.blocks = (1, 2, 1)
   config.data.stride = 4
   # By the label alone, and without noise in every step, fewer shapes stay what
@@ -65,7 +66,8 @@ def key_frames(config):
 
 def frames(config):
   """Four times the frames: a quarter of them is known, up to noise."""
-  fine(config)
+  recipes.fine(config)
+  rarely(config)
   config.model.update(
     attention_levels=(2,), temporal_attention_levels=(1, 2), resample='linear'
   )
@@ -76,15 +78,7 @@ def frames(config):
   config.stages.video.update(batch=8, steps=3200)
 
 
-def fine(config):
-  """Latents of 4 px: an outline is where its edges are, no code of a place."""
-  config.autoencoder.update(
-    factor=4, channels=4, encoder_width=32, decoder_width=64, decoder_blocks=1
-  )
-  config.model.update(
-    widths=(32, 48, 96), blocks=(1, 1, 1), temporal_levels=(0, 1, 2)
-  )
-  config.stages.autoencoder.steps = 1000
+def rarely(config):
   config.score.every = 0  # It takes minutes.
   config.train.update(eval_every=1000, preview_every=1000)
 

@@ -102,14 +102,15 @@ def test_another_network_is_no_image_model(tmp_path, load):
   assert not list(tmp_path.iterdir())
 
 
-def test_the_command_writes_one_or_the_other(tmp_path):
+def test_the_command_refuses_what_an_image_model_has_no_use_for(tmp_path):
   command = [sys.executable, '-m', 'vdm.export', '--image', '--branches']
+  command += ['--name', 'a model', '--eta', '0']
   given = [f'--workdir={tmp_path}', f'--out={tmp_path}/out']
   found = subprocess.run(
     [*command, *given], cwd=ROOT, capture_output=True, text=True, check=False
   )
   assert found.returncode == 2, found.stderr
-  assert 'neither --branches nor --push' in found.stderr
+  assert 'leave out --branches, --name, --eta.' in found.stderr
   assert not (tmp_path / 'out').exists()
 
 

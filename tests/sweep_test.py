@@ -173,7 +173,7 @@ def test_an_ablation_changes_one_key_at_a_time(tmp_path):
   assert plan.runs[0].title == 'baseline, seed 0'
   assert len(plan.notes) == 1 and 'share one autoencoder' in plan.notes[0]
   both = dict(seeds=[0], alone=True, grid=True)
-  with pytest.raises(errors.UsageError, match='--alone for one at a time'):
+  with pytest.raises(errors.UsageError, match='--alone and --grid, not both'):
     make_plan(tmp_path, *vary, **both)
 
 

@@ -79,13 +79,27 @@ _PUBLIC = flags.DEFINE_bool(
 )
 
 
+def _check_image() -> None:
+  """Stops if --image comes with what a file of weights alone has no use for."""
+  card = (_SAMPLES, _NAME, _LICENSE, _DATA_LICENSE, _NOTES, _PUSH, _PUBLIC)
+  unused = [
+    *(x.name for x in (_BRANCHES, *card) if x.present),
+    *_sampler(),
+  ]
+  if unused:
+    flag.stop(
+      '--image writes the image model alone, without videos, card or sampler: '
+      f'leave out {", ".join(f"--{name}" for name in unused)}.'
+    )
+
+
 def main(argv: Sequence[str]) -> None:
   del argv
   for name, value in (('workdir', _WORKDIR.value), ('out', _OUT.value)):
     if not value:
       flag.stop(f'--{name} is missing: name a folder.')
-  if _IMAGE.value and (_BRANCHES.value or _PUSH.value):
-    flag.stop('--image goes with neither --branches nor --push.')
+  if _IMAGE.value:
+    _check_image()
   from vdm.multihost import initialize
   from vdm.publishing import export
   from vdm.publishing import image_model

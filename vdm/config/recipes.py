@@ -130,6 +130,21 @@ def joint(config: ConfigDict) -> None:
   config.diffusion.update(density_mean=1.0, density_std=1.5)
 
 
+def fine(config: ConfigDict) -> None:
+  """Makes latents of 4 px: an outline is where its edges are, no code of it.
+
+  Args:
+    config: of `scenes`, changed in place.
+  """
+  config.autoencoder.update(
+    factor=4, channels=4, encoder_width=32, decoder_width=64, decoder_blocks=1
+  )
+  config.model.update(
+    widths=(32, 48, 96), blocks=(1, 1, 1), temporal_levels=(0, 1, 2)
+  )
+  config.stages.autoencoder.steps = 1000
+
+
 def enlarging(config: ConfigDict) -> None:
   """Makes a run double height and width of videos of 64 px, in pixels.
 

@@ -103,8 +103,7 @@ def combinations(
     alone: one key at a time, the others as in the baseline.
 
   Raises:
-    UsageError: there is nothing to compare, or several keys with neither or
-      both.
+    UsageError: there is nothing to compare, or several keys with neither; both.
   """
   count = 1
   for variation in variations:
@@ -120,7 +119,9 @@ def combinations(
     for i, pairs in enumerate(each)
     for pair in pairs[1:]
   ]
-  if len(variations) > 1 and grid == alone:
+  if grid and alone:
+    raise errors.UsageError('Pass one of --alone and --grid, not both.')
+  if len(variations) > 1 and not (grid or alone):
     keys = ', '.join(variation.key for variation in variations)
     raise errors.UsageError(
       f'--vary names several keys ({keys}), and of what differs in several '
