@@ -97,7 +97,9 @@ def make_run(folder, name):
 def call(arguments, log):
   """Starts this program, with the output in a file."""
   command = [
-    *(sys.executable, __file__, f'--folder={_FOLDER.value}'),
+    sys.executable,
+    __file__,
+    f'--folder={_FOLDER.value}',
     f'--steps={_STEPS.value}',
     *arguments,
   ]

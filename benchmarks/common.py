@@ -124,7 +124,7 @@ def compile_step(config, stage, batch):
   }
   _, arguments = steps.arguments(clips, 0)
   step = train_step.make_train_step(
-    *(config.optim, stage, steps.objective, steps.layout, 0, mesh, state)
+    config.optim, stage, steps.objective, steps.layout, 0, mesh, state
   )
   operations = flops.count_flops(step, state, *arguments)
   began = time.perf_counter()

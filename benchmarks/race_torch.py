@@ -173,7 +173,11 @@ def main():
     return
   count = sum(x.numel() for x in make(options, clips).denoise_fn.parameters())
   for mark, steps, average in train(
-    *(options, clips, labels, options['rate'], options['seconds']),
+    options,
+    clips,
+    labels,
+    options['rate'],
+    options['seconds'],
     options['marks'],
   ):
     began = time.perf_counter()

@@ -140,6 +140,7 @@ from IPython.display import display
 from IPython.display import HTML
 import numpy as np
 
+from vdm import fulfil
 from vdm import generate
 from vdm import request
 from vdm.config import ranges
@@ -170,9 +171,9 @@ def make_videos(seed=0, number=4, steps=None, method=None, **asked):
       {name: x for name, x in changes.items() if x is not None},
     )
     started, seeds = time.time(), seed + np.arange(number)
-    videos, records = request.make_videos(wanted, generators, seeds)
+    videos, records = fulfil.make_videos(wanted, generators, seeds)
   print(f'{number} videos in {time.time() - started:.1f} s')
-  request.write(wanted, videos, records, seeds)
+  fulfil.write(wanted, videos, records, seeds)
   display(HTML(notebook.players(sorted(folder.glob(f'seed_*.{show}')))))
   display(HTML(notebook.download(folder)))
 

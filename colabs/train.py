@@ -255,7 +255,13 @@ made_with = generate.describe_samples(
   run.config, run.source, run.step, run.worse
 )
 samples.write(
-  *(folder, videos, labels, names, seeds, run.frame_rate, made_with),
+  folder,
+  videos,
+  labels,
+  names,
+  seeds,
+  run.frame_rate,
+  made_with,
   each=True,
   prompts=asked.captions,
 )

@@ -41,7 +41,13 @@ from vdm.config import recipes
 from vdm.config import variants
 
 VARIANTS = (
-  *('64x32', '128x16', 'uncond', 'given', 'told', 'tokens', 'smoke'),
+  '64x32',
+  '128x16',
+  'uncond',
+  'given',
+  'told',
+  'tokens',
+  'smoke',
   'overfit',
 )
 

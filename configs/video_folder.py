@@ -28,11 +28,14 @@ from vdm.config import recipes
 from vdm.config import schema
 from vdm.config import variants
 
-VARIANTS = ('enlarge', 'smoke', 'overfit')
+VARIANTS = ('cpu', 'enlarge', 'smoke', 'overfit')
 
 
 def get_config(variant: str = ''):
-  if 'enlarge' in variant.split(','):
+  names = variant.split(',')
+  if 'cpu' in names:
+    config = cpu()
+  elif 'enlarge' in names:
     config = recipes.scenes()
     recipes.enlarging(config)
     config.data.resolution = 128
@@ -56,4 +59,29 @@ def full():
     every=2000,
   )
   config.autoencoder.update(factor=4, initial_logvar=-9.0, kl_weight=1e-5)
+  return config
+
+
+def cpu():
+  """Two stages and a small network; textures need all of the autoencoder."""
+  config = recipes.scenes()
+  recipes.fine(config)
+  config.autoencoder.update(
+    channels=8,
+    encoder_width=64,
+    decoder_width=128,
+    decoder_blocks=2,
+    initial_logvar=-9.0,
+    kl_weight=1e-5,
+    multiscale_weight=0.0,
+  )
+  config.model.update(
+    attention_levels=(2,), temporal_attention_levels=(1, 2), resample='linear'
+  )
+  config.diffusion.update(density_mean=0.8, density_std=1.4)
+  config.data.flip = True
+  config.sample.update(guidance=1.0, final=64)
+  config.score.every = 0
+  config.stages.autoencoder.update(crop=32, batch=16, steps=4000)
+  config.stages.video.update(batch=8, steps=2400)
   return config

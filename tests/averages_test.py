@@ -46,7 +46,7 @@ def test_losses_are_with_the_scalars_of_the_clips(
   config.model.scalars = ('frame_rate', 'motion')
   stage, seen = config.stages.video, []
   run = trained.Model(
-    *(config, stage, 1, {}, {}, [], 25.0), workdir=epath.Path(tmp_path)
+    config, stage, 1, {}, {}, [], 25.0, workdir=epath.Path(tmp_path)
   )
 
   def validate(params, frozen, clips):

@@ -185,7 +185,9 @@ def test_a_save_that_failed_is_told_at_the_next_step(
     saver = stage_saver.StageSaver(
       config,
       stages.Span('video', schema.stage(steps=10), 0, 10),
-      *('fingerprint', store, best),
+      'fingerprint',
+      store,
+      best,
       counters.Counters(10),
       types.SimpleNamespace(flush=lambda: None),
     )

@@ -166,7 +166,7 @@ def test_the_command(made, data_root, tmp_path):
   config.write_text(CONFIG.format(root=str(data_root)))
   folder = tmp_path / 'latents'
   result = prepare(
-    *(config, f'--config.data.latents={folder}', '--workdir', tmp_path / 'run')
+    config, f'--config.data.latents={folder}', '--workdir', tmp_path / 'run'
   )
   assert result.returncode == 0, result.stderr
   assert 'Latents of 96 frames (0 unreadable)' in result.stdout

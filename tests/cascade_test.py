@@ -47,7 +47,7 @@ def test_small_videos_are_area_averages_of_every_other_frame():
   for space, time in ((2, 1), (1, 2), (4, 2)):
     small = cascade.shrink(video, space, time)
     squares = video[:, ::time].reshape(
-      *(2, FRAMES // time, SIDE // space, space, SIDE // space, space, 3)
+      2, FRAMES // time, SIDE // space, space, SIDE // space, space, 3
     )
     # Half a grey level goes up.
     wanted = np.floor(squares.mean((3, 5)) + 0.5)
@@ -350,7 +350,7 @@ def test_a_chain_of_perfect_denoisers_has_the_conditional_law(links, sigma):
   planned = chain.plan(first, 2, 12.5, [second], low_noise=sigma)
   generators = chain.keeping()
   videos, (record,) = chain.make(
-    *(planned, small, labels, [], (), seeds), generators
+    planned, small, labels, [], (), seeds, generators
   )
   # Models that are used again are as they were read, and compiled once.
   assert second.config.sample.low_noise == 0

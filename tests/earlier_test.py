@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_config
 
+from vdm import fulfil
 from vdm import generate
 from vdm import prompts
 from vdm import request
@@ -159,7 +160,7 @@ def test_the_command_takes_it_unless_told_otherwise(run, tmp_path):
     again = request.read(options, [trained.load(run)])  # As a notebook does.
     for run_of in (found.run, again.run):
       assert (run_of.worse and run_of.worse.step) == worse
-    assert ('autoguide' in request.describe(found)) == (worse is not None)
+    assert ('autoguide' in fulfil.describe(found)) == (worse is not None)
 
 
 def test_an_export_holds_both(run, exported):

@@ -142,7 +142,9 @@ def test_another_protocol_is_measured_anew(card, workdir, options):
   run.config.sample.guidance = 1.5
   worse = trained.load_worse(run, '9')
   generator = generate.make_generator(
-    *(run.config, run.stage, sharding.make_mesh()),
+    run.config,
+    run.stage,
+    sharding.make_mesh(),
     worse=worse,
   )
   labels = {'label': np.arange(4, dtype=np.int32)}

@@ -31,7 +31,7 @@ def model_of(kind, name):
   config = schema.default()
   config.model = nets.options(kind, name)
   return trained.Model(
-    *(config, None, 7, nets.params(kind, name), {}, [], 12.5), source='runs/a'
+    config, None, 7, nets.params(kind, name), {}, [], 12.5, source='runs/a'
   )
 
 

@@ -158,7 +158,8 @@ def test_prompts_are_encoded_and_followed(run, tmp_path):
     ask(tmp_path / 'export', tmp_path / 'a', caption=PROMPT, num=2)
   folder = trained.load(run).config.model.text.name
   again = ask(
-    *(tmp_path / 'export', tmp_path / 'again'),
+    tmp_path / 'export',
+    tmp_path / 'again',
     **dict(caption=PROMPT, num=2, text_encoder=folder),
   )
   np.testing.assert_array_equal(again, told)

@@ -45,7 +45,9 @@ def make(count, objects=1, motion='straight', frames=16, **options):
     crossings=options.get('crossings', False),
   )
   world = laws.World(
-    *(objects, pull if motion == 'gravity' else 0.0, walls),
+    objects,
+    pull if motion == 'gravity' else 0.0,
+    walls,
     turning=options.get('rotation', False),
     crossings=options.get('crossings', False),
   )

@@ -90,7 +90,9 @@ def test_what_a_person_can_mend_is_one_sentence():
 
 def test_a_platform_that_is_not_there_stops_in_one_sentence(tmp_path):
   done = run(
-    *('--config', 'configs/synthetic.py', f'--workdir={tmp_path}/run'),
+    '--config',
+    'configs/synthetic.py',
+    f'--workdir={tmp_path}/run',
     platform='nope',
   )
   assert done.returncode == 2

@@ -131,7 +131,11 @@ def test_in_any_order_independent_tokens_have_their_frequencies(
 ):
   rows = 20_000
   found = sample(
-    *(independent, rows, (1, 1, 2), (3, 2), left),
+    independent,
+    rows,
+    (1, 1, 2),
+    (3, 2),
+    left,
     noise=RANDOM_ORDER,
     temperature=temperature,
   )
@@ -150,7 +154,11 @@ def test_in_any_order_independent_tokens_have_their_frequencies(
 def test_without_temperature_the_likeliest_are_drawn_in_any_order():
   rows = 500
   found = sample(
-    *(independent, rows, (1, 1, 2), (3, 2), (2, 1, 0)),
+    independent,
+    rows,
+    (1, 1, 2),
+    (3, 2),
+    (2, 1, 0),
     noise=RANDOM_ORDER,
     temperature=1e-4,
   )
@@ -172,7 +180,7 @@ def test_the_certainty_is_of_the_network_at_any_temperature():
     return jnp.log(jnp.where(alone, p, after) + 1e-30)
 
   found = sample(
-    *(predict, 9, (1, 1, 2), (2,), (2, 1, 0)), noise=0.0, temperature=1e-3
+    predict, 9, (1, 1, 2), (2,), (2, 1, 0), noise=0.0, temperature=1e-3
   )
   np.testing.assert_array_equal(found[:, 0, 0, :, 0], [[0, 1]] * 9)
 
@@ -180,7 +188,7 @@ def test_the_certainty_is_of_the_network_at_any_temperature():
 def test_the_certain_are_kept_first():
   """Exactly: of two drawn tokens the likelier stays, the other is redrawn."""
   rows = 20_000
-  found = sample(*(independent, rows, (1, 1, 2), (3, 2), (2, 1, 0)), noise=0.0)
+  found = sample(independent, rows, (1, 1, 2), (3, 2), (2, 1, 0), noise=0.0)
   joint = np.einsum('ia,ib->iab', P, Q).reshape(2, 6)  # Of both groups.
   wanted = np.zeros((6, 6))
   for a, b in itertools.product(range(6), range(6)):
@@ -210,7 +218,7 @@ def test_one_token_a_step_keeps_what_belongs_together():
   rows = 4_000
   one_by_one = range(LENGTH, -1, -1)
   found = sample(
-    *(all_equal, rows, (LENGTH, 1, 1), (VALUES,), list(one_by_one)), noise=1.0
+    all_equal, rows, (LENGTH, 1, 1), (VALUES,), list(one_by_one), noise=1.0
   ).reshape(rows, LENGTH)
   assert (found == found[:, :1]).all()
   counts = np.bincount(found[:, 0], minlength=VALUES)
@@ -218,7 +226,7 @@ def test_one_token_a_step_keeps_what_belongs_together():
   assert (np.abs(counts - rows / VALUES) <= 4 * error).all()
   # In one step they are drawn independently.
   found = sample(
-    *(all_equal, rows, (LENGTH, 1, 1), (VALUES,), (LENGTH, 0))
+    all_equal, rows, (LENGTH, 1, 1), (VALUES,), (LENGTH, 0)
   ).reshape(rows, LENGTH)
   same = (found == found[:, :1]).all(axis=1).mean()
   chance = VALUES ** (1.0 - LENGTH)
@@ -229,12 +237,20 @@ def test_held_tokens_stay_and_others_follow_them():
   held = np.zeros((LENGTH, 1, 1), bool)
   held[[0, 3]] = True
   found = sample(
-    *(all_equal, 5, (LENGTH, 1, 1), (VALUES,), (4, 2, 0)),
+    all_equal,
+    5,
+    (LENGTH, 1, 1),
+    (VALUES,),
+    (4, 2, 0),
     held=(held, np.full((2, 1), 2)),
   )
   np.testing.assert_array_equal(found, 2)
   other = sample(
-    *(independent, 3, (1, 1, 2), (3, 2), (0, 0, 0)),
+    independent,
+    3,
+    (1, 1, 2),
+    (3, 2),
+    (0, 0, 0),
     held=(np.ones((1, 1, 2), bool), np.array([[2, 0], [1, 1]])),
   )
   np.testing.assert_array_equal(other[:, 0, 0], [[[2, 0], [1, 1]]] * 3)
@@ -264,6 +280,6 @@ def test_a_row_does_not_depend_on_the_others():
   shape = (LENGTH, 1, 1)
   many = sample(all_equal, 7, shape, (VALUES,), left, noise=1.0)
   few = sample(
-    *(all_equal, 2, shape, (VALUES,), left), noise=1.0, keys=row_keys(7)[:2]
+    all_equal, 2, shape, (VALUES,), left, noise=1.0, keys=row_keys(7)[:2]
   )
   np.testing.assert_array_equal(few, many[:2])

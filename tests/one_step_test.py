@@ -16,7 +16,7 @@ LINEAR = linear_denoiser.fit(CLIPS.latents.reshape(6, -1))
 
 def compare(denoise, classes=4, level=0.0):
   return one_step.compare(
-    *(denoise, None, CLIPS, level), classes=classes, linear=LINEAR
+    denoise, None, CLIPS, level, classes=classes, linear=LINEAR
   )
 
 

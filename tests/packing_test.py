@@ -129,7 +129,12 @@ def update(name, layout, state, grads):
   stage = schema.stage(learning_rate=2e-2)
   rates = {group: x.rate for group, x in layout.items()}
   params, slots = optim.update(
-    *(options(name), stage, 0.5, joined, packed.opt_state, packed.params),
+    options(name),
+    stage,
+    0.5,
+    joined,
+    packed.opt_state,
+    packed.params,
     rates,
   )
   return packing.unpack(layout, packed._replace(params=params, opt_state=slots))

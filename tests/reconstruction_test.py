@@ -158,7 +158,7 @@ def evaluate(*arguments):
 
 def test_the_command(finished_run, tmp_path):
   result = evaluate(
-    *('autoencoder', '--workdir', finished_run, '--num', 3, '--out', tmp_path)
+    'autoencoder', '--workdir', finished_run, '--num', 3, '--out', tmp_path
   )
   assert result.returncode == 0, result.stderr
   assert 'PSNR, dB' in result.stdout and 'pca alone' in result.stdout

@@ -33,7 +33,12 @@ def command(tmp_path, monkeypatch):
     stage = schema.stage(frames=4, resolution=16)
     return trained.Model(
       config.copy_and_resolve_references(),
-      *(stage, 120, {}, {}, LABELS, 25.0),
+      stage,
+      120,
+      {},
+      {},
+      LABELS,
+      25.0,
       source=str(source),
     )
 
@@ -184,7 +189,14 @@ def test_a_worse_model_works_in_the_same_latents(changes, words, monkeypatch):
     config.model.num_classes = 8
     stage = schema.stage(frames=4, resolution=16)
     model = trained.Model(
-      *(config, stage, 120, {}, {}, LABELS, 25.0, 'a'),
+      config,
+      stage,
+      120,
+      {},
+      {},
+      LABELS,
+      25.0,
+      'a',
       source=str(source),
       workdir=source,
     )

@@ -26,9 +26,13 @@ def make_model(num_classes=0, reads=False, **stage):
     reader = vocabulary.Words(('a', "disc's", 'way'), 3)
   network = models.make_network(config.model, 3, ())
   return trained.Model(
-    *(config, config.stages.video, 7),
-    *(tiny_runs.randomise(network.abstract_params()), tiny_runs.autoencoder()),
-    *([], 25.0),
+    config,
+    config.stages.video,
+    7,
+    tiny_runs.randomise(network.abstract_params()),
+    tiny_runs.autoencoder(),
+    [],
+    25.0,
     reader=reader,
   )
 

@@ -194,7 +194,7 @@ def test_unknown_numbers_have_finite_gradients():
   def loss(params):
     cond = {'label': jnp.zeros(2, jnp.int32), 'motion': jnp.array([jnp.nan, 0])}
     embedding = network.apply(
-      *(params, jnp.ones((2, 2, 4, 4, 3)), jnp.zeros((2, 2)), cond)
+      params, jnp.ones((2, 2, 4, 4, 3)), jnp.zeros((2, 2)), cond
     )
     return jnp.square(embedding).mean()
 

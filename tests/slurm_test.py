@@ -82,7 +82,10 @@ def test_arguments_and_cpus_reach_every_task(clone):
   job = clone.submit(
     """{ printf '%s|' "$SLURM_PROCID" "$SRUN_CPUS_PER_TASK" "$@"; echo; } \\
     >>seen; exit 0""",
-    *('--config', 'configs/a.py', '--workdir', 'my runs/a'),
+    '--config',
+    'configs/a.py',
+    '--workdir',
+    'my runs/a',
     options={'nodes': '2', 'cpus-per-task': '6'},
   )
   assert job.wait() == (0, False)

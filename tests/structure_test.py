@@ -19,7 +19,7 @@ FLOORS = (
     *('export', 'replay'),
   ),
   ('sweeping',),
-  ('train', 'publishing', 'reporting'),
+  ('train', 'publishing', 'reporting', 'fulfil'),
   ('evaluation', 'planning', 'request'),
   ('training', 'chain'),
   ('generate', 'trained'),

@@ -163,20 +163,14 @@ def test_a_caption_is_asked_for_and_recorded(run, tmp_path):
 
 
 def test_prompts_that_make_no_sense_are_refused(run, tmp_path, capsys):
-  refused(
-    *(run, tmp_path, capsys, 'does not know (teal)'), caption='a teal disc'
-  )
+  refused(run, tmp_path, capsys, 'does not know (teal)', caption='a teal disc')
   empty = tmp_path / 'empty.txt'
   empty.write_text('\n')
-  refused(*(run, tmp_path, capsys, 'no line'), captions=str(empty))
-  refused(
-    *(run, tmp_path, capsys, 'give one'), caption='a', captions=str(empty)
-  )
-  refused(
-    *(run, tmp_path, capsys, 'leave --text_encoder out'), text_encoder='a'
-  )
+  refused(run, tmp_path, capsys, 'no line', captions=str(empty))
+  refused(run, tmp_path, capsys, 'give one', caption='a', captions=str(empty))
+  refused(run, tmp_path, capsys, 'leave --text_encoder out', text_encoder='a')
   missing = str(tmp_path / 'missing.txt')
-  refused(*(run, tmp_path, capsys, 'missing.txt'), captions=missing)
+  refused(run, tmp_path, capsys, 'missing.txt', captions=missing)
 
 
 def test_an_export_has_the_words(run, tmp_path):

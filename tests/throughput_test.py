@@ -147,7 +147,10 @@ def test_the_log_says_it_once_where_it_matters(caplog):
     read=lambda: {'data_wait_share': next(shares)}, pace=lambda: next(pace)
   )
   log = step_log.StepLog(
-    *([span], config, rates, counters.Counters(10)),
+    [span],
+    config,
+    rates,
+    counters.Counters(10),
     types.SimpleNamespace(write=lambda *_: None),
   )
   said = []

@@ -115,8 +115,13 @@ class Run:
     packed = packing.pack(self.layout, self.initial)
     self.shardings = sharding.tree_sharding(self.mesh, packed)
     self.step = train_step.make_train_step(
-      *(self.config.optim, self.stage, self.objective, self.layout, 0),
-      *(self.mesh, packed),
+      self.config.optim,
+      self.stage,
+      self.objective,
+      self.layout,
+      0,
+      self.mesh,
+      packed,
     )
 
   def begin(self):

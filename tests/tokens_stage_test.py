@@ -98,7 +98,10 @@ def test_given_frames_and_longer_videos_come_from_the_run(runs):
   make = generate.make_generator(model.config, model.stage)
   given = np.random.default_rng(0).integers(0, 256, (2, 2, 16, 16, 3), 'uint8')
   videos = make.samples(
-    *(model.params, model.frozen, {'label': [1, 2]}, [0, 1]),
+    model.params,
+    model.frozen,
+    {'label': [1, 2]},
+    [0, 1],
     rollouts.Task(frames=8, given=(0, 1)),
     given,
   )

@@ -86,7 +86,8 @@ def test_slice_stays_if_its_results_cannot_be_fetched(cloud, tmp_path):
   (tmp_path / 'file').write_text('')
   result = cloud.run(
     [0],
-    *('--to', tmp_path / 'file'),
+    '--to',
+    tmp_path / 'file',
     trainer=('--config=configs/a b.py', '--workdir=runs/my run'),
   )
   assert 'Not deleted' in result.stdout

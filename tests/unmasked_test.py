@@ -98,7 +98,8 @@ def make_videos(monkeypatch):
       FROZEN,
       {'label': labels},
       np.arange(num) if seeds is None else seeds,
-      *(task, given),
+      task,
+      given,
     )
     assert (videos == videos[..., :1]).all()
     return videos[..., 0].astype(int) // 85

@@ -6,8 +6,18 @@ import sys
 
 # In the order in which a person needs them.
 COMMANDS = (
-  *('prepare', 'plan', 'main', 'sample', 'evaluate', 'report', 'diagnose'),
-  *('compare', 'sweep', 'averages', 'export', 'replay'),
+  'prepare',
+  'plan',
+  'main',
+  'sample',
+  'evaluate',
+  'report',
+  'diagnose',
+  'compare',
+  'sweep',
+  'averages',
+  'export',
+  'replay',
 )
 
 

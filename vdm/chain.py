@@ -179,7 +179,9 @@ def make(
       guidance_rules.change(config.sample, guidance)
     logging.info(
       'Enlarging with %s to %d frames of %s px.',
-      *(run.source, link.task.frames, sizes.text(link.size)),
+      run.source,
+      link.task.frames,
+      sizes.text(link.size),
     )
     videos = generators(run, link.windows).samples(
       run.params,

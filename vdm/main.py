@@ -83,7 +83,10 @@ def main(argv: Sequence[str]) -> None:
       devices[0].device_kind,
     )
     code = train.train(
-      *(_CONFIG.value, workdir(), _ACCEPT_CHANGES.value, sys.argv[1:]),
+      _CONFIG.value,
+      workdir(),
+      _ACCEPT_CHANGES.value,
+      sys.argv[1:],
       stop_at=_STOP_AT.value,
     )
   except Exception as error:

@@ -73,7 +73,9 @@ def _captions() -> None:
   try:
     plan = encode_captions.build(_CONFIG.value)
   except (
-    *(builders.BuildError, builders.MissingDataset, errors.UsageError),
+    builders.BuildError,
+    builders.MissingDataset,
+    errors.UsageError,
     *errors.PATH_ERRORS,
   ) as error:
     flag.stop(f'vdm.prepare: {error}')
@@ -120,8 +122,11 @@ def _clips() -> None:
       data, allow_missing=_ALLOW_MISSING.value, runner=_runner(data.limits)
     )
   except (
-    *(builders.BuildError, builders.MissingDataset),
-    *(ImportError, OSError, ValueError),
+    builders.BuildError,
+    builders.MissingDataset,
+    ImportError,
+    OSError,
+    ValueError,
   ) as error:
     flag.stop(f'vdm.prepare: {error}')
   print(_summary(directory))

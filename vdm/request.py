@@ -1,19 +1,16 @@
-"""What a person asks of a trained model, read, checked and made.
+"""What a person asks of a trained model, read and checked.
 
-A request names models, what the videos show and begin with, and a folder.
-Nothing is made before all of it has been read.
+A request names models, what the videos show and begin with, and a folder. All
+of it is read before anything is made, see `vdm.fulfil`.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
-from etils.array_types import ui8
 from ml_collections import ConfigDict
-import numpy as np
 
 from vdm import chain
-from vdm import generate
 from vdm import prompts
 from vdm import trained
 from vdm.common import buckets
@@ -111,7 +108,10 @@ def read(options: Options, models: Sequence[Any] = ()) -> Request:
   first, *names = options.chain or [options.workdir]
   if not models:
     run = trained.load(
-      *(first, options.ema, options.checkpoint, options.image_model),
+      first,
+      options.ema,
+      options.checkpoint,
+      options.image_model,
       options.autoguide,
     )
     others = [trained.load(name) for name in names]
@@ -128,16 +128,24 @@ def read(options: Options, models: Sequence[Any] = ()) -> Request:
   frames = options.frames or run.stage.frames
   given, indices = read_given(run, options, frames, scalars)
   task = rollouts.Task(
-    *(frames, indices, options.overlap or 0, options.context_noise),
-    *(options.history_guidance, options.history_noise),
+    frames=frames,
+    given=indices,
+    overlap=options.overlap or 0,
+    context_noise=options.context_noise,
+    history_guidance=options.history_guidance,
+    history_noise=options.history_noise,
   )
   _, windows = task_plan.make(run.config, run.stage, task)
   if run.worse is not None:
     with errors.as_usage('--autoguide: '):
       task_plan.make(run.worse.config, run.worse.stage, task)
   low = chain.read_low(
-    *(run.config, run.stage, frames, frame_rate),
-    *(options.low, options.low_noise),
+    run.config,
+    run.stage,
+    frames,
+    frame_rate,
+    options.low,
+    options.low_noise,
   )
   if low and given:
     raise ValueError('--given and --low are both given: give one.')
@@ -147,17 +155,31 @@ def read(options: Options, models: Sequence[Any] = ()) -> Request:
     run = run._replace(reader=reader)
   asked = choose_prompts(run, options, given or low)
   guidance = prompts.choose_guidance(
-    *(run.config, asked, options.guidance, run.worse is not None),
+    run.config,
+    asked,
+    options.guidance,
+    run.worse is not None,
     others=told_besides(run.config, scalars, given, len(windows)),
   )
   out = choose_folder(
     names[-1] if names else first,
     links[-1].run.step if links else run.step,
-    *(options.out, options.overwrite),
+    options.out,
+    options.overwrite,
   )
   return Request(
-    *(options, run, given, low, links, task, len(windows), asked),
-    *(scalars, frame_rate, guidance, out),
+    options=options,
+    run=run,
+    given=given,
+    low=low,
+    chain=links,
+    task=task,
+    windows=len(windows),
+    asked=asked,
+    scalars=scalars,
+    frame_rate=frame_rate,
+    guidance=guidance,
+    out=out,
   )
 
 
@@ -207,9 +229,7 @@ def choose_prompts(run: Any, options: Options, shown: Any) -> prompts.Prompts:
   if shown and options.label is None:
     from vdm.preparation import given_frames  # It takes OpenCV.
 
-    labels = given_frames.labels(
-      *(shown, run.config.model, run.label_names, num)
-    )
+    labels = given_frames.labels(shown, run.config.model, run.label_names, num)
   elif captions and options.label is None:
     labels = [-1] * num
   else:
@@ -260,96 +280,3 @@ def choose_folder(
     samples.check_free(folder)
   buckets.check_writable(folder, '--out')
   return folder
-
-
-def make_videos(
-  request: Request,
-  generators: chain.Generators,
-  seeds: np.ndarray,
-) -> tuple[ui8['n t h w 3'], list[dict[str, Any]]]:
-  """Returns the videos, and what the models after the first one did.
-
-  Args:
-    request: what is asked for.
-    generators: of the models, see `chain.Generators`.
-    seeds: of the videos, [n].
-  """
-  run, asked, num = request.run, request.asked, len(seeds)
-
-  def for_all(given):
-    frames = given.frames
-    return np.resize(frames, (num, *frames.shape[1:]))
-
-  scalars = {name: np.full(num, x) for name, x in request.scalars.items()}
-  cond = asked.cond | scalars
-  if request.low:
-    cond['small'] = for_all(request.low)
-  given = for_all(request.given) if request.given else None
-  videos = generators(run, request.windows).samples(
-    run.params, run.frozen, cond, seeds, request.task, given
-  )
-  labels = asked.cond['label']
-  return chain.make(
-    *(request.chain, videos, labels, run.label_names, asked.captions),
-    *(seeds, generators),
-  )
-
-
-def describe(request: Request) -> dict[str, Any]:
-  """Returns what made the samples, for samples.json."""
-  run, options = request.run, request.options
-  num = len(request.asked.cond['label'])
-  made_with = generate.describe_samples(
-    run.config, run.source, run.step, run.worse
-  )
-  if options.image_model:
-    made_with['image_model'] = options.image_model
-  if request.scalars:
-    made_with['scalars'] = request.scalars
-  if request.given:
-    from vdm.preparation import given_frames  # It takes OpenCV.
-
-    made_with['given'] = given_frames.describe(
-      request.given, options.given, request.task.given, num
-    )
-  if request.low:
-    from vdm.preparation import given_frames  # It takes OpenCV.
-
-    made_with['low_noise'] = run.config.sample.low_noise
-    made_with['low'] = given_frames.describe_small(
-      request.low, options.low, num
-    )
-  if request.given or request.windows > 1:
-    planned, _ = task_plan.make(run.config, run.stage, request.task)
-    made_with['task'] = {
-      k: v for k, v in planned._asdict().items() if k != 'given'
-    }
-  return made_with
-
-
-def write(
-  request: Request,
-  videos: ui8['n t h w 3'],
-  records: list[dict[str, Any]],
-  seeds: np.ndarray,
-) -> None:
-  """Writes videos and how they were made to the folder that was asked for.
-
-  Args:
-    request: what was asked for.
-    videos: see `make_videos`.
-    records: likewise.
-    seeds: of the videos, [n].
-
-  Raises:
-    OSError: they cannot be written.
-  """
-  made_with = describe(request)
-  if records:
-    made_with['chain'] = records
-  samples.write(
-    *(request.out, videos, request.asked.cond['label']),
-    *(request.run.label_names, seeds, request.made_rate, made_with),
-    each=True,
-    prompts=request.asked.captions,
-  )

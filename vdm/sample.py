@@ -167,6 +167,7 @@ def main(argv: Sequence[str]) -> None:
     )
   import numpy as np
 
+  from vdm import fulfil
   from vdm import generate
   from vdm import request
   from vdm.config import sampling
@@ -193,12 +194,15 @@ def main(argv: Sequence[str]) -> None:
     )
   except ValueError as error:
     flag.stop(error)
-  made_with = request.describe(wanted)
+  made_with = fulfil.describe(wanted)
   logging.info(
     'Making %d videos with step %d: %s, guidance %s, EMA %g; they go to %s.',
-    *(num, run.step, sampling.words(options)),
+    num,
+    run.step,
+    sampling.words(options),
     made_with.get('guidance_by') or f'{made_with["guidance"]:g}',
-    *(options.ema, wanted.out),
+    options.ema,
+    wanted.out,
   )
   seeds = _SEED.value + np.arange(num)
 
@@ -212,9 +216,9 @@ def main(argv: Sequence[str]) -> None:
     except ValueError as error:
       flag.stop(error)
 
-  videos, records = request.make_videos(wanted, generator, seeds)
+  videos, records = fulfil.make_videos(wanted, generator, seeds)
   try:
-    request.write(wanted, videos, records, seeds)
+    fulfil.write(wanted, videos, records, seeds)
   except errors.PATH_ERRORS as error:
     flag.stop(error)
   logging.info('The videos are in %s.', wanted.out)

@@ -462,7 +462,7 @@ def finish(run: Run, span: stages.Span, state: train_state.TrainState) -> None:
     ensure_autoencoder(run, span)[0],
     judged_source(run),
     lambda frames: inputs.held_out_clips(
-      *(config, run.sources, span, config.sample.final, run.texts), frames
+      config, run.sources, span, config.sample.final, run.texts, frames
     ),
     run.mesh,
     run.workdir / 'final',

@@ -137,9 +137,14 @@ def _is_transient(error: Exception) -> bool:
   return isinstance(
     error,
     (
-      *(exceptions.ServerError, exceptions.TooManyRequests),
-      *(exceptions.RetryError, login.TransportError, aiohttp.ClientError),
-      *(requests.exceptions.ConnectionError, requests.exceptions.Timeout),
-      *(ConnectionError, TimeoutError),
+      exceptions.ServerError,
+      exceptions.TooManyRequests,
+      exceptions.RetryError,
+      login.TransportError,
+      aiohttp.ClientError,
+      requests.exceptions.ConnectionError,
+      requests.exceptions.Timeout,
+      ConnectionError,
+      TimeoutError,
     ),
   )

@@ -36,8 +36,12 @@ def reporter(title: str, total: int, unit: str = '') -> Callable[[int], None]:
       shown, rate = now, done / max(now - started, 1e-9)
       logging.info(
         '%s: %d of %d%s, %.3g a second, %.0f s left',
-        *(title, done, total, f' {unit}s' if unit else ''),
-        *(rate, (total - done) / rate),
+        title,
+        done,
+        total,
+        f' {unit}s' if unit else '',
+        rate,
+        (total - done) / rate,
       )
 
   return log

@@ -36,15 +36,22 @@ from vdm.config.keys import (
 
 # Every rule that can leave shots of a video out.
 SCREENING = (
-  *('cuts', 'blank', 'frozen', 'letterbox', 'low_frame_rate', 'overlay'),
-  *('low_motion', 'high_motion', 'duplicate'),
+  'cuts',
+  'blank',
+  'frozen',
+  'letterbox',
+  'low_frame_rate',
+  'overlay',
+  'low_motion',
+  'high_motion',
+  'duplicate',
 )
 
 KEYS: dict[str, Any] = dict(
   seed=0,  # Root of every random key and of the order of the data.
   data=dict(
     name=one_of(  # The last three are folders of videos.
-      *('synthetic_scenes', 'ucf101', 'video_folder', 'driving', 'webvid')
+      'synthetic_scenes', 'ucf101', 'video_folder', 'driving', 'webvid'
     ),
     root='data',  # Folder under which built data sets are stored.
     source='',  # Folder or archive of the videos it is built from.
@@ -325,9 +332,7 @@ KEYS: dict[str, Any] = dict(
     # The measure whose lowest score is kept as a checkpoint. By default none:
     # of so few clips, `motion` ranked shuffled real clips above the demo's
     # samples and was lowest for a model that was half trained.
-    best=one_of(
-      *('none', 'motion', 'spectrum', 'texture', 'appearance', 'panel')
-    ),
+    best=one_of('none', 'motion', 'spectrum', 'texture', 'appearance', 'panel'),
   ),
   train=dict(
     order=(),  # Names of the stages, in the order in which they run.

@@ -139,7 +139,8 @@ def read_plan(directory: str) -> dict[str, Any]:
     CacheError: there is none.
   """
   return cache_folder.read_finished(
-    *(directory, DONE),
+    directory,
+    DONE,
     'latent cache in {}: run python -m vdm.prepare latents with the same '
     '--config and --workdir',
   )

@@ -90,7 +90,7 @@ def write(
   os.makedirs(directory, exist_ok=True)
   if process_index == 0:
     cache_folder.claim(
-      *(directory, plan, 'a latent cache', 'config.data.latents'), _difference
+      directory, plan, 'a latent cache', 'config.data.latents', _difference
     )
   wait()
   shards = latent_cache.cut_shards(source.index['n'], plan)

@@ -153,7 +153,8 @@ def read_plan(directory: str) -> dict[str, Any]:
     CacheError: there is none.
   """
   found = cache_folder.read_finished(
-    *(directory, DONE),
+    directory,
+    DONE,
     'text cache in {}: run python -m vdm.prepare captions with the same '
     '--config',
   )

@@ -56,7 +56,7 @@ def write(
   plan['content'] = content
   os.makedirs(directory, exist_ok=True)
   cache_folder.claim(
-    *(directory, plan, 'a text cache', 'config.data.texts'), _difference
+    directory, plan, 'a text cache', 'config.data.texts', _difference
   )
   cache_folder.write_array(os.path.join(directory, text_cache.KEYS), keys)
   starts, lengths = range(0, len(ordered), shard), []

@@ -187,72 +187,118 @@ def _untrained_levels(numbers):
 
 _CHECKS: tuple[Callable[[dict[str, Any]], Finding | None], ...] = (
   _Limit(
-    'frames out of order',
-    *('order', -math.inf, SHUFFLED),
-    'In training clips the next frame is {:.2f} times as different as one half '
-    'a clip away.',
-    'Watch clips of the data report, and check how frames were sorted and '
-    'which stride was taken.',
+    name='frames out of order',
+    key='order',
+    low=-math.inf,
+    high=SHUFFLED,
+    what=(
+      'In training clips the next frame is {:.2f} times as different as one '
+      'half a clip away.'
+    ),
+    todo=(
+      'Watch clips of the data report, and check how frames were sorted and '
+      'which stride was taken.'
+    ),
   ),
   _Limit(
-    'clips without motion',
-    *('static_share', -math.inf, STATIC),
-    'In {:.0%} of the training clips nothing moves.',
-    'Prepare the data again with data.screening.rules that leave out '
-    "'frozen' and 'low_motion'.",
+    name='clips without motion',
+    key='static_share',
+    low=-math.inf,
+    high=STATIC,
+    what='In {:.0%} of the training clips nothing moves.',
+    todo=(
+      'Prepare the data again with data.screening.rules that leave out '
+      "'frozen' and 'low_motion'."
+    ),
   ),
   _Limit(
-    'poor autoencoder',
-    *('autoencoder_psnr', POOR_PSNR, math.inf),
-    'It gives held-out clips back with {:.1f} dB: no sample can look better.',
-    'Train it longer, with more channels or a smaller factor, before the '
-    'video model; python -m vdm.evaluate autoencoder shows its worst clips.',
+    name='poor autoencoder',
+    key='autoencoder_psnr',
+    low=POOR_PSNR,
+    high=math.inf,
+    what=(
+      'It gives held-out clips back with {:.1f} dB: no sample can look better.'
+    ),
+    todo=(
+      'Train it longer, with more channels or a smaller factor, before the '
+      'video model; python -m vdm.evaluate autoencoder shows its worst '
+      'clips.'
+    ),
   ),
   _Limit(
-    'latents out of scale',
-    *('latent_rms', *RMS),
-    'Normalised latents of held-out clips have an RMS of {:.2f}, not 1: all '
-    'noise levels are shifted.',
-    'The statistics in autoencoder/ are not of these data or weights: let '
-    'the run write them again in a new folder.',
+    name='latents out of scale',
+    key='latent_rms',
+    low=RMS[0],
+    high=RMS[1],
+    what=(
+      'Normalised latents of held-out clips have an RMS of {:.2f}, not 1: all '
+      'noise levels are shifted.'
+    ),
+    todo=(
+      'The statistics in autoencoder/ are not of these data or weights: let '
+      'the run write them again in a new folder.'
+    ),
   ),
   _Limit(
-    'parameters in 16 bits',
-    *('rounded_share', -math.inf, ROUNDED),
-    '{:.0%} of the parameters are numbers that bfloat16 holds: steps smaller '
-    'than 1/256 of a parameter are lost.',
-    'Keep parameters in float32; only train.compute_dtype may be bfloat16.',
+    name='parameters in 16 bits',
+    key='rounded_share',
+    low=-math.inf,
+    high=ROUNDED,
+    what=(
+      '{:.0%} of the parameters are numbers that bfloat16 holds: steps '
+      'smaller than 1/256 of a parameter are lost.'
+    ),
+    todo=(
+      'Keep parameters in float32; only train.compute_dtype may be bfloat16.'
+    ),
   ),
   _Limit(
-    'average too wide',
-    *('raw_over_average', WIDE_AVERAGE, math.inf),
-    'The parameters have {:.2f} times the error of their average, which makes '
-    'the videos.',
-    'Sample with a narrower one (--ema), or add one to optim.ema.',
+    name='average too wide',
+    key='raw_over_average',
+    low=WIDE_AVERAGE,
+    high=math.inf,
+    what=(
+      'The parameters have {:.2f} times the error of their average, which '
+      'makes the videos.'
+    ),
+    todo='Sample with a narrower one (--ema), or add one to optim.ema.',
   ),
   _unused_time,
   _learning_rate,
   _untrained_levels,
   _Limit(
-    'labels without effect',
-    *('label_gain', LABEL_GAIN, math.inf),
-    'The right label takes away {:.1%} of the error at the level where it '
-    'helps most.',
-    'Check that labels belong to their clips (data report), and '
-    'model.label_dropout. A network that has learned little, or is trained at '
-    'a rate that does not suit it, has not learned labels either.',
+    name='labels without effect',
+    key='label_gain',
+    low=LABEL_GAIN,
+    high=math.inf,
+    what=(
+      'The right label takes away {:.1%} of the error at the level where it '
+      'helps most.'
+    ),
+    todo=(
+      'Check that labels belong to their clips (data report), and '
+      'model.label_dropout. A network that has learned little, or is '
+      'trained at a rate that does not suit it, has not learned labels '
+      'either.'
+    ),
   ),
   _Limit(
-    'frames ignore each other',
-    *('company_gain', COMPANY_GAIN, math.inf),
-    "Among another clip's frames a frame's error grows by {:.1%} only.",
-    'Give the network attention over (t h w): model.joint_levels.',
+    name='frames ignore each other',
+    key='company_gain',
+    low=COMPANY_GAIN,
+    high=math.inf,
+    what=("Among another clip's frames a frame's error grows by {:.1%} only."),
+    todo='Give the network attention over (t h w): model.joint_levels.',
   ),
   _Limit(
-    'guidance too strong',
-    *('overshoot', -math.inf, OVERSHOOT),
-    'Latents of samples are {:.2f} times as large as real ones.',
-    'Lower sample.guidance, restrict it (sample.guidance_interval) or set '
-    'sample.guidance_rescale.',
+    name='guidance too strong',
+    key='overshoot',
+    low=-math.inf,
+    high=OVERSHOOT,
+    what='Latents of samples are {:.2f} times as large as real ones.',
+    todo=(
+      'Lower sample.guidance, restrict it (sample.guidance_interval) or set '
+      'sample.guidance_rescale.'
+    ),
   ),
 )

@@ -57,7 +57,9 @@ def compare(
       if name := condition_rules.told_loss(run.config.model):
         prefix = f'{name}/'
       clips = real_clips.RealClips(run.config.data, run.stage).same(
-        *('validation', num, run.reader),
+        'validation',
+        num,
+        run.reader,
         inputs.scalars_of(run.config.model, run.stage),
       )
       mesh = sharding.make_mesh()

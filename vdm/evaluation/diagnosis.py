@@ -151,7 +151,11 @@ def measure(
   )
   by_level = {
     level: one_step.compare(
-      *(denoise, params, clips, level, x0),
+      denoise,
+      params,
+      clips,
+      level,
+      x0,
       classes=config.model.num_classes,
       linear=linear,
     )

@@ -84,7 +84,13 @@ def write(
   reconstruction = make.reconstruct(frozen, real['video'])
   frames = given_score.rolled_frames(config, stage)
   given = given_score.make(
-    *(config, stage, make, params, frozen, real, reconstruction),
+    config,
+    stage,
+    make,
+    params,
+    frozen,
+    real,
+    reconstruction,
     clips(frames) if frames else {},
   )
   if not coordination.is_first():
@@ -115,7 +121,12 @@ def write(
   )
   metrics = {'step': step, 'protocol': how}
   metrics |= synthetic_score.score(
-    *(config.data, stage, videos, labels, real, reconstruction),
+    config.data,
+    stage,
+    videos,
+    labels,
+    real,
+    reconstruction,
     asked.captions,
   )
   if given:

@@ -146,7 +146,8 @@ def divide(
   logging.info(
     'There are %d real clips, too few for %d and as many others: the floor is '
     'one half of them against the other.',
-    *(len(groups), num),
+    len(groups),
+    num,
   )
   return (
     np.arange(len(groups))[:num],
@@ -160,7 +161,12 @@ def _read(real, fake, options: Options):
   shared = {
     name: getattr(options, name)
     for name in (
-      *('frames', 'resolution', 'width', 'stride', 'frame_rate', 'seed'),
+      'frames',
+      'resolution',
+      'width',
+      'stride',
+      'frame_rate',
+      'seed',
     )
   }
   samples, sources = clip_files.read_clips(

@@ -164,7 +164,10 @@ def measure(
     }
     logging.info(
       '%s, given frames %s of %d clips:\n%s',
-      *(name.capitalize(), given, len(truth), tables.by_set(rows, _TITLES)),
+      name.capitalize(),
+      given,
+      len(truth),
+      tables.by_set(rows, _TITLES),
     )
     numbers[name] = {
       'given': given,

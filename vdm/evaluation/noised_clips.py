@@ -81,7 +81,10 @@ def make(
   def restore(params, frozen, clips):
     grids = [
       samplers.make_levels(
-        *(method, 'rho', steps, schedule),
+        method,
+        'rho',
+        steps,
+        schedule,
         rho=options.rho,
         sigma_min=options.sigma_min,
         sigma_max=sigma,

@@ -118,7 +118,10 @@ class RealClips:
     logging.info(
       '%s has %d videos, too few for %d clips and as many others: the floor '
       'is of %s clips.',
-      *(split, len(windows), num, other),
+      split,
+      len(windows),
+      num,
+      other,
     )
     return key, {**key, 'split': other}
 

@@ -217,7 +217,11 @@ def _measure(video: np.ndarray, world: World) -> dict[str, np.ndarray]:
       speeds += bounces.speed_errors(centre, free, *place, world.gravity)
       if not world.turning:  # Where its outline is says nothing of its reach.
         late += bounces.timing_errors(
-          *(centre, tracks.reach[i], free, border, scale),
+          centre,
+          tracks.reach[i],
+          free,
+          border,
+          scale,
           axes=(0,) if world.gravity else (0, 1),
         )
       free = free & trajectories.away_from_walls(centre, *place)

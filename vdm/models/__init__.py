@@ -82,8 +82,13 @@ def make_transformer(config: ConfigDict, levels: Sequence[int]) -> Network:
   own = config.transformer.to_dict()
   groups = tokens.group(levels, own.pop('vocabulary'))
   for name in (
-    *('head_size', 'attention', 'embed_width', 'num_classes', 'scalars'),
-    *('dropout', 'remat'),
+    'head_size',
+    'attention',
+    'embed_width',
+    'num_classes',
+    'scalars',
+    'dropout',
+    'remat',
   ):
     own[name] = config[name]
   own['text'] = text_options(config)

@@ -83,7 +83,10 @@ class UNet(embedding.Embedding):
     channels of what is told of a smaller video; 0: none is.
     """
     super().__init__(
-      *(embed_width, num_classes, scalars, 'embed_temporal_'),
+      embed_width,
+      num_classes,
+      scalars,
+      'embed_temporal_',
       time_patch=time_patch,
       low=bool(low),
       rngs=rngs,

@@ -46,16 +46,25 @@ class _Ranks(NamedTuple):
 
 
 _TORCHRUN = _Ranks(
-  *('torchrun processes', 'WORLD_SIZE', 'RANK', 'LOCAL_RANK'),
+  'torchrun processes',
+  'WORLD_SIZE',
+  'RANK',
+  'LOCAL_RANK',
   'LOCAL_WORLD_SIZE',
 )
 _MPI = (
   _Ranks(
-    *('Open MPI ranks', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'),
-    *('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_LOCAL_SIZE'),
+    'Open MPI ranks',
+    'OMPI_COMM_WORLD_SIZE',
+    'OMPI_COMM_WORLD_RANK',
+    'OMPI_COMM_WORLD_LOCAL_RANK',
+    'OMPI_COMM_WORLD_LOCAL_SIZE',
   ),
   _Ranks(
-    *('MPI ranks (PMI_SIZE)', 'PMI_SIZE', 'PMI_RANK', 'MPI_LOCALRANKID'),
+    'MPI ranks (PMI_SIZE)',
+    'PMI_SIZE',
+    'PMI_RANK',
+    'MPI_LOCALRANKID',
     'MPI_LOCALNRANKS',
   ),
 )

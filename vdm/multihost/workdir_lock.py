@@ -140,7 +140,9 @@ class WorkdirLock:
         if found is not None and found['token'] != self._content['token']:
           logging.error(
             '%s has been taken over by process %s on %s. Stopping.',
-            *(self._workdir, found['pid'], found['host']),
+            self._workdir,
+            found['pid'],
+            found['host'],
           )
           coordination.leave(errors.USAGE_ERROR)
         self._content['count'] += 1
@@ -178,7 +180,9 @@ def _holder(path: epath.Path) -> str:
     return holder if _born(found['pid']) == found['born'] else ''
   logging.info(
     '%s is of %s: waiting up to %.0f s to see whether it is alive.',
-    *(path, holder, SILENCE),
+    path,
+    holder,
+    SILENCE,
   )
   deadline = time.monotonic() + SILENCE
   while time.monotonic() < deadline:

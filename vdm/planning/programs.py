@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 LAUNCHED = ('fusion', 'custom-call', 'copy')
 COLLECTIVES = (
-  *('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all'),
+  'all-gather',
+  'all-reduce',
+  'reduce-scatter',
+  'all-to-all',
   'collective-permute',
 )
 _INSTRUCTION = re.compile(

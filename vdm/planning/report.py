@@ -133,7 +133,11 @@ def target_numbers(
       'overrides': []
       if fits
       else fit.overrides(
-        *(config, name, target, cost, line),
+        config,
+        name,
+        target,
+        cost,
+        line,
         functools.partial(rematerialised, name),
       ),
       'clips': rate and config.stages[name].batch / (1e12 * cost.tflop / rate),

@@ -42,7 +42,7 @@ def build(config: ConfigDict) -> dict[str, Any]:
       captions.check(source)
     told.update(source.index['caption'].tolist())
   encoder = text_encoder.Encoder(
-    *(text.name, text.revision, text.length, text.features), text.padded
+    text.name, text.revision, text.length, text.features, text.padded
   )
   facts = {name: text[name] for name in text_cache.ENCODER}
   if not text.padded:  # As in caches of before there was this key.

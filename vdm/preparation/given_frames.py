@@ -33,7 +33,12 @@ PICTURES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 _ARRAYS = '.npz'
 # What a file that is not what it seems may lead to.
 _READ_ERRORS = (
-  *(ValueError, OSError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error),
+  ValueError,
+  OSError,
+  EOFError,
+  SyntaxError,
+  zipfile.BadZipFile,
+  zlib.error,
   Image.DecompressionBombError,
 )
 

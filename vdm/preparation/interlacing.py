@@ -90,8 +90,11 @@ def deinterlaced(
   for number, frame in enumerate(frames):
     frame.pts, frame.time_base = number, Fraction(1, 25)
     own = (
-      *(frame.width, frame.height, frame.format.name),
-      *(int(frame.colorspace), int(frame.color_range)),
+      frame.width,
+      frame.height,
+      frame.format.name,
+      int(frame.colorspace),
+      int(frame.color_range),
     )
     if own != kind:
       if graph:

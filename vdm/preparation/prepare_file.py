@@ -36,8 +36,12 @@ _PREVIEW = 96  # Px of the shorter side of a preview.
 # The keys of `config.data` that a result depends on, besides the file and the
 # size of the frames.
 SETTINGS = (
-  *('frame_rate', 'encoding', 'assumed_rate', 'upscale'),
-  *('min_frames', 'screening'),
+  'frame_rate',
+  'encoding',
+  'assumed_rate',
+  'upscale',
+  'min_frames',
+  'screening',
 )
 
 

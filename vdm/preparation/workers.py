@@ -129,8 +129,12 @@ class _Worker:
     self.process = context.Process(
       target=_serve,
       args=(
-        *(function, theirs, self._heartbeat, self._ready),
-        *(limits.memory_mb, os.getpid()),
+        function,
+        theirs,
+        self._heartbeat,
+        self._ready,
+        limits.memory_mb,
+        os.getpid(),
       ),
       daemon=True,
     )

@@ -29,9 +29,15 @@ from vdm.trained import words
 
 # Keys of the configuration whose values are paths, or commas between paths.
 PATHS = (
-  *('data.root', 'data.source', 'data.latents', 'data.captions.manifest'),
-  *('autoencoder.load', 'autoencoder.weights', 'model.weights'),
-  *('data.texts', 'train.init_from'),
+  'data.root',
+  'data.source',
+  'data.latents',
+  'data.captions.manifest',
+  'autoencoder.load',
+  'autoencoder.weights',
+  'model.weights',
+  'data.texts',
+  'train.init_from',
 )
 SAMPLES = 'samples'  # The folder of videos.
 
@@ -167,8 +173,12 @@ def written(folder: epath.Path) -> list[str]:
   Other files in the folder are not the export's.
   """
   known = (
-    *(manifest.WEIGHTS, manifest.EARLIER, manifest.AUTOENCODER, manifest.CARD),
-    *(words.VOCABULARY, words.ENCODER),
+    manifest.WEIGHTS,
+    manifest.EARLIER,
+    manifest.AUTOENCODER,
+    manifest.CARD,
+    words.VOCABULARY,
+    words.ENCODER,
   )
   names = [name for name in known if (folder / name).exists()]
   if (folder / SAMPLES).exists():

@@ -97,7 +97,8 @@ def write(
   files.write_bytes(out / weights, data)
   logging.info(
     'The image model is in %s, %.2f MB: set config.model.weights to it.',
-    *(out / weights, len(data) / 1e6),
+    out / weights,
+    len(data) / 1e6,
   )
   return [weights, *texts]
 

@@ -81,7 +81,9 @@ def _is_of(model: trained.Model, name: str, content: dict[str, Any]) -> bool:
     return True
   logging.warning(
     '%s: %s is of step %d%s: the card leaves it out.',
-    *(model.source, name, samples['step']),
+    model.source,
+    name,
+    samples['step'],
     f' with another {", ".join(others)}' if others else '',
   )
   return False

@@ -32,8 +32,11 @@ _NOT_COMPARED = re.compile(
 _PARTS = {'synthetic_truth': 'truth', 'laws': 'laws'}
 # Of the last stage, as medians over the rows.
 _RATES = (
-  *('seconds_per_step', 'clips_per_second', 'data_wait_share'),
-  *('tflops_per_second', 'share_of_peak_flops'),
+  'seconds_per_step',
+  'clips_per_second',
+  'data_wait_share',
+  'tflops_per_second',
+  'share_of_peak_flops',
 )
 _LAST = ('skipped_steps', 'bad_records')
 # What needs no test, as equal configurations always give it.

@@ -87,8 +87,11 @@ def _summary(record) -> Iterator[str]:
   yield page.table(
     [
       (
-        *(span.name, span.stage.objective, span.stage.steps),
-        *(span.stage.frames, sizes.text(sizes.of(span.stage))),
+        span.name,
+        span.stage.objective,
+        span.stage.steps,
+        span.stage.frames,
+        sizes.text(sizes.of(span.stage)),
         span.stage.batch,
       )
       for span in spans

@@ -101,8 +101,14 @@ def make_windows(
     run = compiled(task.history_guidance, task.history_noise, by_given)
     levels = rollouts.held_levels(task, window, stage.frame_levels)
     return run(
-      *(params, worse_params, cond, seeds, number, known),
-      *(window.held[None], levels),
+      params,
+      worse_params,
+      cond,
+      seeds,
+      number,
+      known,
+      window.held[None],
+      levels,
     )
 
   return make_window
@@ -141,7 +147,12 @@ def _compile(
     if history_scale != 1 or by_given:
       noise = process.noise(process.fold_in(keys, streams.HISTORY), known.shape)
       history = rollouts.history(
-        *(history_scale, history_noise, noise, known, held, held_levels),
+        history_scale,
+        history_noise,
+        noise,
+        known,
+        held,
+        held_levels,
         grid[0],
       )
     guided = guide(

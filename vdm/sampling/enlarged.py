@@ -61,7 +61,8 @@ def make_teller(
       levels,
       process.fold_in(keys, streams.LOW),
       functools.partial(encode, frozen),
-      *(low.space_factor, low.time_factor),
+      low.space_factor,
+      low.time_factor,
     )
 
   def told(frozen, cond, seeds, number=0):

@@ -112,7 +112,7 @@ def make_windows(
   ):
     del task
     return run(
-      *(params, worse_params, cond, seeds, number, known, window.held[None])
+      params, worse_params, cond, seeds, number, known, window.held[None]
     )
 
   return make_window

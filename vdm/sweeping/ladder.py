@@ -83,7 +83,8 @@ def make(
   for run in plan.runs:
     own = stages.spans(run.config)[-1]
     if (own.start, own.stop, _every(primary, run.config)) != (
-      *(span.start, span.stop),
+      span.start,
+      span.stop,
       every,
     ):
       raise errors.UsageError(
@@ -172,7 +173,13 @@ def _planned(plan: plans.Plan, run: plans.Run) -> run_record.Record:
   """Returns the record of a run before it begins."""
   shared = plan.shared is not None
   return run_record.Record(
-    *(run.folder, run.config, [], [], {}, [], {}),
+    workdir=run.folder,
+    config=run.config,
+    label_names=[],
+    rows=[],
+    totals={},
+    starts=[],
+    numbers={},
     # One of its own is another one than that of any other run.
     autoencoder='' if shared else str(run.folder),
     problems=[],

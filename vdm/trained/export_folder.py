@@ -180,7 +180,7 @@ def text_files(export: Export) -> Callable[[str], tuple[bytes, str]]:
     if name not in listed:
       manifest.refuse(export.source, f'it lists no {name}')
     data = manifest.read_file(
-      *(export.folder, name, listed[name], export.within, export.source)
+      export.folder, name, listed[name], export.within, export.source
     )
     return data, f'{export.source}: {name}'
 

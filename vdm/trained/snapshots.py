@@ -172,7 +172,10 @@ def reconstruct(
   logging.info(
     'The average of width %.3f is made of %d snapshots, up to step %d; the '
     'weights of steps differ from it by %.0f %% at most.',
-    *(width, len(found), found[-1], 100 * max(rests)),
+    width,
+    len(found),
+    found[-1],
+    100 * max(rests),
   )
   if max(rests) > DOUBTFUL:
     logging.warning(

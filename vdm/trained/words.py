@@ -85,7 +85,11 @@ def make(
   if text.encoder == 'learned':
     return vocabulary.Words(words(text, read), text.length)
   return text_encoder.Encoder(
-    *(text.name, text.revision, text.length, text.features, text.padded),
+    text.name,
+    text.revision,
+    text.length,
+    text.features,
+    text.padded,
     sha256=sha256(read),
   )
 

@@ -97,7 +97,11 @@ def make(
     return {'val_loss': frames.mean(axis=1)}
 
   return latent_clips.assemble(
-    *(config, stage, mesh, poll, clips_of),
+    config,
+    stage,
+    mesh,
+    poll,
+    clips_of,
     draw=draw,
     distance=distance,
     losses_of=losses_of,

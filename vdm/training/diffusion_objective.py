@@ -59,7 +59,11 @@ def make(
     }
 
   return latent_clips.assemble(
-    *(config, stage, mesh, poll, clips_of),
+    config,
+    stage,
+    mesh,
+    poll,
+    clips_of,
     draw=draw,
     distance=distance,
     losses_of=losses_of,

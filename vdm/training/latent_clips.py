@@ -93,8 +93,11 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
     if not low.residual:
       return z
     return cascade.missing(
-      *(z, rows['video'], lambda video: encode_all(frozen, {'video': video})),
-      *(low.space_factor, low.time_factor),
+      z,
+      rows['video'],
+      lambda video: encode_all(frozen, {'video': video}),
+      low.space_factor,
+      low.time_factor,
     )
 
   def draw(batch, key):
@@ -133,7 +136,9 @@ def make(config: ConfigDict, stage: ConfigDict) -> LatentClips:
     small = cascade.shrink(rows['video'], *factors)
     keys = process.fold_in(rows['key'], objective.LOW)
     return cond | cascade.tell(
-      *(small, rows['low_noise'], keys),
+      small,
+      rows['low_noise'],
+      keys,
       lambda video: encode_all(frozen, {'video': video}),
       *factors,
     )
@@ -216,7 +221,10 @@ def assemble(
       frozen, rows, sampled=config.diffusion.sample_posterior
     )
     total, count, frames = distance(
-      *(params, frozen, jax.lax.stop_gradient(x0), rows),
+      params,
+      frozen,
+      jax.lax.stop_gradient(x0),
+      rows,
       videos.dropout_keys(config.model, rows),
     )
     return total, count, binned(config.diffusion, rows, frames)

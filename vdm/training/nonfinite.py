@@ -82,8 +82,16 @@ def examine(
   def parts(params, frozen, batch, n, key):
     flat = trees.flatten(params)
     grads, total, count, _ = train_step.gradient(
-      *(stage, objective, layout, 0, mesh, packing.join(layout, flat)),
-      *(frozen, batch, n, key),
+      stage,
+      objective,
+      layout,
+      0,
+      mesh,
+      packing.join(layout, flat),
+      frozen,
+      batch,
+      n,
+      key,
     )
     norm = optax.global_norm(grads)
     (grads,) = grads.values()
@@ -213,8 +221,12 @@ def read(
     report = json.loads((folder / 'step.json').read_text())
   # Whatever else than an .npz and JSON there is.
   except (
-    *(ValueError, TypeError, EOFError, RecursionError),
-    *(zipfile.BadZipFile, zlib.error),
+    ValueError,
+    TypeError,
+    EOFError,
+    RecursionError,
+    zipfile.BadZipFile,
+    zlib.error,
   ) as error:
     raise errors.UsageError(
       f'{folder} is damaged ({error}): name another step.'

@@ -102,7 +102,10 @@ def _ensure_vocabulary(config, workdir, source) -> tuple[str, ...]:
   )
   logging.info(
     'Vocabulary: %d words, of %d at most; %d of %d captions have others.',
-    *(len(found), text.vocabulary, lacking, len(told)),
+    len(found),
+    text.vocabulary,
+    lacking,
+    len(told),
   )
   if coordination.is_first():
     words.write(path, found)

@@ -45,7 +45,9 @@ def make(
     rows, frames = videos.latent_extent(codec, stage, batch)
     times, given = losses.draw_times(
       jax.random.fold_in(key, objective.LEVELS),
-      *(rows, frames, stage.frame_levels.to_dict()),
+      rows,
+      frames,
+      stage.frame_levels.to_dict(),
     )
     return {
       **conditions.rest(batch),
@@ -63,7 +65,7 @@ def make(
       keys, rows['shares'], rows['given'], tokens.shape[2:4]
     )
     logits = network.apply(
-      *(params, tokens, masked, conditions.of(rows), dtype), key=dropout_keys
+      params, tokens, masked, conditions.of(rows), dtype, key=dropout_keys
     )
     loss, hits = masking.cross_entropy(
       logits, tokens, tokens_of.sizes, smoothing
@@ -72,7 +74,10 @@ def make(
 
   def loss(params, frozen, rows):
     found = told_tokens(
-      *(params, frozen, rows, config.tokens.label_smoothing),
+      params,
+      frozen,
+      rows,
+      config.tokens.label_smoothing,
       videos.dropout_keys(config.model, rows),
     )
     total, hits, count = (x.sum((1, 2, 3), dtype='float32') for x in found)

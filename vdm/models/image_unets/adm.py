@@ -53,7 +53,11 @@ DEFAULTS = dict(
 )
 # What neither weights nor functions depend on.
 IGNORED = (
-  *('dropout', 'use_checkpoint', 'use_fp16', 'timestep_respacing', 'use_kl'),
+  'dropout',
+  'use_checkpoint',
+  'use_fp16',
+  'timestep_respacing',
+  'use_kl',
   'rescale_learned_sigmas',
 )
 

@@ -54,12 +54,17 @@ DEFAULTS = dict(
 )
 # Keys that diffusers has in scheduler_config.json.
 SCHEDULER = (
-  *('num_train_timesteps', 'beta_schedule', 'beta_start', 'beta_end'),
+  'num_train_timesteps',
+  'beta_schedule',
+  'beta_start',
+  'beta_end',
   'prediction_type',
 )
 # Keys of a number, or of one for each level.
 PER_LEVEL = (
-  *('layers_per_block', 'cross_attention_dim', 'attention_head_dim'),
+  'layers_per_block',
+  'cross_attention_dim',
+  'attention_head_dim',
   'transformer_layers_per_block',
 )
 # Keys of a value of this type, or of None.
@@ -99,7 +104,9 @@ FIXED = dict(
 )
 # What neither weights nor functions depend on; logits are float32 anyway.
 IGNORED = (
-  *('sample_size', 'dropout', 'upcast_attention'),
+  'sample_size',
+  'dropout',
+  'upcast_attention',
   'addition_embed_type_num_heads',
 )
 

@@ -38,10 +38,20 @@ from vdm.models.image_unets import transformer
 FAMILIES = {'adm': adm, 'conditional': conditional}
 # The keys of `config.model` that the network takes.
 OPTIONS = (
-  *('kind', 'architecture', 'num_classes', 'temporal_levels'),
-  *('temporal_attention_levels', 'temporal_depth', 'joint_attention'),
-  *('joint_levels', 'head_size', 'attention', 'embed_width', 'scalars'),
-  *('dropout', 'remat'),
+  'kind',
+  'architecture',
+  'num_classes',
+  'temporal_levels',
+  'temporal_attention_levels',
+  'temporal_depth',
+  'joint_attention',
+  'joint_levels',
+  'head_size',
+  'attention',
+  'embed_width',
+  'scalars',
+  'dropout',
+  'remat',
 )
 NULL_TEXT = image_model_rules.NULL_TEXT_PATH
 GROUP = 'image'  # Of the image model's parameters,

@@ -23,13 +23,11 @@ from vdm.models.image_unets import names
 
 # Keys of `config.model` that are of published image models alone.
 KEYS = (
-  *(
-    'weights',
-    'weights_sha256',
-    'architecture',
-    'adapter_rank',
-    'adapter_alpha',
-  ),
+  'weights',
+  'weights_sha256',
+  'architecture',
+  'adapter_rank',
+  'adapter_alpha',
 )
 # The scale of the latents of all models of SD's family.
 SD_CHANNELS, SD_SCALING = 4, 0.18215
@@ -305,8 +303,13 @@ def _scheduler(source):
   if not content:
     return {}
   known = (
-    *('num_train_timesteps', 'beta_schedule', 'beta_start', 'beta_end'),
-    *('prediction_type', 'trained_betas', 'rescale_betas_zero_snr'),
+    'num_train_timesteps',
+    'beta_schedule',
+    'beta_start',
+    'beta_end',
+    'prediction_type',
+    'trained_betas',
+    'rescale_betas_zero_snr',
   )
   # Its default where it is left out, as in diffusers.
   found = {'prediction_type': 'epsilon'}

@@ -123,7 +123,9 @@ class Background:
       if not self._warned:
         logging.warning(
           '%s misses rows of this run, which metrics.jsonl has: %s: %s',
-          *(self._title, type(error).__name__, error),
+          self._title,
+          type(error).__name__,
+          error,
         )
       self._warned = True
 

@@ -56,7 +56,10 @@ def start(
     if project:
       tracker = _TRACKERS[name]
       make = functools.partial(
-        *(tracker.Run, project, run_id(workdir), workdir),
+        tracker.Run,
+        project,
+        run_id(workdir),
+        workdir,
         serialize.to_dict(config),
       )
       started.append(
