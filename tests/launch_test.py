@@ -209,7 +209,6 @@ def test_videos_of_the_demo_or_of_what_is_named(machine):
   assert sum(map(is_install, calls)) == 1
   assert calls[-1] == (
     '-m|vdm.sample|--num|8|--overwrite|--out|outputs/demo|'
-    '--eta|1|--steps|40|--guidance|1.5|'
     '--chain|colabs/cascade/key_frames,colabs/cascade/frames|'
   )
   _, calls = machine.run('launch/sample.sh', '--workdir', 'my runs/a')
