@@ -48,7 +48,7 @@ _SPACES = flags.DEFINE_list('spaces', ['latents'], 'latents, pixels or both.')
 _WIDTHS = flags.DEFINE_list(
   'widths', ['8', '12', '16', '24', '32', '48', '64'], 'To choose from.'
 )
-_RATES = flags.DEFINE_list('rates', ['3e-4', '1e-3', '3e-3'], 'To choose from.')
+_RATES = flags.DEFINE_list('rates', ['1e-3', '3e-3', '1e-2'], 'To choose from.')
 _DEFAULTS = flags.DEFINE_bool('defaults', False, 'Its own rate, and constant.')
 _SHARE = flags.DEFINE_float('share', 1.0, "Of the run's time.")
 _MARKS = flags.DEFINE_integer('marks', 1, 'Looks, at equal parts of the time.')

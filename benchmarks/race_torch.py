@@ -161,8 +161,8 @@ def main():
       count = parameters(make(options | {'width': width}, clips))
       print(json.dumps({'width': width, 'parameters': count}))
     return
+  held_out = load('validation')
   if 'rates' in options:
-    held_out = load('validation')
     found = {}
     for rate in options['rates']:
       *_, (_, _, average) = train(
@@ -171,7 +171,6 @@ def main():
       found[rate] = held_out_loss(average, *held_out, options)
     print(json.dumps(found))
     return
-  count = sum(x.numel() for x in make(options, clips).denoise_fn.parameters())
   for mark, steps, average in train(
     options,
     clips,
@@ -181,13 +180,17 @@ def main():
     options['marks'],
   ):
     began = time.perf_counter()
-    videos = sample(average, options, clips.shape[1:])
+    with torch.random.fork_rng():  # What follows is as without a look.
+      videos = sample(average, options, clips.shape[1:])
+      spent = time.perf_counter() - began
+      loss = held_out_loss(average, *held_out, options)
     np.savez(folder / f'{options["name"]}_{mark:.0f}.npz', videos=videos)
     row = {
       'seconds': mark,
       'steps': steps,
+      'held_out_loss': loss,
       'parameters': parameters(average),
-      'sampling_seconds': time.perf_counter() - began,
+      'sampling_seconds': spent,
       'torch': torch.__version__,
     }
     print(json.dumps(row), flush=True)
