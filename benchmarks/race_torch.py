@@ -109,15 +109,15 @@ def train(options, clips, labels, rate, seconds, marks=()):
 
 
 def sample(diffusion, options, shape):
-  """DDIM, whose few steps the package's own 1 000 would only refine.
+  """DDIM from noise level to noise level of the run's sampler.
 
-  A share eta of the noise is drawn anew in each step, as the run's sampler
-  does: 1 is the package's own ancestral sampler, in fewer steps.
+  A share eta of the noise is drawn anew in each step: 1 is the package's own
+  ancestral sampler, in fewer steps.
   """
   torch.manual_seed(options['seed'])
-  total = diffusion.num_timesteps
-  times = np.linspace(total - 1, 0, options['steps']).round().astype(int)
   alphas = diffusion.alphas_cumprod
+  sigmas = ((1 - alphas) / alphas).sqrt()
+  times = [int((sigmas - x).abs().argmin()) for x in options['sigmas']]
   labels = torch.tensor(options['labels'])
   made = []
   with torch.inference_mode():
@@ -125,7 +125,7 @@ def sample(diffusion, options, shape):
       told = F.one_hot(rows, options['classes']).float()
       x = torch.randn(len(rows), *shape)
       for i, time_ in enumerate(times):
-        t = torch.full((len(rows),), int(time_))
+        t = torch.full((len(rows),), time_)
         noise = diffusion.denoise_fn.forward_with_cond_scale(
           x, t, cond=told, cond_scale=options['guidance']
         )
@@ -185,6 +185,8 @@ def main():
       spent = time.perf_counter() - began
       loss = held_out_loss(average, *held_out, options)
     np.savez(folder / f'{options["name"]}_{mark:.0f}.npz', videos=videos)
+    weights = {k: x.numpy() for k, x in average.state_dict().items()}
+    np.savez(folder / f'{options["name"]}_weights.npz', **weights)
     row = {
       'seconds': mark,
       'steps': steps,
