@@ -82,9 +82,11 @@ def test_the_portable_runner_makes_the_same_dataset(source, tmp_path):
   pytest.importorskip('apache_beam')
   service = subprocess.Popen(
     [
-      *(sys.executable, '-m'),
+      sys.executable,
+      '-m',
       'apache_beam.runners.portability.local_job_service_main',
-      *('-p', '18099'),
+      '-p',
+      '18099',
     ],
     cwd=ROOT,
   )

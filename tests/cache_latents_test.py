@@ -149,8 +149,13 @@ def get_config():
 def prepare(config, *arguments):
   return subprocess.run(
     [
-      *(sys.executable, '-m', 'vdm.prepare', 'latents'),
-      *('--config', config, *arguments),
+      sys.executable,
+      '-m',
+      'vdm.prepare',
+      'latents',
+      '--config',
+      config,
+      *arguments,
     ],
     cwd=ROOT,
     env=dict(os.environ, PYTHONPATH=str(ROOT / 'tests')),

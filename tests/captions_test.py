@@ -118,7 +118,10 @@ def test_lengths_from_the_manifest():
     '200.0': 'clip_long',
   }
   assert captions.screen(rows, options(max_words=3)).keys() == {
-    *('1.0', '10.0', '200.0', 'unknown')
+    '1.0',
+    '10.0',
+    '200.0',
+    'unknown',
   }
 
 

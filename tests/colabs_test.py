@@ -324,7 +324,8 @@ def test_sampling_in_the_environment_of_colab(colab, finished_run, tmp_path):
   after = packages(colab)
   assert before <= after, 'a package of Colab was replaced'
   assert {x.partition('==')[0] for x in after - before} == {
-    *('av', 'ml_collections')
+    'av',
+    'ml_collections',
   }
   form = notebooks.output(notebooks.cell(notebook, 'Sample with a form'))
   assert form.count('<video ') == 2
@@ -359,7 +360,9 @@ def test_environment_for_training_without_ensurepip(colab, tmp_path):
   shutil.rmtree(root / '.venv')
   notebook = notebooks.read('train')
   titles = (
-    *('Set up', 'Choose a run', 'What the page shows'),
+    'Set up',
+    'Choose a run',
+    'What the page shows',
     'How the trainer starts, is watched and stops',
   )
   notebook.cells = [

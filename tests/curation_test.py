@@ -47,9 +47,14 @@ def prepare(source, root, *arguments):
   """Runs the command; returns the dataset's directory and what it said."""
   done = subprocess.run(
     [
-      *(sys.executable, '-m', 'vdm.prepare', 'clips'),
-      *('--config', 'configs/video_folder.py'),
-      *(f'--config.data.source={source}', f'--config.data.root={root}'),
+      sys.executable,
+      '-m',
+      'vdm.prepare',
+      'clips',
+      '--config',
+      'configs/video_folder.py',
+      f'--config.data.source={source}',
+      f'--config.data.root={root}',
       '--config.data.frame_rate=25',
       *arguments,
     ],

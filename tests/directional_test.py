@@ -14,9 +14,19 @@ def test_all_synthetic_labels_have_a_direction():
 @pytest.mark.parametrize(
   'name',
   [
-    *('left', 'turn_right', 'TurnLeft', 'LEFT', 'left-turn', 'swipeLeft2'),
-    *('Pushing something from left to right', 'leftward', 'lefthanded'),
-    *('RightHand', 'turn clockwise', 'anticlockwise', 'LEFT_TURN'),
+    'left',
+    'turn_right',
+    'TurnLeft',
+    'LEFT',
+    'left-turn',
+    'swipeLeft2',
+    'Pushing something from left to right',
+    'leftward',
+    'lefthanded',
+    'RightHand',
+    'turn clockwise',
+    'anticlockwise',
+    'LEFT_TURN',
   ],
 )
 def test_names_with_a_side(name):

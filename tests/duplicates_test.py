@@ -112,8 +112,11 @@ def test_the_real_pair(shared):
     return hashes([f.to_ndarray(format='gray') for f in frames])
 
   names = (
-    *('person_asl_book.mkv', 'person_asl_walk.mkv', 'skv_bikes_cuts.mp4'),
-    *('traffic_bgs_video_small.avi', 'traffic_bgs_video_msmpeg4v2.avi'),
+    'person_asl_book.mkv',
+    'person_asl_walk.mkv',
+    'skv_bikes_cuts.mp4',
+    'traffic_bgs_video_small.avi',
+    'traffic_bgs_video_msmpeg4v2.avi',
   )
   # Two recordings of one person in one place are not a pair.
   ((i, j, apart),) = duplicates.find(

@@ -104,7 +104,9 @@ def test_the_card_says_what_the_run_recorded(folder):
   text = (folder / manifest.CARD).read_text()
   front = re.match(r'---\n(.*?)\n---\n', text, re.S)[1].split('\n')
   assert front[:3] == [
-    *('library_name: vdm', 'license: "apache-2.0"', 'pipeline_tag: other')
+    'library_name: vdm',
+    'license: "apache-2.0"',
+    'pipeline_tag: other',
   ]
   for words in (
     '# tiny\n',
@@ -148,7 +150,8 @@ def test_facts_of_other_data_and_of_no_data_are_left_out(finished_run, caplog):
 def test_numbers_of_another_step_or_average_are_left_out(finished_run):
   model = trained.load(finished_run)
   assert run_facts.measured(model).keys() == {
-    *(run_facts.FINAL, run_facts.AUTOENCODER)
+    run_facts.FINAL,
+    run_facts.AUTOENCODER,
   }
   other = trained.load(finished_run, ema=0.05)
   for changed in (model._replace(step=7), other):
@@ -375,7 +378,10 @@ def test_it_goes_to_the_hub_and_comes_back(folder, tmp_path):
     if method == 'GET' and '/resolve/' in path
   }
   assert fetched == {
-    *(manifest.CONFIG, manifest.WEIGHTS, manifest.AUTOENCODER, manifest.CARD)
+    manifest.CONFIG,
+    manifest.WEIGHTS,
+    manifest.AUTOENCODER,
+    manifest.CARD,
   }
 
 

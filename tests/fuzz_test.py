@@ -41,9 +41,24 @@ ALL = (
 )
 # What precedes sizes in headers: AVI, QuickTime, Matroska, MPEG-4.
 MARKERS = (
-  *(b'avih', b'strf', b'strh', b'idx1', b'tkhd', b'avc1', b'hev1', b'mp4v'),
-  *(b'stsz', b'stts', b'stco', b'mdhd', b'elst', b'\xb0\x82', b'\xba\x82'),
-  *(b'\xe0', b'\x00\x00\x01\x20', b'\x00\x00\x01\xb0'),
+  b'avih',
+  b'strf',
+  b'strh',
+  b'idx1',
+  b'tkhd',
+  b'avc1',
+  b'hev1',
+  b'mp4v',
+  b'stsz',
+  b'stts',
+  b'stco',
+  b'mdhd',
+  b'elst',
+  b'\xb0\x82',
+  b'\xba\x82',
+  b'\xe0',
+  b'\x00\x00\x01\x20',
+  b'\x00\x00\x01\xb0',
 )
 
 

@@ -158,8 +158,10 @@ def test_the_table_says_what_was_stopped_and_where(finished):
   ends = [line.split('  ')[-1].strip() for line in lines[2:]]
   assert ends == [
     'to the end',
-    *('stopped at step 200', 'stopped at step 200'),
-    *('to the end', 'stopped at step 400'),
+    'stopped at step 200',
+    'stopped at step 200',
+    'to the end',
+    'stopped at step 400',
   ]
   assert '(baseline)' in lines[2] and ' - ' in lines[3]
 
@@ -234,7 +236,9 @@ def test_ended_anywhere_it_decides_the_same(of_one_seed, tmp_path):
     (RATES, 'log/val_loss@seconds', (0.25,), {}, 'is not of the log'),
     (RATES, 'log/grad_norm@steps', (0.25,), {}, 'which way it is better'),
     (
-      *(RATES, 'log/small_score/motion@steps', (0.25,)),
+      RATES,
+      'log/small_score/motion@steps',
+      (0.25,),
       {'score__every': 0},
       'which is never logged',
     ),

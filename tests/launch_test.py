@@ -328,9 +328,12 @@ def call_setup(machine, command, *arguments, **environ):
   """Returns what a function of launch/setup.sh prints."""
   result = subprocess.run(
     [
-      *(machine.bin / 'bash', '-c'),
+      machine.bin / 'bash',
+      '-c',
       f'source "$1/launch/setup.sh" && {command}',
-      *('-', machine.root, *arguments),
+      '-',
+      machine.root,
+      *arguments,
     ],
     env={'PATH': os.fspath(machine.bin), **environ},
     capture_output=True,

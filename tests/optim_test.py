@@ -37,19 +37,35 @@ HIDDEN = {
 # Kernels of every kind of network that AdamW updates, besides those of blocks.
 OUTER = {
   'unet': {
-    *('stem', 'stem_low', 'head_conv', 'embed_in', 'embed_out', 'embed_low'),
-    *('embed_temporal_frame_rate', 'embed_temporal_motion'),
-    *('text/embed_features', 'text/embed_caption'),
+    'stem',
+    'stem_low',
+    'head_conv',
+    'embed_in',
+    'embed_out',
+    'embed_low',
+    'embed_temporal_frame_rate',
+    'embed_temporal_motion',
+    'text/embed_features',
+    'text/embed_caption',
   },
   'transformer': {
-    *('head', 'embed_in', 'embed_out', 'text/embed_features'),
-    *('embed_temporal_frame_rate', 'embed_temporal_motion'),
+    'head',
+    'embed_in',
+    'embed_out',
+    'text/embed_features',
+    'embed_temporal_frame_rate',
+    'embed_temporal_motion',
     'text/embed_caption',
   },
   'adm': {
-    *('image/stem', 'image/head_conv', 'image/embed_in', 'image/embed_out'),
-    *('temporal/embed_in', 'temporal/embed_out'),
-    *('temporal/embed_frame_rate', 'temporal/embed_motion'),
+    'image/stem',
+    'image/head_conv',
+    'image/embed_in',
+    'image/embed_out',
+    'temporal/embed_in',
+    'temporal/embed_out',
+    'temporal/embed_frame_rate',
+    'temporal/embed_motion',
   },
 }
 OUTER['conditional'] = OUTER['adm']

@@ -263,9 +263,15 @@ def plan(tmp_path_factory):
   folder = tmp_path_factory.mktemp('plan')
   done = subprocess.run(
     [
-      *(sys.executable, '-m', 'vdm.plan', '--nocompile', '--data_seconds=0'),
-      *('--config', 'configs/synthetic.py:smoke'),
-      *('--config.train.compute_dtype=bfloat16', '--targets=h100,v5e-4'),
+      sys.executable,
+      '-m',
+      'vdm.plan',
+      '--nocompile',
+      '--data_seconds=0',
+      '--config',
+      'configs/synthetic.py:smoke',
+      '--config.train.compute_dtype=bfloat16',
+      '--targets=h100,v5e-4',
       f'--config.data.root={folder}',
       f'--out={folder}/plan.json',
     ],
@@ -307,8 +313,12 @@ def test_data_that_is_not_here_yet_does_not_stop_a_plan(tmp_path):
 def test_an_unknown_target_is_one_sentence():
   done = subprocess.run(
     [
-      *(sys.executable, '-m', 'vdm.plan', '--targets=h101'),
-      *('--config', 'configs/synthetic.py:smoke'),
+      sys.executable,
+      '-m',
+      'vdm.plan',
+      '--targets=h101',
+      '--config',
+      'configs/synthetic.py:smoke',
     ],
     cwd=ROOT,
     capture_output=True,

@@ -83,7 +83,8 @@ def test_pieces_of_a_file(edited, tmp_path):
     assert part == encoded[shot.start + 3 : shot.start + 7]
   for shot in result.shots:
     assert coding.decode_frame(staging.preview(result.name, shot)).shape == (
-      *(72, 128),
+      72,
+      128,
       3,
     )
 

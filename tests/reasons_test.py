@@ -25,10 +25,26 @@ def test_the_reason_of_a_file_is_that_of_most_of_its_frames():
 def test_every_reason_has_a_meaning():
   data = schema.default().data
   codes = (
-    *('undecodable', 'truncated', 'empty', 'no_video_stream', 'too_small'),
-    *('too_large', 'timeout', 'memory', 'crashed', 'failed', 'too_short'),
-    *('transition', 'blank', 'frozen', 'low_frame_rate', 'overlay'),
-    *('low_motion', 'high_motion', 'duplicate', 'watermarked_source'),
+    'undecodable',
+    'truncated',
+    'empty',
+    'no_video_stream',
+    'too_small',
+    'too_large',
+    'timeout',
+    'memory',
+    'crashed',
+    'failed',
+    'too_short',
+    'transition',
+    'blank',
+    'frozen',
+    'low_frame_rate',
+    'overlay',
+    'low_motion',
+    'high_motion',
+    'duplicate',
+    'watermarked_source',
   )
   for reason in codes:
     assert reasons.explain(reason, data) != reason.replace('_', ' ')

@@ -134,9 +134,14 @@ def test_a_run_that_has_just_begun_has_a_page(tmp_path):
   serialize.save(config, tmp_path / 'config.json')
   words = words_of(run_page.make(run_record.read(tmp_path)))
   for found in (
-    *('at step 0 of 1,000', 'has logged nothing yet', 'no preview yet'),
-    *('no final videos yet', 'no final/metrics.json', 'makes evaluation/run/'),
-    *('no autoencoder/report.json', 'earlier version'),
+    'at step 0 of 1,000',
+    'has logged nothing yet',
+    'no preview yet',
+    'no final videos yet',
+    'no final/metrics.json',
+    'makes evaluation/run/',
+    'no autoencoder/report.json',
+    'earlier version',
   ):
     assert found in words, found
 

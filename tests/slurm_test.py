@@ -177,7 +177,10 @@ def test_places_where_it_cannot_run(clone, tmp_path):
 
 STEPS = 300  # Some 10 ms each: enough time to be stopped on the way.
 TINY = (
-  *('--config', 'tests/faults/tiny.py', '--workdir', 'runs/tiny'),
+  '--config',
+  'tests/faults/tiny.py',
+  '--workdir',
+  'runs/tiny',
   '--config.data.root=data',
   "--config.train.order=('autoencoder',)",
   f'--config.stages.autoencoder.steps={STEPS}',

@@ -139,7 +139,10 @@ def test_links_to_the_outside_are_followed_if_asked(tmp_path):
     assert 'data.follow_links=True' in skip.message
   files, skipped = names(sources.read_folder(str(folder), follow_links=True))
   assert files == [
-    *('a.mp4', 'c.mp4', 'dogs/b.mp4', 'home/elsewhere/a.mp4'),
+    'a.mp4',
+    'c.mp4',
+    'dogs/b.mp4',
+    'home/elsewhere/a.mp4',
     # The folder itself is not entered once more.
     'home/source_2/b.mp4',
   ]

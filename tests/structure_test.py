@@ -14,9 +14,19 @@ import pytest
 # From the top; rooms of one floor do not know each other.
 FLOORS = (
   (
-    *('__main__', 'main', 'prepare', 'plan', 'sample', 'evaluate'),
-    *('report', 'compare', 'sweep', 'diagnose', 'averages'),
-    *('export', 'replay'),
+    '__main__',
+    'main',
+    'prepare',
+    'plan',
+    'sample',
+    'evaluate',
+    'report',
+    'compare',
+    'sweep',
+    'diagnose',
+    'averages',
+    'export',
+    'replay',
   ),
   ('sweeping',),
   ('train', 'publishing', 'reporting', 'fulfil'),
@@ -54,19 +64,38 @@ OWNERS = {
 }
 # What Grain's workers and preparation's processes import: no jax in there.
 WITHOUT_JAX = (
-  *('vdm.data', 'vdm.preparation', 'vdm.media', 'vdm.config', 'vdm.common'),
+  'vdm.data',
+  'vdm.preparation',
+  'vdm.media',
+  'vdm.config',
+  'vdm.common',
 )
 
 # What sampling imports, the commands and notebooks of it included: that much is
 # in Colab, or installed by the first cell of colabs/sample.py. OpenCV, which is
 # in Colab, is imported for given frames alone.
 COLAB = {
-  *('absl', 'av', 'cv2', 'etils', 'flax', 'huggingface_hub', 'jax'),
-  *('ml_collections', 'numpy', 'orbax', 'PIL', 'tqdm'),
+  'absl',
+  'av',
+  'cv2',
+  'etils',
+  'flax',
+  'huggingface_hub',
+  'jax',
+  'ml_collections',
+  'numpy',
+  'orbax',
+  'PIL',
+  'tqdm',
   # Of pretrained text encoders, when one is asked; Colab has both.
-  *('torch', 'transformers'),
+  'torch',
+  'transformers',
   # Of models on the hub and in buckets.
-  *('httpx', 'aiohttp', 'fsspec', 'google', 'requests'),
+  'httpx',
+  'aiohttp',
+  'fsspec',
+  'google',
+  'requests',
 }
 
 

@@ -88,7 +88,10 @@ def test_wrong_seeds(seeds, tmp_path):
 
 def test_values_may_be_tuples():
   assert variations.split('(1,2),(3,),[4,5], x') == [
-    *('(1,2)', '(3,)', '[4,5]', 'x')
+    '(1,2)',
+    '(3,)',
+    '[4,5]',
+    'x',
   ]
   base = written_runs.make_config()
   (found,) = variations.parse(['optim.ema=(0.05,0.1),(0.1,)'], base)
@@ -107,7 +110,8 @@ def test_what_the_key_does_not_enter_is_shared(tmp_path):
     assert item.config.train.order == ('video',)
     assert item.config.autoencoder.load == str(plan.shared.folder)
     assert (item.config.stages.video.learning_rate, item.config.seed) == (
-      *(rate, seed),
+      rate,
+      seed,
     )
     assert item.folder == tmp_path / f'runs/{RATE}={rate}/seed_{seed}'
     assert "--config.train.order=('video',)" in item.arguments
@@ -331,17 +335,26 @@ def test_an_array_job_has_a_task_for_each_run(tmp_path):
 
 def test_a_dry_run_lists_commands_that_can_run_and_their_cost(tmp_path):
   command = [
-    *(sys.executable, '-m', 'vdm.sweep'),
-    *('--config', 'configs/synthetic.py:smoke', '--seeds', '0,1'),
-    *(
-      '--vary',
-      f'{RATE}=0.002,0.003,0.004',
-      '--dry_run',
-      '--workdir',
-      tmp_path / 's',
-    ),
-    *('--config.train.tensorboard=False', '--config.sample.final', '4'),
-    *('--halving', '--primary', 'log/val_loss@steps', '--rungs', '0.5'),
+    sys.executable,
+    '-m',
+    'vdm.sweep',
+    '--config',
+    'configs/synthetic.py:smoke',
+    '--seeds',
+    '0,1',
+    '--vary',
+    f'{RATE}=0.002,0.003,0.004',
+    '--dry_run',
+    '--workdir',
+    tmp_path / 's',
+    '--config.train.tensorboard=False',
+    '--config.sample.final',
+    '4',
+    '--halving',
+    '--primary',
+    'log/val_loss@steps',
+    '--rungs',
+    '0.5',
     '--config.train.eval_every=20',
   ]
   done = subprocess.run(
@@ -353,7 +366,10 @@ def test_a_dry_run_lists_commands_that_can_run_and_their_cost(tmp_path):
   assert len(lines) == 7
   words = shlex.split(lines[-1])
   assert words[:4] == [
-    *('python', '-m', 'vdm.main', '--config=configs/synthetic.py:smoke'),
+    'python',
+    '-m',
+    'vdm.main',
+    '--config=configs/synthetic.py:smoke',
   ]
   assert set(words[4:]) == {
     '--config.train.tensorboard=false',
@@ -377,8 +393,17 @@ def test_a_real_sweep_that_is_killed_twice(tmp_path):
   """pytest -m slow -k real_sweep: some three minutes."""
   workdir = tmp_path / 'lr'
   command = [
-    *(sys.executable, '-m', 'vdm.sweep', '--config', 'tests/faults/tiny.py'),
-    *('--vary', f'{RATE}=0.01,0.02', '--seeds', '0', '--workdir', workdir),
+    sys.executable,
+    '-m',
+    'vdm.sweep',
+    '--config',
+    'tests/faults/tiny.py',
+    '--vary',
+    f'{RATE}=0.01,0.02',
+    '--seeds',
+    '0',
+    '--workdir',
+    workdir,
   ]
   folders = [workdir / f'runs/{RATE}={rate}/seed_0' for rate in (0.01, 0.02)]
   for folder in folders:

@@ -71,8 +71,19 @@ def test_dry_run_calls_nothing(cloud):
   assert result.returncode == 0, result.stderr
   printed = [x for x in result.stdout.splitlines() if not x.startswith('#')]
   tasks = [
-    *('list', 'create', 'list', ' status', 'archive', ' scp ', ' setup '),
-    *(' before ', ' start ', ' follow ', 'list', ' status', 'delete'),
+    'list',
+    'create',
+    'list',
+    ' status',
+    'archive',
+    ' scp ',
+    ' setup ',
+    ' before ',
+    ' start ',
+    ' follow ',
+    'list',
+    ' status',
+    'delete',
   ]
   assert len(printed) == len(tasks), result.stdout
   for line, task in zip(printed, tasks):
@@ -112,9 +123,18 @@ def test_documented_commands_are_understood(idle_cloud, words):
 def test_gcloud_knows_every_flag(idle_cloud, tmp_path):
   """Of the commands of a run and of docs/launch.md; gcloud only parses them."""
   options = (
-    *('--spot', '--project', 'mine', '--service_account', 'a@b', '--dry_run'),
-    *('--before', "echo 'a  b'", '--env', 'SECRET'),
-    *('--create_flag=--internal-ips', '--ssh_flag=--internal-ip'),
+    '--spot',
+    '--project',
+    'mine',
+    '--service_account',
+    'a@b',
+    '--dry_run',
+    '--before',
+    "echo 'a  b'",
+    '--env',
+    'SECRET',
+    '--create_flag=--internal-ips',
+    '--ssh_flag=--internal-ip',
   )
   result = idle_cloud.call(*fake_cloud.run_arguments(*options), SECRET='x')
   page = (ROOT / 'docs/launch.md').read_text()

@@ -22,9 +22,14 @@ def test_run_from_request_to_deletion(cloud):
   assert cloud.calls() == ['create', 'delete']
   create = next(x for x in cloud.lines('calls') if 'resources create' in x)
   for word in (
-    *('demo', '--node-id=demo', '--accelerator-type=v5litepod-8', '--spot'),
-    *('--runtime-version=v2-alpha-tpuv5-lite', '--zone=us-west4-a'),
-    *('--project=mine', '--quiet'),
+    'demo',
+    '--node-id=demo',
+    '--accelerator-type=v5litepod-8',
+    '--spot',
+    '--runtime-version=v2-alpha-tpuv5-lite',
+    '--zone=us-west4-a',
+    '--project=mine',
+    '--quiet',
   ):
     assert word in create.split()
   # Spaces in arguments survive two shells.

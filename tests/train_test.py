@@ -205,14 +205,17 @@ def test_every_key_is_read_by_something(finished_run):
   read = set(json.loads((finished_run / 'keys_read.json').read_text()))
   read |= {
     'source',  # Of videos: builders_test, ucf101_test, video_folder_test.
-    *('resolution', 'width'),  # As items of a group: sizes_test.
+    'resolution',
+    'width',  # As items of a group: sizes_test.
     *prepare_file.SETTINGS,  # Of videos: prepare_file_test.
     *schema.default().data.screening,  # Screening_test.
     *schema.default().data.limits,  # Prepare_file_test, workers_test.
     *schema.default().data.captions,  # Captions_test.
     *schema.default().model.text,  # Text_test, text_run_test.
     'texts',  # Text_cache_test.
-    *('group', 'validation', 'clip_frames'),  # Video_folder_test.
+    'group',
+    'validation',
+    'clip_frames',  # Video_folder_test.
     'follow_links',  # Of videos: video_folder_test.
     'load',  # Another run's autoencoder: frozen_test.
     'weights',  # A published one's: pretrained_test.
@@ -227,7 +230,9 @@ def test_every_key_is_read_by_something(finished_run):
     *schema.default().model.transformer,
     *schema.default().tokens,
     *schema.default().model.low,  # Of a smaller video: cascade_test.
-    *('tighten', 'times', 'huber'),  # Of a consistency stage: consistency_test.
+    'tighten',
+    'times',
+    'huber',  # Of a consistency stage: consistency_test.
     'cpu_devices',  # By main, before there is a device: config_test.
   }
   keys = serialize.flatten(tiny_config.make_config(''))

@@ -308,11 +308,21 @@ def test_a_folder_of_animations(tmp_path):
 @pytest.mark.parametrize(
   'suffix, codec',
   [
-    *(('.mpg', 'mpeg1video'), ('.mpeg', 'mpeg2video'), ('.flv', 'flv')),
-    *(('.ts', 'mpeg2video'), ('.m2ts', 'mpeg2video'), ('.wmv', 'wmv2')),
-    *(('.mp4', 'mpeg4'), ('.m4v', 'mpeg4'), ('.mov', 'mpeg4')),
-    *(('.avi', 'mpeg4'), ('.mkv', 'mpeg4'), ('.webm', 'libvpx')),
-    *(('.3gp', 'mpeg4'), ('.ogv', 'libtheora'), ('.y4m', 'rawvideo')),
+    ('.mpg', 'mpeg1video'),
+    ('.mpeg', 'mpeg2video'),
+    ('.flv', 'flv'),
+    ('.ts', 'mpeg2video'),
+    ('.m2ts', 'mpeg2video'),
+    ('.wmv', 'wmv2'),
+    ('.mp4', 'mpeg4'),
+    ('.m4v', 'mpeg4'),
+    ('.mov', 'mpeg4'),
+    ('.avi', 'mpeg4'),
+    ('.mkv', 'mpeg4'),
+    ('.webm', 'libvpx'),
+    ('.3gp', 'mpeg4'),
+    ('.ogv', 'libtheora'),
+    ('.y4m', 'rawvideo'),
   ],
 )
 def test_what_is_prepared_is_evaluated(tmp_path, suffix, codec):

@@ -15,7 +15,13 @@ CAPTIONS = ['A dog runs.', 'a DOG, again!', "the dog's ball", '']
 
 def test_words_are_lower_case_without_marks():
   assert vocabulary.split("The dog\u2019s 2nd ball -- it_is 'red'!") == [
-    *('the', "dog's", '2nd', 'ball', 'it', 'is', 'red'),
+    'the',
+    "dog's",
+    '2nd',
+    'ball',
+    'it',
+    'is',
+    'red',
   ]
   assert vocabulary.split('\ufb01ne \u212blpha') == ['fine', '\u00e5lpha']
   assert vocabulary.split(' ... ') == []
@@ -28,7 +34,10 @@ def test_the_most_frequent_words_are_kept():
   assert len(vocabulary.build(CAPTIONS, 100)) == 7
   # Those of a run that goes on keep their places.
   assert vocabulary.build(CAPTIONS, 4, ('ball', 'cat')) == (
-    *('ball', 'cat', 'a', 'dog'),
+    'ball',
+    'cat',
+    'a',
+    'dog',
   )
 
 

@@ -31,8 +31,10 @@ def test_the_uninterrupted_run_has_all_phases(reference):
     [('save', 2, KILL), ('sampling', 0, 'SIGTERM')],
     pytest.param(
       [
-        *(('compile', 0, KILL), ('border', 0, 'SIGINT')),
-        *(('evaluation', 2, KILL), ('plain', 0, KILL)),
+        ('compile', 0, KILL),
+        ('border', 0, 'SIGINT'),
+        ('evaluation', 2, KILL),
+        ('plain', 0, KILL),
       ],
       marks=pytest.mark.slow,
     ),
