@@ -86,8 +86,7 @@ def steady(config):
 def given(config):
   """Every block attends over (t h w): outlines of given frames reach others."""
   recipes.joint(config)
-  recipes.fine(config)
-  config.stages.video.update(batch=8, steps=1700)
+  config.stages.video.update(batch=8, steps=2400)
 
 
 def few_steps(config, from_nothing):
