@@ -83,5 +83,5 @@ def cpu():
   config.sample.update(guidance=1.0, final=64)
   config.score.every = 0
   config.stages.autoencoder.update(crop=32, batch=16, steps=4000)
-  config.stages.video.update(batch=8, steps=2400)
+  config.stages.video.update(batch=4, steps=1500)
   return config
