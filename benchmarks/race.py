@@ -83,7 +83,7 @@ def step_seconds(model):
 
 
 def sigmas(config):
-  """Noise over signal at the run's steps of sampling, in the peer's units."""
+  """Noise over signal at the steps of a `rho` grid, in the peer's units."""
   import numpy as np
 
   from vdm.diffusion import samplers

@@ -53,9 +53,8 @@ def get_config(variant: str = ''):
 
 def key_frames(config):
   """A quarter of the frames costs a quarter, and is what has to be chosen."""
+  fine(config)
   recipes.joint(config)
-  recipes.fine(config)
-  rarely(config)
   config.model.blocks = (1, 2, 1)
   config.data.stride = 4
   # By the label alone, and without noise in every step, fewer shapes stay what
@@ -66,11 +65,7 @@ def key_frames(config):
 
 def frames(config):
   """Four times the frames: a quarter of them is known, up to noise."""
-  recipes.fine(config)
-  rarely(config)
-  config.model.update(
-    attention_levels=(2,), temporal_attention_levels=(1, 2), resample='linear'
-  )
+  fine(config)
   config.model.low.time_factor = 4
   config.diffusion.update(density_mean=1.0, density_std=1.5)
   # What is known leaves little to choose: few steps, and no guidance.
@@ -78,7 +73,13 @@ def frames(config):
   config.stages.video.update(batch=8, steps=3200)
 
 
-def rarely(config):
+def fine(config):
+  """Latents of 4 px: an outline is where its edges are, no code of a place."""
+  config.autoencoder.update(
+    factor=4, channels=4, encoder_width=32, decoder_width=64, decoder_blocks=1
+  )
+  config.model.update(recipes.NETWORKS['fine'])
+  config.stages.autoencoder.steps = 1000
   config.score.every = 0  # It takes minutes.
   config.train.update(eval_every=1000, preview_every=1000)
 

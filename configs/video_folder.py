@@ -69,19 +69,10 @@ def full():
 def cpu():
   """Two stages and a small network; textures need all of the autoencoder."""
   config = recipes.scenes()
-  recipes.fine(config)
   config.autoencoder.update(
-    channels=8,
-    encoder_width=64,
-    decoder_width=128,
-    decoder_blocks=2,
-    initial_logvar=-9.0,
-    kl_weight=1e-5,
-    multiscale_weight=0.0,
+    factor=4, initial_logvar=-9.0, kl_weight=1e-5, multiscale_weight=0.0
   )
-  config.model.update(
-    attention_levels=(2,), temporal_attention_levels=(1, 2), resample='linear'
-  )
+  config.model.update(recipes.NETWORKS['fine'])
   config.diffusion.update(density_mean=0.8, density_std=1.4)
   config.data.flip = True
   config.sample.update(guidance=1.0, final=64)

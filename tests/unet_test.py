@@ -347,7 +347,13 @@ def test_every_spatial_pattern_fits_something(pattern):
 
 @pytest.mark.parametrize(
   'name, millions',
-  [('tiny', 0.83), ('small', 21.2), ('base', 110.5), ('large', 287)],
+  [
+    ('tiny', 0.83),
+    ('fine', 1.7),
+    ('small', 21.2),
+    ('base', 110.5),
+    ('large', 287),
+  ],
 )
 def test_presets_have_the_size_they_are_known_by(name, millions):
   options = schema.default().model

@@ -29,6 +29,16 @@ NETWORKS = {
     head_size=32,
     embed_width=128,
   ),
+  'fine': dict(  # 1.7 M, for a CPU and latents of 4 px.
+    widths=(32, 48, 96),
+    blocks=(1, 1, 1),
+    attention_levels=(2,),
+    temporal_levels=(0, 1, 2),
+    temporal_attention_levels=(1, 2),
+    resample='linear',
+    head_size=32,
+    embed_width=128,
+  ),
   'small': dict(  # 21 M.
     widths=(128, 256),
     blocks=(2, 2),
@@ -128,21 +138,6 @@ def joint(config: ConfigDict) -> None:
     resample='linear',
   )
   config.diffusion.update(density_mean=1.0, density_std=1.5)
-
-
-def fine(config: ConfigDict) -> None:
-  """Makes latents of 4 px: an outline is where its edges are, no code of it.
-
-  Args:
-    config: of `scenes`, changed in place.
-  """
-  config.autoencoder.update(
-    factor=4, channels=4, encoder_width=32, decoder_width=64, decoder_blocks=1
-  )
-  config.model.update(
-    widths=(32, 48, 96), blocks=(1, 1, 1), temporal_levels=(0, 1, 2)
-  )
-  config.stages.autoencoder.steps = 1000
 
 
 def enlarging(config: ConfigDict) -> None:

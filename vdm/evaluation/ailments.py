@@ -287,7 +287,7 @@ _CHECKS: tuple[Callable[[dict[str, Any]], Finding | None], ...] = (
     key='company_gain',
     low=COMPANY_GAIN,
     high=math.inf,
-    what=("Among another clip's frames a frame's error grows by {:.1%} only."),
+    what="Among another clip's frames a frame's error grows by {:.1%} only.",
     todo='Give the network attention over (t h w): model.joint_levels.',
   ),
   _Limit(

@@ -17,6 +17,7 @@ import numpy as np
 from vdm.common import trees
 from vdm.config import image_model_rules
 from vdm.models import import_weights
+from vdm.models.image_unets import conditional
 from vdm.models.image_unets import description
 from vdm.models.image_unets import inflated
 from vdm.models.image_unets import names
@@ -303,11 +304,7 @@ def _scheduler(source):
   if not content:
     return {}
   known = (
-    'num_train_timesteps',
-    'beta_schedule',
-    'beta_start',
-    'beta_end',
-    'prediction_type',
+    *conditional.SCHEDULER,
     'trained_betas',
     'rescale_betas_zero_snr',
   )
