@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_runs
 
+from vdm.common import errors
 from vdm.config import schema
 from vdm.models import autoencoders
 from vdm.models.autoencoders import files
@@ -105,6 +106,36 @@ def test_another_network_is_refused(written, tmp_path):
   config = make_config(load=str(tmp_path))
   with pytest.raises(FileNotFoundError, match='No autoencoder in'):
     autoencoder_stage.adopt(config, directory, jax.random.key(1), None)
+
+
+def test_what_an_earlier_start_left_is_what_is_asked_for(written, tmp_path):
+  """Before the first checkpoint anything may have changed since."""
+  workdir, _ = written
+  directory = workdir / 'autoencoder'
+  autoencoder_stage.check(make_config(), directory)
+  autoencoder_stage.check(make_config(load=str(workdir)), directory)
+  autoencoder_stage.check(make_config(), epath.Path(tmp_path) / 'none')
+  with pytest.raises(errors.UsageError, match="has kind='kl', not 'pca': del"):
+    autoencoder_stage.check(make_config(kind='pca'), directory)
+  with pytest.raises(errors.UsageError, match='decoder_width=4, not 8'):
+    config = make_config()
+    config.decoder_width = 8
+    autoencoder_stage.check(config, directory)
+  with pytest.raises(FileNotFoundError, match='nothing'):
+    autoencoder_stage.check(
+      make_config(load=str(tmp_path / 'nothing')), directory
+    )
+  other = epath.Path(tmp_path) / 'other'
+  codec = autoencoders.make_autoencoder(make_config())
+  params = codec.init(jax.random.key(1), CLIPS / 127.5 - 1.0)
+  autoencoder_stage.write(
+    make_config(),
+    other / 'autoencoder',
+    jax.tree.map(np.asarray, params),
+    CLIPS,
+  )
+  with pytest.raises(errors.UsageError, match=f'is not that of {other}'):
+    autoencoder_stage.check(make_config(load=str(other)), directory)
 
 
 def test_pixels_need_no_stage(tmp_path):

@@ -27,8 +27,10 @@ def test_silence_and_failure_are_named(several, caplog):
   with pytest.raises(memory_store.Left, match='75'):
     beats._check_others({0: '3', 1: '3', 2: '1'}, 106.1)
   assert 'Process 2 of 3 has not been heard of for 5 s' in caplog.text
-  with pytest.raises(memory_store.Left):
-    beats._check_others({1: 'failed: ValueError: no such thing'}, 106.2)
+  failed = {0: '4', 1: 'failed: ValueError: no such thing', 2: '2'}
+  beats._check_others(failed, 106.2)  # What fails alike says so first.
+  with pytest.raises(memory_store.Left, match='^1$'):
+    beats._check_others(failed, 107.2)
   assert 'Process 1 of 3 failed: ValueError: no such thing' in caplog.text
   # Without the store, process 0 is gone.
   beats._check_others({}, 105.0, 'UNAVAILABLE')
@@ -44,6 +46,35 @@ def test_the_others_learn_of_a_failure(several):
       raise KeyError('there is no such clip')
     time.sleep(10 * heartbeat.PERIOD)  # No heartbeat overwrites it.
   assert several.values['vdm/alive/0'].startswith('failed: KeyError:')
+
+
+def test_a_process_that_failed_is_not_ended_by_others(several):
+  with (
+    heartbeat.Heartbeat(0.1, 60.0) as beats,
+    pytest.raises(KeyError),
+    beats.reporting(),
+  ):
+    try:
+      with beats.reporting():
+        raise KeyError('mine')
+    finally:
+      several.key_value_set('vdm/alive/1', 'failed: ValueError: theirs')
+      time.sleep(0.5)  # Others fail, and are silent for long.
+      assert not several.left
+  assert several.values['vdm/alive/0'].startswith("failed: KeyError: 'mine'")
+
+
+def test_who_lost_another_process_can_be_started_again(several, caplog):
+  beats = heartbeat.Heartbeat(5.0, 60.0)
+  with pytest.raises(coordination.CoordinationError), beats.reporting():
+    raise coordination.CoordinationError('Process 2 of 3 did not reach it')
+  said = several.values['vdm/alive/0']
+  assert said.startswith('lost another process: CoordinationError')
+  others = heartbeat.Heartbeat(5.0, 60.0)
+  others._check_others({1: said}, 1.0)
+  with pytest.raises(memory_store.Left, match='75'):
+    others._check_others({1: said}, 2.0)
+  assert 'run the same command again' in caplog.text
 
 
 def test_a_hang_is_located(several, caplog, capfd):

@@ -18,6 +18,7 @@ class Store:
 
   def __init__(self):
     self.values, self.lock = {}, threading.Lock()
+    self.left = []  # Exit codes.
 
   def key_value_set(self, key, value, allow_overwrite=False):
     with self.lock:
@@ -43,6 +44,7 @@ def pretend_three(monkeypatch):
   monkeypatch.setattr(heartbeat, 'PERIOD', 0.02)
 
   def leave(code):
+    store.left.append(code)
     raise Left(code)
 
   monkeypatch.setattr(coordination, 'leave', leave)

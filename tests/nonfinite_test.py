@@ -14,6 +14,7 @@ import tiny_config
 from vdm import train
 from vdm.checkpoints import manager
 from vdm.config import serialize
+from vdm.multihost import coordination
 from vdm.training import nonfinite
 from vdm.training import train_step
 from vdm.training import writer
@@ -67,18 +68,30 @@ def test_a_run_skips_counts_and_goes_on(data_root, tmp_path, poisoned):
 
 
 def test_a_run_that_diverges_leaves_a_step_that_is_done_again(
-  data_root, tmp_path
+  data_root, tmp_path, monkeypatch
 ):
   """Through the commands: a rate so high that the parameters overflow."""
   config = make_config(data_root)
   config.train.max_skipped = 2
   config.stages.image.learning_rate = 1e20
+  gather, waited = coordination.gather, []
+
+  def noted(what, text=''):
+    if what == 'writing the step that was skipped':
+      waited.append(list((tmp_path / 'nonfinite').glob('*/step.json')))
+    return gather(what, text)
+
+  monkeypatch.setattr(coordination, 'gather', noted)
   with pytest.raises(nonfinite.NonFiniteError) as error:
     train.train(config, tmp_path)
   (folder,) = (tmp_path / 'nonfinite').iterdir()
+  # All processes wait for the bundle before one of them ends the others.
+  assert waited == [[folder / 'step.json']]
   assert str(folder) in str(error.value) and 'vdm.replay' in str(error.value)
   report = json.loads((folder / 'step.json').read_text())
   _, _, arrays = nonfinite.read(folder)
+  # The row that was held back is written, too.
+  assert writer.read_rows(tmp_path)[-1]['step'] == report['step'] - 1
   assert len(report['clips']) == 8
   assert arrays['rows/levels'].shape == (8, 1)
   command = [sys.executable, '-m', 'vdm.replay', '--bundle', str(folder)]

@@ -38,6 +38,14 @@ def make_config():
   return config
 
 
+def restore(config, store, mesh, fingerprint=DATA):
+  made = {
+    span.name: objectives.make_objective(config, span.stage, mesh)
+    for span in stages.spans(config)
+  }
+  return resume.restore(config, made, store, mesh, fingerprint)
+
+
 @pytest.fixture(scope='module')
 def states():
   """(config, {stage: a new TrainState of it})."""
@@ -101,7 +109,7 @@ def test_a_new_state_is_split_over_the_mesh(monkeypatch):
 
 def test_nothing_to_restore(tmp_path):
   with manager.Checkpoints(epath.Path(tmp_path)) as store:
-    found = resume.restore(make_config(), store, sharding.make_mesh(), DATA)
+    found = restore(make_config(), store, sharding.make_mesh())
   assert found == (0, None, None, {})
 
 
@@ -112,7 +120,7 @@ def test_the_newest_is_restored_on_any_mesh(states, tmp_path, monkeypatch):
   monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 64)
   mesh = sharding.make_mesh(4)
   with manager.Checkpoints(directory) as store:
-    step, span, state, _ = resume.restore(config, store, mesh, DATA)
+    step, span, state, _ = restore(config, store, mesh)
   assert (step, span.name, span.start) == (6, 'video', 4)
   assert isinstance(state, train_state.TrainState)
   assert_same(state, wanted['video'])
@@ -129,7 +137,7 @@ def test_a_damaged_one_falls_back_across_the_border(states, tmp_path, caplog):
   damage(directory, 6)
   mesh = sharding.make_mesh()
   with manager.Checkpoints(directory) as store:
-    step, span, state, _ = resume.restore(config, store, mesh, DATA)
+    step, span, state, _ = restore(config, store, mesh)
   assert (step, span.name) == (3, 'codec')
   assert_same(state, wanted['codec'])
   assert f'{directory}/6' in caplog.text
@@ -138,7 +146,7 @@ def test_a_damaged_one_falls_back_across_the_border(states, tmp_path, caplog):
     manager.Checkpoints(directory) as store,
     pytest.raises(manager.CheckpointError, match='Every checkpoint in'),
   ):
-    resume.restore(config, store, mesh, DATA)
+    restore(config, store, mesh)
 
 
 def test_other_data_and_too_few_steps_are_refused(states, tmp_path):
@@ -148,11 +156,11 @@ def test_other_data_and_too_few_steps_are_refused(states, tmp_path):
   mesh = sharding.make_mesh()
   with manager.Checkpoints(directory) as store:
     with pytest.raises(resume.ResumeError, match='trained on data set ddd'):
-      resume.restore(config, store, mesh, 'e' * 64)
+      restore(config, store, mesh, 'e' * 64)
     shorter = config.copy_and_resolve_references()
     shorter.stages.video.steps = 1
     with pytest.raises(resume.ResumeError, match='at least 2 steps'):
-      resume.restore(shorter, store, mesh, DATA)
+      restore(shorter, store, mesh)
 
 
 @pytest.fixture(scope='module')

@@ -1,4 +1,4 @@
-"""What may change when a run goes on, and what refuses to."""
+"""What may change when a run resumes, and what refuses to."""
 
 from etils import epath
 import pytest
@@ -15,6 +15,15 @@ def make_config():
   config.stages.video = schema.stage(steps=5, frames=16)
   config.train.order = ('codec', 'image', 'video')
   return config
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Of a run with a checkpoint, in the stage 'image'."""
+  folder = epath.Path(tmp_path)
+  (folder / 'checkpoints' / '8').mkdir(parents=True)
+  serialize.save(make_config(), folder / 'config.json')
+  return folder
 
 
 # Of a run whose newest checkpoint is in 'image'.
@@ -40,6 +49,8 @@ MAY = {
   'data.root': 'elsewhere',
   'data.follow_links': True,
   'autoencoder.weights': 'elsewhere',
+  'model.remat': 'block',
+  'stages.image.accumulate': 2,
   'stages.image.steps': 40,
   'stages.video.steps': 50,
   'stages.video.batch': 2,
@@ -102,71 +113,76 @@ def test_what_may_not(key):
   ],
 )
 def test_the_order_may_change_after_the_stage_the_run_is_in(
-  order, allowed, tmp_path
+  order, allowed, folder
 ):
-  path = epath.Path(tmp_path) / 'config.json'
-  serialize.save(make_config(), path)
   new = make_config()
   new.stages.extra = schema.stage(steps=3)
   new.train.order = order
   if allowed:
-    resume.claim(new, path, {'stage': 'image'}, [])
-    assert tuple(serialize.load(path).train.order) == order
+    resume.check(new, folder, 'image')
     return
   with pytest.raises(resume.ResumeError, match='train.order: '):
-    resume.claim(new, path, {'stage': 'image'}, [])
+    resume.check(new, folder, 'image')
 
 
-def test_a_run_of_an_earlier_version_goes_on_with_the_defaults(tmp_path):
-  path = epath.Path(tmp_path) / 'config.json'
+def test_an_order_without_the_runs_stage_can_be_put_right(folder):
+  """As earlier versions wrote it before they refused it."""
+  old = make_config()
+  old.train.order = ('codec', 'video')
+  serialize.save(old, folder / 'config.json')
+  with pytest.raises(resume.ResumeError, match='train.order: '):
+    resume.check(make_config(), folder, 'image')
+  resume.check(make_config(), folder, 'image', accept=True)
+
+
+def test_a_run_of_an_earlier_version_resumes_with_the_defaults(folder):
+  path = folder / 'config.json'
   old = make_config()
   del old.autoencoder['kl_weight']
   del old.stages.image['cooldown']
   del old['score']
   serialize.save(old, path)
-  resume.claim(make_config(), path, {'stage': 'image'}, [])
+  resume.check(make_config(), folder, 'image')
+  resume.claim(make_config(), folder, [])
   assert not serialize.diff(serialize.load(path), make_config())
 
   serialize.save(old, path)
   new = changed('autoencoder.kl_weight', 0.5)
   with pytest.raises(resume.ResumeError, match='kl_weight: 0.001 -> 0.5'):
-    resume.claim(new, path, {'stage': 'image'}, [])
+    resume.check(new, folder, 'image')
 
 
 def test_a_new_run_writes_its_configuration(tmp_path):
-  path = epath.Path(tmp_path) / 'config.json'
-  resume.claim(make_config(), path, None, ['left', 'right'])
+  folder = epath.Path(tmp_path)
+  resume.claim(make_config(), folder, ['left', 'right'])
+  path = folder / 'config.json'
   assert serialize.config_hash(serialize.load(path)) == serialize.config_hash(
     make_config()
   )
   assert serialize.load_label_names(path) == ['left', 'right']
   # Nothing has been saved yet: anything may still change.
-  resume.claim(changed('seed', 1), path, None, [])
-  assert serialize.load(path).seed == 1
+  resume.check(changed('seed', 1), folder, 'image')
 
 
-def test_a_refusal_names_every_difference_and_changes_nothing(tmp_path, caplog):
-  path = epath.Path(tmp_path) / 'config.json'
-  serialize.save(make_config(), path)
+def test_a_refusal_names_every_difference(folder, caplog):
+  path = folder / 'config.json'
   before = path.read_text()
   new = changed('seed', 1)
   new.stages.codec.batch = 16
   new.train.log_every = 3
   with pytest.raises(resume.ResumeError) as error:
-    resume.claim(new, path, {'stage': 'image'}, [])
+    resume.check(new, folder, 'image')
   assert 'seed: 0 -> 1' in str(error.value)
   assert 'stages.codec.batch: 8 -> 16' in str(error.value)
   assert 'log_every' not in str(error.value)
   assert path.read_text() == before
   with caplog.at_level('INFO', logger='absl'):
-    resume.claim(new, path, {'stage': 'image'}, [], accept=True)
+    resume.check(new, folder, 'image', accept=True)
   assert 'Changed on resume: seed: 0 -> 1' in caplog.text
-  assert serialize.load(path).seed == 1
-  serialize.save(make_config(), path)
   with caplog.at_level('INFO', logger='absl'):
-    resume.claim(changed('train.log_every', 3), path, {'stage': 'image'}, [])
+    resume.check(changed('train.log_every', 3), folder, 'image')
   assert 'train.log_every: 10 -> 3' in caplog.text
-  assert serialize.load(path).train.log_every == 3
+  assert path.read_text() == before
 
 
 def test_the_checkpoint_must_lie_in_its_stage():

@@ -21,6 +21,7 @@ from vdm.config import condition_rules
 from vdm.config import rules
 from vdm.config import schema
 from vdm.publishing import export
+from vdm.trained import run_folder
 from vdm.training import inputs
 from vdm.training import stages
 from vdm.training import texts
@@ -107,7 +108,8 @@ def test_single_frames_and_clips_get_their_words(run, data_root):
   from vdm.preparation import datasets
 
   source = builders.open_source(datasets.ensure(config.data), 'train')
-  reader = texts.make_reader(config, run, {'train': source})
+  begun = run_folder.begun(run)
+  reader = texts.make_reader(config, run, {'train': source}, begun)
   with inputs.make_batches(config, source, span, 0, texts=reader) as batches:
     batch = next(batches)
   by_id = dict(zip(source.index['id'].tolist(), source.index['caption']))
@@ -212,9 +214,13 @@ def test_a_run_that_goes_on_from_another_keeps_its_words(run, data_root):
   source.index['caption'] = np.array(['a zebra moves up'])
   config.sample.captions = ()
   workdir = epath.Path(data_root) / 'other'
-  reader = texts.make_reader(config, workdir, {'train': source})
+  reader = texts.make_reader(config, workdir, {'train': source}, None)
   words = trained.load_vocabulary(run)
   assert reader.vocabulary == (*words, 'zebra')
+  # Other captions before the first checkpoint: their words are learned.
+  source.index['caption'] = np.array(['a quagga moves up'])
+  reader = texts.make_reader(config, workdir, {'train': source}, None)
+  assert reader.vocabulary == (*words, 'quagga')
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,17 @@ def test_another_seed_is_refused(finished_run, data_root):
     train.train(config, finished_run)
 
 
+def test_a_refusal_to_resume_changes_nothing(finished_run, data_root, tmp_path):
+  """What the checkpoint refuses, not the keys: both are asked first."""
+  workdir = shutil.copytree(finished_run, tmp_path / 'copy')
+  before = (workdir / 'config.json').read_text()
+  config = tiny_config.make_config(data_root)
+  config.train.order = ('autoencoder', 'image')
+  with pytest.raises(resume.ResumeError, match='train.order no longer names'):
+    train.train(config, workdir, accept_changes=True)
+  assert (workdir / 'config.json').read_text() == before
+
+
 def test_every_key_is_read_by_something(finished_run):
   read = set(json.loads((finished_run / 'keys_read.json').read_text()))
   read |= {

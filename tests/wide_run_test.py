@@ -25,6 +25,7 @@ from vdm.preparation import datasets
 from vdm.publishing import model_card
 from vdm.reporting import run_page
 from vdm.reporting import run_record
+from vdm.trained import run_folder
 from vdm.training import cache_latents
 from vdm.training import motion_range
 from vdm.training import objectives
@@ -215,5 +216,6 @@ def test_a_run_keeps_the_range_that_it_began_with(workdir):
   config.model.motion_range = (0.0, 0.0)  # As the file of the run has it.
   source = builders.open_source(datasets.ensure(config.data), 'validation')
   assert motion_range.measure(config, source) != began
-  assert motion_range.resolve(config, workdir, source) == began
+  found = motion_range.resolve(config, run_folder.begun(workdir), source)
+  assert found == began
   assert train.train(config, workdir) == 0

@@ -34,8 +34,8 @@ _DISTRIBUTED = flags.DEFINE_enum(
 _STOP_AT = flags.DEFINE_integer(
   'stop_at',
   None,
-  'Stop after this step of all, evaluated and saved; the same command without '
-  'it resumes.',
+  'Stop after this step of all, which is saved, and evaluated if it is due; '
+  'the same command without it resumes.',
   lower_bound=1,
 )
 _ACCEPT_CHANGES = flags.DEFINE_bool(
@@ -91,8 +91,9 @@ def main(argv: Sequence[str]) -> None:
     )
   except Exception as error:
     code = explain(error)
-    if initialize.is_several():
-      if coordination.is_first():
+    index, count = coordination.joined()
+    if count > 1:
+      if index == 0:
         # The others end when this process does: let them print theirs first.
         time.sleep(1)
       # The others have been told; a regular exit would wait for them.

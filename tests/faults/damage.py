@@ -91,14 +91,20 @@ class Cases:
     from vdm.checkpoints import manifest
     from vdm.data import builders
     from vdm.preparation import datasets
+    from vdm.training import objectives
     from vdm.training import resume
     from vdm.training import sharding
+    from vdm.training import stages
 
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     info = builders.read_info(datasets.ensure(self.config.data))
     with manager.Checkpoints(workdir / 'checkpoints') as store:
+      made = {
+        span.name: objectives.make_objective(self.config, span.stage, mesh)
+        for span in stages.spans(self.config)
+      }
       step, _, state, _ = resume.restore(
-        self.config, store, mesh, info['fingerprint']
+        self.config, made, store, mesh, info['fingerprint']
       )
     found = {
       (item, name): (x.dtype.name, x.shape, np.asarray(x).tobytes())

@@ -157,17 +157,16 @@ class Checkpoints(contextlib.AbstractContextManager):
     step: int,
     items: Mapping[str, Any],
     meta: Mapping[str, Any],
-    *,
-    force: bool = False,
   ) -> bool:
     """Starts to save a step; returns once the arrays may be donated.
+
+    A step that is on disk, and that this object has neither saved nor restored,
+    is renamed to `<step>.replaced-<k>`.
 
     Args:
       step: number of the step.
       items: {name: tree of arrays}.
       meta: JSON values; `score` says how good the step is, see `best_policy`.
-      force: save even where this object has saved or restored `step`; the one
-        on disk is then renamed to `<step>.replaced-<k>`.
 
     Returns:
       Whether it is being saved; False where it had been already.
@@ -177,7 +176,7 @@ class Checkpoints(contextlib.AbstractContextManager):
     """
     self.wait()
     exists = (self.directory / str(step)).exists()
-    if step in self._valid and exists and not force:
+    if step in self._valid and exists:
       return False
     arrays = {item: manifest.stored_arrays(x) for item, x in items.items()}
     self._check_space(step, arrays)

@@ -92,8 +92,8 @@ def find_windows(
   """Returns the windows that a clip source offers.
 
   Records of one shot that do not adjoin, as when part of it is in another
-  split, count as separate shots. The order of the shots depends on their names
-  and not on the order of the records.
+  split, count as separate shots. They are in the order of their numbers, which
+  the data set was built with, whatever the order of the records.
 
   Raises:
     ValueError: the data set cannot give such clips, or no shot is long enough.

@@ -1,6 +1,7 @@
 """Judges a run while it trains, always on the same clips and seeds."""
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import Any
 
 from absl import logging
@@ -11,13 +12,18 @@ import numpy as np
 
 from vdm import generate
 from vdm import prompts
+from vdm.config import sampling
 from vdm.evaluation import given_score
+from vdm.evaluation import noised_clips
 from vdm.evaluation import small_score
 from vdm.media import samples
 from vdm.media import video_files
 from vdm.multihost import coordination
 from vdm.sampling import task_plan
+from vdm.training import earlier
+from vdm.training import inputs
 from vdm.training import objectives
+from vdm.training import running
 from vdm.training import stages
 from vdm.training import throughput
 from vdm.training import train_state
@@ -41,7 +47,7 @@ class Evaluator:
     label_names: Sequence[str] = (),
     more_scores: Callable[..., dict[str, float]] | None = None,
     asked: prompts.Prompts | None = None,
-    earlier: Callable[..., generate.Average | None] | None = None,
+    worse: Callable[..., generate.Average | None] | None = None,
   ):
     """Reads the clips.
 
@@ -58,12 +64,12 @@ class Evaluator:
       more_scores: beside the small score's own, see `SmallScore`.
       asked: of the videos of previews, one each; None: what is told of the
         clips that are shown beside them.
-      earlier: (step, params) -> what videos are guided against, see
+      worse: (step, params) -> what videos are guided against, see
         `training.earlier`; None: conditions.
     """
     self._span, self._objective, self._frozen = span, objective, frozen
     self._clips = clips(config.train.eval_clips)
-    self._asked, self._earlier = asked, earlier
+    self._asked, self._worse = asked, worse
     self._small_score = small_score.make_small_score(
       config.score,
       span.stage,
@@ -107,7 +113,7 @@ class Evaluator:
         step, self._objective.validate(average, self._frozen, self._clips)
       )
     average = train_state.averaged(state, self._shown)
-    worse = self._earlier and self._earlier(step, state.params)
+    worse = self._worse and self._worse(step, state.params)
     frozen = self._frozen | ({objectives.EARLIER: worse} if worse else {})
     if 'preview' in due:
       clips = self._objective.preview(average, frozen, self._preview_clips())
@@ -167,6 +173,42 @@ class Evaluator:
   def _write(self, step, values):
     self._log.write(step, self._span.name, values)
     logging.info('%s', throughput.line(self._span, step, values))
+
+
+def make(
+  run: running.Run, span: stages.Span, frozen: dict[str, Any], step: int
+) -> Evaluator:
+  """Returns what judges a stage.
+
+  Args:
+    run: what the stages share.
+    span: the stage.
+    frozen: the autoencoder that it works in.
+    step: global step that it is at.
+  """
+  config, info = run.config, run.sources['train'].info
+  shapes = noised_clips.make_shape_score(
+    sampling.of_stage(config, span.stage),
+    span.stage,
+    run.mesh,
+    run.signal.check,
+  )
+  return Evaluator(
+    config,
+    span,
+    run.objectives[span.name],
+    frozen,
+    functools.partial(
+      inputs.held_out_clips, config, run.sources, span, texts=run.texts
+    ),
+    run.log,
+    run.workdir / 'samples',
+    info['frame_rate'] / config.data.stride,
+    info['label_names'],
+    shapes,
+    prompts.configured(config.sample, run.texts, config.sample.num),
+    earlier.reader(config, span, run.mesh, run.workdir, step),
+  )
 
 
 def write_preview(

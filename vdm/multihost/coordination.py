@@ -37,6 +37,14 @@ def store() -> Any:
   return distributed.global_state.client
 
 
+def joined() -> tuple[int, int]:
+  """Returns (index, count) of the processes; unlike jax's, without a device."""
+  from jax._src import distributed
+
+  state = distributed.global_state
+  return state.process_id or 0, state.num_processes or 1
+
+
 def write(key: str, text: str) -> None:
   """Writes a value to the store, over the one before."""
   store().key_value_set(key, text, allow_overwrite=True)

@@ -5,7 +5,8 @@ can one that a faulty program entered. So every process writes a heartbeat once
 a second, which says how far its main thread has come and where it is. A process
 ends itself when
 
-  another process failed or fell silent;
+  another process failed or fell silent; then with the exit code of a failure,
+  so that a scheduler does not start it again, and else of what was stopped;
   no process has made progress for longer than a barrier may take: it logs where
   each of them is, and its own stacks.
 
@@ -31,6 +32,7 @@ from vdm.multihost import preemption
 PERIOD = 1.0  # Seconds between heartbeats.
 
 _FAILED = 'failed: '
+_LOST = 'lost another process: '
 
 
 class Heartbeat:
@@ -73,25 +75,26 @@ class Heartbeat:
 
   @contextlib.contextmanager
   def reporting(self) -> Iterator[None]:
-    """Waits for the others at the end, or tells them that this one failed."""
+    """Tells the others if this process fails, the first time."""
     try:
       yield
-      coordination.gather('the end of the run')
     except BaseException as error:
-      if self.vote is not None:
+      if self.vote is not None and not self._failed:
         self._report(error)
       raise
 
   def _report(self, error: BaseException):
     text = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
-    lost = isinstance(error, jax.errors.JaxRuntimeError)
-    if lost and 'RESOURCE_EXHAUSTED' not in text:
+    collective = isinstance(error, jax.errors.JaxRuntimeError)
+    collective = collective and 'RESOURCE_EXHAUSTED' not in text
+    if collective:
       # Usually another process has ended, which takes time to show.
       logging.error('A collective failed (%s): which process is gone?', text)
       time.sleep(self._timeout + 4 * PERIOD)
+    lost = isinstance(error, coordination.CoordinationError) or collective
     with contextlib.suppress(jax.errors.JaxRuntimeError), self._lock:
       self._failed = True  # No heartbeat may overwrite this message.
-      self._write(_FAILED + text)
+      self._write((_LOST if lost else _FAILED) + text)
 
   def _write(self, text: str):
     coordination.write(f'{coordination.ALIVE}{jax.process_index()}', text)
@@ -119,15 +122,25 @@ class Heartbeat:
   ):
     """Ends this process if another one failed, or wrote nothing for too long.
 
+    A process that has failed itself ends by what it raised. A failure of
+    others counts from the second time it is read on: what fails alike
+    everywhere is then said by each.
+
     Args:
       heard: {process: its newest text}.
       now: time in seconds.
       problem: why the store cannot be read, which only says that process 0 is
         gone.
     """
+    if self._failed:
+      return
     for process, text in heard.items():
-      if text.startswith(_FAILED) and process != jax.process_index():
-        self._stop(f'{coordination.process_names([process])} {text}')
+      known = text == self._heard[process][0] and process != jax.process_index()
+      if known and text.startswith((_FAILED, _LOST)):
+        self._stop(
+          f'{coordination.process_names([process])} {text}',
+          1 if text.startswith(_FAILED) else coordination.STOPPED,
+        )
       if text != self._heard[process][0]:
         self._heard[process] = text, now
     others = [0] if problem else set(self._heard) - {jax.process_index()}
@@ -158,7 +171,8 @@ class Heartbeat:
         'above'
       )
 
-  def _stop(self, reason: str):
+  def _stop(self, reason: str, code: int = coordination.STOPPED):
     if not self._closed.is_set():
-      logging.error('%s. Stopping too: run the same command again.', reason)
-      coordination.leave(coordination.STOPPED)
+      again = ': run the same command again' if code != 1 else ''
+      logging.error('%s. Stopping too%s.', reason, again)
+      coordination.leave(code)

@@ -47,6 +47,11 @@ def initialize(
   ids = launchers.local_device_ids(os.environ)
   try:
     place = launchers.place(os.environ)
+    logging.info(
+      'Joining the other processes: %s, for up to %.0f s.',
+      found or '--distributed=on',
+      join_timeout,
+    )
     jax.distributed.initialize(
       coordinator_address=place.address,
       num_processes=place.count,
@@ -110,8 +115,3 @@ def devices() -> list[jax.Device]:
       f'{f" ({why[:200]})" if why else ""}: install jax for it, see '
       'launch/setup.sh, or unset JAX_PLATFORMS.'
     ) from error
-
-
-def is_several() -> bool:
-  """Returns whether this process has joined others."""
-  return jax.distributed.is_initialized() and jax.process_count() > 1

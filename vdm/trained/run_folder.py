@@ -17,6 +17,7 @@ from vdm.config import serialize
 from vdm.models import autoencoders
 from vdm.models import import_weights
 from vdm.models.autoencoders import files
+from vdm.multihost import coordination
 from vdm.trained import model
 from vdm.trained import snapshots
 from vdm.trained import words
@@ -24,6 +25,23 @@ from vdm.trained import words
 CHOSEN = 'average.json'  # The width that makes the run's videos from now on.
 STATES = 'checkpoints'  # Whole states of the training.
 BEST = 'best'  # What sampling needs of the step with the lowest small score.
+
+
+def begun(workdir: epath.Path) -> ConfigDict | None:
+  """Returns the configuration that a run has begun with.
+
+  All processes call it, and the first one decides: a late one could see what
+  the first has just written.
+
+  Returns:
+    None before the first checkpoint: until then anything may change.
+  """
+  path = workdir / 'config.json'
+  states = manager.Checkpoints(workdir / STATES, read_only=True)
+  there = path.exists() and bool(states.steps())
+  if not coordination.first_says('whether the run has begun', there):
+    return None
+  return schema.complete(serialize.load(path))
 
 
 def read(

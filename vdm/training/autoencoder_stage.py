@@ -113,6 +113,49 @@ def resolve(options: ConfigDict, directory: epath.Path) -> ConfigDict:
   return options
 
 
+def check(options: ConfigDict, directory: epath.Path) -> None:
+  """Checks that an autoencoder is what a run that begins asks for.
+
+  It is there before the run's first checkpoint where `vdm.prepare latents` or
+  an earlier start wrote it, and then everything may have changed since.
+
+  Args:
+    options: `config.autoencoder`, see `resolve`.
+    directory: `<workdir>/autoencoder`.
+
+  Raises:
+    UsageError: it is another one.
+  """
+  if not exists(directory):
+    return
+  with errors.as_usage():
+    settings, _, _, fingerprint = files.load(directory)
+  name, differs = _difference(options, settings), ''
+  if name:
+    differs = f'has {name}={settings.get(name)!r}, not {options[name]!r}'
+  elif options.load:
+    with errors.as_usage('config.autoencoder.load: '):
+      if fingerprint != trained.load_autoencoder(options.load)[3]:
+        differs = f'is not that of {options.load}'
+  elif options.weights:
+    with errors.as_usage('config.autoencoder.weights: '):
+      if settings.get('weights_sha256') != pretrained.load(options)[1]:
+        differs = f'is not that of {options.weights}'
+  if differs:
+    raise errors.UsageError(
+      f'{directory}, which an earlier start has written, {differs}: delete '
+      'that folder, or give another --workdir.'
+    )
+
+
+def _difference(options, settings) -> str:
+  """Returns the first setting of a network that differs, '' if none does."""
+  # Files of before there was this key are of one frame a latent.
+  known = {'time_factor': 1} | settings.to_dict()
+  names = NETWORK + (BRANCHES if options.kind == 'kl' else ())
+  return next((x for x in names if known.get(x) != options[x]), '')
+
+
 def adopt(
   options: ConfigDict,
   directory: epath.Path,
@@ -136,15 +179,11 @@ def adopt(
   if options.load:
     with errors.as_usage('config.autoencoder.load: '):
       settings, params, stats, _ = trained.load_autoencoder(options.load)
-    # Files of before there was this key are of one frame a latent.
-    known = {'time_factor': 1} | settings.to_dict()
-    for name in NETWORK + (BRANCHES if options.kind == 'kl' else ()):
-      if known.get(name) != options[name]:
-        raise errors.UsageError(
-          f'The autoencoder of {options.load} has '
-          f'{name}={known.get(name)!r}: set config.autoencoder.{name} to '
-          f'that, not to {options[name]!r}.'
-        )
+    if name := _difference(options, settings):
+      raise errors.UsageError(
+        f'The autoencoder of {options.load} has {name}={settings.get(name)!r}: '
+        f'set config.autoencoder.{name} to that, not to {options[name]!r}.'
+      )
     _publish(directory, settings, params, stats)
     return
   if options.weights:
@@ -195,7 +234,7 @@ def abstract(options: ConfigDict) -> dict[str, Any]:
     params = codec.abstract_params()
     params.pop(discriminator.NAME, None)
   elif options.load:
-    params = files.load(epath.Path(options.load) / 'autoencoder')[1]
+    params = trained.load_autoencoder(options.load)[1]
   elif options.kind == 'autoencoder_kl' and _missing(options.weights):
     params = autoencoder_kl.abstract_published(options.channels)
   else:

@@ -8,13 +8,10 @@ import dataclasses
 import json
 
 from absl import logging
-from etils import epath
 from ml_collections import ConfigDict
 import numpy as np
 
 from vdm.common import errors
-from vdm.config import schema
-from vdm.config import serialize
 from vdm.data import builders
 from vdm.data import clip_reader
 from vdm.data import windowing
@@ -26,7 +23,7 @@ CLIPS = 256  # Of the last stage of videos, measured.
 
 
 def resolve(
-  config: ConfigDict, workdir: epath.Path, source: builders.ClipSource
+  config: ConfigDict, begun: ConfigDict | None, source: builders.ClipSource
 ) -> tuple[float, float]:
   """Returns `config.model.motion_range`, measured where it is (0, 0).
 
@@ -35,7 +32,7 @@ def resolve(
 
   Args:
     config: the run's.
-    workdir: its folder.
+    begun: what it has begun with; None if it has not.
     source: of the training split.
 
   Raises:
@@ -44,11 +41,8 @@ def resolve(
   given = tuple(config.model.motion_range)
   if not _spans(config) or given[1] > 0:
     return given
-  path = workdir / 'config.json'
-  if path.exists():
-    old = schema.complete(serialize.load(path)).model.motion_range
-    if old[1] > 0:
-      return tuple(old)
+  if begun is not None and begun.model.motion_range[1] > 0:
+    return tuple(begun.model.motion_range)
   found = measure(config, source) if coordination.is_first() else given
   found = coordination.gather('the range of motion', json.dumps(found))[0]
   low, high = json.loads(found)

@@ -175,6 +175,8 @@ def dump(
         'key': np.asarray(jax.random.key_data(steps.key)),
       },
     )
+  # What is raised next ends the others, and they this one.
+  coordination.gather('writing the step that was skipped')
   bad = np.flatnonzero(~np.isfinite(drawn['row_loss']))
   return NonFiniteError(
     f'Step {step} is one of more than {config.train.max_skipped} of the last '

@@ -18,13 +18,10 @@ from vdm.common import buckets
 from vdm.common import errors
 from vdm.config import check as config_check
 from vdm.config import image_model_rules
-from vdm.config import schema
-from vdm.config import serialize
 from vdm.data import builders
 from vdm.data import latent_cache
 from vdm.data import windowing
 from vdm.models.image_unets import published
-from vdm.multihost import coordination
 from vdm.training import inputs
 from vdm.training import objectives
 from vdm.training import stages
@@ -54,20 +51,22 @@ def check_workdir(workdir: epath.PathLike) -> None:
     )
 
 
-def resolve_model(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
+def resolve_model(config: ConfigDict, begun: ConfigDict | None) -> ConfigDict:
   """Returns `config.model` with what a published image model brings along.
 
-  A run that has begun has its description in config.json.
+  Args:
+    config: the run's.
+    begun: what it has begun with, which has the model's description; None if
+      it has not.
 
   Raises:
     UsageError: there is none, or it does not fit the run.
   """
   if not image_model_rules.is_published(config.model):
     return config.model
-  path, known = workdir / 'config.json', ''
-  if coordination.first_says('the configuration', path.exists()):
-    old = schema.complete(serialize.load(path)).model
-    known = old.architecture if old.kind == config.model.kind else ''
+  known = ''
+  if begun is not None and begun.model.kind == config.model.kind:
+    known = begun.model.architecture
   config = config.copy_and_resolve_references()
   config.model = published.resolve(config.model, known)
   config_check.validate(config)

@@ -5,6 +5,7 @@ of it. A resumed run may change those values of its configuration that neither
 its past steps nor the meaning of its state depend on.
 """
 
+from collections.abc import Mapping
 import re
 from typing import Any
 
@@ -15,9 +16,9 @@ from ml_collections import ConfigDict
 
 from vdm.checkpoints import manager
 from vdm.common import errors
-from vdm.config import schema
 from vdm.config import serialize
 from vdm.multihost import coordination
+from vdm.trained import run_folder
 from vdm.training import objectives
 from vdm.training import stages
 from vdm.training import train_state
@@ -32,6 +33,7 @@ FREE = (
   r'^data\.(root|source|follow_links|latents|texts|max_bad_records)$',
   r'^data\.(threads|workers)$',
   r'^(autoencoder|model)\.weights$',  # They are in the workdir by then.
+  r'^model\.remat$|^stages\.\w+\.accumulate$',  # Change memory alone.
   r'^model\.motion_range$',  # Says what samples may ask for.
 )
 
@@ -40,49 +42,60 @@ class ResumeError(errors.UsageError):
   """The run in the folder is not the one that was asked for."""
 
 
-def claim(
-  config: ConfigDict,
-  path: epath.Path,
-  meta: dict[str, Any] | None,
-  label_names: list[str],
-  accept: bool = False,
+def check(
+  config: ConfigDict, workdir: epath.Path, stage: str, accept: bool = False
 ) -> None:
-  """Writes `config.json`, or checks that the run may resume with `config`.
+  """Checks that a run may resume with a configuration; writes nothing.
 
   Args:
     config: the run's, as given now.
-    path: of config.json.
-    meta: of the newest checkpoint; None if there is none.
-    label_names: of the data set's classes.
+    workdir: its folder.
+    stage: of the newest checkpoint.
     accept: resume whatever differs; the differences are logged.
 
   Raises:
     ResumeError: the configuration differs where it may not.
   """
-  if path.exists() and meta is not None:
-    old = schema.complete(serialize.load(path))
-    refused = [
-      line
-      for line in serialize.diff(old, config)
-      if not may_change(line.split(':')[0], old, config, meta['stage'])
-    ]
-    if refused and not accept:
-      raise ResumeError(
-        f'{path} was written with another configuration ('
-        + '; '.join(refused)
-        + '): restore those values, give another --workdir, or pass '
-        '--accept_changes.'
-      )
-    for line in serialize.diff(old, config):
-      logging.info('Changed on resume: %s', line)
+  old = run_folder.begun(workdir)
+  if old is None:
+    return
+  lines = serialize.diff(old, config)
+  refused = [
+    line
+    for line in lines
+    if not may_change(line.split(':')[0], old, config, stage)
+  ]
+  if refused and not accept:
+    raise ResumeError(
+      f'{workdir}/config.json was written with another configuration ('
+      + '; '.join(refused)
+      + '): restore those values, give another --workdir, or pass '
+      '--accept_changes.'
+    )
+  for line in lines:
+    logging.info('Changed on resume: %s', line)
+
+
+def claim(
+  config: ConfigDict, workdir: epath.Path, label_names: list[str]
+) -> None:
+  """Writes `config.json`, once nothing refuses to resume any more.
+
+  Args:
+    config: the run's, as given now.
+    workdir: its folder.
+    label_names: of the data set's classes.
+  """
   if coordination.is_first():
-    serialize.save(config, path, label_names)
+    serialize.save(config, workdir / 'config.json', label_names)
   coordination.gather('writing config.json')
 
 
 def may_change(key: str, old: ConfigDict, new: ConfigDict, stage: str) -> bool:
   """Returns whether a run in `stage` may resume with another value of `key`."""
   order = list(old.train.order)
+  if stage not in order:  # Its configuration was written by other hands.
+    return False
   started = order[: order.index(stage) + 1]
   if key == 'train.order':
     return list(new.train.order)[: len(started)] == started
@@ -138,6 +151,7 @@ def check_data(trained_on: str, now: str, accept: bool = False) -> None:
 
 def restore(
   config: ConfigDict,
+  made: Mapping[str, objectives.Objective],
   store: manager.Checkpoints,
   mesh: jax.sharding.Mesh,
   fingerprint: str,
@@ -149,6 +163,7 @@ def restore(
 
   Args:
     config: the run's.
+    made: objectives by the name of the stage.
     store: its checkpoints.
     mesh: to shard the state over, whatever mesh it was saved from.
     fingerprint: of the training data, which must be the run's,
@@ -165,8 +180,7 @@ def restore(
     meta = store.read_meta(step)
     check_data(meta['dataset'], fingerprint, accept)
     span = span_of(config, step, meta['stage'])
-    objective = objectives.make_objective(config, span.stage, mesh)
-    abstract = train_state.abstract(config.optim, objective, mesh)
+    abstract = train_state.abstract(config.optim, made[span.name], mesh)
     try:
       _, items, _ = store.restore(abstract._asdict(), step)
     except manager.CheckpointError:

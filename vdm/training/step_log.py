@@ -55,7 +55,7 @@ class StepLog:
     Args:
       step: global step.
       metrics: of the train step, perhaps still being computed.
-      cost: of compiling for it, if it was compiled.
+      cost: of what was compiled since the row before, if anything.
     """
     spent = self._totals.spent.values()
     self._row = (step, metrics, cost, self._totals.bad_records, spent)

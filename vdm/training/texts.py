@@ -43,6 +43,7 @@ def make_reader(
   config: ConfigDict,
   workdir: epath.Path,
   sources: Mapping[str, builders.ClipSource],
+  begun: ConfigDict | None,
 ) -> vocabulary.Reader | None:
   """Returns what reads the captions of a run; None if it reads none.
 
@@ -52,6 +53,8 @@ def make_reader(
     config: the run's.
     workdir: its folder.
     sources: by split; words are those of the training split.
+    begun: what the run has begun with; None if it has not, and what an earlier
+      start has written is written anew.
 
   Raises:
     UsageError: what is there is damaged, a prompt has unknown words, or the
@@ -61,19 +64,20 @@ def make_reader(
   if text.encoder == 'none':
     return None
   if text.encoder == 'learned':
-    found = _ensure_vocabulary(config, workdir, sources['train'])
+    found = _ensure_vocabulary(config, workdir, sources['train'], begun)
     reader = vocabulary.Words(found, text.length)
   else:
-    reader = _open_cache(config, workdir, sources)
+    reader = _open_cache(config, workdir, sources, begun)
   with errors.as_usage('config.sample.captions: '):
     for caption in config.sample.captions:
       reader.check(caption)
   return reader
 
 
-def _open_cache(config, workdir, sources) -> text_cache.Texts:
+def _open_cache(config, workdir, sources, begun) -> text_cache.Texts:
   text, path = config.model.text, workdir / words.FOLDER / words.ENCODER
-  there = coordination.first_says('the text encoder', path.exists())
+  there = path.exists() and begun is not None
+  there = coordination.first_says('the text encoder', there)
   sha256 = words.sha256(words.in_run(workdir)) if there else ''
   texts = text_cache.open_cache(config.data.texts, text, sha256)
   for source in sources.values():
@@ -86,9 +90,10 @@ def _open_cache(config, workdir, sources) -> text_cache.Texts:
   return texts
 
 
-def _ensure_vocabulary(config, workdir, source) -> tuple[str, ...]:
+def _ensure_vocabulary(config, workdir, source, begun) -> tuple[str, ...]:
   text, path = config.model.text, workdir / words.FOLDER / words.VOCABULARY
-  if coordination.first_says('the vocabulary', path.exists()):
+  there = path.exists() and begun is not None
+  if coordination.first_says('the vocabulary', there):
     return words.words(text, words.in_run(workdir))
   first = ()
   if config.train.init_from:

@@ -1,8 +1,9 @@
 """What destinations have in common, and the thread that each one writes on.
 
 Importing a library, opening a run and sending rows may take seconds to
-minutes. The training loop never waits for that: calls go through a queue to a
-thread. A destination that cannot be opened is dropped, and a call that fails is
+minutes. Calls go through a queue to a thread, and the training loop waits for
+it only where a checkpoint asks for what was written, as it does of TensorBoard.
+A destination that cannot be opened is dropped, and a call that fails is
 left out, with one warning; the run continues, and `metrics.jsonl` has the
 numbers.
 """
