@@ -1,6 +1,7 @@
 """The command line of training, as a person meets it."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -10,11 +11,11 @@ import pytest
 from vdm import __main__
 
 
-def run(*arguments, module='vdm.main', platform='cpu'):
+def run(*arguments, module='vdm.main', platform='cpu', **environ):
   return subprocess.run(
     [sys.executable, '-m', module, *arguments],
     cwd=ROOT,
-    env={**os.environ, 'JAX_PLATFORMS': platform},
+    env={**os.environ, 'JAX_PLATFORMS': platform, **environ},
     capture_output=True,
     text=True,
     timeout=120,
@@ -88,12 +89,24 @@ def test_what_a_person_can_mend_is_one_sentence():
   assert lines[8:] == ['ValueError: a mistake of the program']
 
 
-def test_a_platform_that_is_not_there_stops_in_one_sentence(tmp_path):
+@pytest.mark.parametrize('joined', [False, True])
+def test_a_platform_that_is_not_there_stops_in_one_sentence(joined, tmp_path):
+  environ = {}
+  if joined:  # There is no device to ask how many processes there are.
+    with socket.socket() as server:
+      server.bind(('localhost', 0))
+      port = server.getsockname()[1]
+    environ = {
+      'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
+      'JAX_NUM_PROCESSES': '1',
+      'JAX_PROCESS_ID': '0',
+    }
   done = run(
     '--config',
     'configs/synthetic.py',
     f'--workdir={tmp_path}/run',
     platform='nope',
+    **environ,
   )
   assert done.returncode == 2
   assert 'JAX_PLATFORMS=nope' in done.stderr.strip().splitlines()[-1]

@@ -13,6 +13,7 @@ import jax
 
 from vdm.common import errors
 from vdm.common import parallel
+from vdm.multihost import coordination
 from vdm.multihost import launchers
 
 MODES = ('auto', 'on', 'off')
@@ -68,12 +69,10 @@ def initialize(
       'JAX_NUM_PROCESSES and JAX_PROCESS_ID, or use --distributed=off.'
     ) from error
   logging.info(
-    'Distributed: %s; process %d of %d with %d devices%s.',
+    'Distributed: %s; process %d of %d%s.',
     found or '--distributed=on',
-    jax.process_index(),
-    jax.process_count(),
-    jax.local_device_count(),
-    '' if ids is None else f' (GPUs {ids} that it sees)',
+    *coordination.joined(),  # Without a device, which there may not be.
+    '' if ids is None else f' with the GPUs {ids} that it sees',
   )
 
 
