@@ -65,6 +65,14 @@ def test_each_number_has_its_ailment_named_first(changes, name):
   assert names(**changes)[0] == name
 
 
+def test_networks_without_layers_that_start_at_zero_have_no_size_of_them():
+  (finding,) = ailments.judge({'over_linear': 2.0})
+  assert finding.name == 'trained and not learning'
+  assert finding.what == (
+    'The error is 2.00 times that of the best linear denoiser.'
+  )
+
+
 def test_a_cause_stands_before_its_effects():
   found = names(latent_rms=3.0, over_linear=1.5, label_gain=0.0)
   assert found[0] == 'latents out of scale'

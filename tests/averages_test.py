@@ -22,9 +22,10 @@ def test_widths_are_compared_and_the_best_one_is_kept(finished_run, tmp_path):
   shutil.copytree(finished_run, workdir)
   measured = []
   result = averages.compare(
-    workdir, [0.05, 0.15], num=4, keep=True, report=measured.append
+    workdir, [0.05, 0.15], num=9, keep=True, report=measured.append
   )
   assert len(measured) == 2
+  assert result['clips'] == 8  # There are no more.
   assert result == json.loads((workdir / averages.NAME).read_text())
   narrow, wide = (np.array(list(x.values())) for x in result['losses'].values())
   assert narrow.shape == (5,) and np.all(narrow > 0)
@@ -37,6 +38,19 @@ def test_widths_are_compared_and_the_best_one_is_kept(finished_run, tmp_path):
   (workdir / run_folder.CHOSEN).write_text('{}')
   with pytest.raises(errors.UsageError, match='average.json is damaged'):
     trained.load(workdir)
+
+
+def test_the_table_says_what_its_columns_are_of():
+  def head(*names):
+    losses = {'0.05': dict.fromkeys(names, 0.5)}
+    return averages.text({'best': 0.05, 'losses': losses}).splitlines()[0]
+
+  assert head('-6', '+6').split() == (
+    ['width,', 'loss', 'at', 'log-SNR', '-6', '+6', 'mean']
+  )
+  assert head('masked_0.3', 'masked_1').split() == (
+    'width, loss at share of masked tokens 0.3 1 mean'.split()
+  )
 
 
 def test_losses_are_with_the_scalars_of_the_clips(

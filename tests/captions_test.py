@@ -70,6 +70,11 @@ def test_unreadable_manifests_say_where(tmp_path):
   columns = dict(file='file', caption='text', folder='', source='', duration='')
   with pytest.raises(ValueError, match='line 2'):
     captions.read(str(path), columns)
+  # An open quote swallows all that follows, up to the limit of a cell.
+  path = tmp_path / 'm.csv'
+  path.write_text('file,text\na,"b\n' + 9999 * 'c,a longer text\n')
+  with pytest.raises(ValueError, match=r'm.csv, line \d+: field larger'):
+    captions.read(str(path), columns)
   with pytest.raises(ValueError, match='neither'):
     captions.read(str(tmp_path / 'm.pickle'), columns)
 

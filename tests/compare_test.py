@@ -1,6 +1,7 @@
 """Verdicts on runs: what differs, at equal budgets, and known or not."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -16,7 +17,44 @@ from vdm.reporting import comparison
 from vdm.reporting import comparison_text
 from vdm.reporting import groups
 from vdm.reporting import run_numbers
+from vdm.reporting import run_page
 from vdm.reporting import run_record
+
+# Parts of final/metrics.json that `written_runs` does not write.
+EVERY_PART = {
+  'captions': {
+    'samples': {
+      'seen': {'clips': 4.0, 'colour': 0.75},
+      'held_out': {'clips': 2.0, 'all': 0.5},
+    },
+    'real': {'seen': {'clips': 4.0, 'colour': 1.0}},
+  },
+  'given': {
+    'image_to_video': {
+      'given': [0],
+      'clips': 4,
+      'tries': 4,
+      'sets': {
+        'model': {'psnr': 20.0, 'ssim_best': 0.9, 'psnr_by_frame': [20.0]},
+        'copy': {'psnr': 10.0},
+      },
+    },
+    'rollout': {
+      'given': [0, 1],
+      'clips': 4,
+      'tries': 4,
+      'sets': {'model': {'position_error': 3.0, 'one_object': 1.0}},
+      'laws': {'model': {'clips': 16.0, 'tracked': 0.8, 'speed': 2.0}},
+    },
+  },
+  'enlargement': {
+    'clips': 8,
+    'sets': {
+      'model': {'psnr': 30.0, 'flicker': 1.5},
+      'lanczos': {'psnr': 28.0},
+    },
+  },
+}
 
 
 def row_of(rows, number, other=1):
@@ -105,6 +143,94 @@ def test_the_page_shows_the_same_seeds_beside_each_other(compared):
   assert page.tags.count('figure') >= 2 + 1  # Curves, and the slider.
 
 
+def spoil(folder, **values):
+  """Puts other values into the last half of a run's log."""
+  path = folder / 'metrics.jsonl'
+  rows = [json.loads(line) for line in path.read_text().splitlines()]
+  for row in rows[len(rows) // 2 :]:
+    row.update({k: x for k, x in values.items() if k in row})
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+
+
+def test_a_run_that_diverges_is_left_out_and_named(tmp_path):
+  runs = make_runs(tmp_path, {0.9: 0.0, 0.8: -0.05})
+  spoil(runs[4], loss='nan', **{'loss/logsnr_-6_to_-3': 'inf'})
+  spoil(runs[5], loss='-inf', grad_norm='nan')
+  compare_runs.compare(runs, tmp_path, 'log/loss@steps')
+  text = (tmp_path / compare_runs.JSON).read_text()
+
+  def refuse(constant):
+    raise ValueError(constant)
+
+  content = json.loads(text, parse_constant=refuse)
+  assert 'B, seed 1: log/loss is not finite, and left out.' in content['notes']
+  assert (
+    'B, seed 2: log/grad_norm, log/loss are not finite, and left out.'
+    in content['notes']
+  )
+  assert [x for x in content['notes'] if 'has no log/loss@steps' in x] == [
+    f'{run} has no log/loss@steps.' for run in runs[4:]
+  ]
+  rows = content['numbers']
+  assert rows[0]['n'] == [3, 1]
+  assert rows[0]['kind'] == 'unknown'
+  assert row_of(rows, 'log/val_loss@steps')['n'] == [3, 3]
+
+
+def test_a_primary_number_of_one_group_alone_names_the_other_runs(tmp_path):
+  runs = make_runs(tmp_path, {0.9: 0.0, 0.8: 0.0}, seeds=2)
+  for run in runs[2:]:
+    (run / 'final/metrics.json').unlink()
+  wanted = f'missing or not finite in {runs[2]}, {runs[3]}. Wait'
+  with pytest.raises(errors.UsageError, match=re.escape(wanted)):
+    compare_runs.compare(runs, tmp_path)
+  # The baseline's is missing: nothing to compare with, either.
+  with pytest.raises(errors.UsageError, match='compares nothing'):
+    compare_runs.compare(runs[::-1], tmp_path)
+  # A run that logged nothing has reached no budget.
+  (runs[3] / 'metrics.jsonl').write_text('')
+  wanted = f'Nothing is logged yet in {runs[3]}.'
+  with pytest.raises(errors.UsageError, match=re.escape(wanted)):
+    compare_runs.compare(runs, tmp_path, 'log/val_loss@steps')
+
+
+def test_all_that_final_videos_are_measured_by_is_compared(tmp_path):
+  folder = written_runs.write(tmp_path / 'run', pictures='final')
+  path = folder / 'final/metrics.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | EVERY_PART))
+  found = run_numbers.of_files(run_record.read(folder))
+  wanted = {
+    'final/captions/seen/colour': (0.75, 1),
+    'final/captions/held_out/all': (0.5, 1),
+    'final/given/image_to_video/psnr': (20.0, 1),
+    'final/given/image_to_video/ssim_best': (0.9, 1),
+    'final/given/rollout/position_error': (3.0, -1),
+    'final/given/rollout/one_object': (1.0, 1),
+    'final/given/rollout/laws/tracked': (0.8, 1),
+    'final/given/rollout/laws/speed': (2.0, 0),
+    'final/enlargement/psnr': (30.0, 1),
+    'final/enlargement/flicker': (1.5, -1),
+  }
+  known = ('final/truth/', 'final/laws/')
+  assert {
+    name: (value, run_numbers.direction(name))
+    for name, value in found.items()
+    if not name.startswith(known)
+  } == wanted
+  words = ''.join(
+    report_test.Reader(run_page.make(run_record.read(folder))).words
+  )
+  for title in (
+    'Image to video of 4 clips',
+    'Rollout of 4 clips: the laws of the scenes',
+    'Enlargement of 8 clips',
+    'flicker, grey levels',
+    'colour, %',
+    'position error farthest',
+  ):
+    assert title in words, title
+
+
 def test_equal_budgets(tmp_path):
   """One run is slower, and stopped earlier."""
   fast = written_runs.make_config()
@@ -164,6 +290,8 @@ def test_old_logs_give_the_same_numbers(tmp_path):
     ('data.scenes.train', 48, 'final/truth/label_agreement', ''),
     ('score.num', 8, 'log/small_score/motion@steps', 'score.num'),
     ('sample.guidance', 3.0, 'final/truth/label_agreement', ''),
+    ('model.low.space_factor', 2, 'final/enlargement/psnr', 'space_factor'),
+    ('autoencoder.time_factor', 2, 'final/given/prediction/psnr', 'time_fac'),
   ],
 )
 def test_numbers_that_mean_two_things_get_no_verdict(
@@ -203,7 +331,10 @@ def test_a_loss_in_latents_of_other_autoencoders_gets_no_verdict(tmp_path):
 def test_directions_are_known_or_not():
   known = {
     'log/val_loss@steps': -1,
+    'log/val_loss_told@steps': -1,
     'log/loss/logsnr_-6_to_-3@tflop': -1,
+    'log/accuracy@steps': 1,
+    'log/accuracy/masked_0.1_to_0.3@tflop': 1,
     'log/small_score/motion@steps': -1,
     'log/small_score/flow_ratio@steps': 0,
     'log/small_score/kept_from_3.2@steps': 1,
@@ -213,6 +344,10 @@ def test_directions_are_known_or_not():
     'final/truth/residual_percent': -1,
     'final/laws/shape_kept': 1,
     'final/laws/squares': 0,
+    'final/laws/on_time': 1,
+    'final/laws/crosses': 1,
+    'final/laws/meets': 0,
+    'final/given/rollout/laws/on_time': 1,
     'final/truth/speed_ratio': 0,
     'card/energy/motion': -1,
     'card/fvd16/frechet': -1,

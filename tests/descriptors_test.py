@@ -44,6 +44,12 @@ def test_spectra_are_those_of_scipys_cosine_transform():
   assert texture[10] == pytest.approx(stray, rel=1e-6)
 
 
+@pytest.mark.parametrize('n', [1, 2, 7, 64])
+def test_cosines_are_the_orthonormal_transform(n):
+  wanted = fft.dct(np.eye(n), norm='ortho', axis=0)
+  np.testing.assert_allclose(descriptors.cosines(n), wanted, atol=1e-13)
+
+
 def test_white_noise_has_a_flat_spectrum_and_a_still_clip_no_time():
   noise = np.random.default_rng(0).normal(128, 20, (16, 64, 64))
   noise = np.rint(noise).clip(0, 255).astype(np.uint8)

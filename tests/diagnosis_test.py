@@ -41,6 +41,17 @@ def test_clips_without_motion_are_counted(clips):
   assert diagnosis.of_data(clips[:, :1]) == {}
 
 
+def test_clips_that_come_back_exactly_have_a_finite_psnr(clips):
+  """The identity gives all of them back so."""
+  assert diagnosis.of_restored(clips, clips) == 80.0
+  # One grey level off: 20 log10(255) dB.
+  off = np.where(clips < 255, clips + 1, clips - 1).astype(np.uint8)
+  both = np.concatenate([clips, off])
+  wanted = (80.0 + 48.130803608679) / 2
+  found = diagnosis.of_restored(both, np.concatenate([clips, clips]))
+  assert found == pytest.approx(wanted)
+
+
 def of_parameters(change):
   config = tiny_runs.make_config()
   params = trees.flatten(tiny_runs.Run(config).initial.params)
@@ -89,8 +100,9 @@ def test_a_run_is_diagnosed_and_its_planted_fault_is_named(
 
   monkeypatch.setattr(diagnosis.trained, 'load', with_wrong_statistics)
   parts = []
-  result = diagnosis.diagnose(workdir, num=4, report=parts.append)
+  result = diagnosis.diagnose(workdir, num=9, report=parts.append)
   assert len(parts) == 5
+  assert result['clips'] == 8  # There are no more.
   assert result == json.loads((workdir / 'diagnosis.json').read_text())
   assert (workdir / 'diagnosis.png').read_bytes()[:4] == b'\x89PNG'
   assert 2 < max(result['numbers']['latent_rms'] ** x for x in (-1, 1)) < 4.5

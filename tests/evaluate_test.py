@@ -160,6 +160,19 @@ def test_another_protocol_is_measured_anew(card, workdir, options):
   assert found['energy'] != card['energy']
 
 
+def test_where_the_reference_is_trained_on_copies_are_not_searched(
+  workdir, options
+):
+  """Its distances to the training clips would all be zero."""
+  changed = run_card.dataclasses.replace(
+    options, split='train', network=None, classifier=None
+  )
+  found = run_card.evaluate([workdir], workdir / 'trained', changed)
+  assert found['protocol']['reference']['split'] == 'train'
+  assert 'memorisation' not in found
+  assert found['protocol']['training_clips'] == 0
+
+
 def test_samples_resume_where_they_stopped(workdir, monkeypatch, tmp_path):
   monkeypatch.setattr(run_samples, 'PART', 8)
   run = trained.load(workdir)
@@ -197,6 +210,11 @@ def test_the_runs_last_samples_are_taken_where_they_are_what_is_asked(workdir):
   )
   assert run_samples.final_videos(run, labels[::-1]) is None
   assert run_samples.final_videos(run, np.arange(9)) is None
+  path = workdir / 'final/samples.npz'
+  whole = path.read_bytes()
+  path.write_bytes(whole[:4] + b'damaged')
+  assert run_samples.final_videos(run, labels) is None
+  path.write_bytes(whole)
   run.config.sample.update(steps=3)
   assert run_samples.final_videos(run, labels) is None
 
@@ -283,6 +301,24 @@ def test_a_set_comes_back_from_its_cache():
   part = clip_set.select(clips, [2, 0])
   assert list(part.groups) == ['c', 'a'] and list(part.labels) == [-1, 0]
   np.testing.assert_array_equal(part.small, clips.small[[2, 0]])
+
+
+@pytest.mark.parametrize('module', [clip_set, suite])
+def test_of_another_version_a_set_is_measured_anew(
+  module, monkeypatch, tmp_path
+):
+  videos, calls = np.zeros((2, 3, 16, 16, 3), np.uint8), []
+
+  def read():
+    calls.append(1)
+    return videos, ['a', 'b'], [0, 1]
+
+  for _ in range(2):
+    clip_set.cached(tmp_path, {'clips': 'two'}, read, 'clips')
+  assert len(calls) == 1
+  monkeypatch.setattr(module, 'VERSION', module.VERSION + 1)
+  clip_set.cached(tmp_path, {'clips': 'two'}, read, 'clips')
+  assert len(calls) == 2
 
 
 @pytest.mark.parametrize(

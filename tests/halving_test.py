@@ -1,6 +1,8 @@
 """Sweeps that stop the worse half of their values: what goes on, and when."""
 
 import json
+import pathlib
+import re
 
 import pytest
 import stub_trainer
@@ -191,6 +193,51 @@ def test_a_value_that_fails_is_behind_all_others(tmp_path):
   assert 'failed before step 200' in table(plan, rungs)
   # It stays decided, and said.
   assert run(plan, rungs)[0] == 1
+
+
+class Diverging(Runner):
+  """As `Runner`, and the loss of some values is NaN."""
+
+  def __init__(self, *rates):
+    super().__init__()
+    self._rates = rates
+
+  def __call__(self, module, arguments):
+    code = super().__call__(module, arguments)
+    workdir = pathlib.Path(self.calls[-1][0].removeprefix('--workdir='))
+    if workdir.parent.name.partition('=')[2] in self._rates:
+      path = workdir / 'metrics.jsonl'
+      text = re.sub(
+        r'"val_loss": [-.0-9e]+', '"val_loss": "nan"', path.read_text()
+      )
+      path.write_text(text)
+    return code
+
+
+def test_a_value_that_diverges_is_told_from_one_that_is_behind(tmp_path):
+  plan = make_plan(tmp_path, ('0.03', '0.01', '0.02', '0.1'), seeds=[0])
+  rungs = ladder.make(plan, LOSS)
+  code, folders = run(plan, rungs, Diverging('0.01'))
+  assert code == 1
+  assert [x.parent.name for x in folders] == [f'{RATE}=0.03', f'{RATE}=0.02']
+  ends = [x.split('  ')[-1].strip() for x in table(plan, rungs).splitlines()]
+  assert ends[3] == 'diverged before step 200'
+  assert ends[5] == 'stopped at step 200'
+
+
+@pytest.mark.parametrize('left', [0, 1])
+def test_a_sweep_in_which_nothing_is_left_to_compare_ends(left, tmp_path):
+  rates = ('0.03', '0.01', '0.02', '0.1')
+  plan = make_plan(tmp_path, rates, seeds=[0])
+  rungs = ladder.make(plan, LOSS)
+  runner = Diverging(*rates[left:])
+  # Nothing is trained beyond the rung, and again it ends the same.
+  for _ in range(2):
+    assert run(plan, rungs, runner) == (1, [])
+    assert {step for _, step in runner.calls[1:]} == {'--stop_at=200'}
+  text = table(plan, rungs)
+  assert text.count('diverged before step 200') == len(rates) - left
+  assert text.count('the only one left') == left
 
 
 @pytest.fixture

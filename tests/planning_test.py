@@ -247,6 +247,19 @@ def test_a_compiler_that_fails_is_named(config, monkeypatch):
   assert 'no such chip' in line.why
 
 
+def test_rows_that_cost_nothing_make_no_line(config, monkeypatch):
+  def measure(*args, **kwargs):
+    return {'peak': 100, 'seconds': 1.0}
+
+  monkeypatch.setattr(compiling, 'is_installed', lambda platform: True)
+  monkeypatch.setattr(compiling, 'measure', measure)
+  cost = costs.count(config, 'video')
+  target = targets.parse('v5e-4')
+  line = fit.measure(config, 'video', target, cost, seconds=5.0)
+  assert line.source == 'estimated' and 'needs no more for 2 rows' in line.why
+  assert line.largest(target.memory) > 0
+
+
 def test_a_compilation_that_takes_too_long_is_stopped(config):
   with pytest.raises(compiling.CompileError, match='longer than 0 s'):
     compiling.measure(config, 'video', targets.parse('v5e-1'), seconds=0.01)
@@ -282,6 +295,31 @@ def plan(tmp_path_factory):
   )
   assert done.returncode == 0, done.stderr
   return done.stdout, json.loads((folder / 'plan.json').read_text())
+
+
+def test_numbers_that_cannot_be_written_are_one_sentence(tmp_path):
+  (tmp_path / 'file').touch()
+  done = subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'vdm.plan',
+      '--nocompile',
+      '--data_seconds=0',
+      '--config=tests/faults/tiny.py',
+      "--config.train.order=('autoencoder',)",
+      '--targets=h100',
+      f'--config.data.root={tmp_path}',
+      f'--out={tmp_path}/file/plan.json',
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 2 and 'stage on target' in done.stdout
+  assert 'Traceback' not in done.stderr
+  assert 'Not a directory' in done.stderr.splitlines()[-1]
 
 
 def test_the_command_plans_every_stage_on_every_target(plan):

@@ -1,5 +1,7 @@
 """Rules that predict frames, and errors of predictions, on known motion."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,42 @@ def test_cross_fades_are_blends_in_time():
   # Before the first and after the last given frame there is one neighbour.
   one = prediction.cross_fade(grey([[1, 2, 9, 4, 7, 6]]), (2, 4))
   assert levels(one) == [[9, 9, 9, 8, 7, 7]]
+
+
+@pytest.mark.parametrize('given', [(0, 1, 2), (3,), (1, 6), (0, 2, 3, 7)])
+def test_cross_fades_are_linear_interpolation(given):
+  clips = np.random.default_rng(0).integers(0, 256, (3, 8, 4, 4, 3), np.uint8)
+  known = clips[:, list(given)].reshape(3, len(given), -1)
+  wanted = [
+    [np.interp(range(8), given, row) for row in clip.T] for clip in known
+  ]
+  wanted = np.moveaxis(np.array(wanted), 1, 2).reshape(clips.shape)
+  np.testing.assert_allclose(
+    prediction.cross_fade(clips, given), wanted, atol=0.501
+  )
+
+
+def test_flow_between_its_pixels_is_interpolated(monkeypatch):
+  """Waves that are stretched about the middle, whose frames are known."""
+  side, small, stretch = 512, 128, 0.2
+  x = np.arange(side)
+
+  def wave(at):
+    return np.rint(128 + 100 * np.sin(2 * np.pi * at / 32))
+
+  flow = np.zeros((1, small, small, 2), np.float32)
+  flow[..., 0] = stretch * (np.arange(small) - (small - 1) / 2)
+  monkeypatch.setattr(
+    prediction.optical_flow,
+    'compute',
+    lambda clip: types.SimpleNamespace(backward=flow),
+  )
+  frame = np.broadcast_to(wave(x)[:, None], (side, side, 3))
+  clips = np.stack([frame] * 3)[None].astype(np.uint8)
+  made = prediction.linear(clips, (0, 1))[0, 2, side // 2, :, 0]
+  wanted = wave(x + stretch * (x - (side - 1) / 2))
+  inside = slice(50, side - 50)
+  assert np.abs(made - wanted)[inside].max() <= 3
 
 
 def test_linear_motion_goes_on():

@@ -165,6 +165,16 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_shown(run, tmp_path):
   assert Reader(text).tags.count('img') == 3
 
 
+def test_damaged_real_clips_are_said_and_the_samples_shown(run, tmp_path):
+  folder = tmp_path / 'run'
+  shutil.copytree(run, folder)
+  path = folder / 'final' / samples.REAL
+  path.write_bytes(path.read_bytes()[:99])
+  page = Reader(run_page.make(run_record.read(folder)))
+  assert f'final/{samples.REAL} cannot be read' in ''.join(page.words)
+  assert page.tags.count('img') == 3 + 1
+
+
 def test_the_command_writes_the_page(run):
   command = [sys.executable, '-m', 'vdm.report', '--workdir']
   done = subprocess.run([*command, run], capture_output=True, text=True)

@@ -105,6 +105,22 @@ def test_training_scenes_show_nothing_that_is_held_out(data_set):
   assert any(captions.is_held_out([x]) for x in told['validation'])
 
 
+def test_sizes_in_words_go_by_the_shorter_side():
+  """By which scenes are scaled: tall frames have the words of square ones."""
+  for height, width in ((16, 16), (24, 16), (16, 24)):
+    data = schema.default().data
+    data.update(name='synthetic_scenes', resolution=height, width=width)
+    data.scenes.update(train=40, validation=8, frames=2, captions=True)
+    shots = list(synthetic_scenes.make_plan(data).shots())
+    told = [captions.parse(x.caption).size for x in shots]
+    found = [
+      captions.attributes({k: np.asarray(x) for k, x in s.truth.items()}, 16)[0]
+      for s in shots
+    ]
+    pairs = [(a, b.size) for a, b in zip(told, found) if a is not None]
+    assert len(pairs) > 10 and all(a == b for a, b in pairs)
+
+
 def test_scenes_without_captions_are_what_they_were(data_set):
   data, _ = data_set
   named = synthetic_scenes.config_name(data)

@@ -173,6 +173,16 @@ def test_letterbox_is_found_and_nothing_else():
   assert letterbox.find(observed(mixed).samples) is None
 
 
+@pytest.mark.parametrize('rows', [1, 2, 5])
+def test_dark_videos_with_light_at_one_edge_have_no_bars(rows):
+  frames = np.zeros((6, 144, 256, 3), np.uint8)
+  frames[:, :rows] = 200
+  assert letterbox.find(observed(frames).samples) is None
+  sideways = np.zeros((6, 144, 256, 3), np.uint8)
+  sideways[:, :, :rows] = 200
+  assert letterbox.find(observed(sideways).samples) is None
+
+
 def burn(frames, opacity, text='WATERMARK 24'):
   mark = np.zeros(frames.shape[1:], np.uint8)
   height, width = mark.shape[:2]

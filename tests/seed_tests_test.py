@@ -111,6 +111,18 @@ def test_a_known_difference_is_found_at_the_expected_rate(effect, n, pairs):
   assert abs(found - expected) < 0.03 + (0 if pairs else 0.03)
 
 
+@pytest.mark.parametrize('effect, n', [(40.0, 2), (400.0, 2), (18.0, 3)])
+def test_large_effects_of_few_seeds_at_a_strict_level(effect, n):
+  """Of one degree of freedom t has to exceed 509 here."""
+  level = 0.05 / 40
+  x, y = draws((20_000, n), 8), draws((20_000, n), 9, 1.0, effect * 2**0.5)
+  found = (seed_tests.paired(x, y).p < level).mean()
+  expected = float(seed_tests.power(effect, n, level, pairs=True))
+  assert 0.03 < found < 0.97 and abs(found - expected) < 0.015
+  needed = seed_tests.seeds_needed(effect, level, pairs=True)
+  assert (needed > n) == (expected < 0.8)
+
+
 def test_power_and_seeds_needed_agree_with_scipy():
   n, effect = 6, 1.2
   critical = stats.t.ppf(0.975, n - 1)

@@ -16,7 +16,9 @@ import written_runs
 
 from vdm.common import errors
 from vdm.config import serialize
+from vdm.planning import costs
 from vdm.reporting import compare_runs
+from vdm.sweeping import cost
 from vdm.sweeping import execute
 from vdm.sweeping import plan as plans
 from vdm.sweeping import slurm
@@ -331,6 +333,28 @@ def test_an_array_job_has_a_task_for_each_run(tmp_path):
   assert task(slurm.SHARED, 0).stdout.splitlines() == plan.shared.arguments
   assert task(slurm.RUNS, None).returncode == 2
   assert task(slurm.RUNS, 4).returncode == 2
+
+
+def test_of_a_finished_sweep_there_is_nothing_to_submit(finished, tmp_path):
+  plan, _ = finished
+  launcher = tmp_path / 'slurm.sbatch'
+  launcher.write_text('')
+  where = plan.workdir
+  assert slurm.write(plan, str(launcher)) == [
+    f'python -m vdm.compare {where}/runs --out {where}'
+  ]
+  assert not (where / slurm.RUNS).exists()
+
+
+def test_disk_is_that_of_checkpoints_snapshots_and_videos(tmp_path):
+  def disk_of(every):
+    base = written_runs.make_config(train__snapshot_every=every)
+    return cost.disk_of(make_plan(tmp_path, f'{RATE}=1,2', base=base).runs[0])
+
+  config = written_runs.make_config()
+  size = 4 * len(config.optim.ema) * costs.count(config, 'video').parameters
+  # After 300, 600 and 900 steps of the last stage.
+  assert disk_of(300) - disk_of(0) == 3 * size
 
 
 def test_a_dry_run_lists_commands_that_can_run_and_their_cost(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vdm.config import schema
+from vdm.data.synthetic import captions
 from vdm.data.synthetic import scenes
 from vdm.evaluation import synthetic_score
 
@@ -56,6 +57,38 @@ def test_gravity_is_that_of_the_scenes_truth(frames, stride, walls):
   steps = np.diff(velocity)
   # Nothing bounces in most steps.
   assert world.gravity == pytest.approx(np.median(steps), rel=1e-4)
+
+
+@pytest.mark.parametrize('height, width', [(64, 112), (96, 64), (64, 64)])
+def test_sizes_that_captions_name_are_of_the_shorter_side(height, width):
+  """Scenes scale with it, so that the real clips show what is said of them."""
+  size = {'resolution': height, 'width': width}
+  rendered = [
+    scenes.render(i, seed=0, frames=8, captions=True, **size) for i in range(12)
+  ]
+  random = np.random.default_rng(0)
+  told = [
+    captions.attributes(scene['truth'], min(height, width))
+    for scene in rendered
+  ]
+  assert len({x.size for (x,) in told}) == 3
+  told = [captions.render(x, 'plain', random) for x in told]
+  videos = np.stack([scene['frames'] for scene in rendered])
+  real = {
+    'video': videos,
+    'label': np.array([scene['label'] for scene in rendered]),
+    'caption': told,
+  }
+  found = synthetic_score.score(
+    make_config(captions=True, frames=8).data,
+    schema.stage(**size),
+    videos,
+    real['label'],
+    real,
+    videos,
+    told,
+  )['captions']['samples']
+  assert found['seen']['size'] > 0.9
 
 
 def test_scores_see_the_faults_of_several_objects():

@@ -14,10 +14,13 @@ from vdm.data import builders
 from vdm.data import coding
 from vdm.data.builders import reader
 from vdm.media import video_files
+from vdm.preparation import captions
 from vdm.preparation import clip_files
 from vdm.preparation import data_report
 from vdm.preparation import datasets
 from vdm.preparation import manifest
+from vdm.preparation import staging_area
+from vdm.preparation import video_folder
 
 
 def folder_config(root, source, **changes):
@@ -70,6 +73,22 @@ def test_whole_recordings_are_held_out(tmp_path):
   reasons = {s['source']: s['reason'] for s in builders.read_skipped(directory)}
   assert reasons == {'._a.mp4': 'hidden', 'notes.txt': 'text'}
   assert not list((tmp_path / 'video_folder').glob('*.staging'))
+
+
+@pytest.mark.parametrize('source', ['', 'a.org'])
+def test_without_publishers_recordings_are_judged_by_their_marks(source):
+  def result(name, overlay):
+    shot = staging_area.Shot(0, 9, '', {'overlay': overlay}, [], 9)
+    return staging_area.Result(name, facts={}, shots=[shot])
+
+  results = [result('a.mp4', 1.0), result('b.mp4', 1.0), result('c.mp4', 0.0)]
+  rows = {name: captions.Row(name, 'words', source) for name in 'abc'}
+  data = folder_config('', '')
+  data.screening.update(rules=('overlay',), max_overlay_sources=0.5)
+  video_folder._group(results, rows, data)
+  left_out = [bool(result.shots[0].reason) for result in results]
+  # Two thirds of what one publisher shows are marked.
+  assert left_out == ([True] * 3 if source else [True, True, False])
 
 
 def test_of_one_recording_the_end_is_held_out(tmp_path):

@@ -59,11 +59,11 @@ def main(argv: Sequence[str]) -> None:
       compile_seconds=_COMPILE_SECONDS.value if _COMPILE.value else 0.0,
       data_seconds=_DATA_SECONDS.value,
     )
+    print(report.text(plan))
+    if _OUT.value:
+      files.write_json(_OUT.value, plan)
   except (OSError, ValueError) as error:
     flag.stop(error)
-  print(report.text(plan))
-  if _OUT.value:
-    files.write_json(_OUT.value, plan)
 
 
 if __name__ == '__main__':

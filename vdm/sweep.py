@@ -9,8 +9,9 @@ each is changed by itself, the others being at their first values. Runs go one
 after the other; the same command resumes, and ends with the table of
 vdm.compare. An autoencoder that the keys do not enter is trained once for all.
 With --halving, values that are behind after a quarter and after half of the
-steps are not trained to the end. Exit codes: 0 finished, 1 a run failed, 2 a
-mistake in the command, 75 stopped before the end.
+steps are not trained to the end. Exit codes: 0 finished, 1 a run failed or a
+value diverged before it was judged, 2 a mistake in the command, 75 stopped
+before the end.
 """
 
 from collections.abc import Sequence
@@ -89,8 +90,9 @@ def main(argv: Sequence[str]) -> None:
       return
     with execute.Runner(environ) as runner:
       code, finished = execute.run(plan, runner, rungs)
-    if finished and rungs is not None:
-      print(halving.text(rungs, halving.read(rungs, plan)))
+    decided = halving.read(rungs, plan) if rungs is not None else []
+    if decided and code in (0, 1):
+      print(halving.text(rungs, decided))
     if finished:
       code = show(finished, plan.workdir, code)
   except (*errors.PATH_ERRORS, ValueError) as error:

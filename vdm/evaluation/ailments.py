@@ -155,9 +155,11 @@ def _learning_rate(numbers):
       f'{what}, and layers that start at zero have a size of {grown:.3f}.',
       'Raise the learning rate (stages.*.learning_rate), or train longer.',
     )
+  if not math.isnan(grown):  # There are layers that start at zero.
+    what += f', though layers that start at zero have grown to {grown:.2f}'
   return Finding(
     'trained and not learning',
-    f'{what}, though layers that start at zero have grown to {grown:.2f}.',
+    f'{what}.',
     'Lower the learning rate (stages.*.learning_rate), look at grad_norm and '
     'skipped steps in the log; or train much longer.',
   )

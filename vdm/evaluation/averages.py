@@ -34,14 +34,14 @@ def compare(
     workdir: of a run.
     widths: of the averages; those that the run does not keep are made of its
       snapshots.
-    num: held-out clips.
+    num: held-out clips, at most.
     keep: make the best one the run's: what samples, exports and is evaluated.
     report: called with a line before every average.
 
   Returns:
-    {'step', 'clips', 'best': width, 'losses': {width: {log-SNR: loss}}}; the
-    losses are with the clips' labels, captions and scalars where the network
-    knows any.
+    {'step', 'clips', 'best': width, 'losses': {width: {log-SNR: loss}}}, of
+    token models {'masked_SHARE': loss}; the losses are with the clips' labels,
+    captions and scalars where the network knows any.
 
   Raises:
     FileNotFoundError: there is no run, or no diffusion model in it yet.
@@ -68,13 +68,17 @@ def compare(
         others['teacher'] = teacher.load(run.workdir, objective, mesh)
     found = objective.validate(run.params, run.frozen | others, clips)
     losses[f'{width:g}'] = {
-      name.removeprefix(prefix + 'logsnr_'): value
+      name.removeprefix(prefix).removeprefix('logsnr_'): value
       for name, value in found.items()
       if name.startswith(prefix)
     }
   best = min(losses, key=lambda width: _mean(losses[width]))
-  result = {'step': run.step, 'clips': num, 'best': float(best)}
-  result['losses'] = losses
+  result = {
+    'step': run.step,
+    'clips': len(clips['label']),
+    'best': float(best),
+    'losses': losses,
+  }
   files.write_json(run.workdir / NAME, result)
   if keep:
     files.write_json(
@@ -88,7 +92,10 @@ def text(result: dict[str, Any]) -> str:
   """Returns the losses as a table, a line for each width."""
   losses = result['losses']
   levels = next(iter(losses.values()))
-  rows = [['width, loss at log-SNR', *levels, 'mean']]
+  masked = all(name.startswith('masked_') for name in levels)
+  title = 'share of masked tokens' if masked else 'log-SNR'
+  names = [name.removeprefix('masked_') for name in levels]
+  rows = [[f'width, loss at {title}', *names, 'mean']]
   for width, found in losses.items():
     rows.append(
       [

@@ -28,21 +28,21 @@ _TITLES = {
 
 
 def shown(
-  truth: Mapping[str, np.ndarray], laws: Mapping[str, np.ndarray], width: int
+  truth: Mapping[str, np.ndarray], laws: Mapping[str, np.ndarray], side: int
 ) -> dict[str, IntArray[' n']]:
   """Returns what clips show, as the numbers of `captions.Attributes`.
 
   Args:
     truth: `synthetic_truth.measure` of the clips.
     laws: `laws.measure` of them.
-    width: of a frame, px.
+    side: the shorter one of a frame, px, with which scenes scale.
 
   Returns:
     'colour', 'shape', 'direction' and 'size' int [n], -1 for none; 'number'
     int [n], 1 if there is one object in every frame and no other.
   """
   hue, kind = truth['hue'], laws['kind'][:, 0]
-  sizes = np.where(truth['present'], truth['size'], np.nan) * 64 / width
+  sizes = np.where(truth['present'], truth['size'], np.nan) * 64 / side
   known = truth['present'].any(axis=1)
   size = np.full(len(known), -1)
   size[known] = np.searchsorted(

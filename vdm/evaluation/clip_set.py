@@ -16,6 +16,9 @@ from vdm.metrics import suite
 from vdm.metrics import synthetic_truth
 from vdm.multihost import coordination
 
+# Increment it when the same clips give other laws, truth or thumbnails.
+VERSION = 1
+
 
 class ClipSet(NamedTuple):
   """Measurements of n clips.
@@ -81,7 +84,7 @@ def cached(
 
   Args:
     folder: of the cache.
-    key: what the measurements depend on.
+    key: what the clips depend on.
     read: () -> videos, groups and labels.
     title: of the set, for messages.
     **scenes: 'world' and 'straight', see `describe`.
@@ -98,6 +101,7 @@ def cached(
     report = progress.reporter(title, len(videos))
     return pack(describe(videos, groups, labels, **scenes, report=report))
 
+  key = {**key, 'clip_set': VERSION, 'suite': suite.VERSION}
   arrays = result_cache.get(folder, key, measure)
   return None if arrays is None else unpack(arrays)
 

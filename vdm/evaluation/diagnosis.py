@@ -27,6 +27,7 @@ from vdm.evaluation import real_clips
 from vdm.media import video_files
 from vdm.metrics import frame_metrics
 from vdm.metrics import linear_denoiser
+from vdm.metrics import prediction
 from vdm.models import autoencoders
 from vdm.models import unet
 from vdm.sampling import batching
@@ -49,13 +50,13 @@ def diagnose(
 
   Args:
     workdir: of a run, which may still train.
-    num: held-out clips; four times as many training clips are read.
+    num: held-out clips, at most; four times as many training clips are read.
     ema: width of the average that makes the videos; None for the run's.
     report: called with a line before every part.
 
   Returns:
-    {'step', 'numbers': see `measure`, 'findings': [{'name', 'what', 'todo'}]},
-    as in diagnosis.json.
+    {'step', 'ema', 'clips', 'numbers': see `measure`, 'findings': [{'name',
+    'what', 'todo'}]}, as in diagnosis.json.
 
   Raises:
     FileNotFoundError: there is no run, or no diffusion model in it yet.
@@ -80,7 +81,7 @@ def diagnose(
   result = {
     'step': run.step,
     'ema': run.config.sample.ema,
-    'clips': num,
+    'clips': numbers.pop('clips'),
     'numbers': numbers,
     'findings': [f._asdict() for f in ailments.judge(numbers)],
   }
@@ -95,9 +96,9 @@ def measure(
   """Returns the numbers of a run, and a picture of single denoising steps.
 
   Returns:
-    ({key of `ailments.LINES`: number, 'levels': {log-SNR: `one_step.compare`}},
-    the picture): rows of the middle frames of clips: clean, then for every
-    level noised and denoised.
+    ({key of `ailments.LINES`: number, 'clips': how many were held out,
+    'levels': {log-SNR: `one_step.compare`}}, the picture): rows of the middle
+    frames of clips: clean, then for every level noised and denoised.
   """
   config = run.config
   report('the data')
@@ -118,9 +119,10 @@ def measure(
     )
 
   latents = batched(encode, held_out['video'])
-  quality = frame_metrics.psnr(held_out['video'], batched(decode, latents))
+  restored = batched(decode, latents)
   numbers |= {
-    'autoencoder_psnr': float(np.mean(quality)),
+    'clips': len(latents),
+    'autoencoder_psnr': of_restored(restored, held_out['video']),
     'latent_rms': float(np.sqrt(np.square(latents).mean())),
   }
   report('the parameters')
@@ -187,6 +189,15 @@ def of_data(videos: ui8['n t h w 3']) -> dict[str, float]:
       near[moving].sum() / max(apart[moving].sum(), 1e-12)
     )
   return numbers
+
+
+def of_restored(restored: ui8['n t h w 3'], videos: ui8['n t h w 3']) -> float:
+  """Returns the mean PSNR of clips through the autoencoder, dB.
+
+  An exact one counts as `prediction.MOST_PSNR`: without loss it is infinite.
+  """
+  quality = frame_metrics.psnr(restored, videos)
+  return float(np.minimum(quality, prediction.MOST_PSNR).mean())
 
 
 def of_parameters(config, codec, params: dict[str, Any]) -> dict[str, float]:

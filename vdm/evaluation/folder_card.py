@@ -197,6 +197,7 @@ def _protocol(real, fake, options: Options) -> dict[str, Any]:
     'features': network and network.protocol,
     'classifier': classifier and classifier.protocol,
     'suite': suite.VERSION,
+    'clip_set': clip_set.VERSION,
     'versions': metrics_card.versions(),
   }
 
@@ -223,9 +224,9 @@ def _measured(
   def read():
     return videos, groups, np.full(len(videos), -1)
 
-  clips = clip_set.cached(
-    folder, {**key, 'suite': suite.VERSION}, read, title
-  )._replace(groups=np.asarray(groups))  # The key does not depend on them.
+  clips = clip_set.cached(folder, key, read, title)
+  # The key does not depend on them.
+  clips = clips._replace(groups=np.asarray(groups))
   for name, network in networks.items():
     if network is not None:
       arrays = feature_extraction.cached(folder, key, read, network, name)

@@ -32,7 +32,7 @@ CLIPS, TRIES = 16, 4
 SHOWN = 8
 ROLLOUT = 'rollout'
 TIMES = 4  # Frames of a rollout over those of the stage's clips.
-_TITLES = {
+TITLES = {
   'psnr': ('PSNR, dB', 1),
   'psnr_best': (f'PSNR, best of {TRIES}, dB', 1),
   'ssim': ('SSIM', 1),
@@ -167,7 +167,7 @@ def measure(
       name.capitalize(),
       given,
       len(truth),
-      tables.by_set(rows, _TITLES),
+      tables.by_set(rows, TITLES),
     )
     numbers[name] = {
       'given': given,

@@ -43,7 +43,7 @@ def make(
   features: str = '',
   unbiased: bool = False,
   captions: Mapping[str, Sequence[str]] | None = None,
-  width: int = 0,
+  side: int = 0,
 ) -> dict[str, Any]:
   """Returns the numbers of a card, as JSON values.
 
@@ -54,7 +54,7 @@ def make(
     features: name of the Frechet distance of the features, e.g. 'fvd'.
     unbiased: covariances over N - 1.
     captions: of the clips of some of the sets, by set.
-    width: of their frames, px.
+    side: the shorter one of their frames, px.
   """
   first, second = floor or (reference, sets['real'])
   pairs = {name: (reference, clips) for name, clips in sets.items()}
@@ -103,7 +103,7 @@ def make(
   if captions and reference.truth is not None:
     card['captions'] = {
       name: caption_score.summarise(
-        caption_score.shown(sets[name].truth, sets[name].laws, width), told
+        caption_score.shown(sets[name].truth, sets[name].laws, side), told
       )
       for name, told in captions.items()
     }

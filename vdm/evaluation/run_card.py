@@ -25,6 +25,7 @@ import numpy as np
 from vdm import generate
 from vdm import prompts
 from vdm import trained
+from vdm.common import sizes
 from vdm.config import cascade_rules
 from vdm.evaluation import chain_samples
 from vdm.evaluation import clip_set
@@ -52,7 +53,8 @@ class Options:
     split: of the reference.
     sampling: how real clips are chosen, see `windowing.sampled_order`.
     seed: of that choice.
-    training_clips: that samples are compared with, at most; 0 for none.
+    training_clips: that samples are compared with, at most; 0 for none, as it
+      is for a reference of the training split.
     ema: width of the average; None for the run's. Of a chain this and the next
       three are of its first model.
     checkpoint: latest, best or a step.
@@ -78,6 +80,15 @@ class Options:
   classifier: features.Features | None = None
   unbiased: bool = False
   statistics: str | None = None
+
+  @property
+  def searched(self) -> int:
+    """The training clips in which copies are searched, at most.
+
+    There are none where the reference is of them: that is no nearer to them by
+    chance, and no measure of what was copied.
+    """
+    return 0 if self.split == 'train' else self.training_clips
 
 
 def evaluate(
@@ -158,14 +169,14 @@ class _Evaluation:
         features=feature_extraction.metric_name(network) if network else '',
         unbiased=options.unbiased,
         captions=self.captions(asked, floor_key),
-        width=self.run.stage.resolution,
+        side=min(sizes.of(self.run.stage)),
       )
     card['reconstruction'] = quality
     if self.models is None and cascade_rules.is_told(self.run.config.model):
       card['enlargement'] = enlargement_score.measure(
         self.run.config, videos, self.held_out
       )
-    if options.training_clips:
+    if options.searched:
       with self.timed('memorisation'):
         card['memorisation'] = memorisation.compare(
           self.run,
@@ -173,7 +184,7 @@ class _Evaluation:
           videos,
           sets['samples'],
           reference,
-          num=options.training_clips,
+          num=options.searched,
           out=self.out,
         )
     card['protocol'] = self.protocol(real_key, floor_key, samples_key)
@@ -322,7 +333,8 @@ class _Evaluation:
       'reference': real_key,
       'floor': {k: floor_key[k] for k in ('split', 'clips')},
       'samples': samples_key,
-      'training_clips': self.options.training_clips,
+      'clip_set': clip_set.VERSION,
+      'training_clips': self.options.searched,
       'classifier': classifier and classifier.protocol,
       'features': network and {**network.protocol, 'covariance': covariance},
       'devices': f'{jax.device_count()} {jax.devices()[0].device_kind}',

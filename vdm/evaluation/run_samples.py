@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 import json
 from typing import Any
+import zipfile
 
 from absl import logging
 from etils import epath
@@ -174,7 +175,7 @@ def final_videos(
       saved = np.load(file, allow_pickle=False)
       videos, classes = saved['videos'], saved['labels']
     record = json.loads((folder / samples.RECORD).read_text())
-  except (OSError, ValueError, KeyError):
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
     return None
   wanted = json.loads(json.dumps(final_score.settings(run.config.sample)))
   if record.get('captions', [])[:num] != list(captions):

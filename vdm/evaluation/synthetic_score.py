@@ -115,7 +115,7 @@ def score(
         caption_score.shown(
           found['synthetic_truth'][key],
           found['laws'][key],
-          video.shape[3],
+          min(video.shape[2:4]),
         ),
         told[key],
       )

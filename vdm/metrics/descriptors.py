@@ -83,13 +83,13 @@ def spectra(
   6 bands: mean and mean deviation over the frames.
   """
   t, h, w = grey.shape
-  frames = _cosines(h) @ grey.astype(np.float64) @ _cosines(w).T
+  frames = cosines(h) @ grey.astype(np.float64) @ cosines(w).T
   space = _space_bands(h, w)
   power = np.square(frames).reshape(t, -1)
   bands = np.stack([_sums(space, row) for row in power])
   texture = _mean_and_deviation(np.log(bands / _counts(space) + _ROUNDING))
 
-  power = np.square(_cosines(t) @ frames.reshape(t, -1))
+  power = np.square(cosines(t) @ frames.reshape(t, -1))
   time = _bands(np.arange(t) / t, _TIME)
   sums = np.zeros((len(_TIME), len(_SPACE)))
   np.add.at(sums, time, [_sums(space, row) for row in power])
@@ -121,6 +121,14 @@ def appearance(video: ui8['t h w 3']) -> FloatArray['64']:
   return _mean_and_deviation(np.concatenate(shares, axis=1))
 
 
+def cosines(n: int) -> FloatArray['n n']:
+  """Returns the orthonormal cosine transform (DCT-II), a row a frequency."""
+  k, i = np.arange(n)[:, None], np.arange(n)[None]
+  rows = np.cos(np.pi * k * (i + 0.5) / n) * np.sqrt(2 / n)
+  rows[0] = np.sqrt(1 / n)
+  return rows
+
+
 def _shrink(image: np.ndarray) -> np.ndarray:
   h, w = image.shape[:2]
   if min(h, w) <= _SIDE:
@@ -140,14 +148,6 @@ def _octaves(values: np.ndarray) -> np.ndarray:
   bins = np.searchsorted(_SPEEDS, np.log2(np.maximum(values, 2.0**-10)))
   counts = np.bincount(bins, minlength=len(_SPEEDS) + 1)
   return counts / max(len(values), 1)
-
-
-def _cosines(n: int) -> np.ndarray:
-  """Returns the orthonormal cosine transform (DCT-II) [n n]."""
-  k, i = np.arange(n)[:, None], np.arange(n)[None]
-  rows = np.cos(np.pi * k * (i + 0.5) / n) * np.sqrt(2 / n)
-  rows[0] = np.sqrt(1 / n)
-  return rows
 
 
 def _bands(frequency: np.ndarray, edges: tuple[float, ...]) -> np.ndarray:

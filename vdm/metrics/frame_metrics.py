@@ -51,9 +51,9 @@ def nearest_psnr(
   clips: ui8['n t h w 3'], references: ui8['m t h w 3']
 ) -> float:
   """Returns the mean PSNR of each clip with its nearest reference, dB."""
+  references = references.astype(np.float64)
   errors = [
-    np.square(references.astype(np.float64) - clip).mean((1, 2, 3, 4)).min()
-    for clip in clips
+    np.square(references - clip).mean((1, 2, 3, 4)).min() for clip in clips
   ]
   return float(np.mean(10 * np.log10(PEAK**2 / np.maximum(errors, 1e-3))))
 

@@ -12,6 +12,8 @@ from typing import Any
 from etils.array_types import FloatArray
 import numpy as np
 
+from vdm.metrics import descriptors
+
 
 def spectrum_share(z: FloatArray['n h w c']) -> float:
   """Returns the share of the energy above half the Nyquist frequency.
@@ -23,7 +25,8 @@ def spectrum_share(z: FloatArray['n h w c']) -> float:
   """
   z = np.asarray(z, np.float64)
   _, h, w, _ = z.shape
-  energy = np.einsum('ui,vj,nijc->uvnc', _dct(h), _dct(w), z, optimize=True)
+  rows, columns = descriptors.cosines(h), descriptors.cosines(w)
+  energy = np.einsum('ui,vj,nijc->uvnc', rows, columns, z, optimize=True)
   energy = np.square(energy).sum(axis=(2, 3))
   energy[0, 0] = 0.0
   frequency = np.hypot(*np.meshgrid(np.arange(h) / h, np.arange(w) / w))
@@ -59,11 +62,3 @@ def summary(z: FloatArray['n h w c']) -> dict[str, Any]:
     'mean': flat.mean(axis=0).tolist(),
     'std': flat.std(axis=0).tolist(),
   }
-
-
-def _dct(n: int) -> np.ndarray:
-  """Returns the orthonormal DCT-II as a matrix [n n]."""
-  place, order = np.arange(n) + 0.5, np.arange(n)[:, None]
-  matrix = np.sqrt(2 / n) * np.cos(np.pi / n * place * order)
-  matrix[0] /= np.sqrt(2)
-  return matrix

@@ -34,11 +34,8 @@ def cross_fade(
 ) -> ui8['n t h w 3']:
   """Returns clips whose free frames blend the given ones around them."""
   given, index = np.asarray(given), np.arange(clips.shape[1])
-  after = np.searchsorted(given, index).clip(0, len(given) - 1)
-  first, last = (
-    given[np.maximum(after - (given[after] > index), 0)],
-    given[after],
-  )
+  first = given[(np.searchsorted(given, index, 'right') - 1).clip(0)]
+  last = given[np.searchsorted(given, index).clip(max=len(given) - 1)]
   share = np.clip((index - first) / np.maximum(last - first, 1), 0, 1)
   share = share[None, :, None, None, None]
   blend = clips[:, first] * (1 - share) + clips[:, last] * share
@@ -61,7 +58,9 @@ def linear(clips: ui8['n t h w 3'], given: Sequence[int]) -> ui8['n t h w 3']:
   for clip, video in zip(clips, out):
     flow = optical_flow.compute(clip[last - 1 : last + 1]).backward[0]
     scale = np.asarray([w / flow.shape[1], h / flow.shape[0]], np.float32)
-    flow = cv2.resize(flow, (w, h), interpolation=cv2.INTER_AREA) * scale
+    # Enlarged by areas, the flow would be that of blocks.
+    kind = cv2.INTER_AREA if w < flow.shape[1] else cv2.INTER_LINEAR
+    flow = cv2.resize(flow, (w, h), interpolation=kind) * scale
     for k in range(1, len(clip) - last):
       video[last + k] = optical_flow.warp(clip[last], k * flow)
   return out

@@ -125,8 +125,10 @@ def power(effect: float, n: FloatArray['*c'], level: float, *, pairs: bool):
   moved = effect * np.sqrt(n)
   above = 1 - special.nctdtr(freedom, moved, critical)
   below = special.nctdtr(freedom, moved, -critical)
-  # For effects that no number of seeds misses, the function is not defined.
-  return np.where(moved > 30, 1.0, above + np.nan_to_num(below))
+  # Far out the function is not defined. There t varies as its deviation does,
+  # and chi^2 / freedom is below (moved / critical)^2 where t is above critical.
+  far = special.chdtr(freedom, freedom * (moved / critical) ** 2)
+  return np.where(moved > 30, far, above + np.nan_to_num(below))
 
 
 def seeds_needed(

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from vdm.common import sizes
 from vdm.data import builders
 from vdm.preparation import datasets
-from vdm.trained import snapshots as averages
+from vdm.trained import snapshots as kept_averages
 
 
 def data_folder(config: ConfigDict) -> str | None:
@@ -79,7 +79,7 @@ def snapshots(config: ConfigDict, parameters: dict[str, int]) -> int:
   """
   total = 0
   for name in config.train.order:
-    if kept := averages.planned(config, config.stages[name]):
+    if kept := kept_averages.planned(config, config.stages[name]):
       total += 4 * len(config.optim.ema) * len(kept) * parameters[name]
   return total
 

@@ -91,6 +91,10 @@ def measure(
   except compiling.CompileError as error:
     return estimate._replace(why=str(error))
   row = (peaks[1] - peaks[0]) / (large - small)
+  if row <= 0:
+    return estimate._replace(
+      why=f'the compiler needs no more for {large} rows than for {small}'
+    )
   source = 'compiled' if rows == large else 'extrapolated'
   return Line(peaks[0] - row * small, row, source, seconds=spent)
 

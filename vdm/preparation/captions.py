@@ -52,7 +52,7 @@ def read(path: str, columns: Mapping[str, str]) -> list[Row]:
       hh:mm:ss or ISO 8601).
 
   Raises:
-    ValueError: the file has no such columns, or is of another kind.
+    ValueError: the file has no such columns, is of another kind, or damaged.
   """
   rows = []
   for number, record in enumerate(_records(path)):
@@ -161,7 +161,11 @@ def _records(path: str) -> Iterator[Mapping[str, Any]]:
   suffix = os.path.splitext(path)[1].lower()
   if suffix == '.csv':
     with open(path, newline='', encoding='utf-8-sig', errors='replace') as file:
-      yield from csv.DictReader(file)
+      reader = csv.DictReader(file)
+      try:
+        yield from reader
+      except csv.Error as error:
+        raise ValueError(f'{path}, line {reader.line_num}: {error}') from error
   elif suffix in ('.jsonl', '.ndjson'):
     with open(path, encoding='utf-8', errors='replace') as file:
       for number, line in enumerate(file, 1):

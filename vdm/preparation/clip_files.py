@@ -10,6 +10,7 @@ import collections
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import functools
+import itertools
 import os
 import pathlib
 import zipfile
@@ -92,7 +93,7 @@ def read_clips(
           else:
             offsets = range(0, span, stride)
             found = _from_video(place, offsets, size, frame_rate, choose)
-          for clip in found:
+          for clip in itertools.islice(found, num - len(clips)):
             clips.append(clip)
             names.append(
               f'{file.name}/{len(names)}' if is_arrays else file.name
@@ -106,7 +107,7 @@ def read_clips(
       f'{path} holds no clip of {span} frames and {sizes.text(size)} px that '
       'can be read: give another folder, fewer frames or a lower resolution.'
     )
-  return np.stack(clips[:num]), np.array(names[:num])
+  return np.stack(clips), np.array(names)
 
 
 @contextlib.contextmanager

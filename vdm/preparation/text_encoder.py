@@ -6,11 +6,13 @@ captions is given prompts. Weights are read from safetensors files, and no code
 that comes with them is run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import os
 from typing import Any
 
@@ -223,19 +225,13 @@ def _fingerprint(tokenizer: Any, network: Any, padded: bool) -> str:
   return digest.hexdigest()
 
 
-def _quiet():
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
   """Without the warning of captions that are too long, which is an error."""
-  import contextlib
-  import logging
-
-  @contextlib.contextmanager
-  def muted():
-    logger = logging.getLogger('transformers.tokenization_utils_base')
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-      yield
-    finally:
-      logger.setLevel(level)
-
-  return muted()
+  logger = logging.getLogger('transformers.tokenization_utils_base')
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)

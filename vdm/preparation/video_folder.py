@@ -130,7 +130,11 @@ def _group(
   if 'overlay' in data.screening.rules:
     publishers = groups
     if rows:
-      publishers = [rows[captions.stem(r.name)].source for r in results]
+      # Without their column all would be of one publisher.
+      publishers = [
+        rows[captions.stem(r.name)].source or group
+        for r, group in zip(results, groups)
+      ]
     corpus.drop_watermarked(
       results,
       publishers,

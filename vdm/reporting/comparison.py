@@ -6,7 +6,7 @@ number, the primary one, is named before any is looked at; it decides at
 number, and so are, together, those of all other numbers (Holm).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from vdm.reporting import groups
 from vdm.reporting import run_numbers
 from vdm.reporting import run_record
 
+# Kinds of verdicts.
 SAME, DIFFERS, BETTER, WORSE = 'same', 'differs', 'better', 'worse'
+UNKNOWN, INCOMPARABLE = 'unknown', 'incomparable'
 
 Values = Mapping[int, Mapping[str, float]]  # {seed: {name: number}}.
 
@@ -42,15 +44,10 @@ def make(
       'runs of another one, too.'
     )
   budgets = run_numbers.common_budgets(records)
-  values = [groups.numbers(group, budgets) for group in found]
+  measured = [groups.measured(group, budgets) for group in found]
+  values = [groups.finite(runs) for runs in measured]
   primary = primary or groups.default_primary(records[0])
-  known = {name for runs in values for v in runs.values() for name in v}
-  if primary not in known:
-    raise errors.UsageError(
-      f'--primary={primary} is not a number of these runs'
-      f'{suggest.hint(primary, sorted(known))} compare.json lists all of a '
-      'comparison; those of final/ exist once runs are finished.'
-    )
+  known = _check_primary(primary, found, values)
   obstacles = {
     (i, name): groups.obstacle(found[0], other, name)
     for i, other in enumerate(found[1:], 1)
@@ -70,7 +67,11 @@ def make(
       }
       for group in found
     ],
-    'notes': notes(records, found),
+    'notes': [
+      *notes(records, found),
+      *_not_finite(found, measured),
+      *(f'{run} has no {primary}.' for run in _without(primary, found, values)),
+    ],
     'numbers': judge(values, primary, obstacles),
   }
 
@@ -106,23 +107,18 @@ def judge(
       for row, p in zip(tested, corrected):
         row |= {'p_corrected': float(p), 'tests': len(tested)}
   for row in rows:
-    row['verdict'] = verdict(row)
+    row['kind'] = _kind(row)
+    row['verdict'] = _in_words(row)
     row['seeds_needed'] = _needed(row)
   return rows
 
 
-def verdict(row: Mapping[str, Any]) -> str:
-  """Returns the verdict on one number, in words."""
-  if row['obstacle']:
-    return f'not comparable: {row["obstacle"]}'
-  if not row['varies']:
-    return SAME
-  if row['exact']:
-    return DIFFERS if not row['direction'] else _side(row)
-  if row['test'] is None or row['p_corrected'] >= seed_tests.LEVEL:
-    n = min(row['n'])
-    return f'{n} seed{"s" if n != 1 else ""} cannot tell'
-  return _side(row) if row['direction'] else DIFFERS
+def is_shown(row: Mapping[str, Any]) -> bool:
+  """Returns whether a row is in the tables for people.
+
+  What is the same is not, nor what is of one noise level.
+  """
+  return '/logsnr_' not in row['number'] and row['kind'] != SAME
 
 
 def notes(
@@ -157,6 +153,65 @@ def notes(
       'not in the intervals.'
     )
   return lines
+
+
+def _check_primary(primary, found, values) -> set[str]:
+  """Returns the names of all numbers.
+
+  Raises:
+    UsageError: the baseline has no primary number, or no other group has.
+  """
+  known = {name for runs in values for v in runs.values() for name in v}
+  without = _without(primary, found, values)
+  silent = [
+    str(record.workdir)
+    for group in found
+    for record in group.records
+    if not record.rows
+  ]
+  if primary not in known:
+    raise errors.UsageError(
+      f'--primary={primary} is not a number of these runs'
+      f'{suggest.hint(primary, sorted(known))} compare.json lists all of a '
+      'comparison; those of final/ exist once runs are finished.'
+      # Those of the log are at budgets that all runs have reached.
+      + (f' Nothing is logged yet in {", ".join(silent)}.' if silent else '')
+    )
+  first, *others = (any(primary in v for v in runs.values()) for runs in values)
+  if not (first and any(others)):
+    raise errors.UsageError(
+      f'{primary} compares nothing: it is missing or not finite in '
+      f'{", ".join(without)}. Wait until these runs have it, or name another '
+      '--primary.'
+    )
+  return known
+
+
+def _without(primary, found, values) -> list[str]:
+  """Returns the folders of the runs that have no primary number."""
+  return [
+    str(record.workdir)
+    for group, runs in zip(found, values)
+    for record in group.records
+    if primary not in runs[record.config.seed]
+  ]
+
+
+def _not_finite(found, measured) -> Iterator[str]:
+  """Yields a sentence for each seed of whose numbers some are left out."""
+  for group, runs in zip(found, measured):
+    for seed, values in sorted(runs.items()):
+      # One name for all budgets and noise levels.
+      names = {
+        name.partition('@')[0].partition('/logsnr_')[0]
+        for name, value in values.items()
+        if not np.isfinite(value)
+      }
+      if names:
+        yield (
+          f'{group.name}, seed {seed}: {", ".join(sorted(names))} '
+          f'{"is" if len(names) == 1 else "are"} not finite, and left out.'
+        )
 
 
 def _row(name: str, first: Values, second: Values) -> dict[str, Any] | None:
@@ -206,15 +261,33 @@ def _is_tested(row) -> bool:
   return row['test'] is not None and not row['obstacle'] and row['varies']
 
 
+def _kind(row) -> str:
+  if row['obstacle']:
+    return INCOMPARABLE
+  if not row['varies']:
+    return SAME
+  found = row['test'] is not None and row['p_corrected'] < seed_tests.LEVEL
+  if not (found or row['exact']):
+    return UNKNOWN
+  return _side(row) if row['direction'] else DIFFERS
+
+
+def _in_words(row) -> str:
+  if row['kind'] == INCOMPARABLE:
+    return f'not comparable: {row["obstacle"]}'
+  if row['kind'] == UNKNOWN:
+    n = min(row['n'])
+    return f'{n} seed{"s" if n != 1 else ""} cannot tell'
+  return row['kind']
+
+
 def _side(row) -> str:
   return BETTER if row['difference'] * row['direction'] > 0 else WORSE
 
 
 def _needed(row) -> int | None:
   """Returns the seeds that would find a difference of the size seen."""
-  if not _is_tested(row) or not row['verdict'].endswith('cannot tell'):
-    return None
-  if row['effect'] is None:
+  if not _is_tested(row) or row['kind'] != UNKNOWN or row['effect'] is None:
     return None
   level = seed_tests.LEVEL / row['tests']
   return seed_tests.seeds_needed(

@@ -63,10 +63,12 @@ def make(content: dict[str, Any], records: Sequence[run_record.Record]) -> str:
       'units of the interval of one number; its line is the interval, not '
       'corrected. An arrow says which way is better, where that is known.'
     ),
-    _table([row for row in others if _is_shown(row)], content),
+    _table([row for row in others if comparison.is_shown(row)], content),
     page.folded(
       'By noise level, and what is the same',
-      [_table([row for row in others if not _is_shown(row)], content)],
+      [
+        _table([row for row in others if not comparison.is_shown(row)], content)
+      ],
     ),
   ]
   return page.page(
@@ -75,10 +77,6 @@ def make(content: dict[str, Any], records: Sequence[run_record.Record]) -> str:
     style=charts.STYLE + loops.STYLE + _STYLE,
     script=chart_script.SCRIPT,
   )
-
-
-def _is_shown(row) -> bool:
-  return '/logsnr_' not in row['number'] and row['verdict'] != comparison.SAME
 
 
 def _groups(content) -> Iterator[str]:
@@ -103,7 +101,6 @@ def _table(rows, content) -> str:
   for row in rows:
     first, second = (content['groups'][i]['name'] for i in row['groups'])
     p = row.get('p_corrected')
-    kind = row['verdict'] if row['verdict'].isalpha() else ''
     cells = (
       comparison_text.cell(row, 0).replace('+-', '\u00b1'),
       comparison_text.cell(row, 1).replace('+-', '\u00b1'),
@@ -112,7 +109,7 @@ def _table(rows, content) -> str:
     lines.append(
       f'<tr><td>{page.text(row["number"])}</td>'
       f'<td>{_ARROWS[row["direction"]]}</td><td>{second} - {first}</td>'
-      f'<td class="{kind}">{page.text(row["verdict"])}</td>'
+      f'<td class="{row["kind"]}">{page.text(row["verdict"])}</td>'
       + ''.join(f'<td>{page.text(cell)}</td>' for cell in cells)
       + f'<td>{_forest(row)}</td><td>{"-" if p is None else f"{p:.2g}"}</td>'
       f'<td>{comparison_text.needed(row)}</td></tr>'

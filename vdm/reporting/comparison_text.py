@@ -13,9 +13,7 @@ def text(content: dict[str, Any]) -> str:
   others = [
     row
     for row in content['numbers']
-    if not row['primary']
-    and '/logsnr_' not in row['number']
-    and row['verdict'] != comparison.SAME
+    if not row['primary'] and comparison.is_shown(row)
   ]
   left = len(content['numbers']) - len(primary) - len(others)
   parts = [_groups(content)]
@@ -67,7 +65,7 @@ def needed(row: dict[str, Any]) -> str:
   """Returns the seeds that would be needed, in words."""
   if row['seeds_needed'] is not None:
     return str(row['seeds_needed'])
-  unknown = row['verdict'].endswith('cannot tell') and row.get('effect')
+  unknown = row['kind'] == comparison.UNKNOWN and row.get('effect')
   return f'> {seed_tests.MOST}' if unknown else ''
 
 

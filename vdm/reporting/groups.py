@@ -1,6 +1,7 @@
 """Runs whose configurations differ in the seed alone, and in what groups do."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ _SETS = (  # Which clips numbers are of.
 # What numbers mean: two of them with other values are no comparison.
 _MEANINGS = (
   (r'(final|card)/', rf'{_SETS}|sample\.final$'),
+  (r'final/enlargement/', r'model\.low\.(space|time)_factor$'),
+  (r'final/given/', r'autoencoder\.time_factor$'),
   (r'log/small_score/', rf'{_SETS}|score\.num$'),
   (r'log/val_psnr|autoencoder/', rf'{_SETS}|train\.eval_clips$'),
   (
@@ -145,10 +148,27 @@ def default_primary(record: run_record.Record) -> str:
 def numbers(
   group: Group, budgets: dict[str, float]
 ) -> dict[int, dict[str, float]]:
-  """Returns {seed: {name: number}} of a group's runs.
+  """Returns {seed: {name: number}} of a group's runs, finite numbers only.
 
   Runs of one seed count as one: their numbers are averaged.
   """
+  return finite(measured(group, budgets))
+
+
+def finite(
+  values: Mapping[int, Mapping[str, float]],
+) -> dict[int, dict[str, float]]:
+  """Returns {seed: {name: number}} without NaN and infinity."""
+  return {
+    seed: {name: x for name, x in found.items() if math.isfinite(x)}
+    for seed, found in values.items()
+  }
+
+
+def measured(
+  group: Group, budgets: dict[str, float]
+) -> dict[int, dict[str, float]]:
+  """Returns what `numbers` does, with NaN and infinity of runs that diverge."""
   found = {}
   for record in group.records:
     values = run_numbers.of_files(record) | run_numbers.of_costs(record)

@@ -6,6 +6,7 @@ pictures, however long the run or large its videos.
 
 from collections.abc import Sequence
 import re
+import zipfile
 
 from etils import epath
 from etils.array_types import IntArray, ui8
@@ -56,16 +57,20 @@ def beside_real(record: run_record.Record) -> bytes | None:
   """Returns real clips above their reconstructions above final samples.
 
   None where the run has not stored them: it is not finished, or of an earlier
-  version.
+  version. A damaged file is None, too, and named in the record's problems.
   """
   folder = record.workdir / 'final'
   made = final_samples(record)
   if made is None or not (folder / samples.REAL).exists():
     return None
-  with (folder / samples.REAL).open('rb') as file:
-    arrays = np.load(file, allow_pickle=False)
-    real = {name: arrays[name] for name in ('videos', 'reconstructions')}
-    labels = arrays['labels']
+  try:
+    with (folder / samples.REAL).open('rb') as file:
+      arrays = np.load(file, allow_pickle=False)
+      real = {name: arrays[name] for name in ('videos', 'reconstructions')}
+      labels = arrays['labels']
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    record.problems.append(f'final/{samples.REAL} cannot be read: {error}')
+    return None
   videos, made_labels, _, rate = made
   columns = min(COLUMNS, len(videos), len(labels))
   rows = {

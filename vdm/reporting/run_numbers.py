@@ -1,11 +1,15 @@
 """Every number of a run, by name, and which way each is better.
 
-  final/truth/NAME          of final/metrics.json, of one straight mover
-  final/laws/NAME           of the same, of all synthetic scenes
-  card/PART/MEASURE         of evaluation/run/metrics_card.json
-  autoencoder/NAME          of autoencoder/report.json
-  cost/NAME                 of the whole run, from its log
-  log/NAME@BUDGET           of its log, at equal steps, seconds or TFLOP
+  final/truth/NAME           of final/metrics.json, of one straight mover
+  final/laws/NAME            of the same, of all synthetic scenes
+  final/captions/GROUP/NAME  of the same, of scenes made for captions
+  final/given/TASK/NAME      of the same, of videos with given frames
+  final/given/TASK/laws/NAME of the same, of rollouts of synthetic scenes
+  final/enlargement/NAME     of the same, of videos made large
+  card/PART/MEASURE          of evaluation/run/metrics_card.json
+  autoencoder/NAME           of autoencoder/report.json
+  cost/NAME                  of the whole run, from its log
+  log/NAME@BUDGET            of its log, at equal steps, seconds or TFLOP
 
 Numbers of the samples only: of real or corrupted clips there is nothing to
 compare.
@@ -43,21 +47,24 @@ _LAST = ('skipped_steps', 'bad_records')
 EXACT = ('cost/steps', 'cost/train_tflop', 'cost/train_clips')
 
 LOWER = re.compile(
-  r'(log/(val_)?loss(_labelled|_captioned)?[/@]'
+  r'(log/(val_)?loss(_labelled|_captioned|_told)?[/@]'
   r'|log/small_score/(motion|spectrum|texture|appearance|panel)@'
-  r'|card/energy/|card/panel/.*/distance$|card/fvd|card/reconstruction/lpips'
+  r'|card/energy/|card/panel/.*/distance$|card/fvd|final/enlargement/flicker$'
+  r'|final/given/\w+/(position|size|hue)_error$'
   r'|cost/(seconds_per_step|train_|.*_peak_gib|skipped_steps|bad_records'
   r'|data_wait_share)'
-  r'|(final|card)/(truth|laws)/(residual_percent|colour_drift'
+  r'|(final|card)/(given/rollout/)?(truth|laws)/(residual_percent|colour_drift'
   r'|size_variation|count_error|switches|hue_drift|shape_variation'
   r'|shape_distance|acceleration|bounce|speed_distance)$)'
 )
 HIGHER = re.compile(
-  r'(log/val_psnr@|log/small_score/kept_from_|.*/psnr$|.*/ssim$'
+  r'(log/val_psnr@|log/small_score/kept_from_|log/accuracy[/@]'
+  r'|.*/(psnr|ssim)(_best)?$'
   r'|cost/(clips_per_second|share_of_peak_flops)|card/inception/score$'
-  r'|final/fixed_clips_psnr$'
-  r'|(final|card)/(truth|laws)/(label_agreement|present_share|single_share'
-  r'|tracked|\w+_kept|clear)$)'
+  r'|final/fixed_clips_psnr$|final/captions/'
+  r'|final/given/\w+/(one_object|shape_given)$'
+  r'|(final|card)/(given/rollout/)?(truth|laws)/(label_agreement|present_share'
+  r'|single_share|tracked|\w+_kept|clear|on_time|crosses)$)'
 )
 
 
@@ -75,6 +82,14 @@ def of_files(record: run_record.Record) -> dict[str, float]:
   for part, title in _PARTS.items():
     rows = final.get(part, {}).get('samples', {})
     found |= _named(f'final/{title}', rows)
+  for group, rows in final.get('captions', {}).get('samples', {}).items():
+    found |= _named(f'final/captions/{group}', rows)
+  for task, row in final.get('given', {}).items():
+    found |= _named(f'final/given/{task}', row['sets']['model'])
+    laws = row.get('laws', {}).get('model', {})
+    found |= _named(f'final/given/{task}/laws', laws)
+  rows = final.get('enlargement', {}).get('sets', {}).get('model', {})
+  found |= _named('final/enlargement', rows)
   psnr = final.get('fixed_clips_psnr', {}).get('samples')
   found |= _named('final', {'fixed_clips_psnr': psnr})
   card = record.numbers.get(run_record.CARD, {})

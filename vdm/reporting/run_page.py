@@ -14,10 +14,9 @@ from vdm.media import chart_script
 from vdm.media import charts
 from vdm.media import loops
 from vdm.media import page
-from vdm.metrics import laws
-from vdm.metrics import synthetic_truth
 from vdm.preparation import facts
 from vdm.reporting import curves
+from vdm.reporting import final_numbers
 from vdm.reporting import pictures
 from vdm.reporting import run_record
 from vdm.training import stages
@@ -41,7 +40,7 @@ def make(record: run_record.Record) -> str:
     ('Curves', _curves),
     ('The same seeds over the steps', _previews),
     ('Real clips, reconstructions and samples', _beside),
-    ('Final numbers', _final),
+    ('Final numbers', final_numbers.section),
     ('Metrics card', _card),
     ('Diagnosis', _diagnosis),
     ('Autoencoder', _autoencoder),
@@ -149,33 +148,6 @@ def _beside(record) -> Iterator[str]:
     'The first final samples. This run stored no real clips beside them; the '
     'last preview has both.',
     wide=True,
-  )
-
-
-def _final(record) -> Iterator[str]:
-  content = record.numbers.get(run_record.FINAL)
-  if content is None:
-    yield page.paragraph('There is no final/metrics.json yet.')
-    return
-  shown = False
-  for key, metric in (('synthetic_truth', synthetic_truth), ('laws', laws)):
-    if key in content:
-      yield page.preformatted(metric.table(content[key]))
-      shown = True
-  if 'fixed_clips_psnr' in content:
-    yield page.table(
-      [(k, round(v, 2)) for k, v in content['fixed_clips_psnr'].items()],
-      ('PSNR to the clips that were trained on, dB', ''),
-    )
-    shown = True
-  if not shown:
-    yield page.paragraph(
-      'The run measures its final videos only where their truth is known; '
-      'python -m vdm.evaluate run makes a metrics card of any.'
-    )
-  yield page.folded(
-    'Protocol',
-    [page.preformatted(json.dumps(content.get('protocol'), indent=1))],
   )
 
 

@@ -52,29 +52,33 @@ def text(plan: plans.Plan, stopped: Collection[str] = ()) -> str:
   rows.append((f'{len(items)} runs', f'{total:,}', f'{done:,}', _gib(size)))
   table = tables.lay_out(rows)
   notes = [
-    'Disk: checkpoints and the arrays of the final videos; logs, previews and '
-    'data sets come on top.',
+    'Disk: checkpoints, snapshots of averages and the arrays of the final '
+    'videos; logs, previews and data sets come on top.',
     *plan.notes,
   ]
   return '\n'.join([*lines, '', table, '', *notes]) + '\n'
 
 
 def disk_of(item: plans.Run) -> int:
-  """Returns the bytes of a run's checkpoints and final videos, at most."""
+  """Returns the bytes of a run's checkpoints, snapshots and final videos.
+
+  There are no more, and may be fewer.
+  """
   config, mesh = item.config, sharding.make_mesh(devices=jax.devices()[:1])
-  state = parameters = 0
+  state, parameters = 0, {}
   for span in stages.spans(config):
     objective = objectives.make_objective(config, span.stage, mesh)
     abstract = train_state.abstract(config.optim, objective, mesh)
     state = max(state, costs.size(abstract))
-    count = sum(x.size for x in jax.tree.leaves(abstract.params))
-    parameters = max(parameters, count)
+    leaves = jax.tree.leaves(abstract.params)
+    parameters[span.name] = sum(x.size for x in leaves)
   last = stages.spans(config)[-1].stage
   videos = 0
   if last.objective != 'autoencoder':
     pixels = math.prod(sizes.of(last))
     videos = config.sample.final * last.frames * 3 * pixels
-  return math.ceil(disk.checkpoints(config, state, parameters) + videos)
+  kept = disk.checkpoints(config, state, max(parameters.values()))
+  return kept + disk.snapshots(config, parameters) + videos
 
 
 def _reached(item: plans.Run) -> int:

@@ -124,8 +124,8 @@ def run(
 def _halve(
   plan: plans.Plan, runner: Runner, rungs: ladder.Rungs
 ) -> tuple[int, list[plans.Run], bool]:
-  """Returns (exit code, runs that go to the end, whether any has failed)."""
-  decided, left = halving.begin(rungs, plan), plan.runs
+  """Returns (exit code, runs that go to the end, whether any value is lost)."""
+  decided, left, lost = halving.begin(rungs, plan), plan.runs, False
   for i, step in enumerate(rungs.steps):
     if i == len(decided):
       code, _, failed = _run_all(
@@ -138,9 +138,14 @@ def _halve(
         return code, [], False
       decided.append(halving.decide(rungs, plan, decided, left, failed))
       logging.info('%s', halving.text(rungs, decided))
+    # A value that diverges without failing has no score either.
+    lost |= bool({*map(ladder.value_of, left)} - {*decided[i]['scores']})
     kept = decided[i]['kept']
+    if len(kept) < ladder.LEAST:
+      logging.error('Fewer than %d values are left to compare.', ladder.LEAST)
+      return 1, [], True
     left = [item for item in left if ladder.value_of(item) in kept]
-  return 0, left, any(decision['failed'] for decision in decided)
+  return 0, left, lost
 
 
 def _run_all(

@@ -6,9 +6,9 @@ the better half goes on to the next rung (Jamieson & Talwalkar 2016,
 arXiv:1502.07943). The learning rate has the schedule of the whole run all the
 while, and resuming is exact: a run that goes on is as if nothing stopped it.
 
-Two values go on at least, and the baseline always does unless it fails: it is
-what others are compared with. What was decided stands in `halving.json` and is
-not decided again.
+Two values go on at least, and the baseline always does unless it fails or
+diverges: it is what others are compared with. Where fewer than two are left the
+sweep ends. What was decided stands in `halving.json` and is not decided again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -136,6 +136,8 @@ def text(rungs: ladder.Rungs, decided: Sequence[Mapping[str, Any]]) -> str:
   head = [f'step {decision["step"]:,}' for decision in decided]
   rows = [['', *head, '']]
   on = 'to the end' if len(decided) == len(rungs.steps) else 'goes on'
+  if decided and len(decided[-1]['kept']) < ladder.LEAST:
+    on = 'the only one left'
   for value in rungs.values:
     cells, state = [], on
     for decision in decided:
@@ -146,6 +148,8 @@ def text(rungs: ladder.Rungs, decided: Sequence[Mapping[str, Any]]) -> str:
       cells.append('-' if score is None else f'{score:.5g}')
       if value in decision['failed']:
         state = f'failed before step {decision["step"]:,}'
+      elif value not in decision['scores']:
+        state = f'diverged before step {decision["step"]:,}'
       elif value not in decision['kept']:
         state = f'stopped at step {decision["step"]:,}'
     title = f'{value} (baseline)' if value == rungs.values[0] else value

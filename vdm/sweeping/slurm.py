@@ -15,6 +15,8 @@ RUNS, SHARED = 'sweep.sbatch', 'shared.sbatch'
 def write(plan: plans.Plan, launcher: str = SCRIPT) -> list[str]:
   """Writes the scripts, and returns the commands that submit them.
 
+  Of a sweep that is finished it writes none, and compares.
+
   Args:
     plan: of the sweep.
     launcher: the script that trains one run, from the working copy's root.
@@ -23,6 +25,12 @@ def write(plan: plans.Plan, launcher: str = SCRIPT) -> list[str]:
     UsageError: a latent cache is missing, which no such script makes, or the
       launcher is.
   """
+  todo = [run for run in plan.runs if not plans.is_done(run)]
+  runs = shlex.quote(str(plan.workdir / 'runs'))
+  out = shlex.quote(str(plan.workdir))
+  compare = f'python -m vdm.compare {runs} --out {out}'
+  if not todo:
+    return [compare]
   if plan.latents and not plans.latents_are_there(plan):
     words = shlex.join(['python', '-m', 'vdm.prepare', *plan.latents])
     raise errors.UsageError(
@@ -37,7 +45,6 @@ def write(plan: plans.Plan, launcher: str = SCRIPT) -> list[str]:
   options = [
     line for line in path.read_text().splitlines() if line.startswith('#SBATCH')
   ]
-  todo = [run for run in plan.runs if not plans.is_done(run)]
   plan.workdir.mkdir(parents=True, exist_ok=True)
   commands, wait = [], ''
   if plan.shared is not None and not plans.is_done(plan.shared):
@@ -48,12 +55,7 @@ def write(plan: plans.Plan, launcher: str = SCRIPT) -> list[str]:
   where = plan.workdir / RUNS
   files.write_text(where, script(todo, options, launcher))
   commands.append(f'sbatch {wait}{shlex.quote(str(where))}')
-  runs = shlex.quote(str(plan.workdir / 'runs'))
-  out = shlex.quote(str(plan.workdir))
-  commands.append(
-    f'# when all have finished\npython -m vdm.compare {runs} --out {out}'
-  )
-  return commands
+  return [*commands, f'# when all have finished\n{compare}']
 
 
 def script(

@@ -56,9 +56,10 @@ def make_plan(
 
 def _shots(data: ConfigDict, options: dict) -> Iterator[build_plan.Shot]:
   train, total = data.scenes.train, data.scenes.train + data.scenes.validation
+  side = min(sizes.of(data))
 
   def caption(number, scene):
-    told = captions.attributes(scene['truth'], data.resolution)
+    told = captions.attributes(scene['truth'], side)
     entropy = np.random.SeedSequence([data.scenes.seed, number], spawn_key=(2,))
     random = np.random.Generator(np.random.PCG64(entropy))
     return captions.render(told, data.scenes.ground, random)
@@ -69,7 +70,7 @@ def _shots(data: ConfigDict, options: dict) -> Iterator[build_plan.Shot]:
       scene = scenes.render(number, **options)
       if not data.scenes.captions or index >= train:
         return number, scene
-      told = captions.attributes(scene['truth'], data.resolution)
+      told = captions.attributes(scene['truth'], side)
       if not captions.is_held_out(told):
         return number, scene
 

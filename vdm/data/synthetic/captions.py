@@ -105,12 +105,12 @@ def held_out() -> frozenset[tuple[int, int, int]]:
   return frozenset(chosen)
 
 
-def attributes(truth: Mapping[str, Any], resolution: int) -> list[Attributes]:
+def attributes(truth: Mapping[str, Any], side: int) -> list[Attributes]:
   """Returns what is true of the objects of a scene, the nearest first.
 
   Args:
     truth: of `scenes.render`.
-    resolution: of the scene, px.
+    side: the shorter one of the scene's frames, px, by which objects scale.
   """
   found = []
   for k, shape in enumerate(truth['shape'].tolist()):
@@ -119,7 +119,7 @@ def attributes(truth: Mapping[str, Any], resolution: int) -> list[Attributes]:
     if (velocity == velocity[0]).all() and velocity[0].any():
       eighths = np.arctan2(velocity[0, 1], velocity[0, 0]) / (np.pi / 4)
       direction = int(np.rint(eighths)) % 8
-    size = float(truth['size'][0, k]) * 64 / resolution
+    size = float(truth['size'][0, k]) * 64 / side
     found.append(
       Attributes(
         colour=colour_of(hue(truth['colour'][0, k])),

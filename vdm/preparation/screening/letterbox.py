@@ -49,7 +49,8 @@ def _inside(brightest: ui8[' n']) -> tuple[int, int]:
   even = abs(bars[0] - bars[1]) <= max(4, _UNEVEN * n)
   inner = max(4, n // 50)
   sharp = min(
-    brightest[first : first + inner].max(), brightest[last - inner : last].max()
+    brightest[first : first + inner].max(),
+    brightest[max(0, last - inner) : last].max(),
   )
   if min(bars) < max(2, _MIN_SHARE * n) or not even or sharp < _LIT:
     return 0, n
