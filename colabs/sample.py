@@ -76,8 +76,9 @@ print(
 # @title Choose a model
 # @markdown The folder of an export or of a run, or `hf://owner/name@revision`.
 source = 'colabs/cascade/key_frames'  # @param {"type": "string"}
-# @markdown What enlarges its videos, likewise, one after the other with commas;
-# @markdown empty: nothing. `colabs/demo` and nothing is a model by itself.
+# @markdown Optional follow-up models (super-resolution or frame interpolation),
+# @markdown comma-separated, applied in order. Leave empty for a single-stage model
+# @markdown such as `colabs/demo`.
 then = 'colabs/cascade/frames'  # @param {"type": "string"}
 # @markdown Of a run: the latest checkpoint, a step, or `best`.
 checkpoint = 'latest'  # @param {"type": "string"}
@@ -118,12 +119,12 @@ print('Captions:', 'yes' if run.reader else 'none')
 # %% [markdown]
 # ## Sample
 #
-# Video i is made from seed + i, its label or caption and the settings alone, so
-# any one of many can be made again. The first videos of new settings take
+# Video i depends on seed + i, its label or caption and the settings alone, so any
+# one of many can be generated again. The first videos of new settings take
 # longer, because the sampler is compiled for them.
 #
 # - **guidance** trades variety for agreement with the label or caption; 1 is
-#   none. `'label=2,text=5'` is a scale for each.
+#   none. `'label=2,text=5'` sets a scale for each.
 # - **steps** of the sampler: each evaluates the network once (`heun`: twice).
 # - **method**: `ddim` is of first order, `heun` and `dpmpp` are of second;
 #   `consistency` is for models of few steps, which have no guidance.
@@ -195,7 +196,7 @@ method = None  # @param ["None", "'ddim'", "'heun'", "'dpmpp'", "'consistency'"]
 # @markdown videos have: `0`, `0:4`, or `0,-1` for the first and the last.
 given = ''  # @param {"type": "string"}
 given_frames = '0'  # @param {"type": "string"}
-# @markdown How many frames are made, and what they are told.
+# @markdown How many frames are generated, and their frame rate and motion.
 frames = None  # @param ["None", "32", "64", "128"] {"type": "raw", "allow-input": true}
 frame_rate = None  # @param ["None", "6.25", "12.5", "25.0"] {"type": "raw", "allow-input": true}
 motion = None  # @param ["None", "0.1", "0.2", "0.4"] {"type": "raw", "allow-input": true}

@@ -21,11 +21,11 @@ Variants as in configs/ucf101.py: `smoke`, `overfit`, and
       --config.data.source=/path/to/recordings
   python -m vdm.main --config configs/driving.py:wide
 
-Of a frame of 16:9 it loses 1.6 % of the width, so that the sides are multiples
-of 16. Other sizes: `data.resolution` and `data.width`, and those of each stage.
+A 16:9 frame loses 1.6 % of its width, so that the sides are multiples of 16.
+Other sizes: `data.resolution` and `data.width`, and those of each stage.
 
 Expected: not measured yet; `smoke`, 4 minutes of two cores. Estimated peak of
-device memory: 3.2 GiB, `wide` 5.9 GiB (docs/hardware.md).
+device memory: 3.1 GiB, `wide` 5.6 GiB; hours per card are in docs/hardware.md.
 """
 
 from vdm.config import recipes

@@ -33,8 +33,9 @@ prompts later, for which alone it takes the extra `text`:
   python -m vdm.sample --workdir runs/inflate_sd15 --caption 'a dog runs'
 
 Hardware: an NVIDIA GPU of 24 GB. The image model is in bfloat16 without moments
-or averages, 2 bytes a parameter instead of 20. Not trained yet: the numbers
-are of `python -m vdm.plan`, see docs/image_models.md.
+or averages, 2 bytes a parameter instead of 20. Not trained yet. Estimated by
+`python -m vdm.plan`: 9.3 GiB (`sd15` 9.2, `bksdm` 4.2) and 20, 22 and 15 hours
+on an RTX 4090 at 35 % of its peak; see docs/image_models.md.
 """
 
 import json

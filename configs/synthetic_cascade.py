@@ -4,8 +4,8 @@ The scenes of configs/synthetic.py, stored at 128 px. Three models, a run each
 (docs/cascade.md):
 
   (none)    4 key frames of 64x64, every fourth one, from nothing
-  frames    16 frames of 64x64 from these 4
-  enlarge   16 frames of 128x128 from those of 64x64
+  frames    16 frames of 64x64 from these 4 (frame interpolation)
+  enlarge   16 frames of 128x128 from those of 64x64 (super-resolution)
 
   bash launch/local.sh --config configs/synthetic_cascade.py
   bash launch/local.sh --config configs/synthetic_cascade.py:frames

@@ -1,4 +1,4 @@
-"""An image model of simple shapes learns to move, on a CPU.
+"""An image model of simple shapes is extended to videos, on a CPU.
 
 The scenes of configs/synthetic.py. First a U-Net of Stable Diffusion's family,
 small and without words, is trained on single frames, and written as a published
@@ -17,7 +17,7 @@ Four frames, every fourth. With `all` the image model is trained, too, and with
 `smoke` both take minutes.
 
 On one thread of a core (AMD EPYC), three seeds of the branches: the image model
-2 and 13 minutes beside two other trainings, the branches 17 to 20 beside one,
+2 and 13 minutes next to two other trainings, the branches 17 to 20 next to one,
 1.7 GiB. Label agreement 97 to 99 %, residual 0.83 to 0.91 % of the width,
 present in 97 to 99 % of the clips; docs/image_models.md has the rest. `all` is
 not trained to the end.

@@ -14,8 +14,8 @@ says whether words are understood one by one.
 
 Previews and final videos are of the same prompts, of seen and held-out triples
 in turn. final/metrics.json has under `captions` each attribute's share that the
-videos show, for both, beside real clips, these through the autoencoder, and
-shuffled ones. Variants: `smoke`, the same in minutes; `overfit`.
+videos show, for both, and for real, reconstructed and shuffled clips. Variants:
+`smoke`, the same in minutes; `overfit`.
 
 Expected (one seed, two cores, half of the time with other work): autoencoder 4
 minutes, in an earlier run, and videos 75, of 0.85 to 2 s a step. All prompts'

@@ -2,9 +2,9 @@
 
 The scenes of configs/synthetic.py. The autoencoder's latents are tokens of two
 frames and 8 x 8 px, 512 a clip, of 21 bits each (8 x 8 x 8 values and 5^5 more,
-in three groups), which its decoder sees beside those before and after; a
-transformer of 0.3 M parameters learns to tell those that are hidden, and fills
-in videos in 12 steps (docs/tokens.md).
+in three groups), which its decoder sees with those before and after; a
+transformer of 0.44 M parameters learns to predict masked ones, and generates
+videos in 12 steps (docs/tokens.md).
 
   bash launch/local.sh --config configs/synthetic_tokens.py
 
@@ -17,10 +17,10 @@ and then t, and objects keep their identity only with it. Variants:
 
 Expected, on one thread of a core (AMD EPYC, one seed): autoencoder 2 minutes,
 28.6 dB; videos 0.43 s a step alone, 22 minutes, and not measured yet. With a
-decoder that sees a token alone (27.3 dB, objects move in every second frame),
-and the same steps: of 128 samples 68 % show an object throughout, 32 % follow
-their label, 7 % of those that can be judged keep their shape. The diffusion
-model of configs/synthetic.py is far better in that time.
+decoder that sees a token alone (27.3 dB, objects move only in every second
+frame), and the same steps: of 128 samples 68 % show an object throughout, 32 %
+follow their label, 7 % of those that can be judged keep their shape. The
+diffusion model of configs/synthetic.py is far better in that time.
 """
 
 from vdm.config import recipes

@@ -14,27 +14,30 @@ factor 4, trained in stages: autoencoder, images, motion only, everything.
   128x16    16 frames of 128x128
   uncond    without labels
   given     also from given frames: image to video, prediction, rollouts
-  told      at 6.25 to 25 frames a second, told which and how much moves;
-            with `given` what Stable Video Diffusion is conditioned on
+  told      at 6.25 to 25 frames a second, conditioned on the rate and on how
+            much moves; with `given` as Stable Video Diffusion is
   smoke     everything small: builds, trains every stage and samples on a CPU
   tokens    masked tokens in place of diffusion: docs/tokens.md; with its own
             autoencoder, or that of configs/ucf101_autoencoder.py:fsq
-  overfit   learns two clips and shows the samples beside them
+  overfit   learns two clips and shows the samples next to them
 
   python -m vdm.main --config configs/ucf101.py:128x16,uncond
 
 Expected, on two cores of a CPU (AMD EPYC): `overfit` on two clips in about 15
-minutes, the autoencoder at 44.1 dB, samples at 32.4 dB from the clips they
-show, with their motion. On an H100 a video step takes 0.095 s undivided
-(accumulate=1), at most 5.3 hours for that stage's 200 000; what the full sizes
-learn is not measured yet, and neither are `told`, `tokens`, `given` and its
-shares. The
+minutes, the autoencoder at 44.1 dB, samples at 32.4 dB against the clips that
+they reproduce. On an H100 a video step takes 0.095 s undivided (accumulate=1),
+at most 5.3 hours for that stage's 200 000; what the full sizes learn is not
+measured yet, and neither are `told`, `tokens`, `given` and its shares. The
 recipe follows what small runs agree on (v-prediction, noise levels shifted
 towards noise, image and video batches together, averages of the weights,
-guidance at sampling). The base model of 110 M parameters in bfloat16 is meant
-for one GPU of 24 GB or more: clips are processed in parts, and the estimated
-peak is 10.9 GiB, 11.1 with `64x32` and 14.1 with `128x16`, of the 18.0 that a
-program can use of such a card (docs/hardware.md).
+guidance at sampling).
+
+The base model of 110 M parameters in bfloat16 is meant for one GPU of 24 GB or
+more: clips are processed in parts, and the estimated peak is 10.7 GiB, 10.9
+with `64x32`, 13.4 with `128x16` and 16.2 with `tokens`, of the 18.0 that a
+program can use of such a card; hours per card are in docs/hardware.md. `tokens`
+has attention=cudnn, with which a resumed run is not bit-identical
+(docs/training.md).
 """
 
 from vdm.config import recipes

@@ -19,13 +19,16 @@ configs/ucf101.py: `smoke`, `overfit`, and
   python -m vdm.main --config configs/video_folder.py:enlarge
   python -m vdm.sample --workdir runs/video_folder_enlarge --low small.mp4
 
+docs/your_videos.md goes from footage to a model. Sub-folders become classes;
+`--config.model.num_classes=N` trains on them (docs/data.md).
+
 Expected: not measured yet; `smoke`, 4 minutes of two cores. Estimated peak of
-device memory: 5.9 GiB (docs/hardware.md). `enlarge`, trained on four minutes of
-video: 18 minutes of one thread of a core (AMD EPYC), 2.4 GiB; of recordings it
-did not see 31.5 dB, unsharp masking 31.1 (one seed, docs/cascade.md). `cpu`, on
-as many minutes of video and one thread: autoencoder 2 minutes, 31.4 dB on
-recordings it did not see; videos 12 minutes, 2 GiB, held-out loss 0.40, and
-nothing in them can be recognised.
+device memory: 5.6 GiB; hours per card are in docs/hardware.md. `enlarge`,
+trained on four minutes of video: 18 minutes on one thread of a core (AMD EPYC),
+2.4 GiB; on recordings it did not see 31.5 dB, unsharp masking 31.1 (one seed,
+docs/cascade.md). `cpu`, on the same four minutes and one thread: autoencoder 2
+minutes, 31.4 dB on recordings it did not see; videos 12 minutes, 2 GiB,
+held-out loss 0.40, and nothing in the samples can be recognised.
 """
 
 from vdm.config import recipes

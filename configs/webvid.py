@@ -18,7 +18,8 @@ report has their share per publisher; `--config.data.screening.rules` puts the
 rule in force. Variants as in configs/ucf101.py: `smoke`, `overfit`.
 
 Expected: not measured yet; `smoke`, 2 minutes of two cores. For one GPU of
-24 GB: estimated peak, without captions, 10.9 GiB (docs/hardware.md).
+24 GB: estimated peak 12.6 GiB, without captions 10.7; hours per card are in
+docs/hardware.md.
 """
 
 from vdm.config import recipes

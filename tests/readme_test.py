@@ -56,6 +56,7 @@ def flags_of(source):
   """Names of the absl flags a module defines, --config among them."""
   text = source.read_text()
   names = set(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", text))
+  names |= {f'no{x}' for x in re.findall(r"DEFINE_bool\(\s*'(\w+)'", text)}
   if 'sampler_flags.define(' in text:
     names |= flags_of(ROOT / 'vdm/config/sampler_flags.py')
   return names | ({'config'} if 'flag.define()' in text else set())

@@ -1,9 +1,10 @@
 """Compares averages of a run's parameters, also of widths it did not train.
 
-  python -m vdm.averages --workdir runs/ucf101 --widths 0.03,0.05,0.08,0.12
+  python -m vdm.averages --workdir runs/synthetic_steady --widths 0.05,0.08,0.12
 
-Widths other than those of optim.ema are made of the snapshots that
-train.snapshot_every keeps (EDM2's averages afterwards). Prints held-out losses
+Widths other than those of optim.ema are reconstructed from the snapshots that
+train.snapshot_every keeps (EDM2's post-hoc EMA), as configs/synthetic.py:steady
+does. Prints held-out losses
 by noise level; `--keep` makes the best one the run's, which sampling, exports
 and evaluations then take. Losses are a guide: look at videos of two widths, by
 `python -m vdm.sample --ema WIDTH`, before you keep one.

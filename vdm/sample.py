@@ -1,13 +1,16 @@
-r"""Makes videos with a trained model.
+r"""Generates videos with a trained model.
 
   python -m vdm.sample --workdir runs/synthetic --label right --num 8
   python -m vdm.sample --workdir runs/synthetic_text \
       --caption 'a red disc moves up and to the left'
-  python -m vdm.sample --workdir runs/synthetic --given clip.mp4 \
+  python -m vdm.sample --workdir runs/given --given clip.mp4 \
       --given_frames 0:4 --frames 64
 
   python -m vdm.sample --chain runs/small,runs/enlarge,runs/frames
   python -m vdm.sample --workdir runs/enlarge --low clip.mp4
+
+The third is of a run that was trained with given frames (runs/given is one of
+configs/synthetic.py:given); the last two add frames or resolution.
 
 The model is a run, an export or an export on the hub. The videos go to
 <workdir>/samples_from_step_XXXXXXXX, those of an export to a folder of that

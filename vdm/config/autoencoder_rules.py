@@ -79,7 +79,7 @@ def _weights_problems(autoencoder: ConfigDict) -> Iterator[str]:
   if kind in PUBLISHED and not weights and not autoencoder.load:
     yield (
       f'config.autoencoder.kind={kind} is a published network: set '
-      'config.autoencoder.weights to its files, see README.md.'
+      'config.autoencoder.weights to its files, see docs/autoencoders.md.'
     )
   if (weights or hashes) and kind not in PUBLISHED:
     yield (

@@ -130,7 +130,7 @@ def _help() -> str:
   if 'config' not in flags.FLAGS:
     text = (
       'The settings are those of the run, in its config.json. --config is for '
-      f'vdm.main and vdm.prepare; {WHERE_KEYS}.'
+      f'vdm.main, vdm.plan, vdm.prepare and vdm.sweep; {WHERE_KEYS}.'
     )
     lines += ['', *textwrap.wrap(text, width=80)]
   return '\n'.join(lines)
