@@ -9,7 +9,6 @@ from typing import Any
 
 from vdm import trained
 from vdm.common import sizes
-from vdm.common import tables
 from vdm.common import trees
 from vdm.config import cascade_rules
 from vdm.config import condition_rules
@@ -18,9 +17,7 @@ from vdm.config import image_model_rules
 from vdm.config import ranges
 from vdm.config import sampling
 from vdm.evaluation import card_text
-from vdm.metrics import enlargement
-from vdm.metrics import laws
-from vdm.metrics import synthetic_truth
+from vdm.evaluation import final_tables
 from vdm.publishing import run_facts
 from vdm.publishing import sampling_section
 from vdm.trained import image_models
@@ -292,15 +289,7 @@ def _final(final) -> str:
     f'{protocol["frames"]} frames of {_px(protocol)}, stride '
     f'{protocol["stride"]}. `real` is the floor, `reconstruction` the ceiling.'
   )
-  found = [
-    metric.table(final[key])
-    for key, metric in (('synthetic_truth', synthetic_truth), ('laws', laws))
-    if key in final
-  ]
-  if sets := final.get('enlargement', {}).get('sets'):
-    found.append(tables.by_set(sets, enlargement.TITLES))
-  if psnr := final.get('fixed_clips_psnr'):
-    found.append(f'PSNR to the training clips, dB: {json.dumps(psnr)}')
+  found = [f'{title}\n{table}' for title, table in final_tables.of(final)]
   if not found:
     return ''
   block = '\n\n'.join(found)

@@ -10,13 +10,13 @@ from vdm.config import schema
 from vdm.config import serialize
 from vdm.evaluation import card_text
 from vdm.evaluation import diagnosis_text
+from vdm.evaluation import final_tables
 from vdm.media import chart_script
 from vdm.media import charts
 from vdm.media import loops
 from vdm.media import page
 from vdm.preparation import facts
 from vdm.reporting import curves
-from vdm.reporting import final_numbers
 from vdm.reporting import pictures
 from vdm.reporting import run_record
 from vdm.training import stages
@@ -40,7 +40,7 @@ def make(record: run_record.Record) -> str:
     ('Curves', _curves),
     ('The same seeds over the steps', _previews),
     ('Real clips, reconstructions and samples', _beside),
-    ('Final numbers', final_numbers.section),
+    ('Final numbers', _final),
     ('Metrics card', _card),
     ('Diagnosis', _diagnosis),
     ('Autoencoder', _autoencoder),
@@ -148,6 +148,26 @@ def _beside(record) -> Iterator[str]:
     'The first final samples. This run stored no real clips beside them; the '
     'last preview has both.',
     wide=True,
+  )
+
+
+def _final(record) -> Iterator[str]:
+  content = record.numbers.get(run_record.FINAL)
+  if content is None:
+    yield page.paragraph('There is no final/metrics.json yet.')
+    return
+  found = list(final_tables.of(content))
+  for title, table in found:
+    yield page.heading(title, 3)
+    yield page.preformatted(table)
+  if not found:
+    yield page.paragraph(
+      'The run measures its final videos only where their truth is known; '
+      'python -m vdm.evaluate run makes a metrics card of any.'
+    )
+  yield page.folded(
+    'Protocol',
+    [page.preformatted(json.dumps(content.get('protocol'), indent=1))],
   )
 
 
