@@ -1,5 +1,8 @@
 """Rotary attention against formulas in NumPy."""
 
+import itertools
+
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,8 @@ import pytest
 import tiny_runs
 
 from vdm import models
+from vdm.config import attention_rules
+from vdm.config import schema
 from vdm.models import attention
 
 
@@ -176,3 +181,29 @@ def test_the_fused_kernel_computes_the_same():
     np.testing.assert_allclose(
       found.astype(jnp.float32), wanted.astype(jnp.float32), atol=0.05
     )
+
+
+def test_the_rules_accept_what_attention_can_be():
+  """All channels in heads that rotary positions can turn, or one sentence."""
+  config = schema.default().model
+  config.update(widths=(8,), blocks=(1,), attention_levels=(0,))
+  accepted = 0
+  for width, head_size in itertools.product(range(2, 25), (2, 3, 4, 6, 8, 32)):
+    layer = attention.Attention(width, head_size, rngs=nnx.Rngs(0))
+    x = jax.ShapeDtypeStruct((1, 3, width), jnp.float32)
+    works = layer.heads * layer.head_size == width
+    try:
+      jax.eval_shape(layer, x, attention.grid_positions(3))
+    except (TypeError, ValueError):
+      works = False
+    config.update(widths=(width,), head_size=head_size)
+    found = list(attention_rules.problems(config))
+    assert works == (not found), (width, head_size)
+    accepted += works
+    if found and width % 2 == 0:
+      config.head_size = int(found[0].rstrip('.').split()[-1])
+      assert not list(attention_rules.problems(config)), found
+  assert accepted > 20
+  # What does not attend is free.
+  config.update(widths=(100,), attention_levels=(), temporal_levels=())
+  assert not list(attention_rules.problems(config))

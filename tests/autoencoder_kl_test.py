@@ -24,7 +24,10 @@ from vdm.models import import_weights
 from vdm.models.autoencoders import autoencoder_kl
 from vdm.models.autoencoders import files
 from vdm.models.autoencoders import pretrained
+from vdm.models.autoencoders import tiny
+from vdm.multihost import arrays
 from vdm.training import autoencoder_stage
+from vdm.training import sharding
 
 SCRIPT = ROOT / 'tests/golden/make_autoencoder_kl.py'
 GOLDEN = np.load(ROOT / 'tests/golden/autoencoder_kl.npz')
@@ -273,6 +276,40 @@ def test_latents_as_published_models_see_them():
   ratio = np.exp(0.5 * (log_scaled - logvar))
   np.testing.assert_allclose(ratio, 0.3611, rtol=1e-5)
   np.testing.assert_allclose(y_scaled, y, atol=1e-5)
+
+
+def decoders(kind):
+  """(codec, its own decoder of whole clips, parameters) of a small network."""
+  if kind == 'autoencoder_kl':
+    whole = autoencoder_kl.make(groups=4)[1]
+    codec = make(factor=2, norm_groups=4)
+    return codec, whole, parameters(tensors('no_attention'))
+  sizes = tiny.Sizes(4, 16, (1, 1), normed=False)
+  params = {'decoder': tiny.network('decoder', sizes).init(jax.random.key(0))}
+  return make(kind='tiny', factor=2), tiny.decode, params
+
+
+@pytest.mark.parametrize('kind', ['autoencoder_kl', 'tiny'])
+def test_frames_are_decoded_one_after_the_other(kind):
+  """Sixteen in the memory of a few, and on the devices that they are on."""
+  codec, whole, params = decoders(kind)
+  mesh = sharding.make_mesh(1, jax.devices()[:2])
+  z = np.random.RandomState(0).normal(size=(2, 16, 8, 8, 4)).astype('f')
+  by_rows = jax.device_put(z, arrays.batch_sharding(mesh))
+  at_once, found, split = (
+    jax.jit(decode).lower(params, x).compile()
+    for decode, x in ((whole, z), (codec.decode, z), (codec.decode, by_rows))
+  )
+  np.testing.assert_allclose(
+    found(params, z), at_once(params, z), rtol=1e-5, atol=1e-5
+  )
+  least, most = (
+    x.memory_analysis().temp_size_in_bytes for x in (found, at_once)
+  )
+  assert least < most / 4
+  y = split(params, by_rows)
+  assert y.sharding.is_equivalent_to(arrays.batch_sharding(mesh), y.ndim)
+  assert not re.search('all-(gather|to-all|reduce)', split.as_text())
 
 
 def test_computes_in_the_dtype_of_its_input():

@@ -250,7 +250,7 @@ def test_validation_and_previews_are_of_the_clips_own_small_versions():
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   objective = objectives.make_objective(config, config.stages.video, mesh)
   params = tiny_runs.randomise(objective.abstract_params())
-  clips = cascade.with_small(config.model, batch(3))
+  clips = enlarged.with_small(config.model, batch(3))
   frozen = tiny_runs.autoencoder()
   shown = objective.preview(params, frozen, clips)
   assert list(shown) == ['real', 'low', 'reconstruction', 'samples']
@@ -376,6 +376,44 @@ def test_a_chain_of_perfect_denoisers_has_the_conditional_law(links, sigma):
   for axis in (1, 2, 3):
     near = np.take(rest, [0], axis) * np.take(rest, [1], axis)
     assert abs(near.mean() / wanted) < 0.03
+
+
+def test_a_chain_tells_a_model_the_rate_of_its_own_videos(links, monkeypatch):
+  """Twice that of the small ones, whatever the clips of its run have."""
+  first, second = links
+
+  def brightness(params, z, levels, cond):
+    del params, levels
+    rate = jnp.nan_to_num(cond['frame_rate'])[:, None, None, None, None]
+    return jnp.broadcast_to(0.02 * rate, z.shape)
+
+  monkeypatch.setattr(
+    models, 'make_unet', lambda *_: models.Network(dict, brightness)
+  )
+  config = second.config
+  config.data.update(frame_rate=25.0, stride=1, max_stride=4)
+  config.model.scalars = ('frame_rate',)
+  config.sample.update(steps=2, guidance_by='frame_rate=3,given=1.5')
+  second.stage.frame_levels.update(shared=0.5, independent=0.5)
+  for frames, guided_by in (
+    (2, 'frame_rate=3,given=1'),  # One window, in which no frame is held.
+    (3, 'frame_rate=3,given=1.5'),
+  ):
+    planned = chain.plan(first, frames, 6.25, [second])
+    small = np.zeros((2, frames, 4, 4, 3), np.uint8)
+    labels, seeds = np.full(2, -1), np.arange(2)
+    videos, (record,) = chain.make(
+      planned, small, labels, [], (), seeds, chain.keeping()
+    )
+    assert record['guidance_by'] == guided_by
+    assert record['scalars'] == {'frame_rate': 12.5}
+    # Untold it is 0, so that a scale of 3 makes three times the brightness.
+    wanted = round((3 * 0.02 * 12.5 * SCALE + 1) * 127.5)
+    assert videos.shape[1] == 2 * frames and set(videos.flat) == {wanted}
+  with pytest.raises(ValueError) as error:
+    chain.plan(first, 2, 25.0, [second])
+  said = str(error.value)
+  assert 'runs/b' in said and '50 is outside of what the run' in said
 
 
 def test_what_is_missing_is_added_to_the_small_video(links, monkeypatch):

@@ -221,6 +221,24 @@ def test_constraints(key, good, bad):
     ),
     ({'model__blocks': (1,)}, 'differ in length'),
     ({'model__attention_levels': (2,)}, 'the last is 1'),
+    (
+      {'model__widths': (32, 100)},
+      'widths has 100 channels, of which config.model.head_size=32 makes 3 '
+      'heads of 33: .*such as 20',
+    ),
+    (
+      {'model__widths': (32, 90), 'model__head_size': 20},
+      'makes 4 heads of 22: take an even head_size that divides 90, such as 18',
+    ),
+    ({'model__widths': (32, 65)}, 'make it even, such as 66'),
+    (
+      {'model__kind': 'transformer', 'model__transformer__width': 100},
+      'transformer.width has 100 channels, of which config.model.head_size=32',
+    ),
+    (
+      {'model__text__encoder': 'learned', 'model__text__width': 100},
+      'text.width has 100 channels, of which config.model.head_size=32',
+    ),
     ({'model__temporal_levels': (0,)}, 'names level 1, which is not in'),
     ({'diffusion__logsnr_min': 20.0}, 'logsnr_min is not below logsnr_max'),
     ({'sample__sigma_min': 60.0}, 'sigma_min is not below sigma_max'),

@@ -7,6 +7,7 @@ import optax
 
 from vdm.config import schema
 from vdm.models import autoencoders
+from vdm.models import layers
 from vdm.models.autoencoders import discriminator
 from vdm.models.autoencoders import losses
 
@@ -86,7 +87,7 @@ def test_each_has_the_gradient_of_its_own_loss():
 
 def test_it_learns_to_tell_blur_from_texture():
   x = jnp.asarray(frames())
-  blurred = jnp.repeat(jnp.repeat(losses.shrink(x, 2), 2, 2), 2, 3)
+  blurred = jnp.repeat(jnp.repeat(layers.shrink(x, 2), 2, 2), 2, 3)
   judge = discriminator.make(8)
   params = judge.init(jax.random.key(0))
   adam = optax.adam(1e-2)

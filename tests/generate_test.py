@@ -1,5 +1,6 @@
 """Videos from a run's folder: each from its own seed, whatever the batch."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from vdm import prompts
 from vdm import trained
 from vdm.sampling import batching
 from vdm.sampling import coders
+from vdm.training import sharding
 
 
 @pytest.fixture(scope='module')
@@ -67,6 +69,27 @@ def test_batches_are_filled_up_and_cut_off():
   out = batching.apply(double, (np.arange(7),), 3)
   np.testing.assert_array_equal(out, 2 * np.arange(7))
   assert sizes == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+  'total, size, devices, rows',
+  [
+    (33, 32, 1, [17, 17]),
+    (33, 32, 2, [18, 18]),
+    (64, 32, 1, [32, 32]),
+    (5, 32, 4, [8]),
+    (9, 3, 4, [4, 4, 4]),
+    (17, 6, 4, [8, 8, 8]),
+  ],
+)
+def test_batches_are_as_few_and_then_as_small_as_they_can_be(
+  total, size, devices, rows
+):
+  mesh = sharding.make_mesh(1, jax.devices()[:devices]) if devices > 1 else None
+  found = list(batching.chunks([np.arange(total)], size, mesh))
+  assert [len(x) for (x,), _ in found] == rows
+  real = [np.asarray(x)[:n] for (x,), n in found]
+  np.testing.assert_array_equal(np.concatenate(real), np.arange(total))
 
 
 def test_labels_by_name_and_number(run):

@@ -1,11 +1,13 @@
 """Guidance against its formula, on a denoiser that depends on its condition."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vdm.diffusion import guidance
 from vdm.diffusion import process
+from vdm.diffusion import samplers
 
 SHAPE = (2, 3, 4, 4, 2)
 COND = dict(label=jnp.array([3, 5]), extra=jnp.array([[0.5], [1.5]]))
@@ -71,8 +73,55 @@ def test_outside_the_interval_frames_are_conditional():
   )
   conditional = denoise(z, LEVELS, COND)
   inside = np.array([[False, True, True], [True, False, False]])
-  assert np.array_equal(within[inside], always[inside])
+  # As one program it is rounded otherwise.
+  np.testing.assert_allclose(within[inside], always[inside], rtol=1e-5)
   np.testing.assert_allclose(within[~inside], conditional[~inside], rtol=1e-6)
+
+
+@pytest.mark.parametrize('against_worse', [False, True])
+@pytest.mark.parametrize('method', ['ddim', 'heun', 'dpmpp'])
+def test_steps_outside_the_interval_evaluate_one_prediction(
+  method, against_worse
+):
+  """Though a given frame is clean throughout, which the interval includes."""
+  interval, z, seen = (-1.0, process.CLEAN), draw(), []
+
+  def counted(z, levels, cond):
+    jax.debug.callback(lambda levels: seen.append(levels[:, 1]), levels)
+    return 0.1 * denoise(z, levels, cond)
+
+  def worse(z, levels, cond):
+    return counted(z, levels, cond) + 1
+
+  contrasts = against(3.0)
+  if against_worse:
+    contrasts = [guidance.Contrast(1.5, COND, predict=worse)]
+  grid = jnp.array([-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, process.CLEAN])
+  given = jnp.array([[True, False, False]])
+  levels = jnp.where(given, process.CLEAN, grid[:, None, None])
+  sample = jax.jit(
+    lambda denoise: samplers.sample(denoise, z, levels, method=method),
+    static_argnums=0,
+  )
+  found = sample(guidance.guided(counted, COND, contrasts, interval=interval))
+  jax.effects_barrier()
+  rows = {}
+  for own in seen:
+    assert len(set(own.tolist())) == 1
+    rows[float(own[0])] = rows.get(float(own[0]), 0) + len(own)
+  # Heun evaluates twice at every level but the first and the last.
+  twice = 2 if method == 'heun' else 1
+  inner = dict.fromkeys((-4.0, -2.0), twice * 2)
+  inner |= dict.fromkeys((0.0, 2.0, 4.0), twice * 4)
+  assert rows == {-6.0: 2, **inner}
+  always = guidance.guided(counted, COND, contrasts)
+
+  def chosen(z, levels):
+    inside = process.per_frame(levels >= interval[0], z)
+    return jnp.where(inside, always(z, levels), 0.1 * denoise(z, levels, COND))
+
+  np.testing.assert_allclose(found, sample(chosen), rtol=1e-5, atol=1e-5)
+  np.testing.assert_array_equal(found[:, 0], z[:, 0])
 
 
 def test_rescale_keeps_the_conditional_deviation():

@@ -5,11 +5,14 @@ compared with.
 """
 
 import functools
+import hashlib
 import importlib.util
 import json
 import os
 import pathlib
 import re
+import subprocess
+import sys
 
 from conftest import ROOT
 import formula_weights
@@ -17,6 +20,7 @@ import image_unet_cases as cases
 import jax
 import numpy as np
 import pytest
+import tiny_runs
 
 from vdm import models
 from vdm.common import errors
@@ -584,17 +588,22 @@ def test_rate_and_motion_enter_through_the_branches_alone():
   assert used == {1: False, 2: True}
 
 
-def test_without_a_token_attention_to_text_adds_nothing():
-  q, k, v = (np.ones((2, 3, 1, 4), 'f') for _ in range(3))
-  mask = np.array([[True, False, False], [False] * 3])
-  v[:, 1:] = 1e30
-  y = inflated.transformer.attend_to_text(q, k, v, mask)
-  np.testing.assert_array_equal(y[0], 1)
-  np.testing.assert_array_equal(y[1], 0)
-  grad = jax.grad(
-    lambda k: inflated.transformer.attend_to_text(q, k, v, mask).sum()
-  )(k)
-  assert np.isfinite(grad).all()
+def test_a_token_that_the_mask_excludes_does_not_exist():
+  make = functools.partial(
+    inflated.transformer.Attention,
+    8,
+    2,
+    text_width=6,
+    implementation='plain',
+  )
+  module, _ = tiny_runs.random_module(lambda rngs: make(rngs=rngs))
+  random = np.random.RandomState(0)
+  x, tokens = (random.normal(size=(2, 3, n)).astype('f') for n in (8, 6))
+  mask = np.array([[True, True, True], [True, False, False]])
+  tokens[1, 1:] = 1e15
+  found = module(x, inflated.transformer.Text(tokens, mask))
+  short = inflated.transformer.Text(tokens[1:, :1], mask[1:, :1])
+  np.testing.assert_allclose(found[1:], module(x[1:], short), rtol=1e-5)
 
 
 def test_the_null_label_is_the_mean_of_all():
@@ -656,6 +665,48 @@ def test_adapters_change_the_matrices_of_attention(kind, name, matrices):
       np.testing.assert_allclose(array, before[path] + change, atol=1e-5)
   assert len(changed) == matrices
   assert all(re.search('attention/.*kernel', path) for path in changed)
+
+
+def lowered():
+  """Digests of two programs: a gradient through adapters, and a train step."""
+  rows, spec = tiny_runs.batch(1), jax.ShapeDtypeStruct
+  config = tiny_runs.make_config()
+  run = tiny_runs.Run(config)
+  arguments = run.arguments(run.begin(), tiny_runs.batch(), 0)
+  config.model.update(
+    kind='conditional',
+    architecture=description.to_text(content('conditional', 'sd2')),
+    adapter_rank=2,
+  )
+  network = models.make_unet(config.model, 4)
+
+  def loss(params, z):
+    levels = np.zeros(z.shape[:2], 'f')
+    return network.apply(params, z, levels, {'label': rows['label']}).sum()
+
+  adapted = jax.jit(jax.grad(loss)).lower(
+    network.abstract_params(), spec((1, 2, 4, 4, 4), 'float32')
+  )
+  for program in (adapted, run.step.lower(*arguments)):
+    yield hashlib.sha256(program.as_text().encode()).hexdigest()
+
+
+def test_programs_are_the_same_in_every_process():
+  """Whatever Python adds to hashes: it orders sets of strings by them."""
+  code = 'import image_unets_test as x; print(*x.lowered())'
+  environment = dict(os.environ)
+  environment['PYTHONPATH'] = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
+  found = {
+    subprocess.run(
+      [sys.executable, '-c', code],
+      env=environment | {'PYTHONHASHSEED': seed},
+      stdout=subprocess.PIPE,
+      check=True,
+    ).stdout
+    for seed in '12'
+  }
+  (digests,) = found
+  assert len(digests.split()) == 2
 
 
 def test_adapters_start_at_zero():

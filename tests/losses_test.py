@@ -341,3 +341,14 @@ def test_context_noise_is_of_given_frames_alone():
   # Kolmogorov-Smirnov against the uniform density on [0, 0.3].
   test = scipy.stats.kstest(sigma[~clean] / 0.3, 'uniform')
   assert test.pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+  'frame_levels', [dict(shared=1.0), dict(shared=0.5, context=0.5)]
+)
+def test_a_kind_without_a_share_has_no_row(frame_levels):
+  """Also where a row's place in [0, 1) is rounded up to 1."""
+  key = jax.random.key(50145)
+  assert losses.stratified_uniform(key, jnp.ones(1024, bool), 1).max() == 1
+  found = np.unique(losses.draw_kinds(key, 1024, frame_levels))
+  assert [losses.FRAME_LEVELS[i] for i in found] == list(frame_levels)

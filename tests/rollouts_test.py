@@ -304,9 +304,49 @@ def test_a_window_at_a_time_and_progress_after_each(make_videos, monkeypatch):
   make_videos(
     rollouts.Task(frames=12), num=10, poll=lambda: calls.append(1), steps=2
   )
-  assert len(calls) == 2 * 5  # Batches of 8, windows at 0, 2, 4, 6 and 8.
+  assert len(calls) == 2 * 5  # Two batches, windows at 0, 2, 4, 6 and 8.
   # Compiled once, of one window: longer videos take no more of a device.
-  assert sizes == [(8, LENGTH, SIDE, SIDE, 3)]
+  assert sizes == [(5, LENGTH, SIDE, SIDE, 3)]
+
+
+@pytest.mark.parametrize('noise, rows', [(0.0, 2), (0.5, 3)])
+def test_history_guides_no_window_in_which_nothing_is_held(
+  make_videos, monkeypatch, noise, rows
+):
+  """Of two videos the first window takes two rows of the network."""
+  seen = []
+
+  def recorded(params, z, levels, cond):
+    jax.debug.callback(lambda: seen.append(len(z)))
+    return denoise(params, z, levels, cond)
+
+  monkeypatch.setattr(
+    models, 'make_unet', lambda *_: models.Network(dict, recorded)
+  )
+  task = rollouts.Task(7, history_guidance=1.5, history_noise=noise)
+  _, videos = make_videos(task, num=2, steps=3)
+  jax.effects_barrier()
+  assert seen == [2] * 3 + [2 * rows] * 6  # Windows at 0, 2 and 3.
+  _, plain = make_videos(num=2, steps=3)
+  np.testing.assert_array_equal(videos[:, :LENGTH], plain)
+
+
+@pytest.mark.parametrize(
+  'task, shape, words',
+  [
+    ((), (2, 1, SIDE, SIDE, 3), 'the task does not say of which frames'),
+    ((0,), None, 'their pixels are not: pass these as given, of the shape'),
+    ((0, 3), (2, 1, SIDE, SIDE, 3), '(2, 2, 16, 16, 3), and those passed'),
+    ((0,), (1, 1, SIDE, SIDE, 3), 'pass every frame of every video'),
+    ((0,), (2, 1, SIDE, 2 * SIDE, 3), 'pass every frame of every video'),
+  ],
+)
+def test_pixels_are_those_of_the_given_frames(make_videos, task, shape, words):
+  pixels = None if shape is None else np.zeros(shape, np.uint8)
+  with pytest.raises(ValueError) as error:
+    make_videos(rollouts.Task(given=task), pixels, num=2, steps=1)
+  said = str(error.value)
+  assert words in said and '\n' not in said and said.endswith('.'), said
 
 
 def test_windows_hold_what_is_known():
@@ -335,6 +375,9 @@ def test_windows_hold_what_is_known():
     (dict(frames=3), MIXED, 'fewer than the 4'),
     (dict(frames=7, overlap=4), MIXED, 'none of 1 to 3'),
     (dict(given=(4,)), MIXED, 'the frames 0 to 3'),
+    (dict(given=(3, 0)), MIXED, 'in ascending order'),
+    (dict(given=(0, 0)), MIXED, 'name each once'),
+    (dict(given=(0,), history_noise=0.5), MIXED, 'leave the noise at 0'),
     (dict(given=(0, 1, 2, 3)), MIXED, 'nothing is left'),
     (dict(frames=7, context_noise=1.0), MIXED, 'below 1'),
   ],
@@ -409,6 +452,7 @@ def paired(monkeypatch):
   [
     (rollouts.Task(given=(0,)), 'whole groups are given, such as 0:2 or 0:4'),
     (rollouts.Task(given=(1, 2)), 'whole groups'),
+    (rollouts.Task(given=(6, 7, 0, 1)), 'in ascending order'),
     (rollouts.Task(frames=2 * LENGTH + 1), 'multiple of 2, not for'),
   ],
 )

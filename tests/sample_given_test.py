@@ -107,6 +107,7 @@ def test_labels_and_given_frames_guide_by_scales_of_their_own(command, clips):
     (dict(frames=3), 'fewer than the 4'),
     (dict(frames=6, overlap=4), 'none of 1 to 3'),
     (dict(history_guidance=2.0), 'there are none'),
+    (dict(frames=6, history_noise=0.5), 'leave the noise at 0'),
     (dict(given='gone.mp4'), 'no file or folder gone.mp4'),
     (dict(given='{clips}', given_frames='4'), 'and 4 is none'),
     (dict(given='{clips}', given_frames=':'), 'nothing is left'),

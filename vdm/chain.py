@@ -35,6 +35,7 @@ class Link(NamedTuple):
     task: of the videos, with their number of frames.
     size: of these, px.
     frame_rate: frames a second.
+    scalars: what the model is told besides labels and captions, by name.
     windows: of each video.
   """
 
@@ -42,6 +43,7 @@ class Link(NamedTuple):
   task: rollouts.Task
   size: sizes.Size
   frame_rate: float
+  scalars: dict[str, float]
   windows: int
 
 
@@ -106,7 +108,8 @@ def plan(
     low_noise: sigma of the noise on smaller videos; None: as each run has it.
 
   Raises:
-    ValueError: a model does not enlarge what the one before it makes.
+    ValueError: a model does not enlarge what the one before it makes, or was
+      not trained with the frame rate that it would be told.
   """
   size, before, found = sizes.of(first.stage), first, []
   for run in others:
@@ -135,11 +138,15 @@ def plan(
     frames, size = frames * low.time_factor, sizes.of(run.stage)
     frame_rate *= low.time_factor
     task = rollouts.Task(frames=frames)
+    told = 'frame_rate' in run.config.model.scalars
     try:
+      scalars = prompts.choose_scalars(
+        run.config, frame_rate=frame_rate if told else None
+      )
       _, windows = task_plan.make(run.config, run.stage, task)
     except ValueError as error:
       raise ValueError(f'--chain: {run.source}: {error}') from error
-    found.append(Link(run, task, size, frame_rate, len(windows)))
+    found.append(Link(run, task, size, frame_rate, scalars, len(windows)))
     before = run
   return found
 
@@ -173,7 +180,11 @@ def make(
     run = link.run._replace(config=config)
     asked = hand_on(run, labels, label_names, captions)
     guidance = prompts.choose_guidance(
-      config, asked, None, run.worse is not None
+      config,
+      asked,
+      None,
+      run.worse is not None,
+      others=prompts.told_besides(config, link.scalars, False, link.windows),
     )
     if guidance is not None:
       guidance_rules.change(config.sample, guidance)
@@ -183,24 +194,30 @@ def make(
       link.task.frames,
       sizes.text(link.size),
     )
+    scalars = {k: np.full(len(seeds), x) for k, x in link.scalars.items()}
     videos = generators(run, link.windows).samples(
       run.params,
       run.frozen,
-      asked.cond | {cascade.SMALL: videos},
+      asked.cond | scalars | {cascade.SMALL: videos},
       seeds,
       link.task,
     )
-    records.append(
-      {
-        **generate.describe_samples(config, run.source, run.step, run.worse),
-        'low_noise': config.sample.low_noise,
-        'frames': link.task.frames,
-        **sizes.keys(link.size),
-        'frame_rate': link.frame_rate,
-        'labels': np.asarray(asked.cond['label']).tolist(),
-      }
-    )
+    records.append(_describe(link._replace(run=run), asked))
   return videos, records
+
+
+def _describe(link: Link, asked: prompts.Prompts) -> dict[str, Any]:
+  """Returns what a model made, its configuration as it was used."""
+  run = link.run
+  return {
+    **generate.describe_samples(run.config, run.source, run.step, run.worse),
+    **({'scalars': link.scalars} if link.scalars else {}),
+    'low_noise': run.config.sample.low_noise,
+    'frames': link.task.frames,
+    **sizes.keys(link.size),
+    'frame_rate': link.frame_rate,
+    'labels': np.asarray(asked.cond['label']).tolist(),
+  }
 
 
 def keeping(mesh: jax.sharding.Mesh | None = None) -> Generators:

@@ -5,14 +5,13 @@ one of many can be made again by itself, whatever the batch size, up to float
 rounding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import dataclasses
 import functools
 from typing import Any, NamedTuple, Protocol
 
 from etils import epath
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
@@ -28,15 +27,13 @@ from vdm.diffusion import conditions
 from vdm.diffusion import rollouts
 from vdm.diffusion import schedules
 from vdm.models import autoencoders
-from vdm.multihost import arrays
 from vdm.sampling import batching
+from vdm.sampling import by_windows
 from vdm.sampling import coders
 from vdm.sampling import denoised
 from vdm.sampling import enlarged
 from vdm.sampling import task_plan
 from vdm.sampling import unmasked
-
-IMAGE = -1  # Number of the window that is an image, see `sample.image_first`.
 
 
 class Worse(Protocol):
@@ -114,99 +111,45 @@ def make_generator(
 
   Raises:
     ValueError: the network cannot be guided as `config.sample` says; when
-      samples are made, it was not trained for the task.
+      samples are made, it was not trained for the task, or what is given is not
+      of it.
   """
-  if config.sample.autoguide and not worse:
-    raise ValueError(
-      f'config.sample.autoguide={config.sample.autoguide} guides against an '
-      'earlier average, which is not given: pass worse=model.worse, or set it '
-      'to 0.'
-    )
-  for problem in rules.few_steps_problems(
-    stage, config.sample, worse is not None
-  ):
+  for problem in _problems(config, stage, worse):
     raise ValueError(problem)
-  for problem in token_rules.sample_problems(
-    stage, config.sample, worse and worse.config
-  ):
-    raise ValueError(problem)
-  for problem in guidance_rules.problems(
-    config.model, config.sample, worse is not None
-  ):
-    raise ValueError(problem)
-  for problem in guidance_rules.given_problems(stage, config.sample):
-    raise ValueError(problem)
-  image_first = config.sample.image_first and stage.frames > 1
-  if image_first:
-    for problem in rules.image_first_problems(config, stage):
-      raise ValueError(problem)
   codec = autoencoders.make_autoencoder(config.autoencoder)
   encode, decode = coders.make(config, codec)
-  tell = enlarged.make_teller(config, encode)
-  encode_made, decode_made = enlarged.make_coders(config, encode, decode)
-  shape = coders.latent_shape(codec, stage.frames, sizes.of(stage))
-  factor, time = codec.factor[0], config.model.low.time_factor
-  worse_config = worse and worse.config
-  if stage.objective == 'tokens':
-    make_window = unmasked.make_windows(config, codec, worse_config)
-  else:
-    schedule = make_schedule(config.diffusion, codec, stage)
-    make_window = denoised.make_windows(
-      config, stage, codec, schedule, worse_config
-    )
-
-  @jax.jit
-  def carry(before, shift, entering, given):
-    known = jnp.roll(before, -shift, axis=1)
-    return jnp.where(entering[None, :, None, None, None], given, known)
-
-  def make_videos(task, windows, params, frozen, cond, seeds, *given):
-    """Window by window, so that only one at a time is on the devices."""
-    make = functools.partial(make_window, task)
-    worse_params = worse.params if worse else {}
-    z, pixels, start = np.zeros((len(seeds), *shape), np.float32), [], 0
-    if image_first and not windows[0].held.any():
-      free = np.zeros(1, bool)
-      image = rollouts.Window(start=0, made=0, given=free, held=free)
-      image = make(image, params, worse_params, cond, seeds, IMAGE, z[:, :1])
-      z = jnp.concatenate([image, z[:, 1:]], axis=1)
-      first = np.arange(shape[0]) == 0
-      windows = [windows[0]._replace(held=first), *windows[1:]]
-    for number, window in enumerate(windows):
-      entering = window.given & (np.arange(shape[0]) >= window.made)
-      frames = z
-      if entering.any():
-        index = np.searchsorted(task.given, window.start + np.arange(shape[0]))
-        index = np.minimum(index, len(task.given) - 1)[:, None] * factor
-        frames = given[0][:, (index + np.arange(factor)).ravel()]
-        frames = encode_made(frozen, frames)
-      if window.held.any():
-        z = carry(z, window.start - start, entering, frames)
-      whole = window._replace(start=window.start * factor)
-      told = enlarged.of_window(cond, whole, stage.frames, time)
-      if not window.held.all():
-        seen = tell(frozen, told, seeds, number)
-        z = make(window, params, worse_params, seen, seeds, number, z)
-      video = arrays.to_host(decode_made(frozen, z, told))
-      pixels.append(video[:, window.made * factor :])
-      start = window.start
-      poll()
-    return np.concatenate(pixels, axis=1)
+  make_videos = by_windows.make(
+    config,
+    stage,
+    codec,
+    encode,
+    decode,
+    _window_maker(config, stage, codec, worse and worse.config),
+    poll,
+  )
 
   def samples(params, frozen, cond, seeds, task=rollouts.PLAIN, given=None):
     # The rate that videos are shown at, unless another is asked for.
     if 'frame_rate' in config.model.scalars and 'frame_rate' not in cond:
       rate = config.data.frame_rate / config.data.stride
       cond = {**cond, 'frame_rate': np.full(len(seeds), rate)}
-    task, windows = task_plan.make(config, stage, task)
-    if problem := enlarged.problem(config, stage, cond, factor * task.frames):
-      raise ValueError(problem)
+    planned, windows = task_plan.make(config, stage, task)
+    frames = codec.factor[0] * planned.frames
+    for problem in (
+      _given_problem(stage, task, len(seeds), given),
+      enlarged.problem(config, stage, cond, frames),
+    ):
+      if problem:
+        raise ValueError(problem)
     if cascade_rules.is_told(config.model):
       seeds = enlarged.own_seeds(seeds, stage)
     rows = [conditions.arrays(cond), np.asarray(seeds, np.uint32)]
     if task.given:
       rows.append(given)
-    make = functools.partial(make_videos, task, windows, params, frozen)
+    worse_params = worse.params if worse else {}
+    make = functools.partial(
+      make_videos, planned, windows, params, worse_params, frozen
+    )
     return batching.apply(make, rows, config.sample.batch, mesh)
 
   def reconstructions(frozen, video):
@@ -219,6 +162,61 @@ def make_generator(
     )
 
   return Generator(samples, reconstructions)
+
+
+def _problems(config, stage, worse) -> Iterator[str]:
+  """Yields why a stage's videos cannot be made as `config.sample` says."""
+  model, sample, against = config.model, config.sample, worse is not None
+  if sample.autoguide and not against:
+    yield (
+      f'config.sample.autoguide={sample.autoguide} guides against an earlier '
+      'average, which is not given: pass worse=model.worse, or set it to 0.'
+    )
+  yield from rules.few_steps_problems(stage, sample, against)
+  yield from token_rules.sample_problems(stage, sample, worse and worse.config)
+  yield from guidance_rules.problems(model, sample, against)
+  yield from guidance_rules.given_problems(stage, sample)
+  if sample.image_first and stage.frames > 1:
+    yield from rules.image_first_problems(config, stage)
+
+
+def _given_problem(stage, task, rows, given) -> str:
+  """Returns why pixels are not those of a task's given frames, or ''.
+
+  Args:
+    stage: the stage's config.
+    task: in frames.
+    rows: number of videos.
+    given: see `Generator`.
+  """
+  wanted = (rows, len(task.given), *sizes.of(stage), 3)
+  if given is None or not given.size:
+    if not task.given:
+      return ''
+    return (
+      f'Frames {task.given} are given and their pixels are not: pass these as '
+      f'given, of the shape {wanted}.'
+    )
+  if not task.given:
+    return (
+      'Pixels are given and the task does not say of which frames: pass a '
+      'rollouts.Task with their indices, or leave given out.'
+    )
+  if given.shape == wanted:
+    return ''
+  return (
+    f'Pixels of the given frames {task.given} of {rows} videos have the shape '
+    f'{wanted}, and those passed as given have {given.shape}: pass every frame '
+    'of every video.'
+  )
+
+
+def _window_maker(config, stage, codec, worse) -> Callable[..., Any]:
+  """Returns what makes the latents of a window; see `vdm.sampling`."""
+  if stage.objective == 'tokens':
+    return unmasked.make_windows(config, codec, worse)
+  schedule = make_schedule(config.diffusion, codec, stage)
+  return denoised.make_windows(config, stage, codec, schedule, worse)
 
 
 def change_sampler(options: ConfigDict, changes: dict[str, Any]) -> None:

@@ -206,6 +206,21 @@ def choose_scalars(
   return found
 
 
+def told_besides(
+  config: ConfigDict, scalars: Collection[str], given: bool, windows: int
+) -> set[str]:
+  """Returns the groups of conditions besides labels and captions that are told.
+
+  Args:
+    config: the run's.
+    scalars: names of the numbers that videos are told.
+    given: whether frames are given.
+    windows: of each video; each holds frames of the one before it.
+  """
+  told = {*scalars, *{'frame_rate'}.intersection(config.model.scalars)}
+  return told | ({'given'} if given or windows > 1 else set())
+
+
 def choose_guidance(
   config: ConfigDict,
   prompts: Prompts,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
-from ml_collections import ConfigDict
 
 from vdm import chain
 from vdm import prompts
@@ -159,7 +158,7 @@ def read(options: Options, models: Sequence[Any] = ()) -> Request:
     asked,
     options.guidance,
     run.worse is not None,
-    others=told_besides(run.config, scalars, given, len(windows)),
+    others=prompts.told_besides(run.config, scalars, bool(given), len(windows)),
   )
   out = choose_folder(
     names[-1] if names else first,
@@ -235,21 +234,6 @@ def choose_prompts(run: Any, options: Options, shown: Any) -> prompts.Prompts:
   else:
     labels = prompts.choose_labels(classes, run.label_names, options.label, num)
   return prompts.make(run.reader, labels, captions)
-
-
-def told_besides(
-  config: ConfigDict, scalars: dict[str, float], given: Any, windows: int
-) -> set[str]:
-  """Returns the groups of conditions besides labels and captions that are told.
-
-  Args:
-    config: the run's.
-    scalars: see `Request`.
-    given: likewise.
-    windows: likewise; each holds frames of the one before it.
-  """
-  told = {*scalars, *{'frame_rate'}.intersection(config.model.scalars)}
-  return told | ({'given'} if given or windows > 1 else set())
 
 
 def choose_folder(

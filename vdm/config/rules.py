@@ -10,6 +10,7 @@ import re
 from ml_collections import ConfigDict
 
 from vdm.common import buckets
+from vdm.config import attention_rules
 from vdm.config import autoencoder_rules
 from vdm.config import cascade_rules
 from vdm.config import condition_rules
@@ -30,6 +31,7 @@ def problems(config: ConfigDict) -> Iterator[str]:
   yield from autoencoder_rules.problems(config)
   yield from image_model_rules.problems(config.model)
   yield from _model_problems(config.model)
+  yield from attention_rules.problems(config.model)
   if config.model.time_patch > 1:
     yield from _patch_problems(config)
   yield from token_rules.problems(config)

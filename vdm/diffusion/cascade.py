@@ -38,10 +38,8 @@ from collections.abc import Callable
 from etils.array_types import Array, FloatArray, ui8
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
 
-from vdm.config import cascade_rules
 from vdm.diffusion import losses
 from vdm.diffusion import process
 
@@ -208,19 +206,3 @@ def draw_levels(
   share = losses.stratified_uniform(key, jnp.ones(rows, bool), 1)[:, 0]
   sigma = noise[0] + (noise[1] - noise[0]) * share
   return process.level_of_sigma(sigma)
-
-
-def with_small(
-  model: ConfigDict, clips: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-  """Returns clips, with their small versions where a network is told these.
-
-  Args:
-    model: `config.model`.
-    clips: with 'video'.
-  """
-  if not cascade_rules.is_told(model):
-    return clips
-  low = model.low
-  small = shrink(clips['video'], low.space_factor, low.time_factor)
-  return clips | {SMALL: small}

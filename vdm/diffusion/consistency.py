@@ -8,8 +8,9 @@ the same trajectory and without a gradient, while r rises towards t:
 
     r = t max(0, 1 - n(t) / q^a),   n(t) = 1 + K sigmoid(-B t),   a = 1, 2, ...
 
-with r = 0, the clip itself, for all t of one half at first. Frames with levels
-of their own move together, each by this rule; a frame that is given does not.
+with r = 0, the clip itself, where n(t) >= q^a: at first, for q = 2, at all t
+below 1.9. Frames with levels of their own move together, each by this rule; a
+frame that is given does not.
 
 Where the level is CLEAN the function is z itself. Near it the predictions v,
 flow and edm are z but for a term that vanishes with sigma: for v,

@@ -129,7 +129,8 @@ def guided(
       no guidance. Those of the same network run with the conditional inputs as
       one batch, each adding b rows to it.
     interval: (low, high) log-SNR of the frames to guide; other frames get the
-      conditional prediction (Kynkaanniemi et al. 2024, arXiv:2404.07724).
+      conditional prediction (Kynkaanniemi et al. 2024, arXiv:2404.07724). Where
+      no frame but clean ones is in it, that is all that is evaluated.
     rescale: share of the way from the guided clip to one with the standard
       deviation of the conditional clip (Lin et al. 2023, arXiv:2305.08891, eq.
       15, 16), taken over all frames to preserve their relative brightness.
@@ -170,7 +171,18 @@ def guided(
     inside = process.per_frame((low <= levels) & (levels <= high), x0)
     return jnp.where(inside, x0, conditional)
 
-  return denoise
+  if low <= process.NOISE and process.CLEAN <= high:
+    return denoise
+
+  def unguided(z, levels):
+    return process.at_least_float32(denoise_cond(z, levels, cond))
+
+  def denoise_within(z, levels):
+    # A frame that is clean is known: no sampler asks what it is.
+    inside = (low <= levels) & (levels <= high) & (levels < process.CLEAN)
+    return jax.lax.cond(inside.any(), denoise, unguided, z, levels)
+
+  return denoise_within
 
 
 def guided_logits(

@@ -194,7 +194,9 @@ def draw_kinds(
     )
   bounds = jnp.cumsum(jnp.asarray(shares) / sum(shares))[:-1]
   places = stratified_uniform(key, jnp.ones(batch, bool), 1)[:, 0]
-  return jnp.searchsorted(bounds, places, side='right')
+  kinds = jnp.searchsorted(bounds, places, side='right')
+  # In float32 a place may be rounded up to 1, or the last bound to less.
+  return jnp.minimum(kinds, max(i for i, x in enumerate(shares) if x > 0))
 
 
 def draw_context(key: jax.Array, batch: int, frames: int) -> BoolArray['b t']:

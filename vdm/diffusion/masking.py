@@ -140,7 +140,8 @@ def sample(
       `counts`.
     temperature: of the tokens that are drawn, above 0.
     noise: factor of the Gumbel noise on the log-probabilities by which tokens
-      are kept, in the first step; it falls to zero linearly.
+      are kept, times 1 - i / n in step i of n: it falls linearly, and the last
+      step has none.
   """
   left = jnp.asarray(left)
   steps = len(left) - 1

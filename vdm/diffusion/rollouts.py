@@ -187,18 +187,30 @@ def _problems(task, length):
         f'Frame {index} cannot be given: the video has the frames 0 to '
         f'{frames - 1}.'
       )
+  if list(given) != sorted(set(given)):
+    yield (
+      f'Frames {given} are given out of order: name each once, in ascending '
+      'order.'
+    )
   if len(set(given)) == frames:
     yield f'All {frames} frames are given: nothing is left to make.'
   for name in ('context_noise', 'history_noise'):
     if not 0 <= getattr(task, name) < 1:
       yield f'{name} is a sigma from 0 to below 1, not {getattr(task, name):g}.'
+  if task.history_noise and task.history_guidance == 1:
+    yield (
+      f'History noise of {task.history_noise:g} is of history guidance, and a '
+      'history guidance of 1 is none: leave the noise at 0, or ask for a '
+      'guidance above 1.'
+    )
 
 
 def in_latents(task: Task, factor: int) -> Task:
   """Returns a task in latents that hold `factor` frames of a video each.
 
   Raises:
-    ValueError: they do not divide the video or what is given of it.
+    ValueError: they do not divide the video or what is given of it, or that is
+      out of order.
   """
   if factor == 1:
     return task
@@ -209,11 +221,11 @@ def in_latents(task: Task, factor: int) -> Task:
       f'A latent holds {factor} frames: ask for a multiple of {factor}, not '
       f'for {task.frames}.'
     )
-  if whole != sorted(task.given):
+  if whole != list(task.given):
     raise ValueError(
       f'A latent holds {factor} frames of a video, so that whole groups are '
-      f'given, such as 0:{factor} or 0:{2 * factor}: single frames need a run '
-      'whose autoencoder has time_factor=1.'
+      f'given, such as 0:{factor} or 0:{2 * factor}, in ascending order: '
+      'single frames need a run whose autoencoder has time_factor=1.'
     )
   return task._replace(
     frames=task.frames // factor,

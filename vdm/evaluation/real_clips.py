@@ -19,9 +19,9 @@ from vdm.data import builders
 from vdm.data import clip_spec
 from vdm.data import eval_clips
 from vdm.data import windowing
-from vdm.diffusion import cascade
 from vdm.metrics import suite
 from vdm.preparation import datasets
+from vdm.sampling import enlarged
 from vdm.training import inputs
 
 
@@ -39,7 +39,7 @@ def held_out(run: Any, real: 'RealClips', num: int) -> dict[str, np.ndarray]:
   split = 'train' if fixed else 'validation'
   scalars = inputs.scalars_of(run.config.model, run.stage)
   clips = real.same(split, fixed or num, run.reader, scalars)
-  return cascade.with_small(run.config.model, clips)
+  return enlarged.with_small(run.config.model, clips)
 
 
 class RealClips:

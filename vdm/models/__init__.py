@@ -24,7 +24,6 @@ from vdm.models import tokens
 from vdm.models import unet
 from vdm.models.image_unets import adapters
 from vdm.models.image_unets import inflated
-from vdm.models.image_unets import published
 
 
 class Network(NamedTuple):
@@ -60,21 +59,17 @@ def make_network(
 
 def make_unet(config: ConfigDict, channels: int) -> Network:
   """Builds the denoiser of `config.model` for latents of `channels`."""
-  options = config.to_dict()
-  if config.get('kind', 'unet') != 'unet':
-    own = {name: options[name] for name in inflated.OPTIONS}
+  if config.kind != 'unet':
+    own = {name: config[name] for name in inflated.OPTIONS}
     own['text_length'] = config.text.length
     network = functional(inflated.Inflated, channels, **own)
-    return _adapted(network, options) if options['adapter_rank'] else network
-  # Of the objective, of who asks for videos, and of other networks.
-  own = ('label_dropout', 'scalar_dropout', 'motion_range', 'kind')
-  for name in (*own, 'transformer', 'low', *published.KEYS):
-    options.pop(name, None)
-  options['text'] = text_options(config)
+    return _adapted(network, config) if config.adapter_rank else network
+  own = {name: config[name] for name in unet.OPTIONS}
+  own['text'] = text_options(config)
   if cascade_rules.is_told(config):
     # Latents, and which frames are known where not all of them are.
-    options['low'] = channels + (config.low.time_factor > 1)
-  return functional(unet.UNet, channels, **options)
+    own['low'] = channels + (config.low.time_factor > 1)
+  return functional(unet.UNet, channels, **own)
 
 
 def make_transformer(config: ConfigDict, levels: Sequence[int]) -> Network:
@@ -110,17 +105,18 @@ def text_options(config: ConfigDict) -> dict[str, Any] | None:
   }
 
 
-def _adapted(network: Network, options: dict[str, Any]) -> Network:
+def _adapted(network: Network, config: ConfigDict) -> Network:
   """Returns a network whose image model has adapters."""
+  rank, alpha = config.adapter_rank, config.adapter_alpha
 
   def init(key):
     params = network.init(key)
     own = jax.random.fold_in(key, 1)
-    made = adapters.init(own, params[inflated.GROUP], options['adapter_rank'])
+    made = adapters.init(own, params[inflated.GROUP], rank)
     return {**params, adapters.GROUP: made}
 
   def apply(params, *args, **kwargs):
-    merged = adapters.merge(params, options['adapter_alpha'])
+    merged = adapters.merge(params, alpha)
     return network.apply(merged, *args, **kwargs)
 
   return Network(init, apply)

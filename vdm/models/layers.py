@@ -75,6 +75,13 @@ def upsample(x: FloatArray['b t h w c']) -> FloatArray['b t y x c']:
   return x.reshape(b, t, 2 * h, 2 * w, c)
 
 
+def shrink(x: FloatArray['*b h w c'], factor: int) -> FloatArray['*b y x c']:
+  """Shrinks h and w by `factor`, averaging over areas."""
+  *leading, h, w, c = x.shape
+  x = x.reshape(*leading, h // factor, factor, w // factor, factor, c)
+  return x.mean(axis=(-4, -2))
+
+
 def space_to_depth(
   x: FloatArray['*b t h w c'], factor: int, time: int = 1
 ) -> FloatArray['*b s y x d']:
@@ -329,3 +336,26 @@ def dropout(
     return jax.random.bernoulli(key, 1.0 - rate, x.shape[1:])
 
   return jnp.where(jax.vmap(draw)(keys), x / (1.0 - rate), 0.0).astype(x.dtype)
+
+
+def keys_of_block(keys: jax.Array | None, number: int) -> jax.Array | None:
+  """Returns a block's own keys of the dropout, [b]; None without keys."""
+  if keys is None:
+    return None
+  return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
+def rematerialised(
+  policy: str, call: Callable[..., FloatArray['b t h w c']]
+) -> Callable[..., FloatArray['b t h w c']]:
+  """Returns a function that recomputes its activations by policy.
+
+  Args:
+    policy: none, dots (products are kept) or block, see `model.remat`.
+    call: the function.
+  """
+  if policy == 'none':
+    return call
+  if policy == 'dots':
+    return jax.checkpoint(call, policy=jax.checkpoint_policies.dots_saveable)
+  return jax.checkpoint(call)

@@ -192,11 +192,9 @@ class TokenTransformer(embedding.Embedding):
     told = nnx.silu(told).astype(dtype)
     x = self._embed_tokens(tokens, masked, dtype)
     for i, name in enumerate(self.blocks):
-      own = key
-      if key is not None:
-        own = jax.vmap(jax.random.fold_in, (0, None))(key, i)
-      block = getattr(self, name)
-      x = unet_blocks.rematerialised(self.remat)(block, x, told, own, text)
+      own = layers.keys_of_block(key, i)
+      block = layers.rematerialised(self.remat, getattr(self, name))
+      x = block(x, told, own, text)
     return self.head(self.head_norm(x))
 
   def _embed_tokens(self, tokens, masked, dtype):

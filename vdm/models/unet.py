@@ -44,6 +44,27 @@ from vdm.models import layers
 from vdm.models import text as text_encoders
 from vdm.models import unet_blocks
 
+# The keys of `config.model` that the network takes as they are.
+OPTIONS = (
+  'widths',
+  'blocks',
+  'attention_levels',
+  'temporal_levels',
+  'temporal_attention_levels',
+  'temporal_depth',
+  'joint_attention',
+  'joint_levels',
+  'resample',
+  'head_size',
+  'attention',
+  'embed_width',
+  'num_classes',
+  'scalars',
+  'dropout',
+  'convolution',
+  'remat',
+  'time_patch',
+)
 # Pattern of the paths of parameters that single frames do not use.
 TEMPORAL = r'temporal'
 
@@ -182,14 +203,9 @@ class UNet(embedding.Embedding):
     told = nnx.silu(told).astype(z.dtype)
 
     def run(name, x):
-      block_key = key
-      if key is not None:
-        block_key = jax.vmap(jax.random.fold_in, (0, None))(
-          key, zlib.crc32(name.encode())
-        )
-      block = getattr(self, name)
-      call = unet_blocks.rematerialised(self.remat)
-      return call(block, x, told, block_key, text)
+      own = layers.keys_of_block(key, zlib.crc32(name.encode()))
+      block = layers.rematerialised(self.remat, getattr(self, name))
+      return block(x, told, own, text)
 
     x = self.stem(layers.space_to_depth(z, 1, self.time_patch))
     if self.stem_low is not None:

@@ -265,20 +265,3 @@ class Block(nnx.Module):
       for name in self.branches:
         x = getattr(self, name)(x, embedding)
     return x
-
-
-def rematerialised(policy: str) -> Callable[..., FloatArray['b t h w c']]:
-  """Returns (block, *inputs) -> output that recomputes activations by policy.
-
-  Args:
-    policy: none, dots (products are kept) or block, see `model.remat`.
-  """
-
-  def call(block, *inputs):
-    return block(*inputs)
-
-  if policy == 'none':
-    return call
-  if policy == 'dots':
-    return jax.checkpoint(call, policy=jax.checkpoint_policies.dots_saveable)
-  return jax.checkpoint(call)

@@ -97,8 +97,12 @@ def make_windows(
   def make_window(
     task, window, params, worse_params, cond, seeds, number, known
   ):
-    by_given = guides_by_given and bool(window.held.any())
-    run = compiled(task.history_guidance, task.history_noise, by_given)
+    # Where nothing is held, predictions without it would be the same again.
+    history, by_given = (1.0, 0.0), False
+    if window.held.any():
+      history = task.history_guidance, task.history_noise
+      by_given = guides_by_given
+    run = compiled(history, by_given)
     levels = rollouts.held_levels(task, window, stage.frame_levels)
     return run(
       params,
@@ -114,11 +118,18 @@ def make_windows(
   return make_window
 
 
-def _compile(
-  config, codec, schedule, worse, history_scale, history_noise, by_given
-):
-  """Returns the compiled function that makes a window."""
-  options = config.sample
+def _compile(config, codec, schedule, worse, history, by_given):
+  """Returns the compiled function that makes a window.
+
+  Args:
+    config: see `make_windows`.
+    codec: likewise.
+    schedule: likewise.
+    worse: likewise.
+    history: scale and noise of history guidance, see `rollouts.Task`.
+    by_given: whether held frames guide.
+  """
+  options, (history_scale, history_noise) = config.sample, history
   grid = samplers.make_levels(
     options.method,
     options.grid,

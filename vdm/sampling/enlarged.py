@@ -1,6 +1,7 @@
 """What a network is told of the small videos that it enlarges, when sampled.
 
-In training `latent_clips` does the same with small versions of its clips.
+In training `latent_clips` does the same with small versions of its clips; the
+clips that are shown and scored have theirs by `with_small`.
 """
 
 from collections.abc import Callable
@@ -34,6 +35,25 @@ def own_seeds(seeds: IntArray[' n'], stage: ConfigDict) -> IntArray[' n']:
   """
   names = (f'{seed} {stage.frames} {sizes.of(stage)}' for seed in seeds)
   return np.asarray([zlib.crc32(x.encode()) for x in names], np.uint32)
+
+
+def with_small(
+  model: ConfigDict, clips: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Returns clips, with their small versions where a network is told these.
+
+  Args:
+    model: `config.model`.
+    clips: with 'video', uint8 [n t h w 3].
+
+  Raises:
+    ValueError: the clips are not divisible by the factors of `model.low`.
+  """
+  if not cascade_rules.is_told(model):
+    return clips
+  low = model.low
+  small = cascade.shrink(clips['video'], low.space_factor, low.time_factor)
+  return clips | {cascade.SMALL: small}
 
 
 def make_teller(

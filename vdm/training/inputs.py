@@ -21,10 +21,10 @@ from vdm.data import eval_clips
 from vdm.data import latent_cache
 from vdm.data import pipeline
 from vdm.data import windowing
-from vdm.diffusion import cascade
 from vdm.diffusion import conditions
 from vdm.models import autoencoders
 from vdm.sampling import coders
+from vdm.sampling import enlarged
 from vdm.training import stages
 
 
@@ -199,7 +199,7 @@ def held_out_clips(
   clips = eval_clips.load_clips(source, spec, fixed or num, texts=texts)
   if span.stage.objective == 'autoencoder':
     return clips
-  return cascade.with_small(config.model, clips)
+  return enlarged.with_small(config.model, clips)
 
 
 def abstract_batch(

@@ -265,7 +265,7 @@ def make_loss(
       'multiscale': lambda: losses.multiscale_l1(y, x),
       'kl': lambda: losses.kl(mean, logvar),
       'equivariance': lambda: losses.l1(
-        decode(params, losses.shrink(z, 2)), losses.shrink(x, 2)
+        decode(params, layers.shrink(z, 2)), layers.shrink(x, 2)
       ),
       # Each treats the other as a constant: see `discriminator.py`.
       'adversarial': lambda: losses.generator_hinge(

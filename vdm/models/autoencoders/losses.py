@@ -9,17 +9,12 @@ from collections.abc import Sequence
 from etils.array_types import FloatArray
 import jax.numpy as jnp
 
+from vdm.models import layers
+
 
 def mean_per_example(x: FloatArray['b ...']) -> FloatArray[' b']:
   """Returns the mean over all axes but the first, in float32."""
   return x.astype(jnp.float32).reshape(x.shape[0], -1).mean(axis=1)
-
-
-def shrink(x: FloatArray['*b h w c'], factor: int) -> FloatArray['*b y x c']:
-  """Shrinks h and w by `factor`, averaging over areas."""
-  *leading, h, w, c = x.shape
-  x = x.reshape(*leading, h // factor, factor, w // factor, factor, c)
-  return x.mean(axis=(-4, -2))
 
 
 def l1(x: FloatArray['b ...'], y: FloatArray['b ...']) -> FloatArray[' b']:
@@ -43,7 +38,9 @@ def multiscale_l1(
   than the texture inside them.
   """
   error = _difference(x, y)
-  return sum(mean_per_example(jnp.abs(shrink(error, f))) for f in factors)
+  return sum(
+    mean_per_example(jnp.abs(layers.shrink(error, f))) for f in factors
+  )
 
 
 def generator_hinge(fake: FloatArray['b ...']) -> FloatArray[' b']:

@@ -4,7 +4,8 @@ A network is identified by its weights: a metric computed with it records
 `Features.protocol`, and is named after the network only as far as the weights
 allow. Each network has a module here, with `frames` to resize its input.
 `evaluate.py` loads them, and `evaluation` extracts features from many videos
-(`vdm.evaluation.features.extract`); `metrics` receives arrays of features.
+(`vdm.evaluation.feature_extraction.extract`); `metrics` receives arrays of
+features.
 """
 
 from collections.abc import Callable

@@ -49,7 +49,8 @@ def merge(params: dict[str, Any], alpha: float) -> dict[str, Any]:
   params = dict(params)
   adapters = trees.flatten(params.pop(GROUP))
   image = trees.flatten(params[inflated.GROUP])
-  for path in {name.rpartition('/')[0] for name in adapters}:
+  # A set's order differs from process to process, and so would the program.
+  for path in sorted({name.rpartition('/')[0] for name in adapters}):
     down, up = adapters[f'{path}/down'], adapters[f'{path}/up']
     image[path] = _adapted(image[path], down, up, alpha)
   return {**params, inflated.GROUP: trees.unflatten(image)}

@@ -22,14 +22,6 @@ from vdm.models.image_unets import description
 from vdm.models.image_unets import inflated
 from vdm.models.image_unets import names
 
-# Keys of `config.model` that are of published image models alone.
-KEYS = (
-  'weights',
-  'weights_sha256',
-  'architecture',
-  'adapter_rank',
-  'adapter_alpha',
-)
 # The scale of the latents of all models of SD's family.
 SD_CHANNELS, SD_SCALING = 4, 0.18215
 # Of a pipeline in diffusers' layout, from the folder of the weights.

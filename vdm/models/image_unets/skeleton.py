@@ -54,10 +54,9 @@ def norm(channels: int, groups: int, epsilon: float) -> layers.GroupNorm:
   )
 
 
-def average_pool(x: FloatArray['b t h w c']) -> FloatArray['b t y x c']:
+def halve(x: FloatArray['b t h w c']) -> FloatArray['b t y x c']:
   """Averages 2 x 2 positions."""
-  b, t, h, w, c = x.shape
-  return x.reshape(b, t, h // 2, 2, w // 2, 2, c).mean(axis=(3, 5))
+  return layers.shrink(x, 2)
 
 
 class Residual(nnx.Module):
@@ -82,7 +81,7 @@ class Residual(nnx.Module):
     self.scale_shift, self.dropout = sizes.scale_shift, dropout
     self.resample = None
     if not place.is_block:
-      self.resample = {'down': average_pool, 'up': layers.upsample}[place.part]
+      self.resample = {'down': halve, 'up': layers.upsample}[place.part]
 
   def __call__(
     self,
@@ -221,12 +220,8 @@ class ImageUNet(nnx.Module):
     embedding = self.embed(t, cond).astype(z.dtype)
 
     def run(place, x):
-      block_key = key
-      if key is not None:
-        block_key = jax.vmap(jax.random.fold_in, (0, None))(
-          key, zlib.crc32(place.name.encode())
-        )
-      x = getattr(self, place.name)(x, embedding, block_key)
+      own = layers.keys_of_block(key, zlib.crc32(place.name.encode()))
+      x = getattr(self, place.name)(x, embedding, own)
       if place.attention:
         x = getattr(self, f'{place.name}_attention')(x, context)
       return after(place.name, x) if place.is_block else x
@@ -236,18 +231,7 @@ class ImageUNet(nnx.Module):
     for place in layout.places(self.sizes):
       if place.part == 'up' and place.is_block:
         x = jnp.concatenate([x, skips.pop()], axis=-1)
-      x = rematerialised(self.remat, functools.partial(run, place))(x)
+      x = layers.rematerialised(self.remat, functools.partial(run, place))(x)
       if place.part == 'down':
         skips.append(x)
     return self.head_conv(nnx.silu(self.head_norm(x)))
-
-
-def rematerialised(
-  policy: str, call: Callable[..., FloatArray['b t h w c']]
-) -> Callable[..., FloatArray['b t h w c']]:
-  """Returns a function that recomputes its activations by `policy`."""
-  if policy == 'none':
-    return call
-  if policy == 'dots':
-    return jax.checkpoint(call, policy=jax.checkpoint_policies.dots_saveable)
-  return jax.checkpoint(call)

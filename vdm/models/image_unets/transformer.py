@@ -4,9 +4,9 @@ Of latent diffusion (Rombach et al., 2112.10752): blocks of self-attention,
 attention to text and a gated layer (GEGLU, Shazeer, 2002.05202), each after a
 norm over channels.
 
-A token that the mask excludes does not exist. Without any token, attention to
-text adds its bias alone: `inflated` gives networks that were trained with the
-text of an empty prompt as their null condition that text.
+A token that the mask excludes does not exist, and at least one of a text does:
+where there is no text `inflated` gives networks the encoded empty prompt, with
+which they were trained as their null condition.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class Text(NamedTuple):
 
   Attributes:
     tokens: [b n d].
-    mask: [b n], true for tokens that exist.
+    mask: [b n], true for tokens that exist, at least one a row.
   """
 
   tokens: FloatArray['b n d']
@@ -50,25 +50,6 @@ class LayerNorm(nnx.Module):
       layers.along_channels(p[...], y) for p in (self.scale, self.bias)
     )
     return (y * scale + bias).astype(x.dtype)
-
-
-def attend_to_text(
-  q: FloatArray['b m heads d'],
-  k: FloatArray['b n heads d'],
-  v: FloatArray['b n heads d'],
-  mask: BoolArray['b n'],
-) -> FloatArray['b m heads d']:
-  """Returns softmax(q k / d^0.5) v over the tokens of the mask, or zeros."""
-  logits = q.shape[-1] ** -0.5 * jnp.einsum(
-    'bmhd,bnhd->bhmn', q, k, preferred_element_type=jnp.float32
-  )
-  mask = mask[:, None, None]
-  largest = jnp.where(mask, logits, -jnp.inf).max(axis=-1, keepdims=True)
-  largest = jax.lax.stop_gradient(jnp.maximum(largest, -1e30))
-  weights = jnp.where(mask, jnp.exp(jnp.where(mask, logits - largest, 0)), 0)
-  total = weights.sum(axis=-1, keepdims=True)
-  weights = weights / jnp.maximum(total, jnp.finfo(total.dtype).tiny)
-  return jnp.einsum('bhmn,bnhd->bmhd', weights.astype(v.dtype), v)
 
 
 class Attention(nnx.Module):
@@ -98,10 +79,8 @@ class Attention(nnx.Module):
       y.reshape(*y.shape[:2], self.heads, -1)
       for y in (self.q(x), self.k(source), self.v(source))
     )
-    if text is None:
-      y = attention.attend(q, k, v, self.implementation)
-    else:
-      y = attend_to_text(q, k, v, text.mask)
+    mask = None if text is None else text.mask
+    y = attention.attend(q, k, v, self.implementation, mask)
     return self.out(y.reshape(x.shape))
 
 
