@@ -123,6 +123,8 @@ def make(
   }
   if asked.captions:
     key['captions'] = list(asked.captions)
+  if any(link.scalars for link in models.links):
+    key['scalars'] = [link.scalars for link in models.links]
   videos = run_samples.in_parts(
     compute, key, seeds, folder=folder, batch=first.config.sample.batch
   )
