@@ -158,27 +158,52 @@ def test_numbers_of_another_step_or_average_are_left_out(finished_run):
     assert run_facts.measured(changed).keys() == {run_facts.AUTOENCODER}
 
 
-def test_an_interrupted_export_is_none(
+def test_an_interrupted_export_leaves_what_was_there(
   finished_run, tmp_path, monkeypatch, grey
 ):
+  out = tmp_path / 'out'
+
   def stop(*_):
     raise KeyboardInterrupt
 
-  with monkeypatch.context() as patch:
-    patch.setattr(export_files, 'write_manifest', stop)
-    with pytest.raises(KeyboardInterrupt):
-      export.write(finished_run, tmp_path, export.Options(samples=2))
-  assert (tmp_path / manifest.WEIGHTS).exists()
-  with pytest.raises(errors.UsageError, match='which is written last, is miss'):
-    trained.load(tmp_path)
-  with pytest.raises(FileExistsError, match='or --overwrite'):
-    export.write(finished_run, tmp_path, export.Options())
-  (tmp_path / 'mine.txt').write_text('stays')
-  options = export.Options(samples=1, overwrite=True)
-  names = export.write(finished_run, tmp_path, options)
+  def interrupted(source, **options):
+    with monkeypatch.context() as patch:
+      patch.setattr(export_files, 'write_manifest', stop)
+      with pytest.raises(KeyboardInterrupt):
+        export.write(source, out, export.Options(samples=1, **options))
+
+  interrupted(finished_run)
+  assert not out.exists()
+  # The same command again; nothing says that it was interrupted.
+  names = export.write(finished_run, out, export.Options(samples=2))
+  assert [x for x in names if x.endswith('.mp4')] == VIDEOS[:2]
+  assert [x.name for x in tmp_path.iterdir()] == ['out']
+  (out / 'mine.txt').write_text('stays')
+  with pytest.raises(
+    FileExistsError, match='already holds an export.*or --ove'
+  ):
+    export.write(finished_run, out, export.Options())
+
+  # In place of itself, with another sampler: it is both source and target.
+  before = {x: x.read_bytes() for x in out.rglob('*') if x.is_file()}
+  again = dict(overwrite=True, sampler={'steps': 2})
+  interrupted(out, **again)
+  assert before == {x: x.read_bytes() for x in out.rglob('*') if x.is_file()}
+  names = export.write(out, out, export.Options(samples=1, **again))
   assert [x for x in names if x.endswith('.mp4')] == [VIDEOS[0]]
-  assert trained.load(tmp_path).step == 12
-  assert (tmp_path / 'mine.txt').read_text() == 'stays'
+  model = trained.load(out)
+  assert model.step == 12 and model.config.sample.steps == 2
+  assert (out / 'mine.txt').read_text() == 'stays'
+  assert not (out / VIDEOS[1]).exists()
+
+
+def test_files_in_the_way_are_named(tmp_path):
+  folder = epath.Path(tmp_path)
+  (folder / 'README.md').write_text('mine')
+  (folder / 'samples').mkdir()
+  (folder / 'samples/a.png').write_bytes(b'mine')
+  with pytest.raises(FileExistsError, match='holds README.md, samples/a.png:'):
+    export_files.check_room(folder, overwrite=False)
 
 
 def test_an_export_gets_another_sampler(folder, tmp_path, monkeypatch, grey):
@@ -286,7 +311,13 @@ def test_mistakes_are_one_line(folder, finished_run, tmp_path):
     ({'workdir': run, 'out': out, 'checkpoint': '8'}, 'keeps the steps'),
     ({'workdir': run, 'out': out, 'notes': out}, 'No such file'),
     ({'workdir': run, 'out': out, 'push': 'owner/name'}, 'set HF_TOKEN'),
-    ({'workdir': run, 'out': out, 'push': 'name'}, 'names nothing on the hub'),
+    ({'workdir': run, 'out': out, 'push': 'name'}, 'give owner/name'),
+    ({'workdir': run, 'out': out, 'push': 'hf://a/b'}, 'give owner/name'),
+    ({'workdir': run, 'out': out, 'public': True}, 'add --push'),
+    (
+      {'workdir': run, 'out': 'gs://bucket/out', 'push': 'owner/name'},
+      'sends a local folder',
+    ),
   ]
   done = subprocess.run(
     [sys.executable, '-c', MISTAKES, json.dumps([x for x, _ in cases])],
@@ -315,7 +346,7 @@ from vdm.common import trees
 from vdm.publishing import export_files, upload
 logging.set_verbosity(logging.INFO)
 folder = epath.Path(sys.argv[1])
-upload.check('owner/tiny')
+upload.check('owner/tiny', folder)
 names = export_files.written(folder)
 first = upload.push(folder, 'owner/tiny', names, public=False)
 again = upload.push(folder, 'owner/tiny', names, public=True)

@@ -81,6 +81,11 @@ def test_files_are_those_of_the_published_model(tmp_path, load, kind, name):
   image_model.write('runs/a', out, overwrite=True, dtype='bfloat16')
   half = safetensors.parse((out / weights).read_bytes())
   assert {x.dtype.name for x in half.values()} == {'bfloat16'}
+  for ours in ({'hash': ''}, {'format': '', 'sha256': ''}):
+    (out / 'config.json').write_text(json.dumps(ours))
+    with pytest.raises(FileExistsError, match='holds a run or an export'):
+      image_model.write('runs/a', out, overwrite=True)
+    assert json.loads((out / 'config.json').read_text()) == ours
 
 
 def test_adapters_are_part_of_what_is_written(tmp_path, load):

@@ -348,13 +348,13 @@ def test_an_export_is_neither_written_nor_resumed_as_a_run(folder):
   ):
     serialize.load(folder / CONFIG)
   with pytest.raises(FileExistsError, match='already holds an export'):
-    export_files.make_room(folder, overwrite=False)
+    export_files.check_room(folder, overwrite=False)
 
 
 def test_a_run_is_never_overwritten(tmp_path):
   (tmp_path / CONFIG).write_text('{"hash": ""}')
   with pytest.raises(FileExistsError, match="is no export's"):
-    export_files.make_room(epath.Path(tmp_path), overwrite=True)
+    export_files.check_room(epath.Path(tmp_path), overwrite=True)
   assert (tmp_path / CONFIG).exists()
 
 

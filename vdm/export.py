@@ -100,6 +100,8 @@ def main(argv: Sequence[str]) -> None:
       flag.stop(f'--{name} is missing: name a folder.')
   if _IMAGE.value:
     _check_image()
+  if _PUBLIC.value and not _PUSH.value:
+    flag.stop('--public is of a repository on the hub: add --push owner/name.')
   from vdm.multihost import initialize
   from vdm.publishing import export
   from vdm.publishing import image_model
@@ -108,7 +110,7 @@ def main(argv: Sequence[str]) -> None:
   console.start()
   try:
     if _PUSH.value:
-      upload.check(_PUSH.value)
+      upload.check(_PUSH.value, _OUT.value)
     notes = pathlib.Path(_NOTES.value).read_text() if _NOTES.value else ''
     initialize.devices()
     if _IMAGE.value:

@@ -1,4 +1,9 @@
-"""Exports a run's model: weights, card and videos, `config.json` last."""
+"""Exports a run's model: weights, card and videos.
+
+All of it is written and read back in a folder beside the one that was named,
+`.NAME.partial`, and then moves there: what is in the way is an export until a
+whole one replaces it.
+"""
 
 from collections.abc import Mapping
 import dataclasses
@@ -93,7 +98,8 @@ def write(
     _check_branches(model)
   if model.config.model.adapter_rank and not options.branches:
     model = _merged(model)
-  settings = trained.load_autoencoder(workdir)[0]
+  # By the source that was read: on the hub a branch may move.
+  settings = trained.load_autoencoder(model.source)[0]
   # Here, because it refuses what the model cannot be asked for.
   generator = generate.make_generator(
     model.config, model.stage, worse=model.worse
@@ -105,11 +111,12 @@ def write(
       model, lambda x: {k: v for k, v in x.items() if k != inflated.GROUP}
     )
   rounded = export_files.rounded(model, options.dtype)
-  export_files.make_room(out, options.overwrite)
-  export_files.write_parameters(out, model, options.dtype)
+  export_files.check_room(out, options.overwrite)
+  part = export_files.make_partial(out)
+  export_files.write_parameters(part, model, options.dtype)
   logging.info('Making %d videos with the exported weights.', options.samples)
   _write_samples(
-    out / export_files.SAMPLES,
+    part / export_files.SAMPLES,
     _with_image(rounded, whole) if options.branches else rounded,
     generator,
     options,
@@ -126,10 +133,10 @@ def write(
     data_license=options.data_license,
     notes=options.notes,
   )
-  files.write_text(out / manifest.CARD, card)
-  export_files.write_manifest(out, model, settings, options.dtype, facts)
-  _check(out, rounded)
-  names = export_files.written(out)
+  files.write_text(part / manifest.CARD, card)
+  export_files.write_manifest(part, model, settings, options.dtype, facts)
+  _check(part, rounded)
+  names = export_files.replace(out, part)
   size = sum((out / x).stat().length for x in (*names, manifest.CONFIG))
   logging.info(
     'The export is in %s: %d files, %.2f MB.', out, len(names) + 1, size / 1e6
@@ -243,5 +250,5 @@ def _check(folder: epath.Path, written: trained.Model) -> None:
     ):
       raise errors.UsageError(
         f'{folder} does not come back as it was written: check the disk and '
-        'export again with --overwrite.'
+        'export again.'
       )

@@ -190,15 +190,15 @@ def written(folder: epath.Path) -> list[str]:
   return sorted(names)
 
 
-def make_room(folder: epath.Path, overwrite: bool) -> None:
-  """Makes the folder, without an export in it.
+def check_room(folder: epath.Path, overwrite: bool) -> None:
+  """Checks that an export may be written to a folder.
 
   Args:
     folder: of the export.
-    overwrite: remove an export that is there.
+    overwrite: an export that is there may be replaced.
 
   Raises:
-    FileExistsError: there is an export that is not to be removed, or a run.
+    FileExistsError: there is an export that is not to be replaced, or a run.
   """
   config = folder / manifest.CONFIG
   if config.exists() and not trained.is_export(folder):
@@ -206,14 +206,48 @@ def make_room(folder: epath.Path, overwrite: bool) -> None:
       f"{folder} holds a {manifest.CONFIG} that is no export's: give another "
       '--out.'
     )
-  there = written(folder) if folder.exists() else []
-  if (there or config.exists()) and not overwrite:
+  if overwrite:
+    return
+  if config.exists():
     raise FileExistsError(
-      f'{folder} already holds an export, or {there[0]}: give another --out, '
-      'or --overwrite to replace it.'
+      f'{folder} already holds an export: give another --out, or --overwrite '
+      'to replace it.'
     )
+  if there := written(folder) if folder.exists() else []:
+    names = ', '.join(there[:3]) + (' and others' if len(there) > 3 else '')
+    raise FileExistsError(
+      f'{folder} already holds {names}: give another --out, or --overwrite to '
+      'replace them.'
+    )
+
+
+def make_partial(folder: epath.Path) -> epath.Path:
+  """Makes the empty folder that an export is written to before it is whole."""
+  part = folder.parent / f'.{folder.name}.partial'
+  if part.exists():  # Of one that was interrupted.
+    part.rmtree()
+  part.mkdir(parents=True)
+  return part
+
+
+def replace(folder: epath.Path, part: epath.Path) -> list[str]:
+  """Moves a whole export to its folder, in place of what `written` says.
+
+  Args:
+    folder: of the export.
+    part: see `make_partial`; it goes.
+
+  Returns:
+    The names of the files but `config.json`.
+  """
   folder.mkdir(parents=True, exist_ok=True)
-  # First: without it the others are no export.
-  config.unlink(missing_ok=True)
-  for name in there:
+  # Gone first and back last: without it the others are no export.
+  (folder / manifest.CONFIG).unlink(missing_ok=True)
+  for name in written(folder):
     (folder / name).unlink()
+  names = written(part)
+  (folder / SAMPLES).mkdir(exist_ok=True)
+  for name in (*names, manifest.CONFIG):
+    (part / name).rename(folder / name)
+  part.rmtree()
+  return names

@@ -11,6 +11,8 @@ diffusers' pipelines:
 of ADM `config.json`, its flags by name, beside `model.safetensors`.
 """
 
+import json
+
 from absl import logging
 from etils import epath
 import jax.numpy as jnp
@@ -84,6 +86,10 @@ def write(
     layers, scheme, {k: np.asarray(x, np.float32) for k, x in flat.items()}
   )
   tensors = {k: x.astype(jnp.dtype(dtype)) for k, x in tensors.items()}
+  if _is_ours(out / 'config.json'):
+    raise FileExistsError(
+      f'{out} holds a run or an export: give another --out.'
+    )
   found = [x for x in (weights, *texts) if (out / x).exists()]
   if found and not overwrite:
     raise FileExistsError(
@@ -101,6 +107,17 @@ def write(
     len(data) / 1e6,
   )
   return [weights, *texts]
+
+
+def _is_ours(path: epath.Path) -> bool:
+  """Returns whether there is a config.json of a run or an export."""
+  try:
+    content = json.loads(path.read_text())
+  except (FileNotFoundError, ValueError):
+    return False
+  return isinstance(content, dict) and not content.keys().isdisjoint(
+    {'hash', 'sha256'}
+  )
 
 
 def _of_pipeline(content: dict) -> dict[str, dict]:

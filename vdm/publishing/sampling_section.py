@@ -46,7 +46,7 @@ def text(model: trained.Model, source: str) -> str:
     [
       f'from vdm import {", ".join([*modules, "trained"])}\n',
       'from vdm.diffusion import rollouts\n' if task else '',
-      f"\nmodel = trained.load('{source}'{image})\n",
+      f'\nmodel = trained.load({source!r}{image})\n',
       f'make = generate.make_generator(model.config, model.stage{worse})\n',
       f'cond = {cond}{given}\n',
       _call('videos = make.samples', told),
@@ -55,7 +55,7 @@ def text(model: trained.Model, source: str) -> str:
   if 'np.' in code:
     libraries = 'import numpy as np\n\n'
   return f"""```bash
-python -m vdm.sample --workdir {source} --num 8{flags}
+python -m vdm.sample --workdir {shlex.quote(source)} --num 8{flags}
 ```
 
 or from Python, as uint8 arrays [n t h w c]:

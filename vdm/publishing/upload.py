@@ -6,27 +6,42 @@ otherwise.
 """
 
 import os
+import re
 
 from absl import logging
 from etils import epath
 
+from vdm.common import buckets
 from vdm.common import errors
 from vdm.trained import hub
 from vdm.trained import manifest
 
 
-def check(repo: str) -> None:
+def check(repo: str, folder: epath.PathLike) -> None:
   """Checks that an upload can begin, before anything else is done.
 
+  Args:
+    repo: owner/name.
+    folder: of the export.
+
   Raises:
-    UsageError: the name is none, huggingface_hub is missing or HF_TOKEN is.
+    UsageError: the name is none, the folder is in a bucket, or huggingface_hub
+      or HF_TOKEN is missing.
   """
-  hub.split(f'{hub.PREFIX}{repo}@main')
+  if not re.fullmatch(r'[\w.-]+/[\w.-]+', repo, re.ASCII):
+    raise errors.UsageError(
+      f'--push={repo} names no repository on the hub: give owner/name.'
+    )
+  if buckets.is_remote(epath.Path(folder)):
+    raise errors.UsageError(
+      f'--push sends a local folder: give another --out than {folder}.'
+    )
   try:
     import huggingface_hub  # noqa: F401
   except ImportError:
     raise errors.UsageError(
-      '--push needs huggingface_hub: pip install huggingface_hub.'
+      '--push needs huggingface_hub: install it with .venv/bin/python -m pip '
+      'install huggingface_hub.'
     ) from None
   if not os.environ.get('HF_TOKEN'):
     raise errors.UsageError(
