@@ -1,5 +1,7 @@
 """Objectives against their definitions, worked out in NumPy."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from vdm.training import objective as protocol
 from vdm.training import objectives
 from vdm.training import sharding
 from vdm.training import stages
+from vdm.training import videos
 
 
 @pytest.fixture(scope='module')
@@ -171,6 +174,44 @@ def test_label_dropout_has_its_share(mesh):
   rows = jax.jit(objective.draw)(batch, jax.random.key(0), 0)
   share = np.mean(rows['label'] == -1)
   assert abs(share - 0.3) < 4 * (0.3 * 0.7 / 2000) ** 0.5
+
+
+def test_every_condition_is_dropped_by_its_own_share():
+  """The null of each is learned, and each alone."""
+  model, n = schema.default().model, 4000
+  model.update(label_dropout=0.1, scalar_dropout=0.3)
+  model.text.dropout = 0.2
+  batch = {
+    'label': np.zeros(n, np.int32),
+    'frame_rate': np.full(n, 12.0, np.float32),
+    'motion': np.full(n, 0.1, np.float32),
+    'words': np.ones((n, 5), np.int32),
+  }
+  told = videos.told(model, batch, jax.random.key(0))
+  gone = {
+    'label': np.asarray(told['label'] == -1),
+    'frame_rate': np.isnan(told['frame_rate']),
+    'motion': np.isnan(told['motion']),
+    'words': (np.asarray(told['words']) != 1).all(1),
+  }
+  shares = {'label': 0.1, 'frame_rate': 0.3, 'motion': 0.3, 'words': 0.2}
+  for name, share in shares.items():
+    limit = 4 * (share * (1 - share) / n) ** 0.5
+    assert abs(gone[name].mean() - share) < limit, name
+  for one, other in itertools.combinations(shares, 2):
+    both = shares[one] * shares[other]
+    found = (gone[one] & gone[other]).mean()
+    assert abs(found - both) < 4 * (both / n) ** 0.5, (one, other)
+
+
+def test_given_frames_are_noised_as_the_stage_says(mesh):
+  config = tiny_runs.make_config(frame_levels=dict(context=1.0))
+  config.stages.video.context_noise = 0.3
+  objective = objectives.make_objective(config, config.stages.video, mesh)
+  rows = objective.draw(tiny_runs.batch(rows=64), jax.random.key(0), 0)
+  held = np.asarray(rows['levels'])[np.asarray(rows['loss_mask']) == 0]
+  sigma = coefficients(held)[1]
+  assert sigma.max() <= 0.3 and (sigma > 0.1).any()
 
 
 def test_temporal_parameters_are_held_on_single_frames(mesh):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.integrate
 import tiny_runs
 
 from vdm import generate
@@ -215,6 +216,66 @@ def test_history_guidance_pulls_towards_what_the_history_says(make_videos):
   values = list(slopes.values())
   assert values == sorted(values)
   assert min(np.diff(values)) > 0.02
+
+
+def guided_slope(scale):
+  """E[frame 1 | frame 0 = 1], by the guided probability flow in float64.
+
+  In units of sigma / alpha the mean m of the free frames follows dm/dsigma =
+  (m - D(m)) / sigma, with D = scale D_with - (scale - 1) D_without: what is
+  expected of the free frames with the first one and without it.
+  """
+  whole = covariance(LENGTH)
+  pull, schur = conditional(LENGTH, [0])
+  prior = whole[1:, 1:]
+
+  def flow(sigma, m):
+    noised = sigma**2 * np.eye(LENGTH - 1)
+    mean = pull[:, 0]
+    known = mean + schur @ np.linalg.solve(schur + noised, m - mean)
+    unknown = prior @ np.linalg.solve(prior + noised, m)
+    return (m - scale * known + (scale - 1) * unknown) / sigma
+
+  start = np.zeros(LENGTH - 1)
+  solved = scipy.integrate.solve_ivp(flow, (50.0, 1e-3), start, rtol=1e-8)
+  return solved.y[0, -1]
+
+
+@pytest.mark.parametrize('scale', [1.0, 1.5, 2.0])
+def test_history_guidance_is_the_guided_flow(make_videos, scale):
+  pixels = draw_given((0,), num=8)
+  task = rollouts.Task(given=(0,), history_guidance=scale)
+  z = by_time(make_videos(task, pixels, num=8)[0])
+  slope = (z[1] @ z[0]) / (z[0] @ z[0])
+  # 6 144 processes: a standard error of 0.6 / 78; 32 steps add 0.005.
+  assert abs(slope - guided_slope(scale)) < 0.035
+  if scale == 1:  # But for the start, which lacks RHO / 50 of the mean.
+    assert abs(guided_slope(scale) - RHO) < RHO / 50
+
+
+def test_without_history_is_pure_noise_of_its_own(make_videos, monkeypatch):
+  """The start's noise in its place would tell of the frames to be made."""
+  history, seen = rollouts.history, []
+
+  def noted(scale, sigma, noise, known, held, levels, noisiest):
+    seen.append((np.asarray(noise), float(noisiest)))
+    return history(scale, sigma, noise, known, held, levels, noisiest)
+
+  begin, started = rollouts.begin, []
+  monkeypatch.setattr(rollouts, 'history', noted)
+  monkeypatch.setattr(
+    rollouts,
+    'begin',
+    lambda z, *x: started.append(np.asarray(z)) or begin(z, *x),
+  )
+  task = rollouts.Task(given=(0,), history_guidance=1.5)
+  with jax.disable_jit():
+    make_videos(task, draw_given((0,), num=2), num=2, steps=2)
+  ((noise, level),), (start,) = seen, started
+  np.testing.assert_allclose(level, -2 * np.log(50.0), rtol=1e-6)
+  both = np.corrcoef(noise.ravel(), start.ravel())[0, 1]
+  assert abs(both) < 4 / noise.size**0.5
+  assert abs(noise.std() - 1) < 4 / noise.size**0.5
 
 
 def test_guidance_by_given_frames_alone_is_that_by_the_history(make_videos):
