@@ -229,41 +229,26 @@ number = 4  # @param {"type": "integer"}
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 import numpy as np
 
-from vdm import generate
-from vdm import prompts
-from vdm import trained
-from vdm.media import samples
+from vdm import chain
+from vdm import fulfil
+from vdm import request
 
 sampled = True
+folder = pathlib.Path(f'{workdir}_samples') / time.strftime('%Y%m%d_%H%M%S')
+seeds = seed + np.arange(number)
+options = request.Options(
+  workdir=workdir,
+  out=str(folder),
+  num=number,
+  # A field that is empty is left to the model.
+  label=label or None,
+  caption=caption or None,
+)
 try:
-  run = trained.load(workdir)
-  names = run.label_names[: run.config.model.num_classes]
-  labels = prompts.choose_labels(len(names), names, label or None, number)
-  captions = prompts.choose_captions(run, caption or None)
+  wanted = request.read(options)
 except (OSError, ValueError) as error:
   raise errors.UsageError(error) from None
-if not captions and not label:
-  captions = run.config.sample.captions
-if captions and not label:
-  labels = [-1] * number
-asked = prompts.make(run.reader, labels, captions)
-make = generate.make_generator(run.config, run.stage, worse=run.worse)
-seeds = seed + np.arange(number)
-videos = make.samples(run.params, run.frozen, asked.cond, seeds)
-folder = pathlib.Path(f'{workdir}_samples') / time.strftime('%Y%m%d_%H%M%S')
-made_with = generate.describe_samples(
-  run.config, run.source, run.step, run.worse
-)
-samples.write(
-  folder,
-  videos,
-  labels,
-  names,
-  seeds,
-  run.frame_rate,
-  made_with,
-  each=True,
-  prompts=asked.captions,
-)
+videos, records = fulfil.make_videos(wanted, chain.keeping(), seeds)
+fulfil.write(wanted, videos, records, seeds)
 display(HTML(notebook.players(sorted(folder.glob('seed_*.mp4')))))
 display(HTML(notebook.download(folder)))

@@ -15,6 +15,8 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv_python=$root/.venv/bin/python
+stamp=$root/.venv/vdm_stamp
+lock=$root/.venv.lock # Beside .venv, which `venv --clear` empties.
 
 fail() {
   printf '%s\n' "$*" >&2
@@ -131,8 +133,7 @@ describe_gpus() {
 
 # Sets `accelerator`, makes .venv and installs.
 setup() {
-  local packages=$root/.venv/vdm_packages.txt stamp=$root/.venv/vdm_stamp
-  local python first wanted
+  local code
   accelerator=${VDM_ACCELERATOR:-$(find_accelerator)}
   case $accelerator in
     cpu | cuda12 | cuda13 | tpu) ;;
@@ -140,23 +141,88 @@ setup() {
       "it is cpu, cuda12, cuda13 or tpu." ;;
   esac
 
-  # An interrupted start leaves a .venv without pip: it is made again.
-  if ! is_supported "$venv_python" ||
-    ! "$venv_python" -m pip --version >/dev/null 2>&1; then
+  ! is_installed || return 0
+  # A subshell, whose traps leave those of the scripts that source this alone.
+  (
+    take_lock
+    trap release_lock EXIT
+    is_installed || make_venv
+  )
+  code=$?
+  # macOS's bash 3.2 goes on after a subshell that failed.
+  [ "$code" = 0 ] || exit "$code"
+}
+
+# Whether .venv has what it should. Another start may be installing, so nothing
+# is written.
+is_installed() {
+  is_whole && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted_stamp)" ]
+}
+
+# Whether .venv is an environment with pip: an interrupted start leaves less.
+is_whole() {
+  is_supported "$venv_python" &&
+    "$venv_python" -m pip --version >/dev/null 2>&1
+}
+
+# Prints what to install.
+list_packages() {
+  "$venv_python" "$root/launch/packages.py" "$accelerator"
+}
+
+wanted_stamp() {
+  list_packages | "$venv_python" -c 'import hashlib, sys
+print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'
+}
+
+# Waits until no other start installs, or takes over from one that is gone, then
+# keeps others out. By mkdir, since macOS has no flock. Sets `own` to the
+# subshell that calls it: that outlives a script that is killed alone, and $$ is
+# the script's process.
+take_lock() {
+  local holder pid host waited=0
+  own=$(exec bash -c 'echo "$PPID"')
+  [ -w "$root" ] ||
+    fail "$root cannot be written to: make it writable, or use another copy."
+  until mkdir "$lock" 2>/dev/null; do
+    holder=$(cat "$lock/holder" 2>/dev/null) || holder=
+    read -r pid host <<<"$holder"
+    if [ "$host" = "$HOSTNAME" ] && ! kill -0 "$pid" 2>/dev/null &&
+      mkdir "$lock/heir" 2>/dev/null; then
+      # Of those that saw it die one is heir, and of this lock: no newer one.
+      if [ "$(cat "$lock/holder" 2>/dev/null)" = "$holder" ]; then
+        release_lock
+      else
+        rmdir "$lock/heir" 2>/dev/null || true
+      fi
+      continue
+    fi
+    [ "$waited" != 0 ] || echo 'Another start installs into .venv: waiting.'
+    [ "$waited" != 300 ] || echo "Process ${pid:-?} of host ${host:-?} has" \
+      "held it for 5 minutes: if that is gone, delete $lock."
+    sleep 1
+    waited=$((waited + 1))
+  done
+  echo "$own $HOSTNAME" >"$lock/holder"
+}
+
+# Renamed first: that is one step, whatever another start does in there.
+release_lock() {
+  ! mv "$lock" "$lock.$own" 2>/dev/null || rm -rf "$lock.$own"
+}
+
+# Makes .venv, unless it is whole, and installs into it.
+make_venv() {
+  local packages=$root/.venv/vdm_packages.txt python first wanted
+  if ! is_whole; then
     python=$(find_python)
     echo "Making .venv with $python."
     "$python" -m venv --clear "$root/.venv" ||
       fail "$python could not make $root/.venv (its message is above)."
   fi
 
-  "$venv_python" "$root/launch/packages.py" "$accelerator" >"$packages"
-  wanted=$("$venv_python" -c 'import hashlib, sys
-print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' \
-    "$packages")
-  if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
-    return
-  fi
-
+  list_packages >"$packages"
+  wanted=$(wanted_stamp)
   echo "Installing into .venv for $accelerator: minutes, once."
   read -r first <"$packages"
   case $first in '# pip chooses'*) echo "${first#\# }" ;; esac

@@ -153,6 +153,9 @@ check_run() {
     'size; for another one give --runtime too.'
   runtime=${runtime:-$image}
   for variable in ${variables[@]+"${variables[@]}"}; do
+    # What else it says may be a secret.
+    [[ $variable =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] || usage_error \
+      '--env takes the name of a variable, without its value.'
     [ -n "${!variable:-}" ] || usage_error "--env=$variable is not set here."
     secrets+="export $variable=$(quote "${!variable}")"$'\n'
   done

@@ -10,7 +10,7 @@ long=${VDM_TPU_LONG_SECONDS:-3600}   # One that ran longer clears the failures.
 unreachable_limit=10                 # Each takes gcloud about a minute.
 
 attempt=    # The start of the trainer that is being followed.
-started=0   # When it was, in seconds of this shell.
+started=    # When it was, in seconds of this shell; unknown if not by it.
 failures=0  # Of the program, in a row.
 silences=0  # Failed connections in a row.
 asked=      # Whether this program has requested the slice before.
@@ -22,12 +22,12 @@ ended=      # Whether nothing is left to warn about.
 
 babysit() {
   local outage
-  trap warn_of_costs EXIT
+  trap clean_up EXIT
   trap 'exit 129' HUP
   trap 'exit 130' INT
   trap 'exit 143' TERM
   [ -z "$dry_run" ] || say 'If there is no such slice yet, and nothing fails:'
-  look || { last_words >&2; finish_without_slice 1; }
+  look || give_up_without_slice
   while true; do
     if [ "$state" != "$shown" ]; then
       say "$name ($type, $zone): $state."
@@ -69,8 +69,7 @@ create_slice() {
   if create; then
     asked=yes
   elif [ -z "$asked" ]; then
-    last_words >&2
-    finish_without_slice 1
+    give_up_without_slice
   else
     say "That failed, trying again: $(last_words)"
     pause
@@ -106,7 +105,7 @@ attend() {
     fi
     [ "$attempt" = "$found" ] || {
       say "Following attempt $found, which runs already."
-      attempt=$found started=$SECONDS has_results=yes
+      attempt=$found started='' has_results=yes
     }
     follow
   elif [ -n "$attempt" ] && [ "$found" = "$attempt" ]; then
@@ -195,9 +194,9 @@ follow() {
 # The trainer has ended on all workers: finishes, or leaves it to be started
 # again, here or on a new slice.
 judge() {
-  local codes ran=$((SECONDS - started))
+  local codes ran=${started:+$((SECONDS - started))}
   codes=$(cut -d ' ' -f 5 <<<"$report" | sort -u | xargs)
-  say "The trainer $(states) after $ran s with exit code $codes."
+  say "The trainer $(states)${ran:+ after $ran s} with exit code $codes."
   if grep -qw stopped <<<"$(states)"; then
     say "Stopped on request."
     exit 75
@@ -211,10 +210,12 @@ judge() {
   stays_active || return 0
   if grep -qw rebooted <<<"$(states)" || [ "$codes" = 75 ] ||
     [ "$codes" = '0 75' ]; then
-    [ "$ran" -ge "$short" ] || count_failure "it was stopped after $ran s"
+    # It may have run for days before this program followed it.
+    [ "${ran:-$short}" -ge "$short" ] ||
+      count_failure "it was stopped after $ran s"
     say 'Stopped before the end: the same command again.'
   else
-    [ "$ran" -lt "$long" ] || failures=0
+    [ "${ran:-0}" -lt "$long" ] || failures=0
     count_failure "the program $(states) with exit code $codes"
   fi
   attempt=
@@ -275,9 +276,9 @@ finish() {
   exit "$1"
 }
 
-finish_without_slice() {
+give_up_without_slice() {
   ended=yes
-  exit "$1"
+  give_up
 }
 
 # Copies a run's folder that is on the workers' disks; a bucket stays.
@@ -298,9 +299,11 @@ fetch() {
   on_workers 0 pack "$1" | tar -xf - -C "$to"
 }
 
-# However this program ends, nobody pays for a slice unknowingly.
-warn_of_costs() {
+# However this program ends, no secrets stay in its files, and nobody pays for a
+# slice unknowingly.
+clean_up() {
   local code=$?
+  remove_outgoing
   [ -z "$follower" ] || kill "$follower" 2>/dev/null || true
   [ -n "$ended" ] || [ -n "$dry_run" ] || [ "$state" = ABSENT ] || {
     say "$name ($type, $zone) is still there, $state: it costs money, or will" \

@@ -9,6 +9,7 @@
 poll=${VDM_TPU_POLL_SECONDS:-10}
 state=ABSENT     # Of the queued resource, after `look`.
 report=          # One line per worker, after `ask_workers`.
+outgoing=        # Folder of what is being sent, with the secrets.
 planned=ABSENT   # What --dry_run takes the state to be.
 ssh_flags=(
   --ssh-flag=-oBatchMode=yes # An answer from nobody would be waited for.
@@ -134,17 +135,23 @@ states() {
 
 # Copies the worker's script, the code and the secrets to all workers' home.
 push() {
-  local folder code=0
-  folder=$(mktemp -d "${TMPDIR:-/tmp}/vdm.XXXXXX") || return
+  local code=0
+  outgoing=$(mktemp -d "${TMPDIR:-/tmp}/vdm.XXXXXX") || return
   local archive=(git -C "$root" archive --format=tar.gz
-    -o "$folder/vdm.tar.gz" "$commit")
+    -o "$outgoing/vdm.tar.gz" "$commit")
   [ -z "$dry_run" ] || quote "${archive[@]}" >&3
-  cp "$here/tpu_worker.sh" "$folder" &&
+  cp "$here/tpu_worker.sh" "$outgoing" &&
     { [ -n "$dry_run" ] || "${archive[@]}"; } &&
-    { [ -z "$secrets" ] || (umask 077 && echo "$secrets" >"$folder/vdm.env"); } &&
-    cloud tpu-vm scp "$folder/tpu_worker.sh" "$folder/vdm.tar.gz" \
-      ${secrets:+"$folder/vdm.env"} "$name:" --worker=all \
+    { [ -z "$secrets" ] ||
+      (umask 077 && echo "$secrets" >"$outgoing/vdm.env"); } &&
+    cloud tpu-vm scp "$outgoing/tpu_worker.sh" "$outgoing/vdm.tar.gz" \
+      ${secrets:+"$outgoing/vdm.env"} "$name:" --worker=all \
       ${more_ssh_flags[@]+"${more_ssh_flags[@]}"} || code=$?
-  rm -rf "$folder"
+  remove_outgoing
   return "$code"
+}
+
+remove_outgoing() {
+  [ -z "$outgoing" ] || rm -rf "$outgoing"
+  outgoing=
 }

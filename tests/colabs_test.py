@@ -242,6 +242,28 @@ def test_training_is_stopped_resumed_and_sampled(finished_run, tmp_path):
     assert np.abs(difference).max() <= 1
 
 
+@pytest.mark.parametrize(
+  'source, words',
+  [
+    # It adds frames to videos, of which this notebook has none.
+    ('colabs/cascade/frames', '--low'),
+    (None, 'holds no run'),
+  ],
+)
+def test_runs_that_cannot_be_sampled_are_one_sentence(source, words, tmp_path):
+  workdir = tmp_path / 'run'
+  if source:
+    shutil.copytree(ROOT / source, workdir)
+  notebook = notebooks.read('train')
+  notebooks.set_fields(notebook, workdir=str(workdir))
+  notebook.cells.remove(notebooks.cell(notebook, 'Train or resume'))
+  sample = notebooks.cell(notebook, 'Sample from the run')
+  sample.metadata.tags = ['raises-exception']
+  notebooks.client(notebook, notebooks.FOLDER).execute()
+  said = notebooks.traceback(sample)
+  assert words in said and '\n' not in said and said.endswith('.')
+
+
 # Presses the stop button once the first row is written.
 STOP = """
 import threading

@@ -5,7 +5,9 @@ import math
 
 import pytest
 
+from vdm import models
 from vdm.common import errors
+from vdm.common import trees
 from vdm.config import check
 from vdm.config import keys
 from vdm.config import rules
@@ -191,6 +193,26 @@ def test_constraints(key, good, bad):
       'frames=2 is one latent, which has no neighbours',
     ),
     ({'autoencoder__kind': 'pca'}, 'kind=pca leaves nothing to train'),
+    *[
+      (
+        values | {'autoencoder__kind': 'pca', 'train__order': ('video',)},
+        r'is of kind=kl, and kind=pca does not read it: leave it at \w+\.',
+      )
+      for values in (
+        {'autoencoder__bottleneck': 'fsq'},
+        {'autoencoder__decoder_temporal': True},
+        {'autoencoder__adversarial_weight': 0.05},
+      )
+    ],
+    *[
+      (values, r'is of kind=autoencoder_kl, and kind=kl does not .* at [01.]+')
+      for values in (
+        {'autoencoder__scaling_factor': 0.18215},
+        {'autoencoder__shift_factor': 0.1},
+        {'autoencoder__norm_groups': 32},
+      )
+    ],
+    (TINY | {'autoencoder__norm_groups': 32}, 'kind=tiny does not read it'),
     ({'stages__video__frames': 17}, 'spans 17 frames'),
     ({'data__stride': 2}, 'spans 31 frames'),
     ({'data__screening__rules': ('cut',)}, 'did you mean cuts?'),
@@ -206,6 +228,17 @@ def test_constraints(key, good, bad):
       {'data__captions__manifest': 'm.csv', 'data__captions__caption': ''},
       'give both',
     ),
+    (
+      {
+        'data__captions__min_seconds': 9.0,
+        'data__captions__max_seconds': 2.5,
+      },
+      'max_seconds=2.5 is below min_seconds=9: raise it',
+    ),
+    (
+      {'data__captions__max_words': 2},
+      'max_words=2 is below min_words=3: raise it, or set it to 0 for any',
+    ),
     ({'stages__video__warmup': 300}, 'warmup=300 is above steps=200'),
     (
       {'stages__video__frame_levels__shared': 0.0},
@@ -214,6 +247,11 @@ def test_constraints(key, good, bad):
     ({'stages__video__images': 'first'}, 'images=first is of steps on single'),
     ({'stages__video__context_noise': 0.1}, 'context=0 and first=0 give none'),
     ({'model__joint_levels': 5}, 'joint_levels=5 of'),
+    (
+      {'model__joint_levels': 2, 'model__joint_attention': False},
+      'joint_levels=2 is of blocks that attend jointly',
+    ),
+    ({'model__adapter_alpha': 4.0}, 'adapter_rank=0 makes none: .* at 8'),
     ({'sample__image_first': True}, 'frame_levels.first above 0'),
     (
       {'sample__image_first': True, 'stages__video__frame_levels__first': 0.5},
@@ -279,6 +317,47 @@ def test_without_guidance_every_label_may_be_kept(values):
   config = make_config()
   config.model.update(num_classes=4, label_dropout=0.0)
   config.update_from_flattened_dict(values)
+  check.validate(config)
+
+
+@pytest.mark.parametrize(
+  'values, read',
+  [
+    ({'attention_levels': (0,)}, True),
+    # Attention over t reads nothing.
+    ({}, False),
+    ({'joint_attention': True}, True),
+    # Without temporal branches in the middle, none is joint.
+    ({'joint_attention': True, 'temporal_levels': (0,)}, False),
+    (
+      {
+        'joint_attention': True,
+        'joint_levels': 2,
+        'temporal_levels': (0,),
+      },
+      True,
+    ),
+    ({'attention_levels': (0,), 'blocks': (0, 1)}, False),
+  ],
+)
+def test_captions_that_no_block_reads_are_refused(values, read):
+  config = make_config()
+  config.model.text.encoder = 'learned'
+  config.model.update(attention_levels=(), joint_attention=False)
+  config.model.update(values)
+  config.model.temporal_attention_levels = config.model.temporal_levels
+  # As the network itself has it.
+  network = models.make_network(config.model, 4, ())
+  paths = trees.flatten(network.abstract_params())
+  assert any('/text/' in path for path in paths) == read
+  found = list(rules.problems(config))
+  assert any('no block attends over space' in x for x in found) != read
+
+
+def test_keys_of_a_kind_are_at_their_defaults_or_of_that_kind():
+  check.validate(changed(autoencoder__adversarial_weight=0.05))
+  values = {'autoencoder__kind': 'autoencoder_kl'}
+  config = changed(**TINY | values, autoencoder__scaling_factor=0.18215)
   check.validate(config)
 
 

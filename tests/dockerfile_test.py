@@ -60,6 +60,23 @@ def test_the_base_is_pinned_and_the_user_is_not_root():
   assert not {'RUN', 'COPY'} & set(names[names.index('USER') :])
 
 
+def test_what_commands_write_belongs_to_the_user():
+  words = re.search(
+    r'install --directory --owner=vdm (.*)', arguments('RUN')[0]
+  )
+  text = (ROOT / '.gitignore').read_text()
+  written = re.search(
+    r'# What the commands build and write\.\n(.*?)\n\n', text, re.DOTALL
+  )
+  assert sorted(words[1].split()) == sorted(
+    re.findall('^/(.*)/$', written[1], re.M)
+  )
+  # Relative to where commands start.
+  names = [name for name, _ in instructions()]
+  assert arguments('WORKDIR') == ['/vdm']
+  assert names.index('WORKDIR') < names.index('RUN')
+
+
 def test_every_accelerator_installs_its_lock_with_hashes():
   (install,) = [rest for rest in arguments('RUN') if 'pip install' in rest]
   assert '--require-hashes' in install
@@ -119,7 +136,7 @@ def test_entry_point_starts_the_commands():
 
 IN_THE_IMAGE = """
 import os, pathlib, jax, vdm.train
-for folder in ('data', 'runs', pathlib.Path.home()):
+for folder in ('data', 'exports', 'outputs', 'runs', pathlib.Path.home()):
   (pathlib.Path(folder) / 'file').touch()
 print(os.getuid(), jax.default_backend())
 """

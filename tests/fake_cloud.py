@@ -146,9 +146,9 @@ def run_arguments(*options, trainer=TRAINER):
   return ('run', *SLICE, '--type', 'v5litepod-8', *options, '--', *trainer)
 
 
-def start(cloud, plan):
+def start(cloud, plan, *options, **environ):
   cloud.write('plan', '\n'.join(map(str, plan)))
-  command = cloud.command(*run_arguments())
+  command = cloud.command(*run_arguments(*options), **environ)
   # Tests that a shell has started in the background ignore Ctrl-C, as would all
   # that they start; no trap of bash changes that.
   command['args'] = ['env', '--default-signal=INT', *command['args']]

@@ -6,8 +6,10 @@ import platform
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 from conftest import ROOT
 import pytest
@@ -28,6 +30,7 @@ case "$1" in */packages.py) exec {shlex.quote(sys.executable)} "$@" ;; esac
 printf '%s|' "$@" >>"$FAKE_LOG"; echo >>"$FAKE_LOG"
 case "$2" in
   venv)
+    sleep "${{FAKE_SECONDS:-0}}"
     mkdir -p "$4/bin"
     cp "$0" "$4/bin/python"
     ;;
@@ -55,7 +58,8 @@ class Machine:
     for name in ('requirements.txt', 'pyproject.toml'):
       shutil.copy(ROOT / name, self.root / name)
     self.bin.mkdir()
-    for name in 'bash cat cp dirname env mkdir nproc rm uname'.split():
+    programs = 'bash cat cp dirname env mkdir mv nproc rm rmdir sleep uname'
+    for name in programs.split():
       if path := shutil.which(name):  # macOS has no nproc.
         (self.bin / name).symlink_to(path)
     self.add('python3.12', FAKE)
@@ -65,23 +69,45 @@ class Machine:
     path.write_text(text)
     path.chmod(0o755)
 
-  def run(self, script, *arguments, **environ):
-    """Runs a script; returns its result and the calls of Python it made."""
-    self.log.write_text('')
-    result = subprocess.run(
-      [self.bin / 'bash', self.root / script, *arguments],
-      cwd=self.root.parent,
-      env={
+  def command(self, script, *arguments, **environ):
+    return {
+      'args': [self.bin / 'bash', self.root / script, *arguments],
+      'cwd': self.root.parent,
+      'env': {
         'PATH': os.fspath(self.bin),
         'FAKE_LOG': os.fspath(self.log),
         'VDM_ACCELERATOR': 'cpu',
         **environ,
       },
+      'text': True,
+    }
+
+  def run(self, script, *arguments, **environ):
+    """Runs a script; returns its result and the calls of Python it made."""
+    self.log.write_text('')
+    result = subprocess.run(
+      **self.command(script, *arguments, **environ),
       capture_output=True,
-      text=True,
       timeout=60,
     )
-    return result, self.log.read_text().splitlines()
+    return result, self.calls()
+
+  def start(self, script, **environ):
+    """Starts a script, in a session of its own that Ctrl-C may end."""
+    return subprocess.Popen(
+      **self.command(script, **environ),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      start_new_session=True,
+      # A shell that starts the tests in the background has it ignored.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+  def calls(self):
+    return self.log.read_text().splitlines() if self.log.exists() else []
+
+  def locks(self):
+    return [path.name for path in self.root.glob('.venv.lock*')]
 
   def packages(self):
     text = (self.root / '.venv/vdm_packages.txt').read_text()
@@ -191,6 +217,80 @@ def test_interrupted_install_is_done_again(machine):
   assert not any(call.startswith('-m|venv|') for call in calls)
 
 
+def test_starts_at_once_install_once(machine):
+  starts = [
+    machine.start('launch/local.sh', FAKE_SECONDS='0.5') for _ in range(3)
+  ]
+  said = [x.communicate(timeout=60)[0] for x in starts]
+  assert [x.returncode for x in starts] == [0, 0, 0], said
+  calls = machine.calls()
+  assert sum(call.startswith('-m|venv|') for call in calls) == 1
+  assert sum(map(is_install, calls)) == 1
+  assert calls.count('-m|vdm.main|') == 3
+  assert sum('Another start installs' in x for x in said) == 2
+  assert not machine.locks()
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_start_lets_the_next_one_install(machine, number):
+  first = machine.start('launch/local.sh', FAKE_SECONDS='30')
+  wait_for(lambda: machine.calls())
+  assert machine.locks() == ['.venv.lock']
+  os.killpg(first.pid, number)
+  first.communicate(timeout=60)
+  assert first.returncode != 0
+  assert not machine.locks()
+
+
+def test_killed_start_lets_the_next_one_install(machine):
+  first = machine.start('launch/local.sh', FAKE_SECONDS='30')
+  wait_for(lambda: machine.calls())
+  os.killpg(first.pid, signal.SIGKILL)
+  first.communicate(timeout=60)
+  assert machine.locks() == ['.venv.lock']
+  # Two of them see it.
+  starts = [machine.start('launch/local.sh') for _ in range(2)]
+  said = [x.communicate(timeout=60)[0] for x in starts]
+  assert [x.returncode for x in starts] == [0, 0], said
+  assert sum(map(is_install, machine.calls())) == 1
+  assert not machine.locks()
+
+
+def test_failed_install_unlocks_and_ends(machine):
+  result, calls = machine.run('launch/local.sh', FAKE_OFFLINE='1')
+  assert result.returncode == 1
+  assert calls and not any('vdm.main' in call for call in calls)
+  assert not machine.locks()
+
+
+def test_lock_that_stays_is_named(machine):
+  lock = machine.root / '.venv.lock'
+  lock.mkdir()
+  (lock / 'holder').write_text('1 another-host\n')
+  # Five minutes pass, then somebody deletes it.
+  script = f"""#!/bin/bash
+    printf x >>"$FAKE_LOG.slept"
+    read -r slept <"$FAKE_LOG.slept" || [ ${{#slept}} -lt 301 ] ||
+      rm -rf {shlex.quote(os.fspath(lock))}"""
+  (machine.bin / 'sleep').unlink()
+  machine.add('sleep', script)
+  result, calls = machine.run('launch/local.sh')
+  assert result.returncode == 0, result.stderr
+  assert sum(map(is_install, calls)) == 1
+  line = (
+    'Process 1 of host another-host has held it for 5 minutes: if that is '
+    f'gone, delete {lock}.'
+  )
+  assert result.stdout.splitlines().count(line) == 1
+
+
+def test_traps_of_the_script_stay(machine):
+  end = 'source "$1/launch/setup.sh"; trap "echo last" EXIT; setup >/dev/null'
+  environ = {'FAKE_LOG': os.fspath(machine.log), 'VDM_ACCELERATOR': 'cpu'}
+  assert call_setup(machine, f'true; {end}', **environ) == 'last'
+  assert (machine.root / '.venv/vdm_stamp').exists()
+
+
 def test_environment_made_by_hand_is_kept(machine):
   python = machine.root / '.venv/bin/python'
   python.parent.mkdir(parents=True)
@@ -218,6 +318,13 @@ def test_videos_of_the_demo_or_of_what_is_named(machine):
 def test_exit_code_of_the_command_is_kept(machine):
   result, _ = machine.run('launch/local.sh', FAKE_EXIT='75')
   assert result.returncode == 75
+
+
+def wait_for(condition):
+  end = time.monotonic() + 60
+  while not condition():
+    assert time.monotonic() < end
+    time.sleep(0.02)
 
 
 def check_refused(result, calls, words):

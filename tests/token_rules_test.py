@@ -27,7 +27,12 @@ def make_config(**values):
     ),
     (dict(autoencoder__bottleneck='kl'), 'bottleneck=fsq'),
     (
-      dict(autoencoder__kind='pca', train__order=('video',)),
+      dict(
+        autoencoder__kind='pca',
+        autoencoder__bottleneck='kl',
+        autoencoder__decoder_temporal=False,
+        train__order=('video',),
+      ),
       'set config.autoencoder.kind=kl',
     ),
     (

@@ -202,6 +202,16 @@ def test_mistakes_are_one_sentence(idle_cloud, arguments, words):
   assert not idle_cloud.lines('calls')
 
 
+def test_a_secret_in_the_place_of_its_name_is_not_printed(idle_cloud):
+  arguments = fake_cloud.run_arguments('--env', 'HF_TOKEN=hush')
+  result = idle_cloud.call(*arguments, HF_TOKEN='hush')
+  assert result.returncode == 2
+  assert result.stderr == (
+    '--env takes the name of a variable, without its value.\n'
+  )
+  assert 'hush' not in result.stdout
+
+
 def test_help_needs_nothing(cloud):
   (cloud.bin / 'gcloud').unlink()
   result = cloud.call('--help', PATH='/usr/bin:/bin')

@@ -159,6 +159,50 @@ def test_interrupted_and_followed_again(cloud):
   assert log[log.index('begin 1') :] == ['begin 1', 'end']
 
 
+def test_followed_run_that_soon_stops_is_no_failure(cloud):
+  """It may have run for days before."""
+  process = fake_cloud.start(cloud, ['wait', 0])
+  fake_cloud.wait_for(lambda: cloud.logs() and 'begin 1' in cloud.logs()[0])
+  os.killpg(process.pid, signal.SIGINT)
+  process.communicate(timeout=fake_cloud.TIMEOUT)
+  process = fake_cloud.start(
+    cloud, ['wait', 0], '--retries', '1', VDM_TPU_SHORT_SECONDS='100'
+  )
+  fake_cloud.wait_for(
+    lambda: sum(' follow ' in x for x in fake_cloud.plain(cloud)) == 2
+  )
+  # The trainer saves and stops, as before its machine restarts.
+  (pid,) = cloud.home().glob('vdm_runs/*/trainer_pid')
+  os.kill(int(pid.read_text()), signal.SIGTERM)
+  output = process.communicate(timeout=fake_cloud.TIMEOUT)[0]
+  assert process.returncode == 0, output
+  assert 'The trainer exited with exit code 75.' in output
+  assert 'Failure' not in output
+  assert len(cloud.lines('starts')) == 2
+
+
+def test_interrupted_while_sending_leaves_no_secrets(cloud, tmp_path):
+  sent = tmp_path / 'sent'
+  sent.mkdir()
+  (cloud.bin / 'gcloud').rename(cloud.bin / 'the_other_gcloud')
+  slow = 'touch "$FAKE_CLOUD/sending"; sleep 60'
+  cloud.add(
+    'gcloud',
+    f'#!/bin/bash\ncase $4 in scp) {slow} ;; esac\nthe_other_gcloud "$@"\n',
+  )
+  process = fake_cloud.start(
+    cloud, [0], '--env', 'SECRET', SECRET='hush', TMPDIR=str(sent)
+  )
+  fake_cloud.wait_for((cloud.folder / 'sending').exists)
+  (file,) = sent.glob('vdm.*/vdm.env')
+  assert 'hush' in file.read_text()
+  os.killpg(process.pid, signal.SIGINT)
+  output = process.communicate(timeout=fake_cloud.TIMEOUT)[0]
+  assert process.returncode == 130
+  assert 'it costs money' in output
+  assert not list(sent.iterdir())
+
+
 def test_terminated_alone_leaves_no_gcloud_behind(cloud):
   process = fake_cloud.start(cloud, ['wait'])
   fake_cloud.wait_for(lambda: cloud.logs() and 'begin 1' in cloud.logs()[0])

@@ -20,28 +20,39 @@ def problems(model: ConfigDict) -> Iterator[str]:
       'transformer.width', model.transformer.width, model.head_size
     )
   else:
-    for width in _attending_widths(model):
-      yield from _head_problems('widths', width, model.head_size)
+    for width, attends in _levels(model):
+      if attends:
+        yield from _head_problems('widths', width, model.head_size)
   if model.text.encoder != 'none':
     yield from _head_problems('text.width', model.text.width, model.head_size)
 
 
-def _attending_widths(model: ConfigDict) -> list[int]:
-  """Returns the channels of the U-Net's levels that have attention."""
+def reads_text(model: ConfigDict) -> bool:
+  """Returns whether a block of the U-Net attends to words.
+
+  Those do that attend over (h w) or (t h w), and no others: see
+  `vdm.models.unet_blocks.Block`.
+  """
+  return any(attends - {'t'} for _, attends in _levels(model))
+
+
+def _levels(model: ConfigDict) -> Iterator[tuple[int, set[str]]]:
+  """Yields the channels of the U-Net's levels, and what blocks attend over."""
   last = len(model.widths) - 1
-  found = []
   for level, (width, blocks) in enumerate(zip(model.widths, model.blocks)):
+    if not blocks and level != last:
+      continue
     temporal = model.temporal_depth > 0 and level in model.temporal_levels
     # The block in the middle attends jointly, whatever `joint_levels` is.
     joint = model.joint_attention and level >= min(
       last, last + 1 - model.joint_levels
     )
-    attends = level in model.attention_levels or (
-      temporal and (level in model.temporal_attention_levels or joint)
-    )
-    if attends and (blocks or level == last):
-      found.append(width)
-  return found
+    over = {
+      'h w': level in model.attention_levels,
+      't': temporal and level in model.temporal_attention_levels,
+      't h w': temporal and joint,
+    }
+    yield width, {axes for axes, attends in over.items() if attends}
 
 
 def _head_problems(key: str, width: int, head_size: int) -> Iterator[str]:

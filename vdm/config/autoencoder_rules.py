@@ -5,16 +5,37 @@ import re
 
 from ml_collections import ConfigDict
 
+from vdm.config import schema
+
 # Autoencoders whose weights come from elsewhere.
 PUBLISHED = ('tiny', 'autoencoder_kl')
+# Keys that one kind alone reads. Those of sizes and losses, which recipes set
+# whatever the kind is, are not among them.
+OWN = {
+  'kl': ('bottleneck', 'decoder_temporal', 'adversarial_weight'),
+  'autoencoder_kl': ('scaling_factor', 'shift_factor', 'norm_groups'),
+}
 
 
 def problems(config: ConfigDict) -> Iterator[str]:
   """Yields what is wrong, one sentence per problem."""
+  yield from _kind_problems(config.autoencoder)
   yield from _network_problems(config)
   yield from _weights_problems(config.autoencoder)
   if config.autoencoder.time_factor > 1:
     yield from _time_problems(config)
+
+
+def _kind_problems(autoencoder: ConfigDict) -> Iterator[str]:
+  for kind, keys in OWN.items():
+    if kind == autoencoder.kind:
+      continue
+    changed = schema.changed('autoencoder', autoencoder, keys)
+    for key, default in changed.items():
+      yield (
+        f'config.autoencoder.{key}={autoencoder[key]} is of kind={kind}, and '
+        f'kind={autoencoder.kind} does not read it: leave it at {default}.'
+      )
 
 
 def _network_problems(config: ConfigDict) -> Iterator[str]:

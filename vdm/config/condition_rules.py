@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from ml_collections import ConfigDict
 
+from vdm.config import attention_rules
 from vdm.config import image_model_rules
 
 
@@ -51,11 +52,11 @@ def text_problems(config: ConfigDict) -> Iterator[str]:
       f'config.model.kind={model.kind} reads encoded captions and learns no '
       'words: set config.model.text.encoder=pretrained, or none.'
     )
-  attends = model.attention_levels or model.joint_attention
-  if model.kind == 'unet' and not attends:
+  if model.kind == 'unet' and not attention_rules.reads_text(model):
     yield (
-      'config.model.text: no block attends to anything, and so none to words: '
-      'set config.model.attention_levels or joint_attention.'
+      'config.model.text: no block attends over space, and so none to words: '
+      'name levels in config.model.attention_levels, or set joint_attention '
+      'with the last level in temporal_levels.'
     )
   if text.encoder == 'learned' and config.data.texts:
     yield (

@@ -10,6 +10,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vdm.config import schema
+
 # Path of the empty prompt's tokens, which are data, and its pattern.
 NULL_TEXT_PATH = 'null_text'
 NULL_TEXT = f'^{NULL_TEXT_PATH}$'
@@ -29,6 +31,13 @@ def problems(model: ConfigDict) -> Iterator[str]:
     yield (
       f'config.model.{given[0]} is of published image models, and '
       f'kind={model.kind} is none of them: set config.model.kind.'
+    )
+  scaled = schema.changed('model', model, ('adapter_alpha',))
+  if scaled and not model.adapter_rank:
+    yield (
+      f'config.model.adapter_alpha={model.adapter_alpha:g} scales adapters, '
+      'and config.model.adapter_rank=0 makes none: set adapter_rank above 0, '
+      f'or leave adapter_alpha at {scaled["adapter_alpha"]:g}.'
     )
   if is_published(model) and not (model.weights or model.architecture):
     yield (

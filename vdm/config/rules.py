@@ -64,6 +64,13 @@ def _data_problems(data: ConfigDict) -> Iterator[str]:
       f'min_frames={data.min_frames}: no clip would be left.'
     )
   captions = data.captions
+  for name in ('seconds', 'words'):
+    least, most = captions[f'min_{name}'], captions[f'max_{name}']
+    if 0 < most < least:
+      yield (
+        f'config.data.captions.max_{name}={most:g} is below min_{name}='
+        f'{least:g}: raise it, or set it to 0 for any.'
+      )
   if captions.manifest and not (captions.file and captions.caption):
     yield 'config.data.captions.file and caption name columns: give both.'
   if data.latents and data.fixed_clips:
@@ -154,6 +161,12 @@ def _model_problems(model: ConfigDict) -> Iterator[str]:
     yield (
       f'config.model.joint_levels={model.joint_levels} of {levels} levels: '
       'it counts from the coarsest.'
+    )
+  if model.joint_levels and not model.joint_attention:
+    yield (
+      f'config.model.joint_levels={model.joint_levels} is of blocks that '
+      'attend jointly, and joint_attention=False leaves none: set '
+      'joint_attention=True, or joint_levels=0.'
     )
   if model.num_classes and model.label_dropout == 1:
     yield (

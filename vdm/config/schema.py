@@ -403,6 +403,20 @@ def stage(**values: Any) -> ConfigDict:
   return config
 
 
+def changed(
+  name: str, group: ConfigDict, names: Iterable[str]
+) -> dict[str, Any]:
+  """Returns those of some keys that are not at their defaults, with these.
+
+  Args:
+    name: of the group, such as 'sample'.
+    group: its values.
+    names: of keys in it.
+  """
+  defaults = default()[name]
+  return {x: defaults[x] for x in names if group[x] != defaults[x]}
+
+
 def keys(stages: Iterable[str] = ()) -> dict[str, Key]:
   """Returns {'model.widths': Key, ...} of a run with these stages."""
   tree = KEYS | {'stages': dict.fromkeys(stages, STAGE)}

@@ -37,11 +37,11 @@ def problems(config: ConfigDict) -> Iterator[str]:
       f'{of_noise[0]} adds noise: sample it with ddim, heun or dpmpp.'
     )
   if of_noise:
-    for key in _changed(config.sample, sampling.UNMASKING):
+    changed = schema.changed('sample', config.sample, sampling.UNMASKING)
+    for key, default in changed.items():
       yield (
         f'config.sample.{key} is of masked tokens, and config.stages.'
-        f'{of_noise[0]} adds noise: leave it at '
-        f'{schema.default().sample[key]}.'
+        f'{of_noise[0]} adds noise: leave it at {default}.'
       )
   if of_tokens:
     yield from _stage_problems(config, of_tokens)
@@ -71,17 +71,11 @@ def _stage_problems(config: ConfigDict, names: list[str]) -> Iterator[str]:
 
 
 def _noise_problems(sample: ConfigDict) -> Iterator[str]:
-  for key in _changed(sample, NOISY):
+  for key, default in schema.changed('sample', sample, NOISY).items():
     yield (
       f'config.sample.{key} is of noise levels, which masked tokens do not '
-      f'have: leave it at {schema.default().sample[key]}.'
+      f'have: leave it at {default}.'
     )
-
-
-def _changed(sample: ConfigDict, keys: tuple[str, ...]) -> list[str]:
-  """Returns those of the keys that are not at their defaults."""
-  defaults = schema.default().sample
-  return [key for key in keys if sample[key] != defaults[key]]
 
 
 def sample_problems(
