@@ -78,6 +78,29 @@ def test_changed_statistics_are_refused(tmp_path):
     files.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+  'part, change, words',
+  [
+    ('settings', {'decoder_blocks': 400}, 'ask for 401 blocks'),
+    ('statistics', {'mean': [1e308] * 4}, 'the mean of its latents'),
+    ('statistics', {'scale': [1e-60] * 4}, 'the scale of its latents'),
+  ],
+)
+def test_claims_that_no_autoencoder_makes_are_refused(
+  tmp_path, part, change, words
+):
+  """Also with the fingerprint that they should have."""
+  _, params, _ = make()
+  files.save(tmp_path, CONFIG, params, STATS)
+  path = tmp_path / 'config.json'
+  content = json.loads(path.read_text())
+  content[part].update(change)
+  content['fingerprint'] = files.fingerprint(content)
+  path.write_text(json.dumps(content))
+  with pytest.raises(ValueError, match=f'config.json is refused: .*{words}'):
+    files.load(tmp_path)
+
+
 def test_is_written_once(tmp_path):
   _, params, _ = make()
   assert not files.exists(tmp_path)

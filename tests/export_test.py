@@ -412,7 +412,6 @@ def test_it_goes_to_the_hub_and_comes_back(folder, tmp_path):
     manifest.CONFIG,
     manifest.WEIGHTS,
     manifest.AUTOENCODER,
-    manifest.CARD,
   }
 
 

@@ -318,6 +318,9 @@ def test_published_networks_have_their_number_of_parameters(
     ('adm', dict(attention_resolutions='a'), None),
     ('adm', dict(resblock_updown='True'), None),
     ('adm', dict(diffusion_steps=4000, rescale_timesteps=True), 'rescale_time'),
+    # Tables that would fill the memory.
+    ('adm', dict(diffusion_steps=10**5 + 1), None),
+    ('conditional', dict(num_train_timesteps=10**12), 'diffusion_steps'),
   ],
 )
 def test_what_cannot_be_done_is_refused_by_its_key(kind, changes, key):

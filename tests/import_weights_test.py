@@ -8,7 +8,6 @@ import pickle
 import struct
 import sys
 import tracemalloc
-import types
 import zipfile
 
 from absl import logging
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from vdm.common import errors
 from vdm.models import import_weights
 from vdm.models import pickles
 from vdm.models import torch_files
@@ -463,6 +463,20 @@ def laughs():
   return program + b'.'
 
 
+def mirrors():
+  """A list that holds itself 20,000 times, in 40 kB."""
+  return b'\x80\x02]q\x00(' + b'h\x00' * 20_000 + b'e.'
+
+
+def echoes():
+  """99,000 values in a list whose path has 6,000 characters, in 200 kB."""
+  path = b''.join(
+    b'}X\xc8\x00\x00\x00' + bytes([97 + i % 26]) * 200 for i in range(30)
+  )
+  values = b'](' + b'K\x00' * 99_000 + b'e'
+  return b'\x80\x02' + path + values + b's' * 30 + b'.'
+
+
 def claimed(name, member):
   """An archive whose directory says that a member is of 1 GiB."""
   data = bytearray((GOLDEN / name).read_bytes())
@@ -505,6 +519,8 @@ def twins():
     (lambda: npz((2**28,)), 'not have the size it claims'),
     (lambda: npz((2,), b'abc'), 'not have the size it claims'),
     (lambda: as_archive(laughs()), 'nests deeper than any network'),
+    (lambda: as_archive(mirrors()), 'holds more values than any network'),
+    (lambda: as_archive(echoes()), 'nests deeper than any network'),
     # A string of 2 GB, and a place in the memo past 32 GB.
     (lambda: as_archive(b'\x80\x02X\xff\xff\xff\x7fa.'), 'is corrupt'),
     (lambda: as_archive(b'\x80\x02Nr\xff\xff\xff\xff.'), 'no tensors'),
@@ -523,16 +539,27 @@ def test_no_file_makes_memory_grow(make, words, tmp_path):
 # The hub.
 
 
-def test_files_of_the_hub_come_by_name_and_revision(monkeypatch):
+@pytest.fixture
+def hub(monkeypatch):
+  """Sets what a download does: (repo, file, revision) -> path."""
+  library = pytest.importorskip(
+    'huggingface_hub', reason='the extra hub is not installed'
+  )
+
+  def answer(download):
+    monkeypatch.setattr(library, 'hf_hub_download', download)
+
+  return answer
+
+
+def test_files_of_the_hub_come_by_name_and_revision(hub):
   calls = []
 
-  def hf_hub_download(repo, file, revision):
+  def download(repo, file, revision):
     calls.append((repo, file, revision))
     return str(GOLDEN / 'tensors.safetensors')
 
-  hub = types.ModuleType('huggingface_hub')
-  hub.hf_hub_download = hf_hub_download
-  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+  hub(download)
   for source in ('hf://o/n@31f26fd', 'hf://o/n.m@v1/vae/a.safetensors'):
     assert_equal(import_weights.read(source).tensors, NAMED)
   assert calls == [
@@ -540,46 +567,102 @@ def test_files_of_the_hub_come_by_name_and_revision(monkeypatch):
     ('o/n.m', 'vae/a.safetensors', 'v1'),
   ]
   for source in ('hf://o/n', 'hf://o@main', 'hf://o/n@', 'hf://o/n@a b'):
-    with pytest.raises(import_weights.WeightsError, match='names no file'):
+    with pytest.raises(errors.UsageError, match='names no file'):
       import_weights.read(source)
 
-  def offline(*_, **__):
-    raise OSError('no network\nat all')
 
-  hub.hf_hub_download = offline
-  with pytest.raises(import_weights.WeightsError, match='aded: no network$'):
-    import_weights.read('hf://o/n@v1')
+def failing(error):
+  def download(*_, **__):
+    raise error
+
+  return download
 
 
-def test_the_description_of_the_hub_is_beside_the_weights(
-  monkeypatch, tmp_path
+def missing():
+  """What the hub's library raises for a file that a repository lacks."""
+  import httpx
+  from huggingface_hub import errors as hub_errors
+
+  asked = httpx.Request('HEAD', 'https://hub/o/n')
+  return hub_errors.RemoteEntryNotFoundError(
+    '404', response=httpx.Response(404, request=asked)
+  )
+
+
+def unreached():
+  from huggingface_hub import errors as hub_errors
+
+  return hub_errors.LocalEntryNotFoundError('no connection\nat all')
+
+
+def slow():
+  import httpx
+
+  return httpx.ReadTimeout('timed out')
+
+
+@pytest.mark.parametrize(
+  'error, words',
+  [
+    (lambda: OSError('no network\nat all'), 'aded: no network$'),
+    (slow, 'aded: timed out$'),
+    (unreached, 'aded: no connection$'),
+  ],
+)
+@pytest.mark.parametrize(
+  'read', [import_weights.read, import_weights.read_config]
+)
+def test_what_fails_on_the_way_to_the_hub_is_one_sentence(
+  error, words, read, hub
 ):
+  """A description may be there, and others' values must not replace it."""
+  hub(failing(error()))
+  with pytest.raises(errors.UsageError, match=words):
+    read('hf://o/n@v1')
+
+
+def test_the_description_of_the_hub_is_beside_the_weights(hub, tmp_path):
   calls = []
   (tmp_path / 'config.json').write_text('{"norm_num_groups": 8}')
 
-  def hf_hub_download(repo, file, revision):
+  def download(repo, file, revision):
     calls.append((repo, file, revision))
-    if revision == 'none':
-      raise OSError('404: entry not found')
     return str(tmp_path / 'config.json')
 
-  hub = types.ModuleType('huggingface_hub')
-  hub.hf_hub_download = hf_hub_download
-  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+  hub(download)
   for source in ('hf://o/n@31f26fd', 'hf://o/n.m@v1/vae/a.safetensors'):
     assert import_weights.read_config(source) == {'norm_num_groups': 8}
   assert calls == [
     ('o/n', 'config.json', '31f26fd'),
     ('o/n.m', 'vae/config.json', 'v1'),
   ]
-  assert import_weights.read_config('hf://o/n@none/a.safetensors') is None
-  with pytest.raises(import_weights.WeightsError, match='names no file'):
+  # There is no folder above the repository's to ask for.
+  assert import_weights.read_config('hf://o/n@v1', '../a/b.json') is None
+  assert len(calls) == 2
+  with pytest.raises(errors.UsageError, match='names no file'):
     import_weights.read_config('hf://o/n')
+
+
+def test_a_description_that_the_hub_lacks_is_none(hub, monkeypatch):
+  import huggingface_hub
+
+  hub(failing(missing()))
+  assert import_weights.read_config('hf://o/n@v1/a.safetensors') is None
+  with pytest.raises(import_weights.WeightsError, match='no file of weights'):
+    import_weights.read('hf://o/n@v1/a.safetensors')
+  # Without a connection too, where it was asked before.
+  hub(failing(unreached()))
+  monkeypatch.setattr(
+    huggingface_hub,
+    'try_to_load_from_cache',
+    lambda *_, **__: huggingface_hub._CACHED_NO_EXIST,
+  )
+  assert import_weights.read_config('hf://o/n@v1/a.safetensors') is None
 
 
 def test_the_hub_without_its_package_is_one_sentence(monkeypatch):
   monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
-  with pytest.raises(import_weights.WeightsError, match='pip install hugging'):
+  with pytest.raises(errors.UsageError, match='pip install hugging'):
     import_weights.read('hf://o/n@v1')
 
 

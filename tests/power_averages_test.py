@@ -83,3 +83,9 @@ def test_a_constant_is_its_own_average():
   assert power_averages.combine(have, wanted)[0].sum() == pytest.approx(1.0)
   with pytest.raises(ValueError, match='no stored averages'):
     power_averages.combine([], wanted)
+
+
+@pytest.mark.parametrize('width', [0.0, -0.05, float('nan')])
+def test_there_is_no_average_of_no_width(width):
+  with pytest.raises(ValueError, match='is above 0, not'):
+    power_averages.gamma(width)

@@ -50,6 +50,8 @@ OWNERS = {
   'tensorflow': ('vdm.training.destinations.tensorboard',),
   'google.cloud': ('vdm.common.buckets',),
   'fsspec': ('vdm.common.buckets',),
+  'huggingface_hub': ('vdm.common.hub', 'vdm.publishing.upload'),
+  'httpx': ('vdm.common.hub',),
   'wandb': ('vdm.training.destinations.wandb_run',),
   'trackio': ('vdm.training.destinations.trackio_run',),
   'tensorflow_datasets': ('vdm.data.builders',),

@@ -13,20 +13,26 @@ import sys
 
 from conftest import ROOT
 from etils import epath
+import image_unets_test as nets
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vdm import generate
+from vdm import models
 from vdm import trained
 from vdm.common import errors
 from vdm.common import files
+from vdm.common import hub as common_hub
 from vdm.common import trees
 from vdm.config import serialize
 from vdm.models import safetensors
+from vdm.models.autoencoders import files as autoencoder_files
 from vdm.publishing import export_files
+from vdm.trained import claims
 from vdm.trained import export_folder
 from vdm.trained import manifest
+from vdm.trained import words as captions
 
 WEIGHTS, CONFIG = manifest.WEIGHTS, manifest.CONFIG
 
@@ -204,6 +210,10 @@ def nested(depth):
     (lambda x: x['files'].update({'a\\b': {}}), 'which is no name'),
     (lambda x: x['files'].update({'a.bin': 1}), 'size and sha256 of a.bin'),
     (lambda x: x['files'][WEIGHTS].update(bytes='9'), 'does not list the size'),
+    (
+      lambda x: x['files'][WEIGHTS].update(bytes=-1),
+      'does not list the size',
+    ),
     (lambda x: x['files'].pop(WEIGHTS), 'does not list model.safetensors'),
     (lambda x: x.update(dtype='float8'), 'has a dtype that is none of'),
     (lambda x: x.update(dtype='bfloat16'), 'is float32, not bfloat16'),
@@ -237,6 +247,74 @@ def nested(depth):
 def test_a_hostile_config_is_refused(change, words, folder):
   sealed(folder, change)
   refused(folder, words)
+
+
+@pytest.mark.parametrize(
+  'part, change',
+  [
+    ('model', dict(blocks=[400, 1])),
+    ('model', dict(blocks=[20, 1], temporal_depth=20)),
+    ('model', dict(text=dict(encoder='learned', layers=400))),
+    ('model', dict(kind='transformer', transformer=dict(depth=400))),
+    ('model', dict(kind='adm', architecture='{"num_res_blocks":400}')),
+    (
+      'model',
+      dict(
+        kind='conditional',
+        architecture='{"transformer_layers_per_block":[1,1,1,400]}',
+      ),
+    ),
+    ('autoencoder', dict(encoder_blocks=400)),
+  ],
+)
+def test_no_larger_network_is_made_than_the_file_can_hold(
+  part, change, folder, monkeypatch
+):
+  def update(content):
+    options = content['model']['config'][part]
+    for name, value in change.items():
+      if isinstance(value, dict):
+        options[name].update(value)
+      else:
+        options[name] = value
+
+  def functional(module, *args, **kwargs):
+    raise AssertionError(f'{module} was made')
+
+  sealed(folder, update)
+  monkeypatch.setattr(models, 'functional', functional)
+  refused(folder, 'asks for' if part == 'model' else 'ask for')
+
+
+@pytest.mark.parametrize(
+  'part, change, words',
+  [
+    ('settings', dict(decoder_blocks=400), 'ask for'),
+    ('statistics', dict(mean=[1e308] * 4), 'the mean of its latents'),
+    ('statistics', dict(scale=[1e-60] * 4), 'the scale of its latents'),
+  ],
+)
+def test_hostile_claims_about_an_autoencoder_are_refused(
+  part, change, words, folder
+):
+  def update(content):
+    described = content['autoencoder']
+    described[part].update(change)
+    described['fingerprint'] = autoencoder_files.fingerprint(described)
+
+  sealed(folder, update)
+  refused(folder, words)
+
+
+@pytest.mark.parametrize('kind, name', nets.ALL)
+def test_image_models_have_a_tensor_for_each_layer_at_least(kind, name):
+  options = nets.options(kind, name)
+  paths = trees.flatten(nets.network(kind, name).abstract_params())
+  branches = [x for x in paths if not export_folder.IMAGE.match(x)]
+  claims.check_layers(options, len(paths), image_left_out=False)
+  claims.check_layers(options, len(branches), image_left_out=True)
+  own, image = claims.layers(options)
+  assert 2 < own <= len(branches) and 5 < image <= len(paths) - len(branches)
 
 
 def header(text, body=b''):
@@ -338,6 +416,78 @@ def test_links_stay_in_the_folder(folder, tmp_path):
   (folder / WEIGHTS).unlink()
   os.mkfifo(folder / WEIGHTS)  # Reading it would wait forever.
   refused(folder, 'model.safetensors is missing')
+
+
+class Hub:
+  """A repository of the hub, with the cache of downloads."""
+
+  def __init__(self, folder, cache):
+    self.folder, self.asked = folder, []
+    self.snapshot = cache / 'models--o--n/snapshots/c0ffee'
+
+  def fetch(self, repo, revision, file):
+    self.asked.append((repo, revision, file))
+    source, target = self.folder / file, self.snapshot / file
+    if not source.exists():
+      return None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, target)
+    return target
+
+  def size(self, repo, revision, file):
+    del repo, revision
+    return (self.folder / file).stat().length
+
+
+@pytest.fixture
+def hub(folder, tmp_path, monkeypatch):
+  repository = Hub(folder, tmp_path / 'cache')
+  for name in ('fetch', 'size'):
+    monkeypatch.setattr(common_hub, name, getattr(repository, name))
+  return repository
+
+
+def test_what_describes_an_export_comes_first_from_the_hub(hub, run):
+  found = trained.load('hf://o/n')
+  assert found.source == 'hf://o/n@c0ffee'
+  assert found.fingerprint == run.fingerprint
+  assert hub.asked == [
+    ('o/n', 'main', CONFIG),
+    ('o/n', 'c0ffee', WEIGHTS),
+    ('o/n', 'c0ffee', manifest.AUTOENCODER),
+  ]
+  # The rest is in the cache then.
+  del hub.asked[:]
+  trained.load('hf://o/n@v1')
+  assert hub.asked == [('o/n', 'v1', CONFIG)]
+
+
+def test_nothing_else_of_a_wrong_repository_is_downloaded(hub, monkeypatch):
+  (hub.folder / 'pytorch_model.safetensors').write_bytes(b'1')
+  free = shutil.disk_usage(hub.folder)._replace(free=1000)
+  with monkeypatch.context() as full:
+    full.setattr(shutil, 'disk_usage', lambda _: free)
+    refused('hf://o/n', 'bytes to download and the disk of')
+  (hub.folder / WEIGHTS).write_bytes(b'1')
+  refused('hf://o/n', 'its model.safetensors has 1 bytes, not')
+  (hub.folder / CONFIG).write_text('{"_class_name": "UNet2DConditionModel"}')
+  refused('hf://o/n', 'its config.json is not that of an export')
+  (hub.folder / CONFIG).unlink()
+  refused('hf://o/n', 'its config.json, which is written last, is missing')
+  assert hub.asked == [('o/n', 'main', CONFIG)] * 4
+
+
+def test_a_vocabulary_is_of_the_commit_of_its_configuration(hub):
+  path = hub.folder / captions.VOCABULARY
+  path.write_bytes(captions.to_bytes(['a', 'b']))
+
+  def learn(content):
+    content['model']['config']['model']['text']['encoder'] = 'learned'
+    content['files'][path.name] = manifest.describe(path.read_bytes())
+
+  sealed(hub.folder, learn)
+  assert trained.load_vocabulary('hf://o/n') == ('a', 'b')
+  assert [x for x in hub.asked if x[2] == CONFIG] == [('o/n', 'main', CONFIG)]
 
 
 def test_an_export_is_neither_written_nor_resumed_as_a_run(folder):

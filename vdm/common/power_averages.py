@@ -39,8 +39,10 @@ def gamma(sigma_rel: float) -> float:
     sigma_rel: standard deviation of k / n under the weights, in (0, 0.28).
 
   Raises:
-    ValueError: no such average is wider than 0.28.
+    ValueError: it is not above 0, or wider than any such average, 0.28.
   """
+  if not sigma_rel > 0:  # Not NaN either.
+    raise ValueError(f'The width of an average is above 0, not {sigma_rel}.')
   inverse = sigma_rel**-2.0
   roots = np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse])
   largest = max(root.real for root in roots if abs(root.imag) < 1e-9)

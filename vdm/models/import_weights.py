@@ -12,7 +12,6 @@ import json
 import math
 import pathlib
 import posixpath
-import re
 import struct
 from typing import Any, NamedTuple
 import zipfile
@@ -24,6 +23,7 @@ import numpy as np
 
 from vdm.common import buckets
 from vdm.common import errors
+from vdm.common import hub
 from vdm.common import trees
 from vdm.models import pickles
 from vdm.models import safetensors
@@ -78,11 +78,14 @@ def read(source: epath.PathLike, sha256: str = '') -> Weights:
   Raises:
     WeightsError: the file does not exist, does not match `sha256`, is corrupt,
       or contains anything but tensors.
+    UsageError: it could not be downloaded.
   """
-  on_hub = str(source).startswith('hf://')
-  path = buckets.given(_download(source) if on_hub else source, 'weights')
-  if not path.is_file():
-    raise WeightsError(f'There is no file of weights {path}.')
+  if hub.is_on_hub(str(source)):
+    path = hub.fetch(*hub.split_file(str(source), HUB_FILE))
+  else:
+    path = buckets.given(source, 'weights')
+  if path is None or not path.is_file():
+    raise WeightsError(f'There is no file of weights {source}.')
   data = path.read_bytes()
   found = hashlib.sha256(data).hexdigest()
   if sha256 and sha256 != found:
@@ -127,18 +130,13 @@ def read_config(
 
   Raises:
     WeightsError: it is not a JSON object, or larger than any description.
+    UsageError: it could not be downloaded, or not be asked for.
   """
-  if str(source).startswith('hf://'):
-    repo, revision, file = _hub_parts(source)
-    file = posixpath.normpath(pathlib.PurePosixPath(file).parent / name)
-    try:
-      path = epath.Path(_download(f'hf://{repo}@{revision}/{file}'))
-    except WeightsError as error:
-      logging.info('No %s beside %s: %s', name, source, error)
-      return None
+  if hub.is_on_hub(str(source)):
+    path = _beside_on_hub(str(source), name)
   else:
     path = buckets.given(source, 'weights').parent / name
-  if not path.is_file():
+  if path is None or not path.is_file():
     return None
   with path.open('rb') as file:
     data = file.read(MAX_CONFIG + 1)
@@ -217,6 +215,14 @@ def parse(data: bytes) -> tuple[dict[str, np.ndarray], str]:
   return {k: _as_float32(k, v) for k, v in tensors.items()}, layout
 
 
+def _beside_on_hub(source, name):
+  """Returns the path of a file beside one on the hub, None if there is none."""
+  repo, revision, file = hub.split_file(source, HUB_FILE)
+  file = posixpath.normpath(pathlib.PurePosixPath(file).parent / name)
+  # Above the weights at the top of a repository there is nothing.
+  return None if file.startswith('../') else hub.fetch(repo, revision, file)
+
+
 def _as_float32(name, array):
   # bfloat16 has none of NumPy's kinds of numbers.
   if array.dtype.kind in 'iub':
@@ -256,35 +262,3 @@ def _npz(archive):
       shape, order='F' if fortran else 'C'
     )
   return tensors
-
-
-def _hub_parts(source):
-  """Returns (repository, revision, file) of a source on the hub."""
-  match = re.fullmatch(
-    r'hf://(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w.-]+)(/(?P<file>.+))?',
-    str(source),
-  )
-  if not match:
-    raise WeightsError(
-      f'{source} names no file on the hub: give hf://owner/name@revision/path, '
-      'with a commit or tag as revision.'
-    )
-  return match['repo'], match['revision'], match['file'] or HUB_FILE
-
-
-def _download(source):
-  """Downloads a file of the hub, or returns its path in the local cache."""
-  repo, revision, file = _hub_parts(source)
-  try:
-    import huggingface_hub
-  except ImportError:
-    raise WeightsError(
-      f'{source} needs huggingface_hub: pip install huggingface_hub, or give '
-      'the path of a file.'
-    ) from None
-  try:
-    return huggingface_hub.hf_hub_download(repo, file, revision=revision)
-  # Errors of the network, the library and the file system.
-  except (OSError, ValueError) as error:
-    reason = str(error).strip().split('\n')[0]
-    raise WeightsError(f'{source} could not be downloaded: {reason}') from error

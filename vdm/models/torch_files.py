@@ -20,6 +20,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # Bounds on what a pickle describes, far above any network: parts of it can be
 # shared, so a small pickle can describe an endless tree.
 MAX_DEPTH, MAX_VALUES = 32, 100_000
+MAX_PATH = 300  # Characters of a name with those of all that it is in.
 MAX_GROWTH = 8  # Uncompressed over compressed size of an archive's member.
 
 
@@ -105,22 +106,22 @@ def find_tensors(value: Any) -> dict[str, pickles.Tensor]:
   while pending:
     name, value, depth = pending.pop()
     visited += 1
-    if visited > MAX_VALUES or depth > MAX_DEPTH:
+    if visited > MAX_VALUES or depth > MAX_DEPTH or len(name) > MAX_PATH:
       raise pickles.FormatError('it nests deeper than any network')
     if isinstance(value, pickles.Module):
       value = value.state
     if isinstance(value, pickles.Tensor):
       found[name] = value
       continue
-    if isinstance(value, dict):
-      parts = list(value.items())
-    elif isinstance(value, list | tuple):
-      parts = list(enumerate(value))
-    else:
+    if not isinstance(value, dict | list | tuple):
       continue
+    # Before its parts get names: it may hold itself thousands of times.
+    if visited + len(pending) + len(value) > MAX_VALUES:
+      raise pickles.FormatError('it holds more values than any network')
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
     pending += [
       (f'{name}.{key}' if name else str(key), part, depth + 1)
-      for key, part in reversed(parts)
+      for key, part in reversed(list(parts))
     ]
   return found
 

@@ -19,6 +19,7 @@ from vdm import trained
 from vdm.common import buckets
 from vdm.common import errors
 from vdm.common import files
+from vdm.common import hub
 from vdm.common import trees
 from vdm.config import cascade_rules
 from vdm.config import image_model_rules
@@ -30,7 +31,6 @@ from vdm.models.image_unets import inflated
 from vdm.publishing import export_files
 from vdm.publishing import model_card
 from vdm.publishing import run_facts
-from vdm.trained import hub
 from vdm.trained import manifest
 
 UPSCALE = 2  # Of the videos of single samples, which are small.

@@ -19,11 +19,11 @@ import numpy as np
 
 from vdm import trained
 from vdm.common import files
+from vdm.common import hub
 from vdm.common import trees
 from vdm.config import serialize
 from vdm.models import safetensors
 from vdm.models.autoencoders import files as autoencoder_files
-from vdm.trained import hub
 from vdm.trained import manifest
 from vdm.trained import words
 

@@ -13,7 +13,7 @@ from etils import epath
 
 from vdm.common import buckets
 from vdm.common import errors
-from vdm.trained import hub
+from vdm.common import hub
 from vdm.trained import manifest
 
 

@@ -15,11 +15,12 @@ from etils.array_types import FloatArray
 from ml_collections import ConfigDict
 
 from vdm.common import buckets
+from vdm.common import hub
 from vdm.common import sizes
 from vdm.config import sampling
 from vdm.models.autoencoders import files
 from vdm.trained import export_folder
-from vdm.trained import hub
+from vdm.trained import hub_exports
 from vdm.trained import image_models
 from vdm.trained import model
 from vdm.trained import run_folder
@@ -173,12 +174,15 @@ def load_vocabulary(source: epath.PathLike) -> tuple[str, ...]:
     FileNotFoundError: there is no run or export.
     ValueError: it is not what was written.
   """
-  text = load_config(source).model.text
-  if text.encoder != 'learned':
-    return ()
+  # Opened once: on the hub a branch may move meanwhile.
   if (export := _open(source)) is not None:
-    return words.words(text, export_folder.text_files(export))
-  return words.words(text, words.in_run(epath.Path(source)))
+    config = export_folder.read_config(export)
+    read = export_folder.text_files(export)
+  else:
+    config = run_folder.read_config(epath.Path(source))
+    read = words.in_run(epath.Path(source))
+  text = config.model.text
+  return words.words(text, read) if text.encoder == 'learned' else ()
 
 
 def load_config(source: epath.PathLike) -> ConfigDict:
@@ -224,7 +228,7 @@ def output_folder(source: epath.PathLike) -> epath.Path:
 def _open(source: epath.PathLike) -> export_folder.Export | None:
   """Opens an export; returns None where a source is not one."""
   if hub.is_on_hub(source := os.fspath(source)):
-    return export_folder.open_folder(*hub.download(source))
+    return export_folder.open_folder(*hub_exports.download(source))
   buckets.given(source)
   if export_folder.exists(source):
     return export_folder.open_folder(source)

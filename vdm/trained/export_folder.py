@@ -14,7 +14,7 @@ describes: an export of another version of a network is refused. Of a published
 image model with branches, all parameters of the image model may be left out.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 import contextlib
 import hashlib
 import pathlib
@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 from etils import epath
 from etils.array_types import FloatArray
-import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
@@ -31,7 +30,6 @@ import numpy as np
 from vdm import models
 from vdm.common import errors
 from vdm.common import files
-from vdm.common import sizes
 from vdm.common import trees
 from vdm.config import image_model_rules
 from vdm.config import sampling
@@ -42,8 +40,8 @@ from vdm.models import import_weights
 from vdm.models import pickles
 from vdm.models import safetensors
 from vdm.models.autoencoders import files as autoencoder_files
-from vdm.models.autoencoders import latents
 from vdm.models.image_unets import inflated
+from vdm.trained import claims
 from vdm.trained import manifest
 from vdm.trained import model
 from vdm.trained import words
@@ -113,11 +111,14 @@ def read(
     manifest.refuse(export.source, 'its stage is none of its configuration')
   _, frozen_params, stats, fingerprint = read_autoencoder(export)
   frozen = {'params': frozen_params, 'stats': stats}
+  with _explained(export, manifest.AUTOENCODER):
+    tensors = len(trees.flatten(frozen_params))
+    autoencoder_files.check_blocks(config.autoencoder, tensors)
   if not guided:
     config = sampling.without_autoguide(config)
   codec, params = _read_network(export, config, manifest.WEIGHTS)
   with _explained(export, manifest.AUTOENCODER):
-    check_autoencoder(codec, frozen, stage)
+    claims.check_autoencoder(codec, frozen, stage)
   found = model.Model(
     config=config,
     stage=stage,
@@ -203,16 +204,7 @@ def read_autoencoder(
   content = export.content['autoencoder']
   flat = _read_tensors(export, manifest.AUTOENCODER)
   with _explained(export, manifest.AUTOENCODER):
-    config = ConfigDict(
-      {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in content['settings'].items()
-      }
-    )
-    stats = {
-      name: np.asarray(value, np.float32)
-      for name, value in content['statistics'].items()
-    }
+    config, stats = autoencoder_files.decode(content, len(flat))
     params = trees.unflatten(flat)
     # In the order in which a run writes them.
     data = files.npz_bytes(trees.flatten(params))
@@ -231,40 +223,17 @@ def _read_network(
   """
   flat = _read_tensors(export, name)
   with _explained(export, name):
+    published = image_model_rules.is_published(config.model)
+    left_out = published and not any(map(IMAGE.match, flat))
+    claims.check_layers(config.model, len(flat), left_out)
     codec = autoencoders.make_autoencoder(config.autoencoder)
     network = models.make_network(config.model, codec.channels, codec.levels)
     abstract = network.abstract_params()
-    published = image_model_rules.is_published(config.model)
-    if published and not any(map(IMAGE.match, flat)):
+    if left_out:
       abstract = {k: v for k, v in abstract.items() if not IMAGE.match(f'{k}/')}
     return codec, import_weights.match(
       f'{export.source}: {name}', flat, abstract
     )
-
-
-def check_autoencoder(
-  codec: autoencoders.Autoencoder, frozen: Mapping[str, Any], stage: ConfigDict
-) -> None:
-  """Traces an autoencoder over a stage's clips, without computing anything.
-
-  Raises:
-    ValueError: the latents or the clips come out in other shapes; whatever
-      else the networks raise: the parameters are not theirs.
-  """
-  shape = (1, stage.frames, *sizes.of(stage), 3)
-
-  def there_and_back(frozen, x):
-    z, _ = codec.encode(frozen['params'], x)
-    z = latents.denormalise(
-      latents.normalise(z, frozen['stats']), frozen['stats']
-    )
-    return z, codec.decode(frozen['params'], z)
-
-  z, x = jax.eval_shape(
-    there_and_back, frozen, jax.ShapeDtypeStruct(shape, jnp.float32)
-  )
-  if x.shape != shape or z.shape[-1] != codec.channels:
-    raise ValueError(f'clips {shape} come back as {x.shape}')
 
 
 def _read_tensors(export: Export, name: str) -> dict[str, np.ndarray]:

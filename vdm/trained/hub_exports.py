@@ -1,85 +1,68 @@
 """Exports on the Hugging Face hub, as hf://owner/name@revision."""
 
-from collections.abc import Iterator
-import contextlib
 import pathlib
-import re
+import shutil
 
 from absl import logging
 
 from vdm.common import errors
+from vdm.common import hub
+from vdm.trained import manifest
+from vdm.trained import words
 
-PREFIX = 'hf://'
 # All that reading takes; nothing else is downloaded.
-PATTERNS = ('*.json', '*.safetensors', '*.md')
-
-
-def is_on_hub(source: str) -> bool:
-  """Returns whether a source names a repository of the hub."""
-  return source.startswith(PREFIX)
-
-
-def split(source: str) -> tuple[str, str]:
-  """Returns (owner/name, revision) of a source; 'main' without a revision.
-
-  Raises:
-    UsageError: it names no repository.
-  """
-  match = re.fullmatch(
-    r'hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>\w[\w./-]*))?',
-    source,
-  )
-  if not match:
-    raise errors.UsageError(
-      f'{source} names nothing on the hub: give hf://owner/name@revision, with '
-      'a commit or tag as revision.'
-    )
-  return match['repo'], match['revision'] or 'main'
+NAMES = (
+  manifest.WEIGHTS,
+  manifest.EARLIER,
+  manifest.AUTOENCODER,
+  words.VOCABULARY,
+  words.ENCODER,
+)
 
 
 def download(source: str) -> tuple[pathlib.Path, pathlib.Path, str]:
   """Downloads an export, or finds it in the local cache.
+
+  What describes it comes first, and is checked before the other files are
+  asked for: those of a wrong repository may be of any number and size.
 
   Returns:
     (folder, cache, source): where the files are, the folder of the cache that
     links among them stay in, and the source with its commit.
 
   Raises:
-    UsageError: it cannot be downloaded, or huggingface_hub is not installed.
+    RefusedExport: it is none, or its files are not what it lists.
+    UsageError: it cannot be downloaded, huggingface_hub is not installed, or
+      the disk is too full.
   """
-  repo, revision = split(source)
-  try:
-    import huggingface_hub
-  except ImportError:
-    raise errors.UsageError(
-      f'{source} needs huggingface_hub: pip install huggingface_hub, or give '
-      'a local folder.'
-    ) from None
-  with explained(f'{source} could not be downloaded'):
-    folder = pathlib.Path(
-      huggingface_hub.snapshot_download(
-        repo, revision=revision, allow_patterns=list(PATTERNS)
-      )
+  repo, revision = hub.split(source)
+  path = hub.fetch(repo, revision, manifest.CONFIG)
+  if path is None:
+    manifest.refuse(
+      source, f'its {manifest.CONFIG}, which is written last, is missing'
     )
   # <cache>/models--owner--name/snapshots/<commit>, links to ../../blobs.
+  folder, cache = path.parent, path.parent.parent.parent
   commit = folder.name
-  resolved = f'{PREFIX}{repo}@{commit}'
+  resolved = f'{hub.PREFIX}{repo}@{commit}'
   logging.info('%s is commit %s: name it as %s.', source, commit, resolved)
-  return folder, folder.parent.parent, resolved
-
-
-@contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
-  """Turns what fails between here and the hub into one sentence.
-
-  Raises:
-    UsageError: `what`, and why.
-  """
-  import httpx  # What huggingface_hub sends with.
-
-  try:
-    yield
-  # Errors of the network, the library and the file system.
-  except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
-    reason = str(error).strip().split('\n')[0] or type(error).__name__
-    raise errors.UsageError(f'{what}: {reason}') from error
+  listed = manifest.load(folder, cache, resolved)['files']
+  missing = {
+    name: listed[name]['bytes']
+    for name in NAMES
+    if name in listed and not (folder / name).is_file()
+  }
+  free = shutil.disk_usage(folder).free
+  if (needed := sum(missing.values())) > free:
+    raise errors.UsageError(
+      f'{resolved} has {needed} bytes to download and the disk of {folder} has '
+      f'{free} left: free some, or set HF_HOME to a folder with more.'
+    )
+  for name, listed_size in missing.items():
+    found = hub.size(repo, commit, name)
+    if found is not None and found != listed_size:
+      manifest.refuse(
+        resolved, f'its {name} has {found} bytes, not {listed_size}'
+      )
+    hub.fetch(repo, commit, name)
+  return folder, cache, resolved

@@ -216,6 +216,7 @@ def _files_problem(listed: dict[str, Any]) -> str:
       not isinstance(entry, dict)
       or entry.keys() != {'bytes', 'sha256'}
       or type(entry['bytes']) is not int
+      or entry['bytes'] < 0
       or not _is_sha256(entry['sha256'])
     ):
       return f'does not list the size and sha256 of {name[:80]}'

@@ -72,7 +72,7 @@ def read(
     found, constant = _averages(workdir, config, checkpoint)
   except manager.CheckpointError as error:
     raise errors.UsageError(str(error)) from error
-  if found is None or 'autoencoder' == found[2]['objective']:
+  if found is None or found[2]['objective'] == 'autoencoder':
     raise FileNotFoundError(
       f'{workdir} has no diffusion model yet: train it further first.'
     )
@@ -82,7 +82,7 @@ def read(
   average = averages.get(name)
   if average is None:
     kept = snapshots.steps(workdir) if config.train.snapshot_every else []
-    if meta['objective'] == 'consistency' or not (kept or not averages):
+    if meta['objective'] == 'consistency' or (averages and not kept):
       raise ValueError(
         f'The run keeps averages of width {", ".join(averages)}, not {name}, '
         'and no snapshots to make others of (train.snapshot_every).'

@@ -20,6 +20,7 @@ import numpy as np
 
 from vdm.common import files
 from vdm.common import trees
+from vdm.models import pickles
 
 WEIGHTS, CONFIG = 'weights.npz', 'config.json'
 
@@ -101,9 +102,35 @@ def load(
       f'{directory / CONFIG} was changed after it was written: copy the '
       'autoencoder again or retrain it.'
     )
-  stats = {
-    k: np.asarray(v, np.float32) for k, v in content['statistics'].items()
-  }
+  with np.load(io.BytesIO(weights), allow_pickle=False) as arrays:
+    params = trees.unflatten(arrays)
+    tensors = len(arrays.files)
+  try:
+    config, stats = decode(content, tensors)
+  except ValueError as error:
+    raise ValueError(
+      f'{directory / CONFIG} is refused: {error}; copy the autoencoder again '
+      'or retrain it.'
+    ) from error
+  return config, params, stats, content['fingerprint']
+
+
+def decode(
+  content: Mapping[str, Any], tensors: int
+) -> tuple[ConfigDict, dict[str, FloatArray[' c']]]:
+  """Returns the settings and statistics that a `config.json` holds.
+
+  Args:
+    content: of it, its parts of the types they should have.
+    tensors: number of them among the parameters.
+
+  Returns:
+    (config, stats): what `make_autoencoder` takes, the statistics of latents.
+
+  Raises:
+    FormatError: the settings are of a larger network than the parameters, or
+      the statistics are no finite numbers and positive scales in float32.
+  """
   # JSON has no tuples, and a configuration no lists.
   config = ConfigDict(
     {
@@ -111,9 +138,41 @@ def load(
       for name, value in content['settings'].items()
     }
   )
-  with np.load(io.BytesIO(weights), allow_pickle=False) as arrays:
-    params = trees.unflatten(arrays)
-  return config, params, stats, content['fingerprint']
+  check_blocks(config, tensors)
+  with np.errstate(over='ignore'):
+    stats = {
+      name: np.asarray(values, np.float32)
+      for name, values in content['statistics'].items()
+    }
+  for name, values in stats.items():
+    if not np.isfinite(values).all() or (
+      name == 'scale' and (values <= 0).any()
+    ):
+      raise pickles.FormatError(
+        f'in float32 the {name} of its latents is out of range'
+      )
+  return config, stats
+
+
+def check_blocks(config: ConfigDict, tensors: int) -> None:
+  """Checks that parameters can be of an autoencoder, before it is made.
+
+  Each block has at least one tensor, and thousands take minutes to make.
+
+  Args:
+    config: `config.autoencoder`.
+    tensors: number of them among the parameters.
+
+  Raises:
+    FormatError: it has more blocks than there are tensors.
+  """
+  if config.kind != 'kl':  # Other kinds have no blocks of a number of theirs.
+    return
+  blocks = config.encoder_blocks + config.decoder_blocks
+  if blocks > tensors:
+    raise pickles.FormatError(
+      f'its settings ask for {blocks} blocks, and it has {tensors} tensors'
+    )
 
 
 def _read_config(path: epath.Path) -> dict[str, Any]:

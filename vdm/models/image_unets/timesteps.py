@@ -19,6 +19,9 @@ import numpy as np
 
 from vdm.models.image_unets import description
 
+# Of a table, which is made in memory; published networks have 1000 or 4000.
+MAX_STEPS = 100_000
+
 
 class Noise(NamedTuple):
   """A table of betas.
@@ -51,7 +54,7 @@ def make_noise(
   Raises:
     DescriptionError: there is no such table.
   """
-  if steps < 2:
+  if not 2 <= steps <= MAX_STEPS:
     description.refuse('diffusion_steps', steps)
   if kind == 'ddpm':
     return Noise('linear', steps, 0.1 / steps, 20.0 / steps)
