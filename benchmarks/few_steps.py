@@ -4,10 +4,11 @@
       --record benchmarks/records/my_machine.json
 
 The numbers are those of a run's `final/metrics.json`, of videos with the same
-seeds and labels for every model and number of steps. Seconds are of a batch
-after the first, those of the processors with all their cores, which other work
-on the machine disturbs less. Evaluations are of the network on one clip:
-guidance takes two for each.
+seeds and labels for every model and number of steps. Seconds are of a clip,
+without compiling, those of the processors with all their cores, which other
+work on the machine disturbs less. Evaluations are of the network on one clip,
+counted while one is made: guidance adds one to each for every prediction that
+it contrasts with, and Heun's method takes two a step but for the last.
 """
 
 import itertools
@@ -43,14 +44,13 @@ def rows_of(source, real):
   for method, steps in itertools.product(methods, map(int, _STEPS.value)):
     changes = {'method': method, 'steps': steps}
     videos, numbers = scenes.measured(model, changes, _NUM.value, real)
-    per_step = 2 if model.config.sample.guidance != 1 else 1
     row = {
       'model': source,
       'objective': model.stage.objective,
       'step': model.step,
       'method': method,
       'steps': steps,
-      'evaluations': steps * per_step,
+      'evaluations': scenes.evaluations(model, changes),
       **numbers,
     }
     if _VIDEOS.value:

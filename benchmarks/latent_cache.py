@@ -6,9 +6,12 @@
       --workdir runs/codec --config.data.latents=runs/codec/latents \
       --config.stages.video.warmup=1
 
-Two runs of a stage from the same state on the same windows take their steps
-in turns, so that a busy machine slows both alike. The cache is made first if
-it is not there. Times are of a whole step, waiting for its batch included.
+Two runs of a stage from the same state on the same windows take turns of some
+steps, so that a busy machine slows both alike. A run reads in its own turns
+alone, or batches would be made while the other one computes, which hides the
+time that reading takes. The cache is made first if it is not there. Times are
+of a turn over its steps, waiting for their batches included, without the first
+ones of each turn, before which nothing is read ahead.
 """
 
 import os
@@ -24,12 +27,16 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from vdm.config import flag
 from vdm.training import stage_steps
+from vdm.training import stages
 from vdm.training import train_state
 
 _CONFIG = flag.define()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Has the autoencoder.')
 _STAGE = flags.DEFINE_string('stage', 'video', 'Name of a diffusion stage.')
-_STEPS = flags.DEFINE_integer('steps', 20, 'Timed, after three more.')
+_TURNS = flags.DEFINE_integer('turns', 4, 'Of each run.', lower_bound=1)
+_STEPS = flags.DEFINE_integer(
+  'steps', 8, 'Timed in a turn, after some more.', lower_bound=1
+)
 _RECORD = flags.DEFINE_string('record', None, 'JSON file for the numbers.')
 
 
@@ -59,19 +66,40 @@ class Side:
       state,
     )
     self.state = self.steps.pack(state)
-    self.batches = inputs.make_batches(config, source, span, 0, fingerprint)
+    self.read = lambda n: inputs.make_batches(
+      config, source, span, n, fingerprint
+    )
+    # What reads ahead makes as many batches at once.
+    self.untimed = max(3, config.data.threads)
     self.losses, self.seconds, self.n = [], [], 0
     self.wait = jax.block_until_ready
 
-  def step(self):
-    began = time.perf_counter()
-    batch = next(self.batches)
+  def step(self, batches):
+    batch = next(batches)
     self.state, metrics = self.steps(self.state, batch, self.n)
     self.wait(metrics)
-    self.seconds.append(time.perf_counter() - began)
     total, count = metrics['loss']
     self.losses.append(float(total / count))
     self.n += 1
+
+  def compile(self):
+    """Takes steps until there was one of each kind."""
+    stage, compiled = self.steps.span.stage, set()
+    kinds = {stages.on_single_frames(stage, n) for n in range(stage.steps)}
+    with self.read(self.n) as batches:
+      while compiled != kinds:
+        compiled.add(stages.on_single_frames(stage, self.n))
+        self.step(batches)
+
+  def turn(self, steps):
+    """Reads and takes steps; what the timed ones take, each."""
+    with self.read(self.n) as batches:
+      for _ in range(self.untimed):
+        self.step(batches)
+      began = time.perf_counter()
+      for _ in range(steps):
+        self.step(batches)
+      self.seconds.append((time.perf_counter() - began) / steps)
 
 
 def main(argv):
@@ -86,7 +114,6 @@ def main(argv):
   from vdm.preparation import datasets
   from vdm.training import cache_latents
   from vdm.training import sharding
-  from vdm.training import stages
 
   console.start()
   config, workdir = _CONFIG.value, epath.Path(_WORKDIR.value)
@@ -102,13 +129,17 @@ def main(argv):
     name: Side(c, source, span, workdir, mesh)
     for name, c in (('frames', plain), ('latents', config))
   }
-  for _ in range(3 + _STEPS.value):
-    for side in sides.values():
-      side.step()
+  for side in sides.values():
+    side.compile()
+  order = list(sides.values())
+  for _ in range(_TURNS.value):
+    for side in order:
+      side.turn(_STEPS.value)
+    order.reverse()
   losses = {name: np.asarray(side.losses) for name, side in sides.items()}
   difference = np.abs(losses['latents'] / losses['frames'] - 1)
   seconds = {
-    name: statistics.median(side.seconds[3:]) for name, side in sides.items()
+    name: statistics.median(side.seconds) for name, side in sides.items()
   }
   record = {
     **common.environment(),
@@ -125,8 +156,6 @@ def main(argv):
   for name in ('largest_relative_difference', 'seconds_per_step', 'ratio'):
     print(name, record[name])
   common.write(_RECORD.value, record)
-  for side in sides.values():
-    side.batches.close()
 
 
 if __name__ == '__main__':

@@ -114,7 +114,13 @@ def widen_average(dose):
 
 
 def round_parameters(dose):
-  """After every update some parameters are rounded to bfloat16."""
+  """After every update some parameters are rounded to bfloat16.
+
+  Args:
+    dose: 'all' that a step updates, or 'hidden kernels': those that Muon
+      updates, which a step holds one by one. Other kernels share an array with
+      parameters that are none, see `packing`.
+  """
   import jax
   import jax.numpy as jnp
 
@@ -122,15 +128,17 @@ def round_parameters(dose):
 
   update = optim.update
 
-  def rounded(path, x):
-    name = path[-1].key
-    if dose == 'kernels' and not name.endswith('kernel'):
-      return x
-    return x.astype(jnp.bfloat16).astype(x.dtype)
-
   def planted(*args):
     params, slots = update(*args)
-    return jax.tree_util.tree_map_with_path(rounded, params), slots
+    chosen = params
+    if dose != 'all':
+      chosen = {k: x for k, x in params.items() if optim.is_muon(slots[k])}
+    if not chosen:
+      raise ValueError(f'No parameters are {dose}: optim.name has to be muon.')
+    rounded = jax.tree.map(
+      lambda x: x.astype(jnp.bfloat16).astype(x.dtype), chosen
+    )
+    return {**params, **rounded}, slots
 
   optim.update = planted
 
@@ -234,7 +242,7 @@ FAULTS = {
     plant=round_parameters,
     finding='parameters in 16 bits',
     dose='all',
-    mild='kernels',
+    mild='hidden kernels',
     meaning='parameters are stored in bfloat16: {}',
   ),
   'average': Fault(

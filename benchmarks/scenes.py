@@ -1,5 +1,6 @@
 """What benchmarks of models of synthetic scenes share: samples and numbers."""
 
+import contextlib
 import time
 
 COLUMNS = {
@@ -14,13 +15,13 @@ COLUMNS = {
 }
 
 
-def sample(model, changes, num, worse=None):
-  """Videos, labels and seconds of a clip by two clocks, with one sampler.
+def generator(model, changes, num, worse=None):
+  """What makes videos with one sampler: (rows) -> videos, and their labels.
 
   Args:
     model: a `trained.Model`.
     changes: {key of config.sample: value}.
-    num: number of videos.
+    num: number of videos, of which a slice of rows is made at a time.
     worse: the model to guide against; None: the model's own, if any.
   """
   import numpy as np
@@ -35,23 +36,93 @@ def sample(model, changes, num, worse=None):
   )
   cond = prompts.for_preview(config, model.reader, num).cond
   seeds = config.sample.seed + np.arange(num)
+
+  def run(rows):
+    own = {name: x[rows] for name, x in cond.items()}
+    return make.samples(model.params, model.frozen, own, seeds[rows])
+
+  return run, cond['label']
+
+
+def sample(model, changes, num, worse=None):
+  """Videos, labels and seconds of a clip by two clocks, with one sampler.
+
+  The seconds are medians over batches, each over the clips that it makes. What
+  has to be compiled, for whole batches and for a smaller last one, is compiled
+  before.
+
+  Args:
+    model: see `generator`, like the others.
+    changes: likewise.
+    num: likewise.
+    worse: likewise.
+  """
+  import numpy as np
+
+  run, labels = generator(model, changes, num, worse)
+  batch = changes.get('batch', model.config.sample.batch)
+  batches = [
+    slice(start, min(start + batch, num)) for start in range(0, num, batch)
+  ]
+  for rows in {rows.stop - rows.start: rows for rows in batches}.values():
+    run(rows)
   videos, seconds = [], []
-  for start in range(0, num, config.sample.batch):
-    rows = slice(start, start + config.sample.batch)
+  for rows in batches:
     began = time.perf_counter(), time.process_time()
-    videos.append(
-      make.samples(
-        model.params,
-        model.frozen,
-        {name: x[rows] for name, x in cond.items()},
-        seeds[rows],
-      )
-    )
+    videos.append(run(rows))
     now = time.perf_counter(), time.process_time()
-    seconds.append(np.subtract(now, began) / config.sample.batch)
-  # The first compiles.
-  seconds = np.median(seconds[1:] or seconds, axis=0).tolist()
-  return np.concatenate(videos), cond['label'], seconds
+    seconds.append(np.subtract(now, began) / len(videos[-1]))
+  seconds = np.median(seconds, axis=0).tolist()
+  return np.concatenate(videos), labels, seconds
+
+
+@contextlib.contextmanager
+def counted_rows():
+  """Yields a list to which networks add the rows of each of their calls."""
+  import jax
+
+  from vdm import models
+
+  counts = []
+
+  def counting(make):
+    def make_counting(*args, **options):
+      network = make(*args, **options)
+
+      def apply(params, x, *inputs):
+        rows = len(x)
+        jax.debug.callback(lambda: counts.append(rows))
+        return network.apply(params, x, *inputs)
+
+      return network._replace(apply=apply)
+
+    return make_counting
+
+  originals = {
+    name: getattr(models, name) for name in ('make_unet', 'make_transformer')
+  }
+  for name, make in originals.items():
+    setattr(models, name, counting(make))
+  try:
+    yield counts
+    jax.effects_barrier()
+  finally:
+    for name, make in originals.items():
+      setattr(models, name, make)
+
+
+def evaluations(model, changes, worse=None):
+  """How often networks are evaluated for one clip, counted where they are.
+
+  Args:
+    model: see `generator`, like the others.
+    changes: likewise.
+    worse: likewise; its evaluations count, too.
+  """
+  with counted_rows() as counts:
+    run, _ = generator(model, changes, 1, worse)
+    run(slice(0, 1))
+  return sum(counts)
 
 
 def measure(model, videos, labels, real):

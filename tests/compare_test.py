@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import report_test
+from scipy import stats
 import written_runs
 
 from vdm.common import errors
@@ -103,6 +104,13 @@ def test_differences_and_groups(compared):
   assert content['primary'] == 'final/truth/label_agreement'
 
 
+def power(effect, pairs, level):
+  """Of a paired t-test, on either side."""
+  limit = stats.t.isf(level / 2, pairs - 1)
+  found = stats.nct(pairs - 1, effect * pairs**0.5)
+  return found.sf(limit) + found.cdf(-limit)
+
+
 def test_a_known_difference_is_found_and_an_equal_one_is_not(compared):
   rows = compared[2]['numbers']
   assert (
@@ -112,7 +120,11 @@ def test_a_known_difference_is_found_and_an_equal_one_is_not(compared):
   assert rows[0]['difference'] == pytest.approx(0.05, abs=0.01)
   assert rows[0]['tests'] == 2
   assert rows[1]['verdict'] == '3 seeds cannot tell'
-  assert rows[1]['seeds_needed'] is None or rows[1]['seeds_needed'] > 3
+  # The first of which a paired test with half of 5 % has a power of 0.8.
+  apart = np.subtract(rows[1]['values'][1], rows[1]['values'][0])
+  effect = abs(apart.mean()) / apart.std(ddof=1)
+  powers = [power(effect, n, 0.025) for n in (22, 23)]
+  assert powers[0] < 0.8 < powers[1] and rows[1]['seeds_needed'] == 23
   for budget in run_numbers.BUDGETS:
     better = row_of(rows, f'log/val_loss@{budget}')
     assert better['verdict'] == 'better' and better['p_corrected'] < 0.05

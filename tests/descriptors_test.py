@@ -74,6 +74,25 @@ def test_motion_counts_speeds_accelerations_and_ways():
   assert still[0] == 1 and still[24:].sum() < 0.1
 
 
+def test_points_that_have_left_the_frame_count_no_more():
+  """Two of four points leave at 8 px a frame, where 40 px follow."""
+  forward = np.zeros((2, 16, 16, 2), np.float32)
+  forward[0, :, 8:, 0], forward[1, :, 15, 0] = 8, 40
+  flow = optical_flow.Flow(
+    np.zeros((3, 16, 16), np.uint8),
+    forward,
+    -forward,
+    np.ones((2, 16, 16), bool),
+  )
+  speeds, turned, ways = np.split(descriptors.motion(flow), [12, 24])
+  # Speeds: those of four points and, in the second step, of the two that stay.
+  # 8 px are the end of the octave from 4 px.
+  still, fast = np.eye(12)[[0, 7]]
+  np.testing.assert_allclose(speeds, (4 * still + 2 * fast) / 6)
+  np.testing.assert_array_equal(turned, still)
+  np.testing.assert_allclose(ways, np.eye(8)[0])
+
+
 def test_appearance_counts_hues_where_there_is_colour():
   video = np.zeros((4, 8, 8, 3), np.uint8)
   video[:, :, :4] = (0, 255, 0)

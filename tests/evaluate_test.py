@@ -7,22 +7,30 @@ import shutil
 import socket
 import subprocess
 import sys
+import types
 
 from conftest import ROOT
 import numpy as np
 import pytest
+import tiny_source
 
 from vdm import generate
 from vdm import trained
+from vdm.config import schema
+from vdm.data import clip_spec
+from vdm.data import eval_clips
+from vdm.data import windowing
 from vdm.evaluation import clip_set
 from vdm.evaluation import feature_extraction
 from vdm.evaluation import folder_card
+from vdm.evaluation import memorisation
 from vdm.evaluation import result_cache
 from vdm.evaluation import run_card
 from vdm.evaluation import run_samples
 from vdm.media import video_files
 from vdm.metrics import laws
 from vdm.metrics import motion
+from vdm.metrics import neighbours
 from vdm.metrics import suite
 from vdm.models import features
 from vdm.training import sharding
@@ -217,6 +225,48 @@ def test_the_runs_last_samples_are_taken_where_they_are_what_is_asked(workdir):
   path.write_bytes(whole)
   run.config.sample.update(steps=3)
   assert run_samples.final_videos(run, labels) is None
+
+
+@pytest.mark.parametrize('flip', [True, False])
+def test_mirrored_copies_are_found_where_training_mirrors(flip, tmp_path):
+  """A training clip as it is, and another one that is mirrored."""
+  source = tiny_source.Source(tiny_source.LENGTHS)
+  spec = clip_spec.ClipSpec(frames=4, stride=1, resolution=tiny_source.SIZE)
+  clips = eval_clips.load_clips(source, spec, 6)['video']
+  videos = np.stack([clips[1], clips[4][:, :, ::-1]])
+  run = trained_with(flip)
+
+  def described(videos):
+    small = neighbours.thumbnails(videos)
+    return clip_set.ClipSet(None, None, None, small=small)
+
+  found = memorisation.compare(
+    run,
+    source,
+    windowing.find_windows(source, spec),
+    videos,
+    described(videos),
+    described(videos[:1] // 2 + 100),
+    num=6,
+    out=tmp_path,
+  )
+  assert found['clips'] == 6 and found['least'] == 0
+  # Of two samples, one of them a copy. The other way round, the blue of column
+  # c is off by 2 c - 7, whose mean square is 21; the other channels are right.
+  other = 2 * found['median']
+  if flip:
+    assert other == 0
+  else:
+    assert other == pytest.approx(7**0.5, rel=0.1)
+  for name in ('nearest.png', 'nearest.mp4'):
+    assert (tmp_path / name).stat().st_size > 0
+
+
+def trained_with(flip):
+  """What `memorisation` reads of a run."""
+  config = schema.default()
+  config.data.flip = flip
+  return types.SimpleNamespace(config=config, frame_rate=25.0)
 
 
 def write_folder(folder, videos):

@@ -136,6 +136,24 @@ def test_intervals_hold_the_value_and_narrow_with_more_clips():
   assert interval(800) < 0.6 * interval(100)
 
 
+def test_intervals_of_a_biased_distance_lie_about_it():
+  """Fewer clips than features: every resample is farther than the sets."""
+  x, y = draw(0, 64, 100), draw(1, 64, 100, 0.1)
+  value, found = frechet.frechet_of_features(x, y), []
+
+  def statistic(a, b):
+    found.append(frechet.frechet_of_features(a, b))
+    return found[-1]
+
+  low, high = frechet.bootstrap(statistic, x, y, repeats=60)
+  resampled = np.sort(found)[1:]  # Without the value of the sets themselves.
+  assert found.count(value) == 1 and min(resampled) > value
+  assert low < value < high
+  # As wide as the resamples are, and with their mean moved to the value.
+  wanted = np.quantile(resampled, [0.025, 0.975]) - resampled.mean() + value
+  np.testing.assert_allclose([low, high], wanted)
+
+
 @pytest.mark.parametrize(
   'features, words',
   [

@@ -79,6 +79,24 @@ def test_lost_and_second_objects_count():
   assert measure(tries, video, GIVEN)['one_object'] == 0.5
 
 
+def test_errors_are_medians_over_all_tries():
+  video, _, _ = clips(1)
+  measure = given_object.make_measure(data())
+
+  def beside(*shifts):
+    # Objects that leave on the right come in on the left, but not these.
+    tries = np.stack([np.roll(video, x, axis=3) for x in shifts])
+    return measure(tries, video, GIVEN)
+
+  assert beside(4)['position_error'] == pytest.approx(4, abs=1e-4)
+  for shifts, wanted in (((0, 4), 2), ((4, 0), 2), ((4, 0, 0), 0)):
+    found = beside(*shifts)
+    assert found['position_error'] == pytest.approx(wanted, abs=1e-4)
+    np.testing.assert_allclose(
+      found['position_error_by_frame'], [wanted] * 6, atol=1e-4
+    )
+
+
 def test_other_data_have_no_such_truth():
   video, _, _ = clips(1)
   videos = data()

@@ -108,6 +108,84 @@ def test_colours_and_shapes_leave_the_first_frame():
   assert values['colours_first'] > 0.999 and values['shapes_before'] < 0.9
 
 
+def measured(video, forward=None, valid=None, grey=None):
+  """The panel of a clip with a flow that is made by hand, none by default."""
+  t, h, w, _ = video.shape
+  if forward is None:
+    forward = np.zeros((t - 1, h, w, 2))
+  if valid is None:
+    valid = np.ones(forward.shape[:3], bool)
+  if grey is None:
+    grey = np.zeros((t, *forward.shape[1:3]))
+  flow = optical_flow.Flow(
+    np.uint8(grey), np.float32(forward), -np.float32(forward), valid
+  )
+  return motion.measure(video, flow)
+
+
+def even(levels, side=16):
+  """A clip of one grey level a frame."""
+  levels = np.asarray(levels, np.uint8)[:, None, None, None]
+  return np.broadcast_to(levels, (len(levels), side, side, 3)).copy()
+
+
+def test_the_fastest_twentieth_of_the_pixels_of_each_step():
+  speeds = np.random.default_rng(0).permutation(100).reshape(10, 10)
+  forward = np.zeros((2, 10, 10, 2))
+  forward[0, ..., 0], forward[1, ..., 1] = speeds, -2 * speeds.T
+  values = measured(even([0, 0, 0]), forward)
+  # 95 to 99 in the first step, and twice that in the second.
+  assert values['top_flow'] == pytest.approx((97 + 194) / 2)
+  assert values['flow'] == pytest.approx((49.5 + 99) / 2)
+
+
+def test_accelerations_are_along_the_way_of_a_pixel():
+  """Everything moves by a pixel, and then by the number of its column."""
+  columns = np.arange(8)
+  forward = np.zeros((2, 8, 8, 2))
+  forward[0, ..., 0], forward[1, ..., 0] = 1, columns
+  valid = np.zeros((2, 8, 8), bool)
+  valid[0, :, :-1] = True
+  # What was at x is at x + 1 and moves by that, which is x more than before.
+  faster, speed = np.mean(columns[:-1]), (1 + 3.5) / 2
+  grey = np.zeros((3, 8, 8))
+  grey[0], grey[1] = 10 * columns, np.maximum(10 * columns - 5, 0)
+  values = measured(even([0, 0, 0]), forward, valid, grey)
+  assert values['acceleration'] == pytest.approx(faster / (speed + 0.05))
+  assert values['flow_failure'] == pytest.approx(1 - 56 / 128)
+  # At x + 1 the next frame has 10 (x + 1) - 5.
+  assert values['warp_error'] == pytest.approx(5)
+
+
+def test_the_quietest_tenth_of_the_pixels():
+  """Pixel i changes by i levels in each of two steps."""
+  rates = np.random.default_rng(0).permutation(100).reshape(10, 10, 1)
+  video = np.arange(3)[:, None, None, None] * rates * np.ones(3)
+  # In two of three channels alone the change of a pixel is two thirds.
+  video[..., 0] = 0
+  values = measured(video.astype(np.uint8))
+  assert values['shimmer'] == pytest.approx(4.5 * 2 / 3)
+
+
+@pytest.mark.parametrize(
+  ('jump', 'cuts'), [(9, 0), (16, 0), (17, 1 / 6), (40, 1 / 6)]
+)
+def test_cuts_are_changes_of_more_than_four_times_the_usual_and_8(jump, cuts):
+  """Of steps of 2 the limit is 16; from 64 levels on the colour is another."""
+  levels = np.array([59, 61, 63, *(63 + jump + np.arange(0, 8, 2))])
+  assert measured(even(levels))['cut_rate'] == pytest.approx(cuts)
+  assert measured(even(levels + 9))['cut_rate'] == 0
+
+
+def test_shapes_are_compared_with_the_first_and_with_the_previous_frame():
+  """Of ramps to the right and downwards no gradient agrees."""
+  ramp = np.repeat(2 * np.arange(64, dtype=np.uint8)[None], 64, axis=0)
+  right, down = (np.repeat(x[..., None], 3, axis=2) for x in (ramp, ramp.T))
+  values = measured(np.stack([right, right, down, down]))
+  assert values['shapes_first'] == pytest.approx(1 / 3, abs=1e-6)
+  assert values['shapes_before'] == pytest.approx(2 / 3, abs=1e-6)
+
+
 def test_black_clips_have_numbers():
   values = panel(np.zeros((4, 16, 16, 3), np.uint8))
   assert values['freeze_rate'] == 1 and values['shapes_first'] == 1

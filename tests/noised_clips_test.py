@@ -1,6 +1,7 @@
 """Held-out clips that are noised and sampled on from there."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -113,6 +114,54 @@ def test_networks_that_are_shown_the_shape_have_none(config):
   assert noised_clips.make_shape_score(config, STAGE) is None
 
 
+@pytest.mark.parametrize('scale', [1.0, 2.0])
+def test_guidance_is_that_of_the_samples(scale, clips, config, monkeypatch):
+  """Told of a label the denoiser says 0.3, and 0.1 without one."""
+
+  def denoise(params, z, levels, cond):
+    told = jnp.where(cond['label'] < 0, 0.1, 0.3)
+    return process.per_frame(told[:, None], z) + 0 * z
+
+  denoiser(monkeypatch, denoise)
+  config.sample.guidance = scale
+  config.model.num_classes = 8
+  for made in noised_clips.make(config, STAGE)({}, FROZEN, small(clips)):
+    wanted = 0.1 + scale * 0.2
+    # Half of a grey level, of 127.5.
+    np.testing.assert_allclose(coders.to_float(made), wanted, atol=0.0041)
+
+
+def test_the_noise_of_every_row_is_its_own(config, monkeypatch):
+  """Of equal clips, with a model that returns the scaled state."""
+
+  def denoise(params, z, levels, cond):
+    return z / process.per_frame(process.alpha_sigma(levels)[0], z)
+
+  denoiser(monkeypatch, denoise)
+  monkeypatch.setattr(noised_clips, 'STEPS', 1)
+  monkeypatch.setattr(noised_clips, 'SIGMAS', (0.1,))
+  config.sample.batch = 2  # Three rows: one and a half batches.
+  grey = np.full((3, 2, 16, 16, 3), 128, np.uint8)
+  equal = {'video': grey, 'label': np.zeros(3, np.int32)}
+  restore = noised_clips.make(config, STAGE)
+  (made,) = restore({}, FROZEN, equal)
+  noise = (coders.to_float(made) - coders.to_float(grey)).reshape(3, -1)
+  # Of 1536 values: correlations of 0.026 are one deviation.
+  np.testing.assert_allclose(np.corrcoef(noise), np.eye(3), atol=0.13)
+  # Another seed of the run is other noise, and the same one the same.
+  np.testing.assert_array_equal(restore({}, FROZEN, equal)[0], made)
+  config.sample.seed += 100
+  (other,) = noised_clips.make(config, STAGE)({}, FROZEN, equal)
+  assert (other != made).reshape(3, -1).any(-1).all()
+
+
+def small(clips):
+  return {
+    k: v[:2, :2, 24:40, 24:40] if k == 'video' else v[:2]
+    for k, v in clips.items()
+  }
+
+
 def test_it_runs_with_a_network_and_guidance(clips, config):
   config.sample.update(guidance=2.0, batch=4)
   config.model.update(
@@ -120,10 +169,7 @@ def test_it_runs_with_a_network_and_guidance(clips, config):
   )
   network = models.make_unet(config.model, 3)
   params = network.init(jax.random.key(0))
-  small = {
-    k: v[:2, :2, 24:40, 24:40] if k == 'video' else v[:2]
-    for k, v in clips.items()
-  }
+  cut = small(clips)
   restore = noised_clips.make(config, schema.stage(frames=2, resolution=16))
-  made = restore(params, FROZEN, small)[1]
-  assert made.shape == small['video'].shape and made.dtype == np.uint8
+  made = restore(params, FROZEN, cut)[1]
+  assert made.shape == cut['video'].shape and made.dtype == np.uint8

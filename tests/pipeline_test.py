@@ -91,6 +91,26 @@ def test_crops_lie_anywhere_and_have_the_size_asked_for(options, sides):
   assert len(centres) == SIZE - sides[0] + 1
 
 
+def test_zooms_are_uniform_between_their_ends():
+  source = Source(LENGTHS)
+  image = np.zeros((SIZE, SIZE, 3), np.uint8)
+  # Columns are 30 levels apart, so that rounding hides none of the sides.
+  image[..., 2] = 30 * np.arange(SIZE)
+  stored = coding.encode_frame(image, 'webp')
+  source._frames = {k: [stored] * len(x) for k, x in source._frames.items()}
+  batches, _ = take(source, 40, frames=1, resolution=4, zoom=(1.0, 2.0))
+  clips = np.concatenate([batch['video'] for batch in batches])
+  blue = clips[:, 0, 0, :, 2] / 30.0
+  sides = np.rint((blue[:, -1] - blue[:, 0]) / 3 * 4).astype(int)
+  counts = np.bincount(sides, minlength=9)
+  assert counts[:4].sum() == 0 and counts.sum() == 480
+  # A zoom of z shows 8 / z px, rounded: 8 below 8 / 7.5, 7 below 8 / 6.5, ...
+  ends = 8 / np.array([8.0, 7.5, 6.5, 5.5, 4.5, 4.0])
+  wanted = 480 * np.diff(ends)
+  # Chi-square with 4 degrees of freedom: 18.5 is its 99.9 % quantile.
+  assert np.sum((counts[:3:-1] - wanted) ** 2 / wanted) < 18.5
+
+
 def test_crops_are_the_same_for_any_number_of_processes():
   options = dict(resolution=4, crop=2, zoom=(1.0, 2.0), flip=True)
   whole, _ = take(Source(LENGTHS), 2, **options)

@@ -103,8 +103,23 @@ def test_errors_are_by_frame_of_the_free_ones():
   np.testing.assert_allclose(found['psnr_by_frame'], values.mean((0, 1)))
   best = [max(np.mean(x[i]) for x in (first, second)) for i in (0, 1)]
   np.testing.assert_allclose(found['psnr_best'], np.mean(best))
-  ssim = frame_metrics.ssim(tries[0, :1, 1:], truth[:1, 1:])
-  assert len(found['ssim_by_frame']) == 2 and 0 < ssim[0] < 1
+
+  def ssim(x, y):
+    """Of two even frames, which have no variance: their brightness alone."""
+    return (2 * x * y + frame_metrics.C1) / (x**2 + y**2 + frame_metrics.C1)
+
+  first = [[ssim(11, 10), ssim(14, 10)], [1.0, 1.0]]
+  second = [[ssim(12, 10), ssim(13, 10)], [ssim(12, 90), ssim(13, 90)]]
+  values = np.array([first, second])
+  np.testing.assert_allclose(found['ssim'], values.mean())
+  np.testing.assert_allclose(found['ssim_by_frame'], values.mean((0, 1)))
+  # The first try has the higher PSNR of both clips, and of the first clip the
+  # lower SSIM.
+  assert np.mean(first[0]) < np.mean(second[0])
+  np.testing.assert_allclose(found['ssim_best'], np.mean(first))
+
+
+def test_frames_that_are_too_small_have_no_ssim():
   small = prediction.summarise(grey([[0, 1]], 8)[None], grey([[0, 1]], 8), (0,))
   assert set(small) == {'psnr', 'psnr_best', 'psnr_by_frame'}
   assert small['psnr'] == prediction.MOST_PSNR

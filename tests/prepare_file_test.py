@@ -106,12 +106,17 @@ def test_rates_repeat_and_drop_frames(edited, tmp_path):
   stored = list(staging.frames(result.name, shot))
   assert len(stored) == 59 and stored[0] == stored[1] != stored[2]
   assert shot.measures['distinct'] == pytest.approx(30 / 59, abs=1e-3)
+  # 29 steps of 4 frames, and the last frame: just above the least share, 1/4.
   result, _ = prepare(edited, tmp_path, frame_rate=100.0)
-  assert result.shots[0].reason == 'low_frame_rate' or (
-    result.shots[0].measures['distinct'] >= 0.25
+  assert result.shots[0].reason == ''
+  assert result.shots[0].measures['distinct'] == pytest.approx(
+    30 / 117, abs=1e-3
   )
   result, _ = prepare(edited, tmp_path, frame_rate=200.0)
   assert result.shots[0].reason == 'low_frame_rate'
+  assert result.shots[0].measures['distinct'] == pytest.approx(
+    30 / 233, abs=1e-3
+  )
 
 
 def test_too_small_and_too_short_come_before_all_else(edited, tmp_path):

@@ -348,7 +348,9 @@ def test_rules_object_to_what_they_are_about():
 
 def test_real_clips_survive_the_default(shared):
   """UCF101 has repeated frames and faces that hardly move."""
-  for path in sorted((shared / 'clips/ucf101').rglob('*.avi')):
+  paths = sorted((shared / 'clips/ucf101').rglob('*.avi'))
+  assert paths
+  for path in paths:
     observer = observe.Observer(25.0)
     source = inspection.inspect(
       str(path),

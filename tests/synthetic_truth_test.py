@@ -186,6 +186,49 @@ def test_a_second_object_is_seen(world, reference):
   assert values['single_share'] < 0.1
 
 
+def _rectangles(*frames):
+  """One clip of frames of (left, top, columns, rows), white on black."""
+  video = np.zeros((1, len(frames), 64, 64, 3), np.uint8)
+  for image, found in zip(video[0], frames, strict=True):
+    for left, top, columns, rows in found:
+      image[top : top + rows, left : left + columns] = 255
+  return video
+
+
+@pytest.mark.parametrize(
+  ('columns', 'rows', 'single'),
+  [(7, 7, True), (5, 10, True), (17, 3, False), (12, 12, False)],
+)
+def test_a_second_patch_counts_from_a_third_of_the_first(columns, rows, single):
+  """A patch is a rectangle without its corners: 140 px, and 45, 46 or 47."""
+  both = (4, 4, 12, 12), (40, 40, columns, rows)
+  measured = synthetic_truth.measure(_rectangles(both[:1], both, both[::-1]))
+  np.testing.assert_array_equal(measured['single'][0], [True, single, single])
+  assert measured['present'].all()
+  for name, wanted in (('centre', (10, 10)), ('size', 12 / np.pi**0.5)):
+    if columns < 12:
+      np.testing.assert_allclose(
+        measured[name][0], np.broadcast_to(wanted, measured[name].shape[1:])
+      )
+
+
+@pytest.mark.parametrize(
+  ('columns', 'rows', 'present'),
+  [(6, 6, False), (13, 3, False), (6, 7, True), (7, 7, True)],
+)
+def test_less_than_two_fifths_of_the_usual_area_is_no_object(
+  columns, rows, present
+):
+  """The others have 10 x 10 px."""
+  usual = [(4 + 3 * i, 20, 10, 10) for i in range(5)]
+  usual[2] = (12, 22, columns, rows)
+  measured = synthetic_truth.measure(_rectangles(*([x] for x in usual)))
+  assert measured['present'][0].tolist() == [True, True, present, True, True]
+  assert np.isfinite(measured['size'][0]).tolist() == (
+    measured['present'][0].tolist()
+  )
+
+
 def test_sets_that_are_all_alike_have_no_spread(world, reference):
   _, values = _judge(np.repeat(world[0][:1], 32, axis=0), world, reference)
   for name in ('start_x', 'start_y', 'place_x', 'place_y', 'speed', 'hue'):

@@ -1,8 +1,10 @@
 """The text cache: what was encoded, after kills and damage, or a refusal."""
 
 import json
+import os
 import pathlib
 import pickle
+import signal
 import subprocess
 import sys
 
@@ -98,23 +100,44 @@ def test_another_encoder_is_refused(changes, tmp_path):
     make(tmp_path, **changes)
 
 
+KILLED = """
+import sys, time
+import text_cache_test
+from vdm.data import text_cache
+text_cache.SHARD = 4
+calls = 0
+def encode(captions):
+  global calls
+  calls += 1
+  if calls == 4:
+    print('in the middle', flush=True)
+    time.sleep(60)
+  return text_cache_test.encode(captions)
+text_cache_test.make(sys.argv[1], encode=encode)
+"""
+
+
 def test_a_killed_build_goes_on_with_what_is_left(tmp_path):
-  calls = []
-
-  def broken(captions):
-    calls.append(captions)
-    if len(calls) == 4:
-      raise KeyboardInterrupt
-    return encode(captions)
-
-  with pytest.raises(KeyboardInterrupt):
-    make(tmp_path / 'a', encode=broken)
+  process = subprocess.Popen(
+    [sys.executable, '-c', KILLED, str(tmp_path / 'a')],
+    cwd=ROOT,
+    env=dict(os.environ, PYTHONPATH=f'{ROOT}:{ROOT / "tests"}'),
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert process.stdout.readline() == 'in the middle\n'
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
   with pytest.raises(cache_folder.CacheError, match='an unfinished text cache'):
     text_cache.Texts(str(tmp_path / 'a'))
-  calls.clear()
-  calls += [None] * 10  # No more interruptions.
-  make(tmp_path / 'a', encode=broken)
-  assert len(calls) - 10 == 3  # Two of the second shard, one of the third.
+  calls = []
+
+  def counting(captions):
+    calls.append(captions)
+    return encode(captions)
+
+  make(tmp_path / 'a', encode=counting)
+  assert len(calls) == 3  # Two of the second shard, one of the third.
   make(tmp_path / 'b')
   for path in (tmp_path / 'b').iterdir():
     assert path.read_bytes() == (tmp_path / 'a' / path.name).read_bytes()
