@@ -61,6 +61,7 @@ def recorded_keys():
   """
   keys = set()
   get, items = schema.ConfigDict.__getattr__, schema.ConfigDict.items
+  get_item = schema.ConfigDict.__getitem__
   to_dict = schema.ConfigDict.to_dict
 
   def reader():
@@ -77,6 +78,11 @@ def recorded_keys():
       keys.add(name)
     return get(self, name)
 
+  def recorded_get_item(self, name):
+    if reader():
+      keys.add(name)
+    return get_item(self, name)
+
   def recorded_items(self, *args, **kwargs):
     if reader():
       keys.update(self.keys())
@@ -88,11 +94,13 @@ def recorded_keys():
     return to_dict(self, *args, **kwargs)
 
   schema.ConfigDict.__getattr__ = recorded_get
+  schema.ConfigDict.__getitem__ = recorded_get_item
   schema.ConfigDict.to_dict = recorded_to_dict
   schema.ConfigDict.items = recorded_items
   try:
     yield keys
   finally:
     schema.ConfigDict.__getattr__ = get
+    schema.ConfigDict.__getitem__ = get_item
     schema.ConfigDict.items = items
     schema.ConfigDict.to_dict = to_dict

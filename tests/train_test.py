@@ -234,6 +234,9 @@ def test_every_key_is_read_by_something(finished_run):
     'norm_groups',  # Autoencoder_kl_test.
     'scaling_factor',  # autoencoder_kl_test.
     'shift_factor',
+    'architecture',  # Of published image models: image_unets_test.
+    'adapter_rank',
+    'adapter_alpha',
     'levels',  # Of an FSQ bottleneck: kl_test.
     'muon_learning_rate',  # The run has AdamW: optim_test, step_test.
     'muon_momentum',
