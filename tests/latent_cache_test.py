@@ -5,12 +5,9 @@ import json
 import os
 import pathlib
 import pickle
-import signal
-import subprocess
-import sys
 import threading
 
-from conftest import ROOT
+import killed_build
 import numpy as np
 import pytest
 from tiny_source import LENGTHS
@@ -182,35 +179,12 @@ def same_files(one, other):
   return len(names)
 
 
-KILLED = """
-import sys, time
-import latent_cache_test
-from vdm.data import latent_cache
-latent_cache.SHARD_BYTES = latent_cache_test.SMALL
-calls = 0
-def encode(frames):
-  global calls
-  calls += 1
-  if calls == 7:
-    print('in the middle', flush=True)
-    time.sleep(60)
-  return latent_cache_test.encode(frames)
-latent_cache_test.make(sys.argv[1], encode=encode)
-"""
-
-
 def test_a_killed_build_resumes(folder, tmp_path):
   cache = tmp_path / 'cache'
-  process = subprocess.Popen(
-    [sys.executable, '-c', KILLED, str(cache)],
-    cwd=ROOT,
-    env=dict(os.environ, PYTHONPATH=f'{ROOT}:{ROOT / "tests"}'),
-    stdout=subprocess.PIPE,
-    text=True,
+  prepare = (
+    'from vdm.data import latent_cache; latent_cache.SHARD_BYTES = test.SMALL'
   )
-  assert process.stdout.readline() == 'in the middle\n'
-  process.send_signal(signal.SIGKILL)
-  process.wait()
+  killed_build.kill('latent_cache_test', prepare, 7, cache)
   before = {
     name: (cache / name).stat().st_mtime_ns
     for name in os.listdir(cache)

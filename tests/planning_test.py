@@ -270,28 +270,27 @@ def test_the_request_survives_json(config):
   assert serialize.from_content(values, 'the request') == config
 
 
-@pytest.fixture(scope='module')
-def plan(tmp_path_factory):
-  """The command's answer for the demo in small: (text, numbers)."""
-  folder = tmp_path_factory.mktemp('plan')
-  done = subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'vdm.plan',
-      '--nocompile',
-      '--data_seconds=0',
-      '--config',
-      'configs/synthetic.py:smoke',
-      '--config.train.compute_dtype=bfloat16',
-      '--targets=h100,v5e-4',
-      f'--config.data.root={folder}',
-      f'--out={folder}/plan.json',
-    ],
+def run_plan(*arguments):
+  command = [sys.executable, '-m', 'vdm.plan', '--nocompile']
+  return subprocess.run(
+    [*command, '--data_seconds=0', *arguments],
     cwd=ROOT,
     capture_output=True,
     text=True,
     check=False,
+  )
+
+
+@pytest.fixture(scope='module')
+def plan(tmp_path_factory):
+  """The command's answer for the demo in small: (text, numbers)."""
+  folder = tmp_path_factory.mktemp('plan')
+  done = run_plan(
+    '--config=configs/synthetic.py:smoke',
+    '--config.train.compute_dtype=bfloat16',
+    '--targets=h100,v5e-4',
+    f'--config.data.root={folder}',
+    f'--out={folder}/plan.json',
   )
   assert done.returncode == 0, done.stderr
   return done.stdout, json.loads((folder / 'plan.json').read_text())
@@ -299,23 +298,12 @@ def plan(tmp_path_factory):
 
 def test_numbers_that_cannot_be_written_are_one_sentence(tmp_path):
   (tmp_path / 'file').touch()
-  done = subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'vdm.plan',
-      '--nocompile',
-      '--data_seconds=0',
-      '--config=tests/faults/tiny.py',
-      "--config.train.order=('autoencoder',)",
-      '--targets=h100',
-      f'--config.data.root={tmp_path}',
-      f'--out={tmp_path}/file/plan.json',
-    ],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
+  done = run_plan(
+    '--config=tests/faults/tiny.py',
+    "--config.train.order=('autoencoder',)",
+    '--targets=h100',
+    f'--config.data.root={tmp_path}',
+    f'--out={tmp_path}/file/plan.json',
   )
   assert done.returncode == 2 and 'stage on target' in done.stdout
   assert 'Traceback' not in done.stderr

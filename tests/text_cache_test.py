@@ -1,14 +1,13 @@
 """The text cache: what was encoded, after kills and damage, or a refusal."""
 
 import json
-import os
 import pathlib
 import pickle
-import signal
 import subprocess
 import sys
 
 from conftest import ROOT
+import killed_build
 import numpy as np
 import pytest
 import tiny_runs
@@ -100,34 +99,9 @@ def test_another_encoder_is_refused(changes, tmp_path):
     make(tmp_path, **changes)
 
 
-KILLED = """
-import sys, time
-import text_cache_test
-from vdm.data import text_cache
-text_cache.SHARD = 4
-calls = 0
-def encode(captions):
-  global calls
-  calls += 1
-  if calls == 4:
-    print('in the middle', flush=True)
-    time.sleep(60)
-  return text_cache_test.encode(captions)
-text_cache_test.make(sys.argv[1], encode=encode)
-"""
-
-
-def test_a_killed_build_goes_on_with_what_is_left(tmp_path):
-  process = subprocess.Popen(
-    [sys.executable, '-c', KILLED, str(tmp_path / 'a')],
-    cwd=ROOT,
-    env=dict(os.environ, PYTHONPATH=f'{ROOT}:{ROOT / "tests"}'),
-    stdout=subprocess.PIPE,
-    text=True,
-  )
-  assert process.stdout.readline() == 'in the middle\n'
-  process.send_signal(signal.SIGKILL)
-  process.communicate()
+def test_a_killed_build_resumes(tmp_path):
+  prepare = 'from vdm.data import text_cache; text_cache.SHARD = 4'
+  killed_build.kill('text_cache_test', prepare, 4, tmp_path / 'a')
   with pytest.raises(cache_folder.CacheError, match='an unfinished text cache'):
     text_cache.Texts(str(tmp_path / 'a'))
   calls = []

@@ -76,16 +76,7 @@ def make_transformer(config: ConfigDict, levels: Sequence[int]) -> Network:
   """Builds the network of masked tokens, for codes of `levels`."""
   own = config.transformer.to_dict()
   groups = tokens.group(levels, own.pop('vocabulary'))
-  for name in (
-    'head_size',
-    'attention',
-    'embed_width',
-    'num_classes',
-    'scalars',
-    'dropout',
-    'remat',
-  ):
-    own[name] = config[name]
+  own |= {name: config[name] for name in token_transformer.OPTIONS}
   own['text'] = text_options(config)
   return functional(token_transformer.TokenTransformer, groups, **own)
 

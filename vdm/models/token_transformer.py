@@ -31,6 +31,17 @@ from vdm.models import text as text_encoders
 from vdm.models import tokens as codes
 from vdm.models import unet_blocks
 
+# The keys of `config.model` that the network takes as they are.
+OPTIONS = (
+  'head_size',
+  'attention',
+  'embed_width',
+  'num_classes',
+  'scalars',
+  'dropout',
+  'remat',
+)
+
 
 class FeedForward(nnx.Module):
   """Two matrix products at every position; the second starts at zero."""

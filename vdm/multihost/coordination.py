@@ -31,18 +31,20 @@ class CoordinationError(RuntimeError):
 
 def store() -> Any:
   """Returns the key-value store of jax's coordination service."""
-  # No public name yet; Orbax reaches for it in the same way.
-  from jax._src import distributed
-
-  return distributed.global_state.client
+  return _state().client
 
 
 def joined() -> tuple[int, int]:
   """Returns (index, count) of the processes; unlike jax's, without a device."""
+  state = _state()
+  return state.process_id or 0, state.num_processes or 1
+
+
+def _state() -> Any:
+  # No public name yet; Orbax reaches for it in the same way.
   from jax._src import distributed
 
-  state = distributed.global_state
-  return state.process_id or 0, state.num_processes or 1
+  return distributed.global_state
 
 
 def write(key: str, text: str) -> None:

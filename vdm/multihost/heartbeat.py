@@ -5,8 +5,10 @@ can one that a faulty program entered. So every process writes a heartbeat once
 a second, which says how far its main thread has come and where it is. A process
 ends itself when
 
-  another process failed or fell silent; then with the exit code of a failure,
-  so that a scheduler does not start it again, and else of what was stopped;
+  another process failed: with the exit code of a failure, so that no scheduler
+  starts it again;
+  another process fell silent, or lost one itself: with that of a run which was
+  stopped, like the next;
   no process has made progress for longer than a barrier may take: it logs where
   each of them is, and its own stacks.
 
@@ -85,13 +87,15 @@ class Heartbeat:
 
   def _report(self, error: BaseException):
     text = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
-    collective = isinstance(error, jax.errors.JaxRuntimeError)
-    collective = collective and 'RESOURCE_EXHAUSTED' not in text
-    if collective:
+    lost = isinstance(error, coordination.CoordinationError)
+    if (
+      isinstance(error, jax.errors.JaxRuntimeError)
+      and 'RESOURCE_EXHAUSTED' not in text
+    ):
+      lost = True
       # Usually another process has ended, which takes time to show.
       logging.error('A collective failed (%s): which process is gone?', text)
       time.sleep(self._timeout + 4 * PERIOD)
-    lost = isinstance(error, coordination.CoordinationError) or collective
     with contextlib.suppress(jax.errors.JaxRuntimeError), self._lock:
       self._failed = True  # No heartbeat may overwrite this message.
       self._write((_LOST if lost else _FAILED) + text)

@@ -130,9 +130,10 @@ def check(options: ConfigDict, directory: epath.Path) -> None:
     return
   with errors.as_usage():
     settings, _, _, fingerprint = files.load(directory)
-  name, differs = _difference(options, settings), ''
-  if name:
-    differs = f'has {name}={settings.get(name)!r}, not {options[name]!r}'
+  differs = ''
+  if found := _difference(options, settings):
+    name, value = found
+    differs = f'has {name}={value!r}, not {options[name]!r}'
   elif options.load:
     with errors.as_usage('config.autoencoder.load: '):
       if fingerprint != trained.load_autoencoder(options.load)[3]:
@@ -148,12 +149,13 @@ def check(options: ConfigDict, directory: epath.Path) -> None:
     )
 
 
-def _difference(options, settings) -> str:
-  """Returns the first setting of a network that differs, '' if none does."""
+def _difference(options, settings) -> tuple[str, Any] | None:
+  """Returns the first setting of a network that differs: (name, its value)."""
   # Files of before there was this key are of one frame a latent.
   known = {'time_factor': 1} | settings.to_dict()
   names = NETWORK + (BRANCHES if options.kind == 'kl' else ())
-  return next((x for x in names if known.get(x) != options[x]), '')
+  differing = ((x, known.get(x)) for x in names if known.get(x) != options[x])
+  return next(differing, None)
 
 
 def adopt(
@@ -179,10 +181,11 @@ def adopt(
   if options.load:
     with errors.as_usage('config.autoencoder.load: '):
       settings, params, stats, _ = trained.load_autoencoder(options.load)
-    if name := _difference(options, settings):
+    if found := _difference(options, settings):
+      name, value = found
       raise errors.UsageError(
-        f'The autoencoder of {options.load} has {name}={settings.get(name)!r}: '
-        f'set config.autoencoder.{name} to that, not to {options[name]!r}.'
+        f'The autoencoder of {options.load} has {name}={value!r}: set '
+        f'config.autoencoder.{name} to that, not to {options[name]!r}.'
       )
     _publish(directory, settings, params, stats)
     return
