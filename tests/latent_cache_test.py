@@ -181,9 +181,7 @@ def same_files(one, other):
 
 def test_a_killed_build_resumes(folder, tmp_path):
   cache = tmp_path / 'cache'
-  prepare = (
-    'from vdm.data import latent_cache; latent_cache.SHARD_BYTES = test.SMALL'
-  )
+  prepare = 'test.latent_cache.SHARD_BYTES = test.SMALL'
   killed_build.kill('latent_cache_test', prepare, 7, cache)
   before = {
     name: (cache / name).stat().st_mtime_ns

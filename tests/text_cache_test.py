@@ -100,7 +100,7 @@ def test_another_encoder_is_refused(changes, tmp_path):
 
 
 def test_a_killed_build_resumes(tmp_path):
-  prepare = 'from vdm.data import text_cache; text_cache.SHARD = 4'
+  prepare = 'test.text_cache.SHARD = 4'
   killed_build.kill('text_cache_test', prepare, 4, tmp_path / 'a')
   with pytest.raises(cache_folder.CacheError, match='an unfinished text cache'):
     text_cache.Texts(str(tmp_path / 'a'))
